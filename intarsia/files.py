@@ -1,0 +1,93 @@
+"""Files that are either whole or absent: atomic writes, hashes, and the sweep of what a crash left."""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from intarsia.errors import UserError
+
+_TEMPORARY = ".tmp-"
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced to disk and renamed onto `path`.
+
+    A reader sees the old file or the whole new one, never a part. On an exception nothing is left behind.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}{_TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(target)
+        sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path | str, content: bytes | str) -> None:
+    """Write `content` (text as UTF-8) to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write `content` as indented JSON, keys in the order given, whole or not at all."""
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: if the file is missing or is not JSON, naming the file and the line.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path}{where}: not valid JSON ({error})") from None
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep_temporaries(folder: Path | str) -> int:
+    """Delete what killed writers left in `folder`; return how many files that were.
+
+    Call it only while no other process writes there.
+    """
+    strays = [p for p in Path(folder).glob(f".*{_TEMPORARY}*") if p.is_file()]
+    for stray in strays:
+        stray.unlink(missing_ok=True)
+    return len(strays)
+
+
+def sha256_bytes(content: bytes) -> str:
+    """The sha256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path | str) -> str:
+    """The sha256 of a file in hexadecimal, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(content: Any) -> str:
+    """The sha256 of anything JSON can hold; equal contents give equal fingerprints, whatever the key order."""
+    return sha256_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

@@ -1,0 +1,1 @@
+"""Edits pictures with a trained model."""
