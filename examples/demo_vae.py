@@ -1,7 +1,8 @@
 """Make examples/demo-vae: the small autoencoder that the demo's model stands on.
 
-The demo trains a UNet in minutes; an autoencoder that shows pictures well takes longer, so it is trained once, by
-this script, on the bundled pictures alone, and its weights (half precision, under 2 MB) are part of the project.
+The demo trains a UNet in minutes; an autoencoder that shows pictures well takes longer, so it is trained
+once, by this script, on the bundled pictures alone, and its weights (half precision, under 2 MB) are part of
+the project.
 
     python examples/demo_vae.py --minutes 30
 """
@@ -32,7 +33,7 @@ def load_pictures(folder: Path) -> list[np.ndarray]:
 
 
 def draw_batch(pictures: list[np.ndarray], rng: np.random.Generator) -> torch.Tensor:
-    """Random crops, some flipped, some with a mid-grey hole as training's masked image has: float32 [B, 3, 128, 128]."""
+    """Crops, some flipped, some with a mid-grey hole as a masked image has: float32 [B, 3, 128, 128]."""
     batch = np.empty((BATCH, SIZE, SIZE, 3), np.float32)
     for i in range(BATCH):
         picture = pictures[rng.integers(len(pictures))]
@@ -51,7 +52,7 @@ def draw_batch(pictures: list[np.ndarray], rng: np.random.Generator) -> torch.Te
 
 
 def loss_of(vae: AutoencoderKL, pixels: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """L1 at three scales, so that edges count, and a weak pull of the latents to N(0, 1); also the PSNR in dB."""
+    """L1 at three scales, so that edges count, a weak pull of the latents to N(0, 1); and the PSNR in dB."""
     posterior = vae.encode(pixels).latent_dist
     decoded = vae.decode(posterior.sample()).sample
     loss = functional.l1_loss(decoded, pixels)

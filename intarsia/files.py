@@ -89,5 +89,5 @@ def sha256_file(path: Path | str) -> str:
 
 
 def fingerprint(content: Any) -> str:
-    """The sha256 of anything JSON can hold; equal contents give equal fingerprints, whatever the key order."""
+    """The sha256 of anything JSON can hold; equal contents give equal ones, whatever the key order."""
     return sha256_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

@@ -10,8 +10,8 @@ _MASK_63 = (1 << 63) - 1
 def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed from any number of integers and strings.
 
-    Equal parts give equal seeds on every machine; parts that differ anywhere give unrelated ones. Each part is
-    written with its type and length, so that ("a", "bc") and ("ab", "c") or 1 and "1" differ.
+    Equal parts give equal seeds on every machine; parts that differ anywhere give unrelated ones. Each part
+    is written with its type and length, so that ("a", "bc") and ("ab", "c") or 1 and "1" differ.
 
     Raises:
         TypeError: for a part that is neither an integer nor a string.

@@ -46,10 +46,7 @@ def examine() -> list[Finding]:
 
 
 def _python() -> Finding:
-    version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Finding("Python", "failure", version, "make the environment with Python 3.11 or later")
-    return Finding("Python", "ok", f"{version} in {sys.prefix}")
+    return Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
 
 
 def _libraries() -> Iterator[Finding]:
@@ -68,7 +65,7 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _namesakes() -> Iterator[Finding]:
-    """Other distributions install a top-level `training`, `dataprep` or `slurm`; say where they lie in wait."""
+    """Other distributions install a `training`, `dataprep` or `slurm` too; say where they lie in wait."""
     for name in _PACKAGES:
         strangers = [
             str(Path(entry) / name)

@@ -1,4 +1,4 @@
-"""The laws of the house that can be read off the source: who imports whom, and what a fast command may load."""
+"""The laws that can be read off the source: who imports whom, and what a fast command may load."""
 
 import ast
 import subprocess
