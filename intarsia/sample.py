@@ -1,0 +1,197 @@
+"""The training sample, and the one place that knows how a shard names and encodes its members."""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from intarsia.boxes import Box
+from intarsia.errors import UserError
+
+SCHEMA_VERSION = 1
+EXEMPLAR_SIZE = 224  # CLIP ViT-L/14's input
+JPEG_QUALITY = 95
+MEMBERS = ("image.jpg", "edit_mask.png", "exemplar.jpg", "json")
+
+
+@dataclass(frozen=True)
+class LabelledBox:
+    """A box that may be chosen, with what its annotation says.
+
+    Attributes:
+        box: in pixels of the upright picture.
+        label: the class's name.
+        flags: the annotation's remarks by name (is_crowd, is_group_of, …): 1 yes, 0 no, -1 unknown.
+    """
+
+    box: Box
+    label: str
+    flags: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampleMeta:
+    """Where a sample comes from and every choice that made it; JSON of it is a member of the shard.
+
+    Attributes:
+        key: the sample's name in its shard, without dots.
+        source: "coco" or "openimages".
+        image_id: the picture's name in its annotations.
+        file: the picture's path below the folder of pictures.
+        image_size: (width, height) of the upright source picture, pixels.
+        source_bytes: size of the source file.
+        source_sha256: of the source file.
+        boxes: every box that could have been chosen.
+        box: the chosen one.
+        label: its class.
+        extended: the chosen box, extended at random.
+        window: the part of the source picture that the image shows.
+        squashed: whether that part was not square and was made so.
+        mask_kind: "bezier" or "box".
+        polygon: the points of a Bezier mask, in pixels of the source picture.
+        augmentation: the exemplar's draws by name.
+        seed: of the data set.
+        draw: which of the independent draws of this picture.
+        schema_version: of this record.
+    """
+
+    key: str
+    source: str
+    image_id: str
+    file: str
+    image_size: tuple[int, int]
+    source_bytes: int
+    source_sha256: str
+    boxes: tuple[LabelledBox, ...]
+    box: Box
+    label: str
+    extended: Box
+    window: Box
+    squashed: bool
+    mask_kind: str
+    polygon: tuple[tuple[float, float], ...]
+    augmentation: Mapping[str, Any]
+    seed: int
+    draw: int
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> bytes:
+        """One line of JSON; equal records give equal bytes."""
+        content = asdict(self) | {
+            name: getattr(self, name).as_list() for name in ("box", "extended", "window")
+        }
+        content["boxes"] = [{**asdict(item), "box": item.box.as_list()} for item in self.boxes]
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+    @staticmethod
+    def from_json(content: bytes) -> "SampleMeta":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: if `content` is something else.
+        """
+        record = json.loads(content)
+        if record["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {record['schema_version']}, this is version {SCHEMA_VERSION}")
+        record |= {name: Box(*record[name]) for name in ("box", "extended", "window")}
+        record["boxes"] = tuple(
+            LabelledBox(Box(*item["box"]), item["label"], item["flags"]) for item in record["boxes"]
+        )
+        record["image_size"] = tuple(record["image_size"])
+        record["polygon"] = tuple((x, y) for x, y in record["polygon"])
+        return SampleMeta(**record)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training example.
+
+    Attributes:
+        image: uint8 [H, W, 3] RGB.
+        edit_mask: uint8 [H, W], 255 = repaint, 0 = keep; edges may be soft.
+        exemplar: uint8 [224, 224, 3] RGB, augmented.
+        meta: origin and draws.
+    """
+
+    image: np.ndarray
+    edit_mask: np.ndarray
+    exemplar: np.ndarray
+    meta: SampleMeta
+
+
+def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, bytes]:
+    """The members of a sample, suffix to content, in the order of the tar.
+
+    Args:
+        sample: what to encode.
+        image_jpeg: a JPEG file of `sample.image` to be kept as it is, instead of encoding the pixels again.
+    """
+    contents = (
+        image_jpeg or encode_jpeg(sample.image),
+        encode_png(sample.edit_mask),
+        encode_jpeg(sample.exemplar),
+        sample.meta.to_json(),
+    )
+    return dict(zip(MEMBERS, contents, strict=True))
+
+
+def decode_sample(members: Mapping[str, bytes], key: str = "") -> Sample:
+    """Read back what `encode_sample` wrote.
+
+    Args:
+        members: suffix to content; other entries are ignored.
+        key: the sample's name for error messages; otherwise the one in its JSON is used.
+
+    Raises:
+        UserError: naming the sample and the member that is missing or damaged.
+    """
+    json_name = MEMBERS[3]
+    meta: SampleMeta = _decode(members, json_name, SampleMeta.from_json, key)
+    image, edit_mask, exemplar = (
+        _decode(members, name, decoder, meta.key)
+        for name, decoder in zip(MEMBERS[:3], (decode_jpeg, decode_png, decode_jpeg), strict=True)
+    )
+    if edit_mask.shape != image.shape[:2]:
+        raise UserError(f"sample {meta.key}: {MEMBERS[1]} is {edit_mask.shape}, the image {image.shape[:2]}")
+    return Sample(image, edit_mask, exemplar, meta)
+
+
+def _decode(members: Mapping[str, bytes], name: str, decoder: Callable[[bytes], Any], key: str) -> Any:
+    if name not in members:
+        raise UserError(f"sample {key or '(no key)'} has no member {name}; build the shard again")
+    try:
+        return decoder(members[name])
+    except (ValueError, KeyError, TypeError, OSError, SyntaxError) as error:
+        raise UserError(f"sample {key or '(no key)'}: member {name} cannot be read ({error})") from None
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """JPEG of uint8 [H, W, 3] RGB at quality 95, colour at half resolution (4:2:0)."""
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"
+    )
+
+
+def decode_jpeg(content: bytes) -> np.ndarray:
+    """uint8 [H, W, 3] RGB of a JPEG; ValueError for one with any damage."""
+    return simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """8-bit grey PNG of uint8 [H, W]."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def decode_png(content: bytes) -> np.ndarray:
+    """uint8 [H, W] of an 8-bit grey PNG."""
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+        if picture.mode != "L":
+            raise ValueError(f"mode {picture.mode}, not 8-bit grey")
+        return np.array(picture)
