@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from intarsia.architecture import ImageEncoderConfig, ModelConfig
+from intarsia.pretrained import load_image_encoder, load_model_folder, vision_prefix
+from intarsia.stable_diffusion import load_unet, load_vae
 
 
 class ExemplarEncoder(nn.Module):
@@ -126,13 +128,37 @@ class EditModel(nn.Module):
 
 
 def build_model(config: ModelConfig, seed: int) -> EditModel:
-    """A model with random weights from `seed`.
+    """A model with random weights from `seed`, then with whatever `config.init` names.
 
     Equal seeds give equal weights; the global random state is left as it was.
+
+    Raises:
+        UserError: if a file named by `config.init` is missing or does not fit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return EditModel(config)
+        model = EditModel(config)
+    init = config.init
+    if init.model_folder:
+        load_model_folder(model, init.model_folder)
+    if init.stable_diffusion:
+        load_unet(model.unet, init.stable_diffusion)
+    if autoencoder := init.vae or init.stable_diffusion:
+        load_vae(model.vae, autoencoder)
+    if init.image_encoder:
+        load_image_encoder(model.image_encoder, init.image_encoder)
+    return model
+
+
+def empty_model(config: ModelConfig) -> EditModel:
+    """A model whose weights are reserved but not set; quick even at real size. Fill it before use."""
+    with torch.device("meta"):
+        model = EditModel(config)
+    model.to_empty(device="cpu")
+    # The one value that is computed, not loaded.
+    embeddings = model.image_encoder.get_submodule(f"{vision_prefix(model.image_encoder)}embeddings")
+    embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
+    return model
 
 
 def _new_unet(config: ModelConfig) -> UNet2DConditionModel:
