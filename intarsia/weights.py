@@ -1,6 +1,6 @@
 """Model folders: diffusers' layout, written whole or not at all, read back with every weight accounted for.
 
-The folder is laid out like the Hub's Paint by Example repository: `diffusers.PaintByExamplePipeline` loads it.
+The layout is that of the Hub's Paint by Example repository: `diffusers.PaintByExamplePipeline` loads it.
 """
 
 import json
