@@ -1,0 +1,103 @@
+"""A tiny shard folder of synthetic samples, and the overrides of a run that is over in seconds."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from intarsia.boxes import Box
+from intarsia.sample import Sample, SampleMeta, encode_sample
+
+SIZE = 32
+
+
+def make_sample(number: int, size: int = SIZE) -> Sample:
+    rng = np.random.default_rng(number)
+    x0, y0 = (int(v) for v in rng.integers(0, size // 2, 2))
+    x1, y1 = x0 + size // 3, y0 + size // 3
+    image = np.full((size, size, 3), rng.integers(0, 255, 3), dtype=np.uint8)
+    colour = rng.integers(0, 255, 3, dtype=np.uint8)
+    image[y0:y1, x0:x1] = colour
+    edit_mask = np.zeros((size, size), dtype=np.uint8)
+    edit_mask[y0:y1, x0:x1] = 255
+    whole, box = Box(0, 0, size, size), Box(x0, y0, x1, y1)
+    meta = SampleMeta(
+        key=f"s{number:05d}",
+        source="coco",
+        image_id=str(number),
+        file=f"{number}.jpg",
+        image_size=(size, size),
+        source_bytes=0,
+        source_sha256="",
+        boxes=(),
+        box=box,
+        label="square",
+        extended=box,
+        window=whole,
+        squashed=False,
+        mask_kind="box",
+        polygon=(),
+        augmentation={},
+        seed=0,
+        draw=0,
+    )
+    return Sample(image, edit_mask, np.full((224, 224, 3), colour, dtype=np.uint8), meta)
+
+
+def make_shards(folder: Path, counts: tuple[int, ...] = (5, 4, 7), size: int = SIZE) -> Path:
+    """Shards with `counts` samples, keys s00000, s00001, … in order, and the manifest the loader reads."""
+    folder.mkdir(parents=True)
+    number = 0
+    for index, count in enumerate(counts):
+        with tarfile.open(folder / f"toy-train-{index:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for _ in range(count):
+                for suffix, content in encode_sample(make_sample(number, size)).items():
+                    member = tarfile.TarInfo(f"s{number:05d}.{suffix}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+                number += 1
+    shardlist = [{"url": f"toy-train-{i:06d}.tar", "nsamples": n} for i, n in enumerate(counts)]
+    (folder / "manifest.json").write_text(json.dumps({"profile": "tuple", "shardlist": shardlist}))
+    return folder
+
+
+# A model of some 60,000 trained parameters: every kind of layer once.
+TINY = """\
+seed: 3
+model:
+  image_size: 32
+  unet:
+    block_out_channels: [8, 16]
+    down_block_types: [DownBlock2D, CrossAttnDownBlock2D]
+    layers_per_block: 1
+    cross_attention_dim: 8
+    attention_head_dim: 2
+    norm_num_groups: 4
+  vae:
+    block_out_channels: [8, 8]
+    layers_per_block: 1
+    norm_num_groups: 4
+  image_encoder:
+    hidden_size: 16
+    intermediate_size: 16
+    num_hidden_layers: 5
+    num_attention_heads: 2
+    image_size: 32
+    patch_size: 8
+data: {num_workers: 0, window_shards: 2}
+optimizer: {lr: 1.0e-3, warmup_steps: 0, ema_decay: 0.9}
+micro_batch_size: 4
+max_steps: 4
+log_every: 1
+checkpoint: {every_steps: 2}
+preview: {every_steps: 0}
+tracker: {wandb: "off"}
+"""
+
+
+def write_config(folder: Path, text: str = TINY) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(text)
+    return path

@@ -1,0 +1,57 @@
+"""`python -m training CONFIG.yaml [a.b=c ...]`: train, or continue, one run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from intarsia.config import dump_config, load_config
+from intarsia.errors import run_command
+from training.config import TrainConfig, batch_shape, require_paths
+from training.distributed import StopFlag
+
+_EPILOG = """examples:
+  python -m training configs/train/demo.yaml data.shards=shards run=runs/first
+  python -m training configs/train/demo.yaml data.shards=shards run=runs/first optimizer.lr=1e-4 --dry-run
+  torchrun --nproc-per-node 8 -m training configs/train/pbe-sd14.yaml data.shards=shards run=runs/pbe
+
+The same command again continues the run from its newest whole checkpoint. SIGTERM and SIGUSR1 save, stop and
+exit with 75. --debug shows the whole traceback of an error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return run_command(_command, argv)
+
+
+def _command(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Train an edit model, alone, under torchrun or under srun; or continue a run.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="YAML file of deviations from the defaults")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved options and leave")
+    arguments = parser.parse_intermixed_args(argv)
+    config = load_config(TrainConfig, arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        sys.stdout.write(dump_config(config))
+        return 0
+    require_paths(config)
+    stop = StopFlag().install()
+
+    from training import distributed
+
+    world = distributed.connect()
+    try:
+        batch_shape(config, world.size)
+        from training.loop import train
+
+        return train(config, world, stop)
+    finally:
+        distributed.disconnect()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

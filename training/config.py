@@ -1,0 +1,161 @@
+"""Every option of a training run, its default, and the combinations that are refused at once."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from intarsia.architecture import ModelConfig
+from intarsia.config import Config
+from intarsia.errors import UsageError
+
+
+class DataConfig(Config):
+    """Which shards are read, and how."""
+
+    shards: tuple[str, ...] = ()  # one shard folder, or several that are read as one data set
+    num_workers: int = Field(default=2, ge=0)  # loader processes per rank; 0 = read in the training process
+    window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
+    open_shards: int = Field(default=32, ge=1)  # shards held open (file and offset index) per process
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class OptimizerConfig(Config):
+    """AdamW, its learning rate over time, and the averaged weights."""
+
+    lr: float = Field(default=1e-5, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)  # on every trained weight
+    warmup_steps: int = Field(default=10_000, ge=0)
+    warmup_start: float = Field(default=1e-6, ge=0, le=1)  # share of lr at step 0; grows linearly to 1
+    grad_clip: float | None = Field(
+        default=None, gt=0
+    )  # largest norm of the whole gradient; null = no clipping
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)  # null = no averaged weights
+
+
+class CheckpointConfig(Config):
+    """When the run is saved, and how many saves are kept."""
+
+    every_steps: int = Field(default=1000, ge=1)
+    keep_last: int = Field(default=3, ge=1)
+
+
+class PreviewConfig(Config):
+    """Pictures edited during training: always the same samples with the same noise."""
+
+    every_steps: int = Field(default=1000, ge=0)  # 0 = none
+    num_images: int = Field(default=4, ge=1)
+    guidance_scale: float = 5.0
+    num_inference_steps: int = Field(default=50, ge=1)
+
+
+class TrackerConfig(Config):
+    """Where the numbers go besides metrics.jsonl."""
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"  # auto: online when logged in, else offline
+    project: str = "intarsia"
+    name: str | None = None  # null = the run folder's name
+
+    @field_validator("wandb", mode="before")
+    @classmethod
+    def _yaml_on_off(cls, value: Any) -> Any:
+        return {True: "auto", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+class TrainConfig(Config):
+    """A training run. The defaults are the paper's where it states them."""
+
+    run: str | None = None  # run folder; the same folder again continues the run
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    micro_batch_size: int = Field(default=4, ge=1)  # samples per rank and forward pass
+    grad_accum_steps: int | None = Field(default=None, ge=1)  # give this one or global_batch_size
+    global_batch_size: int | None = Field(default=None, ge=1)
+    max_steps: int = Field(default=1000, ge=1)
+    exemplar_dropout: float = Field(default=0.2, ge=0, le=1)  # share of samples that see the null exemplar
+    freeze_unused: bool = True  # leave out weights that one exemplar token can give no gradient
+    zero_stage: Literal[0, 1, 2] = 1
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and moments stay fp32
+    activation_checkpointing: bool = False
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    preview: PreviewConfig = PreviewConfig()
+    tracker: TrackerConfig = TrackerConfig()
+    log_every: int = Field(default=10, ge=1)  # steps per line of metrics
+
+    @model_validator(mode="after")
+    def _refuse_what_goes_wrong(self) -> "TrainConfig":
+        if self.precision == "bf16" and self.zero_stage == 0:
+            raise ValueError(
+                "precision=bf16 needs zero_stage=1 or 2: at stage 0 DeepSpeed takes a hidden optimizer step"
+            )
+        if self.global_batch_size is not None and self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is no multiple of "
+                f"micro_batch_size={self.micro_batch_size}"
+            )
+        return self
+
+
+# What may change between two calls with the same run folder: it alters no number that training computes.
+# The shards may be moved; their content is held by a fingerprint in the checkpoint.
+FREE_KEYS = ("run", "max_steps", "log_every", "data.shards", "data.num_workers", "data.open_shards")
+FREE_GROUPS = ("checkpoint.", "preview.", "tracker.")
+
+
+def may_change(key: str) -> bool:
+    """Whether the dotted config key `key` may differ when a run is continued."""
+    return key in FREE_KEYS or key.startswith(FREE_GROUPS)
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """How one optimizer step's samples are divided; `global_batch` = micro × accum × world."""
+
+    micro: int
+    accum: int
+    world: int
+
+    @property
+    def global_batch(self) -> int:
+        """Samples per optimizer step over all ranks."""
+        return self.micro * self.accum * self.world
+
+
+def batch_shape(config: TrainConfig, world_size: int) -> BatchShape:
+    """Derive the batch sizes once, for this many ranks.
+
+    Raises:
+        UsageError: where global_batch_size contradicts micro_batch_size × grad_accum_steps × ranks.
+    """
+    micro, accum, total = config.micro_batch_size, config.grad_accum_steps, config.global_batch_size
+    if total is None:
+        return BatchShape(micro, accum or 1, world_size)
+    if accum is None:
+        accum = total // (micro * world_size)
+    if micro * accum * world_size != total:
+        raise UsageError(
+            f"global_batch_size={total} is not micro_batch_size={micro} × grad_accum_steps={accum or 1} × "
+            f"{world_size} ranks; leave grad_accum_steps out and choose a global_batch_size that is a "
+            f"multiple of {micro * world_size}"
+        )
+    return BatchShape(micro, accum, world_size)
+
+
+def require_paths(config: TrainConfig) -> None:
+    """Check that the run folder and the shards were named.
+
+    Raises:
+        UsageError: naming what is missing and how to give it.
+    """
+    if not config.data.shards:
+        raise UsageError("no shards given: add data.shards=FOLDER (made by `python -m dataprep build`)")
+    if config.run is None:
+        raise UsageError("no run folder given: add run=FOLDER; the same folder again continues the run")

@@ -1,0 +1,237 @@
+"""Shards to batches in the exact order of `order.py`: read by offset, uint8 out, nothing random in here."""
+
+import os
+import signal
+import tarfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from intarsia.errors import UserError
+from intarsia.files import read_json
+from intarsia.sample import MEMBERS, Sample, decode_sample
+from training.config import BatchShape, DataConfig
+from training.order import DataOrder, rank_positions
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch on the CPU.
+
+    Attributes:
+        positions: int64 [B], places in the global order; they key the noise, too.
+        keys: the samples' names.
+        image: uint8 [B, H, W, 3] RGB.
+        edit_mask: uint8 [B, H, W], 255 = repaint.
+        exemplar: uint8 [B, 224, 224, 3] RGB.
+    """
+
+    positions: Tensor
+    keys: list[str]
+    image: Tensor
+    edit_mask: Tensor
+    exemplar: Tensor
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar and the number of samples its manifest promises."""
+
+    path: Path
+    count: int
+
+
+def find_shards(folders: Sequence[str]) -> list[Shard]:
+    """The shards of one or several shard folders, in the manifests' order.
+
+    Raises:
+        UserError: for a folder without manifest, a shard that is missing, a name that comes twice, profile
+            `source` (its pictures are not cropped yet), or folders without any sample.
+    """
+    shards = []
+    for folder in folders:
+        if "://" in folder:
+            raise UserError(
+                f"data.shards={folder}: only local folders can be read; copy the shards here first"
+            )
+        manifest = read_json(Path(folder) / "manifest.json")
+        if manifest.get("profile", "tuple") != "tuple":
+            raise UserError(
+                f"{folder} was built with --profile {manifest['profile']}; training reads --profile tuple"
+            )
+        for entry in manifest["shardlist"]:
+            shards.append(Shard(Path(folder) / entry["url"], int(entry["nsamples"])))
+    names = [shard.path.name for shard in shards]
+    for shard in shards:
+        if not shard.path.is_file():
+            raise UserError(f"shard {shard.path} is missing; run the same dataprep build again")
+        if names.count(shard.path.name) > 1:
+            raise UserError(
+                f"two shard folders hold {shard.path.name}; build one of them with another --split"
+            )
+    if not sum(shard.count for shard in shards):
+        raise UserError(f"{', '.join(folders)} hold no samples")
+    return shards
+
+
+class ShardReader:
+    """Random access to the samples of many tars; a bounded number of files stays open per process."""
+
+    def __init__(self, shards: Sequence[Shard], open_shards: int) -> None:
+        self.shards = shards
+        self.open_shards = open_shards
+        self._open: OrderedDict[int, tuple[int, list[_Entry]]] = OrderedDict()
+        self._owner = os.getpid()
+
+    def read(self, shard: int, sample: int) -> Sample:
+        """Sample number `sample` of shard number `shard`.
+
+        Raises:
+            UserError: naming the shard, and the sample where it is that one alone.
+        """
+        descriptor, entries = self._get(shard)
+        entry = entries[sample]
+        members = {
+            suffix: os.pread(descriptor, size, offset) for suffix, (offset, size) in entry.members.items()
+        }
+        try:
+            return decode_sample(members, entry.key)
+        except UserError as error:
+            raise UserError(f"shard {self.shards[shard].path}: {error}") from None
+
+    def _get(self, number: int) -> "tuple[int, list[_Entry]]":
+        if self._owner != os.getpid():  # forked: the parent's files are not ours to close
+            self._open, self._owner = OrderedDict(), os.getpid()
+        if number not in self._open:
+            shard = self.shards[number]
+            entries = index_tar(shard.path)
+            if len(entries) != shard.count:
+                raise UserError(
+                    f"shard {shard.path} holds {len(entries)} samples, its manifest says {shard.count}; "
+                    "run `python -m dataprep verify` on its folder"
+                )
+            self._open[number] = (os.open(shard.path, os.O_RDONLY), entries)
+            if len(self._open) > self.open_shards:
+                _, (descriptor, _) = self._open.popitem(last=False)
+                os.close(descriptor)
+        self._open.move_to_end(number)
+        return self._open[number]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    key: str
+    members: Mapping[str, tuple[int, int]]  # suffix -> offset and size of its content
+
+
+def index_tar(path: Path) -> list[_Entry]:
+    """Where every sample of a tar lies, by walking its headers: the order of the tar.
+
+    Raises:
+        UserError: naming a tar that is damaged or cannot be opened.
+    """
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                samples.setdefault(key, {})[suffix] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(
+            f"shard {path} cannot be read ({error}); run `python -m dataprep verify` on its folder"
+        ) from None
+    for key, members in samples.items():
+        missing = [suffix for suffix in MEMBERS if suffix not in members]
+        if missing:
+            raise UserError(f"shard {path}: sample {key} has no member {', '.join(missing)}")
+    return [_Entry(key, members) for key, members in samples.items()]
+
+
+class SampleDataset(Dataset):
+    """Position -> sample, for torch's DataLoader. A UserError is a value here: workers would garble it."""
+
+    def __init__(self, reader: ShardReader, order: DataOrder, image_size: int) -> None:
+        self.reader = reader
+        self.order = order
+        self.image_size = image_size
+
+    def __getitem__(self, position: int) -> tuple[int, Sample] | UserError:
+        """The sample at a position of the global order, or what is wrong with it."""
+        try:
+            shard, index = self.order.locate(position)
+            sample = self.reader.read(shard, index)
+            self._check_size(sample, self.reader.shards[shard].path)
+            return position, sample
+        except UserError as error:
+            return error
+
+    def _check_size(self, sample: Sample, path: Path) -> None:
+        height, width = sample.image.shape[:2]
+        if (height, width) != (self.image_size, self.image_size):
+            raise UserError(
+                f"shard {path} holds pictures of {width}×{height}, model.image_size is {self.image_size}; "
+                f"build the shards with --image-size {self.image_size}, or set model.image_size"
+            )
+
+
+def collate(items: Sequence[tuple[int, Sample] | UserError]) -> Batch | UserError:
+    """Samples to a batch; the first error instead, where there is one."""
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    samples = [sample for _, sample in items]  # type: ignore[misc]
+    return Batch(
+        positions=torch.tensor([position for position, _ in items]),  # type: ignore[misc]
+        keys=[sample.meta.key for sample in samples],
+        image=_stack([sample.image for sample in samples]),
+        edit_mask=_stack([sample.edit_mask for sample in samples]),
+        exemplar=_stack([sample.exemplar for sample in samples]),
+    )
+
+
+def batches(
+    config: DataConfig, dataset: SampleDataset, shape: BatchShape, rank: int, span: range
+) -> Iterator[Batch]:
+    """This rank's micro-batches of the optimizer steps that start at the positions in `span`.
+
+    Args:
+        config: the number of workers is used.
+        dataset: what to read.
+        shape: of the batches.
+        rank: ours.
+        span: from the first position to the last, in strides of the global batch.
+
+    Raises:
+        UserError: for a sample that cannot be read.
+    """
+    positions = islice(rank_positions(span.start, shape, rank), len(span) * shape.accum)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=positions,  # type: ignore[arg-type]
+        num_workers=config.num_workers,
+        collate_fn=collate,
+        worker_init_fn=_ignore_signals,
+        prefetch_factor=4 if config.num_workers else None,
+        pin_memory=False,
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _ignore_signals(worker: int) -> None:
+    """A stop signal often reaches the whole process group: the training process decides, workers go on."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

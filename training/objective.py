@@ -1,0 +1,154 @@
+"""What is learned: to see the noise added to a picture's latents, given its surroundings and an exemplar.
+
+Paint by Example's objective, with one draw of timestep, noise and exemplar dropout per sample.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from intarsia.architecture import ModelConfig, NoiseConfig
+from intarsia.conditioning import (
+    encode_latents,
+    exemplar_to_clip,
+    image_to_unit,
+    latent_mask,
+    mask_image,
+    mask_to_unit,
+    unet_input,
+)
+from intarsia.model import EditModel
+from intarsia.rng import derive_seed
+from training.data import Batch
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Every random choice of a micro-batch.
+
+    Attributes:
+        timesteps: int64 [B], uniform over the training timesteps.
+        dropped: bool [B], whether the null exemplar stands in for the exemplar.
+        noise: float32 [B, C, h, w], standard normal: what is added and to be predicted.
+        image_noise, masked_noise: the same shape; they sample the autoencoder's posteriors.
+    """
+
+    timesteps: Tensor
+    dropped: Tensor
+    noise: Tensor
+    image_noise: Tensor
+    masked_noise: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the trained part gets, and what it should answer.
+
+    Attributes:
+        unet_input: [B, 2C + 1, h, w].
+        timesteps: int64 [B].
+        pooled: [B, width], CLIP's vector of the exemplar.
+        dropped: bool [B].
+        target: float32 [B, C, h, w].
+    """
+
+    unet_input: Tensor
+    timesteps: Tensor
+    pooled: Tensor
+    dropped: Tensor
+    target: Tensor
+
+
+class Trainee(nn.Module):
+    """The trained part, as one module, so that DeepSpeed's hooks see every trained weight."""
+
+    def __init__(self, model: EditModel) -> None:
+        super().__init__()
+        self.unet = model.unet
+        self.exemplar_encoder = model.exemplar_encoder
+
+    def forward(self, step: Step) -> Tensor:
+        """The predicted noise [B, C, h, w]."""
+        tokens = self.exemplar_encoder(step.pooled)
+        null = self.exemplar_encoder.null_exemplar.to(tokens.dtype)
+        tokens = torch.where(step.dropped[:, None, None], null, tokens)
+        return self.unet(step.unet_input, step.timesteps, encoder_hidden_states=tokens).sample
+
+
+def new_noise_scheduler(config: NoiseConfig) -> DDPMScheduler:
+    """The noise levels of training; only `add_noise` is used."""
+    return DDPMScheduler(**config.model_dump())
+
+
+def draw(seed: int, positions: Tensor, config: ModelConfig, dropout: float) -> Draws:
+    """The draws of the samples at these positions of the global order: a function of seed and position alone.
+
+    Args:
+        seed: of the run.
+        positions: int64 [B].
+        config: of the model; the latents' shape and the number of timesteps are used.
+        dropout: share of samples that get the null exemplar.
+    """
+    shape = (config.vae.latent_channels, config.latent_size, config.latent_size)
+    rows = []
+    for position in positions.tolist():
+        rng = torch.Generator().manual_seed(derive_seed(seed, "train", position))
+        rows.append(
+            (
+                torch.randint(config.noise.num_train_timesteps, (), generator=rng),
+                torch.rand((), generator=rng) < dropout,
+                *(torch.randn(shape, generator=rng) for _ in range(3)),
+            )
+        )
+    return Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+@torch.no_grad()
+def prepare(
+    model: EditModel, noise_scheduler: DDPMScheduler, batch: Batch, draws: Draws, device: Any
+) -> Step:
+    """Pixels to the trained part's input, on the device; the frozen networks run here, outside the engine.
+
+    z_t = √ā_t · z + √(1 − ā_t) · noise, with z a posterior sample of the picture's latents; the masked
+    picture's latents are a sample, too (equation 4 and section 3.4 of the latent diffusion paper; the inputs
+    are Paint by Example's). Both pictures go through the autoencoder in one call.
+    """
+    image = image_to_unit(batch.image.to(device))
+    edit_mask = mask_to_unit(batch.edit_mask.to(device))
+    both = torch.cat([image, mask_image(image, edit_mask)])
+    both_noise = torch.cat([draws.image_noise, draws.masked_noise]).to(device)
+    latents, masked_image_latents = encode_latents(model.vae, both, both_noise).float().chunk(2)
+    noise, timesteps = draws.noise.to(device), draws.timesteps.to(device)
+    noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
+    mask = latent_mask(edit_mask, tuple(latents.shape[-2:]))
+    exemplar = exemplar_to_clip(batch.exemplar.to(device), model.config.image_encoder.image_size)
+    return Step(
+        unet_input=unet_input(noisy_latents, masked_image_latents, mask),
+        timesteps=timesteps,
+        pooled=model.encode_exemplar(exemplar).float(),
+        dropped=draws.dropped.to(device),
+        target=noise,
+    )
+
+
+def loss_of(prediction: Tensor, step: Step) -> Tensor:
+    """Mean squared error against the noise, in float32."""
+    return F.mse_loss(prediction.float(), step.target)
+
+
+def freeze_unused(model: EditModel) -> int:
+    """Freeze the weights that a single context token can give no gradient; return how many that are.
+
+    The cross-attention's softmax over one token is 1, so attn2's query and key and the norm before the query
+    have no influence on the output.
+    """
+    frozen = 0
+    for name, param in model.unet.named_parameters():
+        if any(part in name for part in (".attn2.to_q.", ".attn2.to_k.", ".norm2.")) and "attentions" in name:
+            param.requires_grad_(False)
+            frozen += param.numel()
+    return frozen

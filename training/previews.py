@@ -1,0 +1,52 @@
+"""Edits of always the same samples with always the same noise, so that one sees the model learn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from intarsia.files import atomic_path
+from intarsia.model import EditModel
+from sampling.edit import EditRequest
+from sampling.preview import preview_grid
+from sampling.settings import EditSettings
+from training.config import PreviewConfig
+from training.data import ShardReader
+
+
+def fixed_requests(reader: ShardReader, num_images: int) -> list[EditRequest]:
+    """Samples spread evenly over the shards, in the shards' order; the same ones in every call.
+
+    The seed of each is its number, so the noise stays the same, too.
+    """
+    counts = [shard.count for shard in reader.shards]
+    ends = np.cumsum(counts)
+    total = int(ends[-1])
+    requests = []
+    for number in range(min(num_images, total)):
+        index = number * total // min(num_images, total)
+        shard = int(np.searchsorted(ends, index, side="right"))
+        sample = reader.read(shard, index - int(ends[shard]) + counts[shard])
+        requests.append(
+            EditRequest(
+                image=sample.image,
+                edit_mask=(sample.edit_mask >= 128).astype(np.float32),
+                exemplar=sample.exemplar,
+                seed=number,
+            )
+        )
+    return requests
+
+
+def write_preview(
+    model: EditModel, requests: Sequence[EditRequest], config: PreviewConfig, path: Path
+) -> None:
+    """Edit the requests with the model's present weights and write the grid as PNG."""
+    settings = EditSettings(
+        num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale
+    )
+    grid = preview_grid(model, requests, settings)
+    model.train()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        grid.save(temporary, format="PNG")

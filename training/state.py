@@ -1,0 +1,98 @@
+"""What a resume needs besides weights and optimizer, and the layout of a run folder."""
+
+import importlib.metadata
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from intarsia.errors import UserError
+from intarsia.files import fingerprint
+
+STATE_VERSION = 1
+_LIBRARIES = ("torch", "deepspeed", "diffusers", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.root / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per line."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        """One text log per rank."""
+        return self.root / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per saved step, and the pointer `latest`."""
+        return self.root / "checkpoints"
+
+    @property
+    def previews(self) -> Path:
+        """One PNG per preview."""
+        return self.root / "previews"
+
+    @property
+    def finished(self) -> Path:
+        """Written last of all: the step that the model folder was made at."""
+        return self.root / "finished.json"
+
+    @property
+    def model(self) -> Path:
+        """The finished model."""
+        return self.root / "model"
+
+
+@dataclass
+class TrainState:
+    """Where the run stands; `position`, the number of samples drawn so far, is all of the data's state."""
+
+    step: int = 0
+    position: int = 0
+    wandb_id: str | None = None
+    unlogged_losses: list[float] = field(default_factory=list)  # of the steps since the last line of metrics
+    world_size: int = 1
+    zero_stage: int = 0
+    data_fingerprint: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+    version: int = STATE_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], where: Path) -> "TrainState":
+        """The state that `to_json` gave.
+
+        Raises:
+            UserError: where another version of this program wrote it.
+        """
+        if content.get("version") != STATE_VERSION:
+            raise UserError(
+                f"{where} has state version {content.get('version')}, this program reads {STATE_VERSION}; "
+                "continue the run with the program that began it"
+            )
+        return cls(**content)
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries that numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def shards_fingerprint(names_and_counts: list[tuple[str, int]]) -> str:
+    """A hash of what the data order depends on: the shards' names, counts and order, not where they lie."""
+    return fingerprint([list(pair) for pair in names_and_counts])
