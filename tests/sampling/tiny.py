@@ -1,0 +1,39 @@
+"""A tiny model and small pictures for tests."""
+
+from pathlib import Path
+
+import numpy as np
+
+from intarsia.architecture import ModelConfig
+from intarsia.config import Config, load_config
+from intarsia.model import EditModel, build_model
+from sampling.edit import EditRequest
+from tests.paths import ROOT
+
+
+class ModelFragment(Config):
+    model: ModelConfig = ModelConfig()
+
+
+def tiny_config(*overrides: str) -> ModelConfig:
+    return load_config(ModelFragment, ROOT / "configs/model/tiny.yaml", overrides).model
+
+
+def tiny_model(seed: int = 0, *overrides: str) -> EditModel:
+    return build_model(tiny_config(*overrides), seed).eval()
+
+
+def request(seed: int, width: int = 64, height: int = 64) -> EditRequest:
+    """A smooth coloured picture, a rectangle to repaint and an oblong exemplar, all from the seed."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    phase = rng.uniform(0, 6, 3)
+    image = 127 + 120 * np.sin(x[..., None] / 9 + y[..., None] / 14 + phase)
+    edit_mask = np.zeros((height, width), bool)
+    edit_mask[height // 4 : height // 4 * 3, width // 3 : width // 4 * 3] = True
+    exemplar = rng.integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    return EditRequest(image.astype(np.uint8), edit_mask, exemplar, seed)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
