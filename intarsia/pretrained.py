@@ -17,6 +17,17 @@ State = dict[str, Tensor]
 # Kept by old versions of transformers, computed by new ones.
 _CLIP_BUFFER = "embeddings.position_ids"
 _CLIP_PROBE = "embeddings.class_embedding"
+# What damaged files have been seen to raise in their readers.
+_UNREADABLE = (
+    SafetensorError,
+    UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 
 
 def read_weights(path: Path) -> State:
@@ -32,8 +43,11 @@ def read_weights(path: Path) -> State:
         raise UserError(f"{path} does not exist")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as weights: {_first_sentence(error)}") from None
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{path} cannot be read as weights ({_first_sentence(error)}); give a whole .safetensors "
+            "file, or a pickled one with nothing but weights"
+        ) from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     state = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
@@ -53,15 +67,18 @@ class _Inert:
 
 
 def _read_pickle(path: Path) -> object:
-    if not zipfile.is_zipfile(path):  # torch's format before 1.6
+    try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        if not zipfile.is_zipfile(path):  # torch's format before 1.6 cannot be searched for classes
+            raise
     foreign = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     with torch.serialization.safe_globals([(_Inert, name) for name in foreign]):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split()).split(". ")[0][:200] or type(error).__name__
+    return " ".join(str(error).split()).split(". ")[0][:120] or type(error).__name__
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:

@@ -10,7 +10,7 @@ from intarsia.architecture import ModelConfig
 from intarsia.config import build_config, load_config
 from intarsia.errors import UsageError
 from intarsia.model import EditModel, ExemplarEncoder, build_model, empty_model
-from intarsia.pretrained import image_encoder_state
+from intarsia.pretrained import image_encoder_state, vision_prefix
 from tests.paths import ROOT
 from tests.sampling.tiny import ModelFragment, tiny_config, tiny_model
 
@@ -69,9 +69,7 @@ def test_the_exemplar_encoder_equals_diffusers_on_the_same_weights(layers: int, 
     vision = CLIPVisionConfig(**config.image_encoder.model_dump(), projection_dim=32)
     peer = PaintByExampleImageEncoder(vision).eval()
     state = image_encoder_state(model.image_encoder, model.exemplar_encoder)
-    own_prefix = (
-        "model." if "model.embeddings.class_embedding" in peer.state_dict() else "model.vision_model."
-    )
+    own_prefix = "model." + vision_prefix(model.image_encoder)
     peer.load_state_dict({k.replace("model.vision_model.", own_prefix): v for k, v in state.items()})
     exemplar = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -116,7 +114,7 @@ REFUSED = [
     ({"noise": {"prediction_type": "v_prediction"}}, "noise.prediction_type='v_prediction'"),
     (
         {"init": {"model_folder": "a", "vae": "b"}},
-        "init.model_folder holds every part already; remove init.vae",
+        "holds every part already; remove init.vae",
     ),
     ({"unet": {"chanels": 1}}, "unknown key 'unet.chanels'"),
 ]
