@@ -3,11 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from intarsia.config import dump_config, load_config
 from intarsia.errors import run_command
+from training.checkpoint import check_config
 from training.config import TrainConfig, batch_shape, require_paths
 from training.distributed import StopFlag
+from training.state import RunFolder
 
 _EPILOG = """examples:
   python -m training configs/train/demo.yaml data.shards=shards run=runs/first
@@ -39,18 +42,19 @@ def _command(argv: Sequence[str]) -> int:
         sys.stdout.write(dump_config(config))
         return 0
     require_paths(config)
+    run = RunFolder(Path(str(config.run)))
+    check_config(config.model_dump(mode="json"), run)
     stop = StopFlag().install()
 
     from training import distributed
 
     world = distributed.connect()
-    try:
-        batch_shape(config, world.size)
-        from training.loop import train
+    batch_shape(config, world.size)
+    from training.loop import train
 
-        return train(config, world, stop)
-    finally:
-        distributed.disconnect()
+    code = train(config, world, stop)
+    distributed.disconnect()  # not after an error: other ranks may never come, and the launcher ends them
+    return code
 
 
 if __name__ == "__main__":

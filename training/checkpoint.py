@@ -133,6 +133,27 @@ def read_state(checkpoint: Path) -> TrainState:
     return TrainState.from_json(read_json(checkpoint / STATE), checkpoint / STATE)
 
 
+def check_config(config: dict[str, Any], run: RunFolder) -> None:
+    """Refuse a changed config on an old run folder at once, before anything slow is loaded.
+
+    Raises:
+        UsageError: naming every difference that would alter the run's numbers.
+    """
+    for checkpoint in reversed(list_checkpoints(run.checkpoints)):
+        if (checkpoint / STATE).is_file():
+            _refuse_differences(config_differences(read_state(checkpoint).config, config), run.root)
+            return
+
+
+def _refuse_differences(lines: list[str], run: Path) -> None:
+    refused = [line for line in lines if not may_change(line.partition(":")[0])]
+    if refused:
+        raise UsageError(
+            f"{run} was begun with another config ({'; '.join(refused)}); use its config to continue it, or "
+            "another run folder to start anew"
+        )
+
+
 def check_continues(old: TrainState, new: TrainState, run: Path) -> list[str]:
     """Check that a run may go on from `old` with the config, ranks and data of `new`.
 
@@ -143,12 +164,7 @@ def check_continues(old: TrainState, new: TrainState, run: Path) -> list[str]:
         UsageError: naming every difference that would alter the run's numbers.
     """
     lines = config_differences(old.config, new.config)
-    refused = [line for line in lines if not may_change(line.partition(":")[0])]
-    if refused:
-        raise UsageError(
-            f"{run} was begun with another config ({'; '.join(refused)}); use its config to continue it, or "
-            "another run folder to start anew"
-        )
+    _refuse_differences(lines, run)
     if old.world_size != new.world_size:
         raise UsageError(
             f"{run} was saved by {old.world_size} ranks and {new.world_size} are running; start "

@@ -150,7 +150,10 @@ def index_tar(path: Path) -> list[_Entry]:
     for key, members in samples.items():
         missing = [suffix for suffix in MEMBERS if suffix not in members]
         if missing:
-            raise UserError(f"shard {path}: sample {key} has no member {', '.join(missing)}")
+            raise UserError(
+                f"shard {path}: sample {key} has no member {', '.join(missing)}; "
+                "run `python -m dataprep verify` on its folder"
+            )
     return [_Entry(key, members) for key, members in samples.items()]
 
 

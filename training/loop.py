@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from intarsia.config import save_config
+from intarsia.config import dump_config
 from training import checkpoint, engine
 from training.config import TrainConfig, batch_shape
 from training.data import SampleDataset, ShardReader, batches, find_shards
@@ -55,7 +55,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     state = checkpoint.begin_or_continue(trainer, fresh, run, world)
     tracker = make_tracker(config, run, state, world.is_main)
     if world.is_main:
-        save_config(config, run.config)
+        run.keep_config(dump_config(config))
         tell_plan(config, shape, state, order.total, model)
     stride = shape.global_batch
     span = range(state.position, state.position + (config.max_steps - state.step) * stride, stride)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.errors import UserError
-from intarsia.files import fingerprint
+from intarsia.files import atomic_write, fingerprint
 
 STATE_VERSION = 1
 _LIBRARIES = ("torch", "deepspeed", "diffusers", "transformers", "numpy")
@@ -22,6 +22,12 @@ class RunFolder:
     def config(self) -> Path:
         """The resolved config."""
         return self.root / "config.yaml"
+
+    def keep_config(self, text: str) -> None:
+        """Write the resolved config, unless it is there already."""
+        if not (self.config.is_file() and self.config.read_text(encoding="utf-8") == text):
+            self.root.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.config, text)
 
     @property
     def metrics(self) -> Path:

@@ -81,7 +81,7 @@ class RunTracker:
         """Close the file and let W&B finish its upload or its offline file."""
         self._file.close()
         if self._wandb is not None:
-            self._wandb.finish(quiet=True)
+            self._wandb.finish()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ def truncate_metrics(path: Path, step: int) -> None:
 
 def make_tracker(config: TrainConfig, folder: RunFolder, state: TrainState, is_main: bool) -> Tracker:
     """The tracker of this rank; on the first, `state.wandb_id` is set: the run keeps one id for ever."""
-    if not is_main:
+    if not is_main or state.step >= config.max_steps:
         return NullTracker()
     return RunTracker(folder, state.step, start_wandb(config, folder, state))
 

@@ -1,0 +1,98 @@
+"""The options: what is refused, with which words, and what follows from what."""
+
+from pathlib import Path
+
+import pytest
+
+from intarsia.config import load_config
+from intarsia.errors import UsageError
+from tests.paths import ROOT
+from training.config import TrainConfig, batch_shape, may_change, require_paths
+from training.schedule import learning_rate
+
+CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))
+
+
+def load(tmp_path: Path, text: str = "", *overrides: str) -> TrainConfig:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return load_config(TrainConfig, path, overrides)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_loads_and_says_what_it_costs(path: Path) -> None:
+    load_config(TrainConfig, path)
+    header = path.read_text().partition("\n\n")[0].lower()
+    assert "memory" in header
+    assert "hours" in header or "minutes" in header
+
+
+def test_the_papers_config_is_the_papers() -> None:
+    config = load_config(TrainConfig, ROOT / "configs" / "train" / "pbe-sd14.yaml")
+    assert batch_shape(config, 64).accum == 1
+    assert config.max_steps * 256 == 40 * 1_900_000
+    assert (config.model.image_size, config.exemplar_dropout) == (512, 0.2)
+    assert (config.optimizer.grad_clip, config.optimizer.ema_decay) == (None, None)
+    assert learning_rate(config.optimizer, 0) == pytest.approx(1e-11)
+    assert learning_rate(config.optimizer, 5_000) == pytest.approx(0.5e-5, rel=1e-5)
+    assert learning_rate(config.optimizer, 10_000) == learning_rate(config.optimizer, 200_000) == 1e-5
+
+
+def test_unknown_keys_are_refused_with_the_valid_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown key 'optimizer.ema'; .*valid here: lr, .*ema_decay"):
+        load(tmp_path, "", "optimizer.ema=1")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("zero_stage=3", "zero_stage=3"),
+        ("micro_batch_size=0", "micro_batch_size=0"),
+        ("exemplar_dropout=1.5", "exemplar_dropout=1.5"),
+        ("global_batch_size=6", "global_batch_size=6 is no multiple of micro_batch_size=4"),
+    ],
+)
+def test_bad_values_are_named(tmp_path: Path, override: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        load(tmp_path, "", override)
+
+
+def test_bf16_without_sharding_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs zero_stage=1 or 2"):
+        load(tmp_path, "", "precision=bf16", "zero_stage=0")
+
+
+def test_batch_sizes_are_derived_once(tmp_path: Path) -> None:
+    assert batch_shape(load(tmp_path, "", "global_batch_size=32"), 2).accum == 4
+    assert batch_shape(load(tmp_path, "", "grad_accum_steps=3"), 2).global_batch == 24
+    assert batch_shape(load(tmp_path), 1).global_batch == 4
+
+
+@pytest.mark.parametrize(
+    "overrides", [["global_batch_size=12"], ["global_batch_size=16", "grad_accum_steps=4"]]
+)
+def test_contradictory_batch_sizes_are_refused_with_the_remedy(tmp_path: Path, overrides: list[str]) -> None:
+    with pytest.raises(UsageError, match="choose a global_batch_size that is a multiple of 8"):
+        batch_shape(load(tmp_path, "", *overrides), 2)
+
+
+def test_missing_paths_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"add data\.shards=FOLDER"):
+        require_paths(load(tmp_path))
+    with pytest.raises(UsageError, match="add run=FOLDER"):
+        require_paths(load(tmp_path, "", "data.shards=x"))
+
+
+@pytest.mark.parametrize(("value", "meaning"), [("off", "off"), ("on", "auto"), ("offline", "offline")])
+def test_wandb_off_means_off_although_yaml_reads_it_as_false(
+    tmp_path: Path, value: str, meaning: str
+) -> None:
+    assert load(tmp_path, "", f"tracker.wandb={value}").tracker.wandb == meaning
+    assert load(tmp_path, f"tracker: {{wandb: {value}}}").tracker.wandb == meaning
+
+
+def test_what_may_change_between_two_calls() -> None:
+    assert may_change("max_steps")
+    assert may_change("preview.num_images")
+    assert not may_change("optimizer.lr")
+    assert not may_change("seed")

@@ -1,0 +1,86 @@
+"""Who a process is, under every launcher; and the flag that a signal sets."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from intarsia.errors import UserError
+from training.distributed import StopFlag, set_environment
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def test_alone_without_a_launcher() -> None:
+    environ: dict[str, str] = {}
+    set_environment(environ)
+    assert [environ[name] for name in NAMES[:4]] == ["0", "1", "0", "127.0.0.1"]
+    assert 1024 < int(environ["MASTER_PORT"]) < 65536
+
+
+def test_torchruns_word_is_left_alone() -> None:
+    environ = dict(zip(NAMES, ("3", "8", "1", "node7", "29400"), strict=True))
+    before = dict(environ)
+    set_environment(environ)
+    assert environ == before
+
+
+def slurm(**more: str) -> dict[str, str]:
+    return {
+        "SLURM_STEP_ID": "0",
+        "SLURM_PROCID": "5",
+        "SLURM_STEP_NUM_TASKS": "8",
+        "SLURM_LOCALID": "1",
+        **more,
+    }
+
+
+def test_srun_gives_rank_size_host_and_a_port_of_the_jobs_own() -> None:
+    one, other = (slurm(SLURM_JOB_ID=job, SLURM_STEP_NODELIST="gpu07") for job in ("123456", "123457"))
+    set_environment(one)
+    set_environment(other)
+    assert [one[name] for name in NAMES[:4]] == ["5", "8", "1", "gpu07"]
+    assert one["MASTER_PORT"] != other["MASTER_PORT"]
+    assert 20_000 <= int(one["MASTER_PORT"]) < 32_000
+
+
+def test_a_list_of_hosts_is_read_by_scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text('#!/bin/sh\n[ "$3" = "gpu[07-08]" ] && printf "gpu07\\ngpu08\\n"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    environ = slurm(SLURM_STEP_NODELIST="gpu[07-08]")
+    set_environment(environ)
+    assert environ["MASTER_ADDR"] == "gpu07"
+
+
+def test_without_scontrol_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="scontrol is not found; set MASTER_ADDR yourself"):
+        set_environment(slurm(SLURM_STEP_NODELIST="gpu[07-08]"))
+
+
+def test_a_batch_script_without_srun_is_one_process_alone() -> None:
+    environ = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1"}
+    set_environment(environ)
+    assert environ["WORLD_SIZE"] == "1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_sets_the_flag_and_nothing_else(number: signal.Signals) -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)]
+    try:
+        flag = StopFlag().install()
+        assert not flag.raised
+        os.kill(os.getpid(), number)
+        assert flag.raised
+    finally:
+        for n, handler in zip((signal.SIGTERM, signal.SIGUSR1), before, strict=True):
+            signal.signal(n, handler)
+
+
+def test_the_handlers_stand_before_anything_slow_is_imported() -> None:
+    probe = "import sys, training.distributed; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([os.sys.executable, "-c", probe], check=False).returncode == 0  # type: ignore[attr-defined]

@@ -1,0 +1,70 @@
+"""Averaged weights against averaging written plainly."""
+
+import copy
+
+import torch
+from torch import nn
+
+from training.ema import EmaAdamW, ema_decay_at, gather_ema, swapped
+
+
+def train(optimizer: torch.optim.Optimizer, module: nn.Module, steps: int) -> list[dict[str, torch.Tensor]]:
+    rng = torch.Generator().manual_seed(0)
+    history = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        module(torch.randn(8, 5, generator=rng)).square().mean().backward()
+        optimizer.step()
+        history.append({name: p.detach().clone() for name, p in module.named_parameters()})
+    return history
+
+
+def test_averages_equal_a_plain_loop_and_leave_adamw_as_it_is() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 1))
+    twin = copy.deepcopy(module)
+    plain = {name: p.detach().double().clone() for name, p in module.named_parameters()}
+    optimizer = EmaAdamW(module.parameters(), ema_decay=0.9, lr=1e-2, fused=True)
+    history = train(optimizer, module, 20)
+    expected = train(torch.optim.AdamW(twin.parameters(), lr=1e-2, fused=True), twin, 20)
+    for update, (ours, theirs) in enumerate(zip(history, expected, strict=True)):
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        decay = min(0.9, (1 + update) / (10 + update))
+        plain = {name: decay * plain[name] + (1 - decay) * theirs[name].double() for name in plain}
+    averages = gather_ema(module, optimizer, keep=True)
+    assert max(float((averages[name] - plain[name]).abs().max()) for name in plain) < 1e-7
+
+
+def test_before_the_first_update_the_average_is_the_weight_itself() -> None:
+    module = nn.Linear(2, 2)
+    averages = gather_ema(module, EmaAdamW(module.parameters(), ema_decay=0.9, fused=True), keep=True)
+    assert all(torch.equal(averages[name], param) for name, param in module.named_parameters())
+
+
+def test_the_state_survives_saving() -> None:
+    torch.manual_seed(1)
+    module = nn.Linear(5, 1)
+    optimizer = EmaAdamW(module.parameters(), ema_decay=0.9, lr=1e-2, fused=True)
+    train(optimizer, module, 3)
+    twin = copy.deepcopy(module)
+    other = EmaAdamW(twin.parameters(), ema_decay=0.9, lr=1e-2, fused=True)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    train(optimizer, module, 4)
+    train(other, twin, 4)
+    ours, theirs = gather_ema(module, optimizer, keep=True), gather_ema(twin, other, keep=True)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_weights_are_swapped_for_a_while_only() -> None:
+    module = nn.Linear(2, 2)
+    own = module.weight.detach().clone()
+    with swapped(module, {"weight": torch.zeros(2, 2)}):
+        assert not module.weight.any()
+    assert torch.equal(module.weight, own)
+
+
+def test_the_decay_grows_to_its_limit() -> None:
+    decays = [ema_decay_at(0.99, update) for update in range(2000)]
+    assert decays == sorted(decays)
+    assert decays[0] == 0.1
+    assert decays[-1] == 0.99

@@ -1,0 +1,166 @@
+"""Whole runs under DeepSpeed: the curve depends on the config alone, and a stopped run goes on unharmed."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.paths import ROOT
+from tests.training.synthetic import make_shards, write_config
+from training.tracker import read_metrics
+
+STEPS = 6
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Run folders by name, each finished."""
+
+    root: Path
+
+    def losses(self, name: str) -> list[float]:
+        return [record["train/loss"] for record in self.metrics(name)]
+
+    def metrics(self, name: str) -> list[dict[str, Any]]:
+        return read_metrics(self.root / name / "metrics.jsonl")
+
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file
+
+        unet = self.root / name / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+        return load_file(unet)
+
+
+def launch(root: Path, name: str, jobs: list[dict[str, Any]], ranks: int = 1) -> None:
+    path = root / f"{name}.json"
+    path.write_text(json.dumps(jobs))
+    command = [sys.executable]
+    if ranks > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command += ["-m", "tests.training.many_runs", str(path)]
+    run = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    root = tmp_path_factory.mktemp("runs")
+    shards, config = make_shards(root / "shards"), write_config(root)
+
+    def job(name: str, *overrides: str, stop_after: int | None = None) -> dict[str, Any]:
+        common = [f"data.shards={shards}", f"run={root / name}", f"max_steps={STEPS}"]
+        return {"config": str(config), "overrides": [*common, *overrides], "stop_after": stop_after}
+
+    def stage(number: int, *overrides: str) -> list[str]:
+        return [f"zero_stage={number}", *overrides]
+
+    uneven = ["log_every=2", "checkpoint.every_steps=3"]  # a checkpoint between two lines of metrics
+    launch(
+        root,
+        "alone",
+        [
+            *(job(f"zero{z}", *stage(z)) for z in (0, 1, 2)),
+            *(job(f"resumed{z}", *stage(z), stop_after=3) for z in (0, 1, 2)),
+            job("uneven", *uneven),
+            job("uneven-resumed", *uneven, stop_after=3),
+            job("accumulated", "micro_batch_size=2", "grad_accum_steps=2"),
+            job("workers", "data.num_workers=2"),
+            job("recomputed", "activation_checkpointing=true"),
+            *(job(f"clipped{z}", *stage(z, "optimizer.grad_clip=0.1")) for z in (0, 1)),
+        ],
+    )
+    launch(
+        root,
+        "again",
+        [
+            *(job(f"resumed{z}", *stage(z)) for z in (0, 1, 2)),
+            job("uneven-resumed", *uneven),
+        ],
+    )
+    two = "micro_batch_size=2"
+    launch(
+        root,
+        "pair",
+        [
+            *(job(f"pair{z}", *stage(z, two)) for z in (0, 1, 2)),
+            job("pair-resumed", *stage(2, two), stop_after=4),
+        ],
+        ranks=2,
+    )
+    launch(root, "pair-again", [job("pair-resumed", *stage(2, two))], ranks=2)
+    return Runs(root)
+
+
+def close(a: list[float], b: list[float], tolerance: float) -> bool:
+    return len(a) == len(b) == STEPS and max(abs(x - y) for x, y in zip(a, b, strict=True)) < tolerance
+
+
+def test_the_loss_falls_on_samples_seen_again_and_again(runs: Runs) -> None:
+    losses = runs.losses("zero1")
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("other", ["zero0", "zero2", "accumulated", "workers", "pair0", "pair1", "pair2"])
+def test_the_curve_does_not_depend_on_stage_ranks_workers_or_accumulation(runs: Runs, other: str) -> None:
+    assert close(runs.losses("zero1"), runs.losses(other), 1e-5)
+
+
+def test_recomputing_activations_changes_no_bit(runs: Runs) -> None:
+    assert runs.losses("recomputed") == runs.losses("zero1")
+
+
+@pytest.mark.parametrize(
+    ("stopped", "whole"),
+    [
+        ("resumed0", "zero0"),
+        ("resumed1", "zero1"),
+        ("resumed2", "zero2"),
+        ("uneven-resumed", "uneven"),
+        ("pair-resumed", "pair2"),
+    ],
+)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(runs: Runs, stopped: str, whole: str) -> None:
+    assert runs.losses(stopped) == runs.losses(whole)
+    assert [r["step"] for r in runs.metrics(stopped)] == [r["step"] for r in runs.metrics(whole)]
+    ours, theirs = runs.weights(stopped), runs.weights(whole)  # averaged weights, so the averages resume, too
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_averaged_weights_are_whole_under_every_stage(runs: Runs) -> None:
+    plain = runs.weights("zero0")
+    for other in ("zero1", "zero2", "pair1", "pair2"):
+        sharded = runs.weights(other)
+        # an update moves each weight by some 1e-3, and Adam blows up the rounding of tiny gradients
+        assert max(float((plain[name] - sharded[name]).abs().max()) for name in plain) < 1e-4
+
+
+def test_clipping_bounds_the_update_and_tells_the_norm_before_it(runs: Runs) -> None:
+    clipped = [record["train/grad_norm"] for record in runs.metrics("clipped0")]
+    assert clipped[0] == pytest.approx(runs.metrics("zero0")[0]["train/grad_norm"], rel=1e-5)
+    assert clipped[0] > 0.1
+    assert close(runs.losses("clipped0"), runs.losses("clipped1"), 1e-5)
+    assert runs.losses("clipped0") != runs.losses("zero0")
+
+
+def test_metrics_hold_what_users_look_for(runs: Runs) -> None:
+    record = runs.metrics("pair1")[-1]
+    assert set(record) == {
+        "step",
+        "train/loss",
+        "train/lr",
+        "train/grad_norm",
+        "perf/images_per_s",
+        "perf/data_wait",
+        "memory/peak_gb",
+    }
+    assert record["perf/images_per_s"] > 0
+    assert 0 <= record["perf/data_wait"] <= 1
+    assert 0.1 < record["memory/peak_gb"] < 10

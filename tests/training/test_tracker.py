@@ -1,0 +1,67 @@
+"""Metrics: every step once, whatever happened, and W&B only as far as wanted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from intarsia.errors import UserError
+from training.state import RunFolder
+from training.tracker import RunTracker, read_metrics, wandb_mode
+
+
+def test_steps_after_the_restored_one_are_recorded_anew(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    first = RunTracker(folder, 0, None)
+    for step in (2, 4, 6):
+        first.log(step, {"train/loss": float(step)})
+    first.close()
+    second = RunTracker(folder, 4, None)
+    second.log(6, {"train/loss": 60.0})
+    second.close()
+    assert [(r["step"], r["train/loss"]) for r in read_metrics(folder.metrics)] == [
+        (2, 2.0),
+        (4, 4.0),
+        (6, 60.0),
+    ]
+
+
+def test_a_line_is_in_the_file_as_soon_as_it_is_logged(tmp_path: Path) -> None:
+    tracker = RunTracker(RunFolder(tmp_path), 0, None)
+    tracker.log(1, {"train/loss": 0.1 + 0.2, "train/grad_norm": float("nan")})
+    record = read_metrics(tmp_path / "metrics.jsonl")[0]
+    tracker.close()
+    assert record == {"step": 1, "train/loss": 0.1 + 0.2, "train/grad_norm": None}
+
+
+def test_a_line_cut_short_by_a_crash_is_left_out_and_others_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"step": 1}) + '\n{"step": 2, "train/l')
+    assert read_metrics(path) == [{"step": 1}]
+    path.write_text('{"step"\n{"step": 2}\n')
+    with pytest.raises(UserError, match="line 1: not valid JSON"):
+        read_metrics(path)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "environ", "mode"),
+    [
+        ("off", {"WANDB_API_KEY": "k"}, "off"),
+        ("online", {}, "online"),
+        ("auto", {}, "offline"),
+        ("auto", {"WANDB_API_KEY": "k"}, "online"),
+        ("auto", {"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
+        ("auto", {"WANDB_MODE": "disabled"}, "off"),
+    ],
+)
+def test_wandb_is_online_only_for_whom_it_is_set_up(
+    tmp_path: Path, wanted: str, environ: dict[str, str], mode: str
+) -> None:
+    assert wandb_mode(wanted, {"NETRC": str(tmp_path / "none"), **environ}) == mode
+
+
+def test_a_login_in_netrc_counts(tmp_path: Path) -> None:
+    path = tmp_path / "netrc"
+    path.write_text("machine api.wandb.ai login user password k\n")
+    assert wandb_mode("auto", {"NETRC": str(path)}) == "online"
+    assert wandb_mode("auto", {"NETRC": str(path), "WANDB_BASE_URL": "https://wandb.my.lab"}) == "offline"
