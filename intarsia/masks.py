@@ -47,7 +47,7 @@ def draw_edit_mask(box: Box, extended: Box, size: tuple[int, int], rng: np.rando
 def box_mask(box: Box, size: tuple[int, int]) -> np.ndarray:
     """The rectangle of `box` as uint8 [H, W], 255 = repaint."""
     width, height = size
-    pixels = np.zeros((height, width), np.uint8)
+    pixels: np.ndarray = np.zeros((height, width), np.uint8)
     pixels[box.y0 : box.y1, box.x0 : box.x1] = 255
     return pixels
 
@@ -90,7 +90,7 @@ def _curve_points(start: Point, middle: Point, end: Point) -> list[Point]:
 
 
 def _quadratic(t: float, first: float, middle: float, last: float) -> float:
-    """A quadratic Bezier curve at t; the order of operations, the `bezier` package's, decides exact repeats."""
+    """A quadratic Bezier curve at t; the order of operations decides exact repeats."""
     rest = 1.0 - t
     return (rest * first + 2.0 * t * middle) * rest + t * t * last
 

@@ -1,0 +1,242 @@
+"""The build from annotations to a finished folder: plan or go on, run what is missing, merge."""
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataprep.manifest import MANIFEST, REJECTS, write_manifest
+from dataprep.pictures import index_pictures
+from dataprep.plan import (
+    PLAN_FILE,
+    BuildConfig,
+    Plan,
+    make_plan,
+    plan_fingerprint,
+    plan_rejects,
+    plan_table,
+    read_plan_header,
+    write_plan,
+)
+from dataprep.records import Annotations
+from dataprep.shards import ShardJob, encode_line, is_complete, journal_path
+from intarsia.config import config_differences
+from intarsia.errors import UsageError, UserError
+from intarsia.files import atomic_path, read_json, sweep_temporaries
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a build is made from, and how.
+
+    Attributes:
+        config: the options that decide the result.
+        inputs: the annotation files by role (annotations, boxes, classes).
+        images: the folder of pictures.
+        out: the shard folder.
+        command: the command line, for the data set card.
+        workers: processes; None for one per CPU.
+        ray_address: of a running cluster, or None.
+    """
+
+    config: BuildConfig
+    inputs: dict[str, Path]
+    images: Path
+    out: Path
+    command: str = ""
+    workers: int | None = None
+    ray_address: str | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is; `built` are the pictures of this run."""
+
+    shards_done: int
+    shards: int
+    built: int
+    pictures: int
+
+
+def read_annotations(request: BuildRequest) -> Annotations:
+    """Read the request's annotation files."""
+    if request.config.source == "coco":
+        from dataprep.coco import read_coco
+
+        return read_coco(request.inputs["annotations"])
+    from dataprep.openimages import read_open_images
+
+    return read_open_images(request.inputs["boxes"], request.inputs["classes"])
+
+
+def new_plan(request: BuildRequest) -> Plan:
+    """Read annotations and folder, and plan; no picture is opened.
+
+    Raises:
+        UserError: if an input cannot be read, or nothing is left to build.
+    """
+    plan = make_plan(read_annotations(request), index_pictures(request.images), request.config)
+    if not len(plan.order):
+        counts = plan.counts()
+        reasons = ", ".join(f"{reason} {n}" for reason, n in counts["rejected"]["pictures"].items())
+        raise UserError(
+            f"nothing is left to build: of {counts['in']['pictures']} pictures none is kept ({reasons}); "
+            f"check --images {request.images} and --filters {request.config.filters}"
+        )
+    return plan
+
+
+def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
+    """Build whatever is missing in the request's folder and return its manifest.
+
+    A finished folder is answered from its manifest. Options or inputs other than those that the folder was
+    planned with are refused.
+
+    Raises:
+        UsageError: for a folder that belongs to another build.
+        UserError: for inputs that cannot be read, or a folder in which another build is running.
+    """
+    out = request.out
+    out.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        header = _plan_header(request)
+        config = request.config
+        missing = [
+            shard
+            for shard in range(header["shards"])
+            if not is_complete(out, config, shard, header["fingerprint"])
+        ]
+        manifest = out / MANIFEST
+        if not missing and manifest.is_file():
+            content = read_json(manifest)
+            if content.get("fingerprint") == header["fingerprint"]:
+                return content
+        sweep_temporaries(out)
+        manifest.unlink(missing_ok=True)
+        _run_missing(request, header, missing, report)
+        return write_manifest(out, header, request.command)
+
+
+def _run_missing(
+    request: BuildRequest, header: dict[str, Any], missing: list[int], report: Callable[[Progress], None]
+) -> None:
+    from dataprep.pipeline import run_shards
+
+    jobs = [
+        ShardJob(
+            folder=str(request.out.resolve()),
+            images=str(request.images.resolve()),
+            shard=shard,
+            fingerprint=header["fingerprint"],
+            config=request.config,
+        )
+        for shard in missing
+    ]
+    for job in jobs:  # what an earlier run was at when it was stopped says nothing about its pictures
+        journal_path(request.out, request.config, job.shard).unlink(missing_ok=True)
+    if not jobs:
+        return
+    per_shard = request.config.images_per_shard
+    pictures = sum(min(per_shard, header["pictures"] - shard * per_shard) for shard in missing)
+    done, built = header["shards"] - len(jobs), 0
+    report(Progress(done, header["shards"], built, pictures))
+    for stats in run_shards(jobs, request.workers, request.ray_address):
+        done += 1
+        built += stats["kept"]["pictures"] + sum(stats["rejected"]["pictures"].values())
+        report(Progress(done, header["shards"], built, pictures))
+
+
+def _plan_header(request: BuildRequest) -> dict[str, Any]:
+    """The header of the folder's plan, which is made where there is none."""
+    out, path = request.out, request.out / PLAN_FILE
+    inputs = _describe_inputs(request)
+    if not path.is_file():
+        strangers = [p.name for p in out.iterdir() if not p.name.startswith(".") and p.name != REJECTS]
+        if strangers:
+            raise UsageError(
+                f"{out} is not empty and no build made it (it holds {strangers[0]}); choose another"
+            )
+        return _write_new_plan(request, inputs)
+    header = read_plan_header(path)
+    differences = config_differences(header["config"], request.config.model_dump(mode="json"))
+    if differences:
+        raise UsageError(
+            f"{out} was built with other options ({'; '.join(differences)}); "
+            "give those, or choose another --out, or delete that folder"
+        )
+    if header["inputs"] == inputs:
+        return header
+    plan = new_plan(request)
+    if plan_fingerprint(plan.config, plan_table(plan), plan.counts()) != header["fingerprint"]:
+        raise UsageError(
+            f"{out} was planned from other annotations or another folder of pictures "
+            f"({_plan_difference(header, plan)}); choose another --out, or delete that folder"
+        )
+    return header
+
+
+def _plan_difference(header: dict[str, Any], plan: Plan) -> str:
+    now = {"pictures": len(plan.order), **plan.counts()}
+    old = {"pictures": header["pictures"], **header["counts"]}
+    return "; ".join(config_differences(old, now)) or "the same numbers, other contents"
+
+
+def _write_new_plan(request: BuildRequest, inputs: dict[str, Any]) -> dict[str, Any]:
+    plan = new_plan(request)
+    table, counts = plan_table(plan), plan.counts()
+    header = {
+        "config": request.config.model_dump(mode="json"),
+        "fingerprint": plan_fingerprint(plan.config, table, counts),
+        "inputs": inputs,
+        "shards": plan.shards,
+        "pictures": len(plan.order),
+        "counts": counts,
+    }
+    sweep_temporaries(request.out)
+    with (
+        atomic_path(request.out / REJECTS) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        file.writelines(encode_line(record) for record in plan_rejects(plan))
+    write_plan(request.out / PLAN_FILE, table, header)
+    return header
+
+
+def _describe_inputs(request: BuildRequest) -> dict[str, Any]:
+    """Enough to see, without reading them, that the inputs are those of the last time."""
+    described: dict[str, Any] = {}
+    for role, path in {**request.inputs, "images": request.images}.items():
+        if not path.exists():
+            raise UserError(f"--{role} {path} does not exist")
+        status = path.stat()
+        described[role] = {
+            "path": str(path.resolve()),
+            "bytes": status.st_size if path.is_file() else 0,
+            "modified": status.st_mtime_ns,
+        }
+    return described
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the folder against a second build; the lock goes with the process, however it ends."""
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"another build is running in {out}; wait for it, or choose another --out"
+            ) from None
+        yield
+
+
+def free_space_warning(out: Path, needed: int) -> str | None:
+    """A sentence where the disk below `out` has fewer bytes free than `needed`; None where it has enough."""
+    existing = next(p for p in [out, *out.resolve().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free >= needed:
+        return None
+    return f"about {needed / 1e9:.1f} GB will be written, {free / 1e9:.1f} GB are free in {existing}"

@@ -1,0 +1,211 @@
+"""`python -m dataprep`: build, verify, show, stats."""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from intarsia.errors import UsageError, UserError, run_command
+
+if TYPE_CHECKING:
+    from dataprep.build import BuildRequest, Progress
+
+_EPILOG = "--debug before any command shows the traceback of an error."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(_run, argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    options = _parser().parse_args(argv, argparse.Namespace(argv=list(argv)))
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dataprep", description="Annotated boxes to training shards.", epilog=_EPILOG
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="make a shard folder, or go on with one", epilog=_EPILOG)
+    sources = build.add_subparsers(required=True, metavar="SOURCE", dest="source")
+    coco = sources.add_parser("coco", help="from a COCO instances file", epilog=_EPILOG)
+    coco.add_argument("--annotations", type=Path, required=True, help="instances_*.json")
+    open_images = sources.add_parser("openimages", help="from an Open Images box CSV", epilog=_EPILOG)
+    open_images.add_argument("--boxes", type=Path, required=True, help="*-annotations-bbox.csv")
+    open_images.add_argument("--classes", type=Path, required=True, help="class-descriptions-boxable.csv")
+    for source in (coco, open_images):
+        _add_build_options(source)
+    verify = commands.add_parser("verify", help="check a shard folder; one line for each problem")
+    verify.add_argument("folder", type=Path, metavar="OUT")
+    verify.set_defaults(command=_verify)
+    show = commands.add_parser("show", help="a contact sheet of samples, as PNG or HTML")
+    show.add_argument("folder", type=Path, metavar="OUT")
+    show.add_argument("--out", type=Path, required=True, help="sheet.png or sheet.html")
+    show.add_argument("--number", type=int, default=12, help="of samples (default %(default)s)")
+    show.add_argument("--seed", type=int, default=0, help="which samples (default %(default)s)")
+    show.set_defaults(command=_show)
+    stats = commands.add_parser("stats", help="counts by reason and class, sizes of boxes and masks")
+    stats.add_argument("folder", type=Path, metavar="OUT")
+    stats.add_argument("--json", action="store_true", help="as one JSON object")
+    stats.set_defaults(command=_stats)
+    return parser
+
+
+def _add_build_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--images", type=Path, required=True, help="folder of the pictures, flat or with sub-folders")
+    add("--out", type=Path, required=True, help="the shard folder; the same command again goes on with it")
+    add("--split", default="train", help="part of the shards' names (default %(default)s)")
+    add("--name", help="the first part of the shards' names (default: the source)")
+    add("--seed", type=int, default=0, help="of every random choice (default %(default)s)")
+    add(
+        "--filters",
+        default="default",
+        choices=["pbe", "default"],
+        help="pbe: 2 to 80 %% of the picture's area, as Paint by Example; default: also no crowd, group-of or "
+        "inside boxes, and sides of 32 px at least",
+    )
+    add(
+        "--profile",
+        default="tuple",
+        choices=["tuple", "source"],
+        help="tuple: square crops of --image-size; source: whole pictures, for a loader that draws afresh",
+    )
+    add("--image-size", type=int, default=512, help="side of the crops in pixels (default %(default)s)")
+    add("--images-per-shard", type=int, default=1000, help="pictures (default %(default)s)")
+    add("--draws-per-image", type=int, default=1, help="samples of each picture (default %(default)s)")
+    add("--workers", type=int, help="processes on this machine (default: one per CPU)")
+    add("--ray-address", help="of a running Ray cluster, e.g. auto (default: one of our own)")
+    add("--dry-run", action="store_true", help="tell what would be built; no picture is read")
+    parser.set_defaults(command=_build)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from dataprep.build import build
+
+    request = _request(options)
+    if options.dry_run:
+        return _dry_run(request)
+    manifest = build(request, _Reporter())
+    kept, given = manifest["kept"], manifest["in"]
+    print(
+        f"{kept['samples']:,} samples from {kept['pictures']:,} of {given['pictures']:,} pictures and "
+        f"{kept['boxes']:,} of {given['boxes']:,} boxes, in {len(manifest['shardlist'])} shards"
+    )
+    _print_rejects(manifest)
+    print(f"in {request.out}\nnext: python -m dataprep show {shlex.quote(str(request.out))} --out sheet.png")
+    if not kept["samples"]:
+        raise UserError(f"not one sample could be made; {request.out}/rejects.jsonl tells why")
+    return 0
+
+
+def _request(options: argparse.Namespace) -> "BuildRequest":
+    from dataprep.build import BuildRequest
+    from dataprep.plan import BuildConfig
+    from intarsia.config import build_config
+
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers {options.workers}: at least 1 is needed")
+    content = {name: getattr(options, name) for name in BuildConfig.model_fields}
+    content["name"] = options.name or options.source
+    roles = ("annotations",) if options.source == "coco" else ("boxes", "classes")
+    return BuildRequest(
+        config=build_config(BuildConfig, content, where="build options"),
+        inputs={role: getattr(options, role) for role in roles},
+        images=options.images,
+        out=options.out,
+        command=shlex.join(["python", "-m", "dataprep", *options.argv]),
+        workers=options.workers,
+        ray_address=options.ray_address,
+    )
+
+
+def _dry_run(request: "BuildRequest") -> int:
+    from dataprep.build import free_space_warning, new_plan
+
+    plan = new_plan(request)
+    counts, config = plan.counts(), request.config
+    boxes_left = counts["in"]["boxes"] - sum(counts["rejected"]["boxes"].values())
+    samples = len(plan.order) * config.draws_per_image
+    print(
+        f"{samples:,} samples at most, from {len(plan.order):,} of {counts['in']['pictures']:,} pictures and "
+        f"{boxes_left:,} of {counts['in']['boxes']:,} boxes, in {plan.shards} shards"
+    )
+    _print_rejects(counts)
+    for name, value in config.model_dump(mode="json").items():
+        print(f"  {name}: {value}")
+    side = config.image_size if config.profile == "tuple" else 1024
+    warning = free_space_warning(request.out, int(samples * (25_000 + 0.4 * side * side)))
+    if warning:
+        print(f"warning: {warning}")
+    print(f"would go to {request.out}; no picture was read, so files that cannot be used are not counted")
+    return 0
+
+
+class _Reporter:
+    """Progress: one line that is written over on a terminal, a line at most every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.last = 0.0
+
+    def __call__(self, progress: "Progress") -> None:
+        now, tty = time.monotonic(), sys.stderr.isatty()
+        finished = progress.shards_done == progress.shards
+        if not tty and not finished and now - self.last < 10:
+            return
+        self.last = now
+        rate = progress.built / max(now - self.start, 1e-9)
+        left = f"{(progress.pictures - progress.built) / rate:,.0f} s left" if rate and not finished else ""
+        line = (
+            f"{progress.shards_done}/{progress.shards} shards  {progress.built:,}/{progress.pictures:,} pictures"
+            f"  {rate:,.1f}/s  {left}"
+        ).rstrip()
+        sys.stderr.write(f"\r\033[K{line}" + ("\n" if finished else "") if tty else line + "\n")
+        sys.stderr.flush()
+
+
+def _print_rejects(content: dict[str, Any]) -> None:
+    from dataprep.manifest import reject_table
+
+    lines = reject_table(content)
+    print("rejected:" if lines else "rejected: nothing")
+    for line in lines:
+        print(f"  {line}")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from dataprep.verify import verify_folder
+
+    problems = verify_folder(options.folder)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise UserError(f"{options.folder}: {len(problems)} problems")
+    print(f"{options.folder} is whole: counts, hashes, order and a look into each shard agree")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from dataprep.contact_sheet import write_contact_sheet
+
+    if options.number < 1:
+        raise UsageError(f"--number {options.number}: at least 1 is needed")
+    number = write_contact_sheet(options.folder, options.out, options.number, options.seed)
+    print(f"{number} samples in {options.out}")
+    return 0
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from dataprep.manifest import folder_stats, stats_lines
+
+    content = folder_stats(options.folder)
+    print(json.dumps(content, indent=1) if options.json else "\n".join(stats_lines(content)))
+    return 0

@@ -1,0 +1,86 @@
+"""The Ray Data graph: one task for each pending shard, of which only a row of statistics comes back."""
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from dataprep.shards import ShardJob, build_shard
+from intarsia.errors import UserError
+
+OBJECT_STORE_BYTES = 100_000_000  # rows of statistics pass through it, never pictures
+
+
+def run_shards(
+    jobs: list[ShardJob], workers: int | None = None, address: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Build shards in parallel and yield each sidecar's content as its shard is committed, in any order.
+
+    Args:
+        jobs: the shards to build.
+        workers: processes of the local Ray; the machine's CPUs where None.
+        address: of a running Ray cluster whose nodes see the same folders; a local Ray is started where None.
+
+    Raises:
+        UserError: if Ray does not start, or a shard failed for a reason that is not a picture's.
+    """
+    _quiet_environment(address)
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        _start(workers, address)
+    try:
+        yield from _run(jobs)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        text = str(cause).strip().splitlines()[-1]
+        raise UserError(f"building stopped: {text}; what is committed stays, run it again") from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _run(jobs: list[ShardJob]) -> Iterator[dict[str, Any]]:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    numbers = [{"place": place} for place in range(len(jobs))]
+
+    def build(row: dict[str, Any]) -> dict[str, Any]:
+        stats = build_shard(jobs[row["place"]])
+        return {name: stats[name] for name in ("shard", "samples", "kept", "rejected")}
+
+    data = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map(build)
+    yield from data.iter_rows()
+
+
+def _quiet_environment(address: str | None) -> None:
+    """Ray reads these when it is imported."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    if address is None:  # a cluster of our own needs no token; one that is running may demand it
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+
+def _start(workers: int | None, address: str | None) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+            return
+        ray.init(
+            address="local",
+            num_cpus=workers or len(os.sched_getaffinity(0)),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **quiet,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"at {address}" if address else "on this machine"
+        raise UserError(f"Ray does not start {where}: {str(error).strip().splitlines()[0]}") from error

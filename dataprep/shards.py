@@ -1,0 +1,232 @@
+"""One shard: a tar of samples and its sidecar. The sidecar is renamed into place last: it is the commit."""
+
+import io
+import json
+import tarfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dataprep.pictures import Picture, read_picture
+from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig, read_plan_rows
+from dataprep.records import FILTERS, PictureRecord, Rejected, RejectReason
+from dataprep.render import Subject, choose_boxes, draw_sample
+from intarsia.files import atomic_path, read_json, sha256_file, write_json
+from intarsia.sample import LabelledBox, Sample, encode_sample
+
+BINS = 100  # of the histograms of shares, 1 % each
+DEATHS_TO_QUARANTINE = 2
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """All that a worker needs to build one shard."""
+
+    folder: str
+    images: str
+    shard: int
+    fingerprint: str
+    config: BuildConfig
+
+
+@dataclass
+class ShardTally:
+    """What happened while a shard was built."""
+
+    kept: Counter[str] = field(default_factory=Counter)
+    rejected: dict[str, Counter[str]] = field(
+        default_factory=lambda: {"pictures": Counter(), "boxes": Counter(), "draws": Counter()}
+    )
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    labels: Counter[str] = field(default_factory=Counter)
+    box_area: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    mask_coverage: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
+
+    def reject_picture(self, record: PictureRecord, rejected: Rejected, boxes: list[int]) -> None:
+        """Count a picture, and with it the boxes that it still had."""
+        self.rejected["pictures"][rejected.reason.value] += 1
+        self.rejected["boxes"][rejected.reason.value] += len(boxes)
+        self._note("picture", record, rejected, {"file": record.file, "box_ids": boxes})
+
+    def reject_box(self, record: PictureRecord, box_id: int, rejected: Rejected) -> None:
+        """Count a box."""
+        self.rejected["boxes"][rejected.reason.value] += 1
+        self._note("box", record, rejected, {"box_id": box_id})
+
+    def reject_draw(self, record: PictureRecord, draw: int, rejected: Rejected) -> None:
+        """Count a draw."""
+        self.rejected["draws"][rejected.reason.value] += 1
+        self._note("draw", record, rejected, {"draw": draw})
+
+    def keep(self, boxes: int, samples: list[Sample]) -> None:
+        """Count a picture with its boxes and samples."""
+        self.kept.update(pictures=1, boxes=boxes, samples=len(samples))
+        for sample in samples:
+            width, height = sample.meta.image_size
+            self.labels[sample.meta.label] += 1
+            self.box_area[_bin(sample.meta.box.area / (width * height))] += 1
+            self.mask_coverage[_bin(float((sample.edit_mask >= 128).mean()))] += 1
+
+    def _note(self, what: str, record: PictureRecord, rejected: Rejected, more: dict[str, Any]) -> None:
+        base = {"stage": "render", "what": what, "image_id": record.image_id, "reason": rejected.reason.value}
+        detail = {"detail": rejected.detail} if rejected.detail else {}
+        self.rejects.append(base | more | detail)
+
+
+def _bin(share: float) -> int:
+    return min(int(share * BINS), BINS - 1)
+
+
+def sidecar_path(folder: Path | str, config: BuildConfig, shard: int) -> Path:
+    """Where a shard's sidecar lies."""
+    return Path(folder) / f"{config.shard_name(shard)}.json"
+
+
+def is_complete(folder: Path | str, config: BuildConfig, shard: int, fingerprint: str) -> bool:
+    """Whether a shard was committed for this build and its tar still has the committed size."""
+    sidecar = sidecar_path(folder, config, shard)
+    if not sidecar.is_file():
+        return False
+    content = read_json(sidecar)
+    tar = sidecar.with_suffix(".tar")
+    return (
+        content.get("fingerprint") == fingerprint
+        and tar.is_file()
+        and tar.stat().st_size == content.get("bytes")
+    )
+
+
+def build_shard(job: ShardJob) -> dict[str, Any]:
+    """Build one shard, commit it, and return its sidecar.
+
+    The result depends on the plan's rows, the options and the pictures alone. A picture that cannot be used is
+    rejected with a reason. One during whose turn the process died twice (a crash of a decoder, which no
+    `except` catches) is quarantined: the journal beside the shard tells it.
+
+    Raises:
+        OSError: if the folder cannot be written; nothing but that stops a shard.
+    """
+    cv2.setNumThreads(1)
+    config = job.config
+    sidecar = sidecar_path(job.folder, config, job.shard)
+    tar_path = sidecar.with_suffix(".tar")
+    records = read_plan_rows(Path(job.folder) / PLAN_FILE, job.shard)
+    journal = journal_path(job.folder, config, job.shard)
+    quarantined = find_killers(journal)
+    tally = ShardTally()
+    with atomic_path(tar_path) as temporary, journal.open("a", encoding="utf-8") as log:
+        log.write("\n")
+        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for record in records:
+                if record.key in quarantined:
+                    rejected = Rejected(RejectReason.QUARANTINED, "the worker died on it twice")
+                    tally.reject_picture(record, rejected, [box.box_id for box in record.boxes])
+                    continue
+                log.write(record.key + "\n")
+                log.flush()
+                for key, members in _render_guarded(record, job, tally):
+                    for suffix, content in members.items():
+                        _add_member(tar, f"{key}.{suffix}", content)
+    stats = _sidecar_content(job, tar_path, tally)
+    write_json(sidecar, stats)
+    journal.unlink(missing_ok=True)
+    return stats
+
+
+def _render_guarded(
+    record: PictureRecord, job: ShardJob, tally: ShardTally
+) -> list[tuple[str, dict[str, bytes]]]:
+    """The encoded samples of one picture; empty where it was rejected."""
+    boxes = [box.box_id for box in record.boxes]
+    try:
+        picture = read_picture(Path(job.images) / record.file, record.size)
+        if isinstance(picture, Rejected):
+            tally.reject_picture(record, picture, boxes)
+            return []
+        usable, dropped = choose_boxes(
+            record, picture.size, job.config.source == "openimages", FILTERS[job.config.filters]
+        )
+        drawn = _draw_all(record, picture, usable, job.config) if usable else []
+        samples = [sample for sample in drawn if isinstance(sample, Sample)]
+        as_it_is = picture.jpeg if job.config.profile == "source" else None
+        encoded = [(sample.meta.key, encode_sample(sample, as_it_is)) for sample in samples]
+    except Exception as error:  # noqa: BLE001 - one picture must not stop a build; the reason is kept
+        rejected = Rejected(RejectReason.RENDER_FAILED, f"{type(error).__name__}: {error}")
+        tally.reject_picture(record, rejected, boxes)
+        return []
+    gone = {box_id for box_id, _ in dropped}
+    for box_id, rejected in dropped:
+        tally.reject_box(record, box_id, rejected)
+    if not samples:
+        last = next(
+            (d for d in drawn if isinstance(d, Rejected)), Rejected(RejectReason.NO_BOX, "none is left")
+        )
+        tally.reject_picture(record, last, [box for box in boxes if box not in gone])
+        return []
+    for draw, result in enumerate(drawn):
+        if isinstance(result, Rejected):
+            tally.reject_draw(record, draw, result)
+    tally.keep(len(usable), samples)
+    return encoded
+
+
+def _draw_all(
+    record: PictureRecord, picture: Picture, boxes: tuple[LabelledBox, ...], config: BuildConfig
+) -> list[Sample | Rejected]:
+    subject = Subject(config.source, record.image_id, record.key, record.file, picture, boxes)
+    side = None if config.profile == "source" else config.image_size
+    return [draw_sample(subject, side, config.seed, draw) for draw in range(config.draws_per_image)]
+
+
+def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    member.mode = 0o644
+    member.mtime = 0
+    tar.addfile(member, io.BytesIO(content))
+
+
+def _sidecar_content(job: ShardJob, tar: Path, tally: ShardTally) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": job.fingerprint,
+        "shard": tar.name,
+        "samples": tally.kept["samples"],
+        "bytes": tar.stat().st_size,
+        "sha256": sha256_file(tar),
+        "kept": {name: tally.kept[name] for name in ("pictures", "boxes", "samples")},
+        "rejected": {what: dict(sorted(numbers.items())) for what, numbers in tally.rejected.items()},
+        "labels": dict(sorted(tally.labels.items())),
+        "histograms": {
+            "box_area": tally.box_area.tolist(),
+            "mask_coverage": tally.mask_coverage.tolist(),
+        },
+        "rejects": tally.rejects,
+    }
+
+
+def journal_path(folder: Path | str, config: BuildConfig, shard: int) -> Path:
+    """Where a shard being built notes the picture in work; gone once the shard is complete."""
+    return Path(folder) / f".{config.shard_name(shard)}.journal"
+
+
+def find_killers(journal: Path) -> set[str]:
+    """The pictures during whose turn earlier attempts ended, twice or more.
+
+    The journal has a blank line at the start of each attempt and then the key of each picture begun; since a
+    finished shard has no journal, the last key of every attempt in it is one that the attempt did not survive.
+    """
+    if not journal.is_file():
+        return set()
+    attempts = journal.read_text(encoding="utf-8").split("\n\n")
+    last = Counter(attempt.split()[-1] for attempt in attempts if attempt.split())
+    return {key for key, deaths in last.items() if deaths >= DEATHS_TO_QUARANTINE}
+
+
+def encode_line(record: dict[str, Any]) -> str:
+    """One line of JSON."""
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
