@@ -37,8 +37,18 @@ def fit_image(image: Picture, size: int) -> Picture:
 
 
 def fit_mask(edit_mask: Mask, size: int) -> NDArray[np.uint8]:
-    """Squash an edit mask to uint8 [size, size], 255 = repaint; its edge turns soft."""
-    return _resize(edit_mask.astype(np.uint8) * 255, size, size, Image.Resampling.BILINEAR)
+    """Squash an edit mask to uint8 [size, size], 255 = repaint; its edge turns soft.
+
+    Raises:
+        UserError: if the marked area is so small that no pixel of the square is half covered.
+    """
+    fitted = _resize(edit_mask.astype(np.uint8) * 255, size, size, Image.Resampling.BILINEAR)
+    if fitted.max() < 128:
+        raise UserError(
+            f"a mask marks too little to be seen at {size} x {size} pixels; mark a larger area, or crop the "
+            "picture around it"
+        )
+    return fitted
 
 
 def fit_exemplar(exemplar: Picture) -> Picture:

@@ -18,7 +18,6 @@ from intarsia.conditioning import (
     mask_to_unit,
     unit_to_image,
 )
-from intarsia.errors import UserError
 from intarsia.model import EditModel
 from sampling.canvas import check_mask, fit_exemplar, fit_image, fit_mask, paste_back
 from sampling.guidance import Condition, guided_noise
@@ -115,17 +114,9 @@ def prepare(
         edit_mask: float32 [B, 1, S, S] in [0, 1], 1 = repaint.
         exemplar: uint8 [B, 224, 224, 3].
         posterior_noise: float32 [B, C, h, w], for the sample of the masked image's latents.
-
-    Raises:
-        UserError: if a mask is too small to leave a trace on the grid of latents.
     """
     dtype = model.unet.dtype
     grid_mask = latent_mask(edit_mask, (model.config.latent_size,) * 2)
-    if not (grid_mask.amax(dim=(1, 2, 3)) > 0).all():
-        raise UserError(
-            f"a mask marks too little to be seen at {model.config.image_size} x {model.config.image_size} "
-            "pixels; mark a larger area, or crop the picture around it"
-        )
     masked_image = mask_image(image, edit_mask).to(model.vae.dtype)
     pooled = model.encode_exemplar(
         exemplar_to_clip(exemplar, model.config.image_encoder.image_size).to(model.image_encoder.dtype)

@@ -1,0 +1,139 @@
+"""The command line, on a saved model folder and real pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from intarsia.errors import UserError
+from sampling.cli import main
+from sampling.pictures import read_mask, read_picture
+from tests.paths import COCO_MINI
+
+PICTURES = sorted((COCO_MINI / "images").glob("*.jpg"))
+
+
+@pytest.fixture(scope="module")
+def mask_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with Image.open(PICTURES[0]) as image:
+        mask = Image.new("L", image.size)
+    mask.paste(255, (50, 60, 220, 200))
+    path = tmp_path_factory.mktemp("mask") / "mask.png"
+    mask.save(path)
+    return path
+
+
+@pytest.fixture
+def command(model_folder: Path, mask_file: Path, tmp_path: Path) -> dict[str, str]:
+    return {
+        "--model": str(model_folder),
+        "--image": str(PICTURES[0]),
+        "--mask": str(mask_file),
+        "--exemplar": str(PICTURES[1]),
+        "--out": str(tmp_path / "out.png"),
+        "--num-inference-steps": "3",
+        "--device": "cpu",
+    }
+
+
+def run(command: dict[str, str], **changes: str) -> int:
+    merged = command | {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
+    return main(["edit", *(word for pair in merged.items() for word in pair)])
+
+
+def test_an_edit_writes_the_result_and_the_side_by_side(
+    command: dict[str, str], tmp_path: Path, mask_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.png", "out.side-by-side.png"]
+    image, result, mask = (
+        read_picture(PICTURES[0]),
+        read_picture(tmp_path / "out.png"),
+        read_mask(mask_file),
+    )
+    assert (result[~mask] == image[~mask]).all()
+    assert (result[mask] != image[mask]).any()
+    assert capsys.readouterr().out.split() == [
+        str(tmp_path / "out.png"),
+        str(tmp_path / "out.side-by-side.png"),
+    ]
+
+
+def test_several_images_are_the_single_ones_of_their_seeds(command: dict[str, str], tmp_path: Path) -> None:
+    assert run(command, seed="5", num_images="2") == 0
+    assert run(command, seed="6", out=str(tmp_path / "single.png")) == 0
+    assert {p.name for p in tmp_path.iterdir()} >= {"out-5.png", "out-6.png", "out.side-by-side.png"}
+    five, six, single = (
+        read_picture(tmp_path / name).astype(int) for name in ("out-5.png", "out-6.png", "single.png")
+    )
+    assert np.abs(six - single).max() <= 1
+    assert (five != six).any()
+
+
+def test_the_options_reach_the_sampler(command: dict[str, str], tmp_path: Path) -> None:
+    assert run(command) == 0
+    variants = {
+        "scheduler": {"scheduler": "ddim"},
+        "guidance": {"guidance_scale": "1"},
+        "steps": {"num_inference_steps": "4"},
+    }
+    base = read_picture(tmp_path / "out.png")
+    for name, change in variants.items():
+        assert run(command, out=str(tmp_path / f"{name}.png"), **change) == 0
+        assert (read_picture(tmp_path / f"{name}.png") != base).any(), name
+
+
+def test_without_compositing_pixels_outside_change(
+    command: dict[str, str], tmp_path: Path, mask_file: Path
+) -> None:
+    words = [word for pair in command.items() for word in pair]
+    assert main(["edit", *words, "--no-composite"]) == 0
+    mask = read_mask(mask_file)
+    assert (read_picture(tmp_path / "out.png")[~mask] != read_picture(PICTURES[0])[~mask]).any()
+
+
+WRONG = [
+    ({"model": "no/model"}, 1, "model folder no/model does not exist"),
+    ({"model": "configs"}, 1, "configs is not a model folder: it holds no model_index.json"),
+    ({"image": "no.jpg"}, 1, "picture no.jpg does not exist"),
+    ({"mask": "README.md"}, 1, "README.md is not a picture that can be read"),
+    ({"mask": str(PICTURES[1])}, 1, "give a mask of the same size"),
+    ({"out": "result.jpg"}, 2, "--out result.jpg must end in .png"),
+    ({"num_inference_steps": "0"}, 2, "num_inference_steps=0: Input should be greater than or equal to 1"),
+    ({"num_inference_steps": "501"}, 2, "num_inference_steps=501: Input should be less than or equal to 500"),
+    ({"guidance_scale": "-1"}, 2, "guidance_scale=-1.0: Input should be greater than or equal to 0"),
+    ({"num_images": "0"}, 2, "--num-images 0 must be 1 or more"),
+    ({"seed": "-1"}, 2, "--seed -1 must be 0 or more"),
+    ({"batch_size": "0"}, 2, "batch_size=0"),
+    ({"device": "abacus"}, 2, "--device abacus is not there on this machine; try cpu or auto"),
+]
+
+
+@pytest.mark.parametrize(("changes", "code", "sentence"), WRONG, ids=[c[2][:40] for c in WRONG])
+def test_mistakes_are_one_sentence_and_an_exit_code(
+    command: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, str],
+    code: int,
+    sentence: str,
+) -> None:
+    assert run(command, **changes) == code
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(command: dict[str, str]) -> None:
+    words = [word for pair in (command | {"--image": "no.jpg"}).items() for word in pair]
+    with pytest.raises(UserError, match=r"no\.jpg does not exist"):
+        main(["edit", *words, "--debug"])
+
+
+def test_a_missing_or_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["edit"], ["edit", "--scheduler", "euler"], ["paint"], []):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2
+    assert "usage: python -m sampling" in capsys.readouterr().err

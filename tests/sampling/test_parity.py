@@ -1,0 +1,93 @@
+"""Our sampler against diffusers' PaintByExamplePipeline on one model folder.
+
+The two differ on purpose in four places; the test takes diffusers' way in each, through the functions below
+`edit`: the mask goes to the latent grid by nearest neighbour, the exemplar is cropped and not squashed, there
+is no guidance up to a scale of 1, and the start noise is drawn before the noise of the autoencoder.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, PNDMScheduler
+from diffusers.pipelines.deprecated import paint_by_example
+from PIL import Image
+
+from intarsia.conditioning import image_to_unit, mask_to_unit
+from intarsia.weights import load_model
+from sampling.canvas import fit_image
+from sampling.edit import paint, prepare
+from sampling.settings import EditSettings
+from tests.paths import COCO_MINI
+
+PICTURES = sorted((COCO_MINI / "images").glob("*.jpg"))
+
+
+@pytest.fixture(scope="module")
+def pipeline(model_folder: Path) -> Any:
+    """The deprecated pipeline, reached by the name under which folders on the Hub refer to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diffusers.pipelines, "paint_by_example", paint_by_example, raising=False)
+        loaded = paint_by_example.PaintByExamplePipeline.from_pretrained(
+            model_folder, requires_safety_checker=False
+        )
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def pipeline_picture(pipeline: Any, inputs: tuple[Any, ...], steps: int, scale: float) -> torch.Tensor:
+    """[1, 3, S, S], decoded and not clamped."""
+    image, edit_mask, exemplar, seed = inputs
+    latents = pipeline(
+        example_image=Image.fromarray(exemplar),
+        image=Image.fromarray(image),
+        mask_image=Image.fromarray(edit_mask),
+        num_inference_steps=steps,
+        guidance_scale=scale,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="latent",
+    ).images
+    with torch.no_grad():
+        return pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+
+
+def our_picture(model: Any, pipeline: Any, inputs: tuple[Any, ...], settings: EditSettings) -> torch.Tensor:
+    image, edit_mask, exemplar, seed = inputs
+    generator = torch.Generator().manual_seed(seed)
+    start_noise = torch.randn(1, 4, 32, 32, generator=generator)  # before the autoencoder's
+    posterior_noise = torch.randn(1, 4, 32, 32, generator=generator)
+    unit, mask = image_to_unit(torch.from_numpy(image)[None]), mask_to_unit(torch.from_numpy(edit_mask)[None])
+    any_exemplar = torch.zeros(1, 224, 224, 3, dtype=torch.uint8)
+    cropped = pipeline.feature_extractor(images=Image.fromarray(exemplar), return_tensors="pt").pixel_values
+    with torch.no_grad():
+        condition = replace(
+            prepare(model, unit, mask, any_exemplar, posterior_noise),
+            edit_mask_latent=F.interpolate(mask, (32, 32)),
+            exemplar_token=model.exemplar_encoder(model.encode_exemplar(cropped)),
+        )
+        return paint(model, condition, start_noise, settings)
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+@pytest.mark.parametrize("name", ["plms", "ddim"])
+def test_the_same_folder_paints_the_same_picture_in_diffusers(
+    pipeline: Any, model_folder: Path, name: str, scale: float
+) -> None:
+    if name == "ddim":
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    else:
+        pipeline.scheduler = PNDMScheduler.from_pretrained(model_folder / "scheduler")
+    edit_mask = np.zeros((64, 64), np.uint8)
+    edit_mask[11:50, 17:47] = 255
+    exemplar = np.asarray(Image.open(PICTURES[-1]).convert("RGB"))
+    inputs = (fit_image(np.asarray(Image.open(PICTURES[0]).convert("RGB")), 64), edit_mask, exemplar, 31)
+    expected = pipeline_picture(pipeline, inputs, steps=20, scale=scale)
+    settings = EditSettings(num_inference_steps=20, guidance_scale=scale, scheduler=name)
+    ours = our_picture(load_model(model_folder), pipeline, inputs, settings)
+    assert expected.std() > 0.01, "a picture of nothing would prove nothing"
+    assert (ours - expected).abs().max() < 1e-4
