@@ -69,8 +69,8 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "--filters",
         default="default",
         choices=["pbe", "default"],
-        help="pbe: 2 to 80 %% of the picture's area, as Paint by Example; default: also no crowd, group-of or "
-        "inside boxes, and sides of 32 px at least",
+        help="pbe: 2 to 80 %% of the picture's area, as Paint by Example; default: also no crowd, group-of "
+        "or inside boxes, and sides of 32 px at least",
     )
     add(
         "--profile",
@@ -165,8 +165,8 @@ class _Reporter:
         rate = progress.built / max(now - self.start, 1e-9)
         left = f"{(progress.pictures - progress.built) / rate:,.0f} s left" if rate and not finished else ""
         line = (
-            f"{progress.shards_done}/{progress.shards} shards  {progress.built:,}/{progress.pictures:,} pictures"
-            f"  {rate:,.1f}/s  {left}"
+            f"{progress.shards_done}/{progress.shards} shards  "
+            f"{progress.built:,}/{progress.pictures:,} pictures  {rate:,.1f}/s  {left}"
         ).rstrip()
         sys.stderr.write(f"\r\033[K{line}" + ("\n" if finished else "") if tty else line + "\n")
         sys.stderr.flush()
@@ -204,7 +204,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _stats(options: argparse.Namespace) -> int:
-    from dataprep.manifest import folder_stats, stats_lines
+    from dataprep.stats import folder_stats, stats_lines
 
     content = folder_stats(options.folder)
     print(json.dumps(content, indent=1) if options.json else "\n".join(stats_lines(content)))

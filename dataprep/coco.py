@@ -19,8 +19,8 @@ _BAD_BOUNDS = (float("nan"),) * 4
 def read_coco(path: Path | str) -> Annotations:
     """Read an instances file through pycocotools.
 
-    A record whose box is not four numbers is kept with bounds that are no numbers, so that it is counted as a bad
-    box; one of a picture that the file does not list is kept as an unknown picture's.
+    A record whose box is not four numbers is kept with bounds that are no numbers, so that it is counted as a
+    bad box; one of a picture that the file does not list is kept as an unknown picture's.
 
     Args:
         path: a COCO json with `images`, `annotations` and `categories`.

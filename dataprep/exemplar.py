@@ -1,7 +1,7 @@
 """The exemplar: the object cut out with a margin, squashed to 224, and augmented as in Paint by Example.
 
-The augmentation is flip, rotation, blur and an elastic displacement. The last was, in the version of its library
-that the original pins, in effect a random affine map of three points; it is written out here as that.
+The augmentation is flip, rotation, blur and an elastic displacement. The last was, in the version of its
+library that the original pins, in effect a random affine map of three points; it is written out here as that.
 """
 
 from dataclasses import dataclass
@@ -51,8 +51,8 @@ class Augmentation:
 def draw_augmentation(rng: np.random.Generator) -> Augmentation:
     """Flip with probability 0.5, rotate by up to 20 degrees 0.5, blur 0.3, elastic 0.3.
 
-    The elastic map's points move uniformly by up to 50 px in x and y. A map that folds the picture to a line, so
-    that one source pixel would fill the whole exemplar's width, is drawn again (under 1 % of them).
+    The elastic map's points move uniformly by up to 50 px in x and y. A map that all but folds the exemplar
+    to a line, and so would repeat it more than nine times side by side, is drawn again (0.3 % of them).
     """
     flip = bool(rng.random() < 0.5)
     angle = float(rng.uniform(-LARGEST_ANGLE, LARGEST_ANGLE)) if rng.random() < 0.5 else 0.0
@@ -131,9 +131,9 @@ def _border_needed(matrix: np.ndarray) -> float:
 
 
 def _warp(exemplar: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Map by `matrix` (target pixel to source pixel), bilinear, reflected at the borders without repeating them.
+    """Map by `matrix` (target pixel to source pixel), bilinear, reflected at the borders.
 
-    Pillow does the sampling, since its result is the same on every processor, which `cv2.warpAffine`'s is not.
+    Pillow does the sampling, since its result is the same on every processor and `cv2.warpAffine`'s is not.
     It knows no reflection, hence the border.
     """
     border = int(_border_needed(matrix)) + 2

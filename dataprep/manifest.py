@@ -1,14 +1,14 @@
 """What a finished folder says about itself: the manifest, the list of rejects and the data set card."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig
-from dataprep.shards import BINS, encode_line, sidecar_path
+from dataprep.shards import BINS, HISTOGRAMS, encode_line, sidecar_path
 from intarsia.files import atomic_path, atomic_write, read_json, write_json
 
 MANIFEST = "manifest.json"
@@ -16,8 +16,8 @@ REJECTS = "rejects.jsonl"
 CARD = "README.md"
 _PLAN_LINE = '{"stage":"plan"'
 _LICENCES = {
-    "coco": "annotations CC BY 4.0 (COCO Consortium); each picture has the licence that its author gave it on "
-    "Flickr, named in the annotation file",
+    "coco": "annotations CC BY 4.0 (COCO Consortium); each picture has the licence that its author gave it "
+    "on Flickr, named in the annotation file",
     "openimages": "annotations CC BY 4.0 (Google LLC); the pictures are listed as CC BY 2.0",
 }
 
@@ -31,50 +31,64 @@ def write_manifest(out: Path, header: dict[str, Any], command: str) -> dict[str,
         command: the command line, for the card.
     """
     config = BuildConfig(**header["config"])
-    kept: Counter[str] = Counter()
-    rejected = {
-        what: Counter(header["counts"]["rejected"].get(what, {})) for what in ("pictures", "boxes", "draws")
-    }
-    labels: Counter[str] = Counter()
-    histograms = {name: np.zeros(BINS, np.int64) for name in ("box_area", "mask_coverage")}
-    shardlist = []
     with atomic_path(out / REJECTS) as temporary, temporary.open("w", encoding="utf-8") as rejects:
         rejects.writelines(_plan_lines(out / REJECTS))
-        for shard in range(header["shards"]):
-            sidecar = read_json(sidecar_path(out, config, shard))
-            kept.update(sidecar["kept"])
-            labels.update(sidecar["labels"])
-            for what, numbers in sidecar["rejected"].items():
-                rejected[what].update(numbers)
-            for name, total in histograms.items():
-                total += sidecar["histograms"][name]
+        for sidecar in read_sidecars(out, config, header["shards"]):
             rejects.writelines(encode_line(record) for record in sidecar["rejects"])
-            shardlist.append(
-                {
-                    "url": sidecar["shard"],
-                    "nsamples": sidecar["samples"],
-                    "filesize": sidecar["bytes"],
-                    "sha256": sidecar["sha256"],
-                }
-            )
+    sums = merge_sidecars(read_sidecars(out, config, header["shards"]), header)
     content = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
         "name": f"{config.name}-{config.split}",
-        "shardlist": shardlist,
+        **sums,
         "format_version": FORMAT_VERSION,
         "fingerprint": header["fingerprint"],
         "config": header["config"],
-        "in": header["counts"]["in"] | {"draws": kept["pictures"] * config.draws_per_image},
-        "kept": {name: kept[name] for name in ("pictures", "boxes", "samples")},
-        "rejected": {what: dict(sorted(numbers.items())) for what, numbers in rejected.items()},
-        "labels": dict(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
-        "histograms": {name: total.tolist() for name, total in histograms.items()},
         "command": command,
     }
     atomic_write(out / CARD, data_card(content, header))
     write_json(out / MANIFEST, content)
     return content
+
+
+def read_sidecars(out: Path, config: BuildConfig, shards: int) -> Iterator[dict[str, Any]]:
+    """The sidecars of a complete folder, in order."""
+    for shard in range(shards):
+        yield read_json(sidecar_path(out, config, shard))
+
+
+def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -> dict[str, Any]:
+    """The sums over all shards and the plan: shardlist, in, kept, rejected, labels, histograms."""
+    kept: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    planned = header["counts"]["rejected"]
+    rejected = {what: Counter(planned.get(what, {})) for what in ("pictures", "boxes", "draws")}
+    histograms: dict[str, np.ndarray] = {name: np.zeros(BINS, np.int64) for name in HISTOGRAMS}
+    shardlist = []
+    for sidecar in sidecars:
+        kept.update(sidecar["kept"])
+        labels.update(sidecar["labels"])
+        for what, numbers in sidecar["rejected"].items():
+            rejected[what].update(numbers)
+        for name, total in histograms.items():
+            total += np.array(sidecar["histograms"][name])
+        shardlist.append(
+            {
+                "url": sidecar["shard"],
+                "nsamples": sidecar["samples"],
+                "filesize": sidecar["bytes"],
+                "sha256": sidecar["sha256"],
+            }
+        )
+    draws = kept["pictures"] * header["config"]["draws_per_image"]
+    return {
+        "shardlist": shardlist,
+        "in": header["counts"]["in"] | {"draws": draws},
+        "kept": {name: kept[name] for name in ("pictures", "boxes", "samples")},
+        "rejected": {what: dict(sorted(numbers.items())) for what, numbers in rejected.items()},
+        "labels": dict(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
+        "histograms": {name: total.tolist() for name, total in histograms.items()},
+    }
 
 
 def _plan_lines(path: Path) -> Iterator[str]:
@@ -84,15 +98,6 @@ def _plan_lines(path: Path) -> Iterator[str]:
             if not line.startswith(_PLAN_LINE):
                 return
             yield line
-
-
-def quantile(histogram: list[int], share: float) -> float:
-    """The value below which `share` of a histogram over 0 … 1 lies, to the width of a bin; NaN for none."""
-    total = np.cumsum(histogram)
-    if not len(total) or total[-1] == 0:
-        return float("nan")
-    place = int(np.searchsorted(total, share * total[-1]))
-    return (place + 0.5) / len(histogram)
 
 
 def reject_table(content: dict[str, Any]) -> list[str]:
@@ -117,8 +122,8 @@ def data_card(content: dict[str, Any], header: dict[str, Any]) -> str:
 {kept["samples"]:,} training samples for exemplar-based image editing, from {kept["pictures"]:,} pictures with
 {kept["boxes"]:,} boxes, in {len(content["shardlist"])} shards.
 
-A sample is a picture, an edit mask (255 = repaint), an exemplar (224 x 224, augmented) and a JSON record of every
-choice that made it. The tars are plain webdataset shards; `manifest.json` lists them.
+A sample is a picture, an edit mask (255 = repaint), an exemplar (224 x 224, augmented) and a JSON record of
+every choice that made it. The tars are plain webdataset shards; `manifest.json` lists them.
 
 ## Made from
 
@@ -134,8 +139,8 @@ Licences: {_LICENCES[config["source"]]}.
 
 ## Nothing vanished
 
-In: {content["in"]["pictures"]:,} pictures with {content["in"]["boxes"]:,} boxes. Rejected (each one is a line of
-`{REJECTS}`; a rejected picture takes its remaining boxes with it, under its own reason):
+In: {content["in"]["pictures"]:,} pictures with {content["in"]["boxes"]:,} boxes. Rejected (each one is a line
+of `{REJECTS}`; a rejected picture takes its remaining boxes with it, under its own reason):
 
 ```
 {rejects}

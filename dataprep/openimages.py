@@ -25,8 +25,8 @@ COLUMNS = ("ImageID", "LabelName", *BOUNDS, *FLAGS)
 def read_open_images(boxes: Path | str, classes: Path | str) -> Annotations:
     """Read a box CSV in either published layout (13 columns, or 21 with the clicks of the train file).
 
-    Columns are found by name. Rows without an ImageID are blank lines and are skipped; a coordinate that is no
-    number makes a bad box, a flag that is not there is unknown (-1).
+    Columns are found by name. Rows without an ImageID are blank lines and are skipped; a coordinate that is
+    no number makes a bad box, a flag that is not there is unknown (-1).
 
     Args:
         boxes: e.g. oidv6-train-annotations-bbox.csv.

@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,8 +97,8 @@ def read_picture(path: Path | str, annotated_size: tuple[int, int] | None = None
 
     JPEGs go through libjpeg-turbo in strict mode: it alone notices bit rot and cut ends, which other decoders
     paint over in grey. The rest goes through Pillow. EXIF orientation is applied. Grey, palette, CMYK and
-    16-bit pictures become 8-bit RGB; transparent ones are laid on white; of animations the first frame counts;
-    colour profiles are not applied.
+    16-bit pictures become 8-bit RGB; transparent ones are laid on white; of animations the first frame
+    counts; colour profiles are not applied.
 
     Args:
         path: of the file.
@@ -222,7 +223,7 @@ def _orientation(picture: Image.Image) -> int:
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation (1 … 8) of [H, W, 3] pixels."""
-    turned = {
+    turns: dict[int, Callable[[np.ndarray], np.ndarray]] = {
         1: lambda p: p,
         2: np.fliplr,
         3: lambda p: np.rot90(p, 2),
@@ -231,5 +232,5 @@ def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
         6: lambda p: np.rot90(p, -1),
         7: lambda p: np.rot90(p, 2).transpose(1, 0, 2),
         8: np.rot90,
-    }[orientation](pixels)
-    return np.ascontiguousarray(turned)
+    }
+    return np.ascontiguousarray(turns[orientation](pixels))

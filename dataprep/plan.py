@@ -78,7 +78,7 @@ class Plan:
         return -(-len(self.order) // self.config.images_per_shard)
 
     def counts(self) -> dict[str, Any]:
-        """Boxes and pictures in, and rejected by reason, so far. Boxes of a rejected picture count with it."""
+        """Boxes and pictures in, and rejected so far. Boxes of a rejected picture count with it."""
         boxes = {REASONS[c].value: int(n) for c, n in _count(self.verdict)}
         remaining = self.verdict < 0
         with_picture = self.fate[self.annotations.picture[remaining]]
@@ -109,7 +109,7 @@ def make_plan(annotations: Annotations, index: dict[str, str], config: BuildConf
         for file, image_id in zip(annotations.files, annotations.image_ids, strict=True)
     ]
     found = np.array([bool(file) for file in files], bool)
-    fate = np.full(len(files), -1, np.int16)
+    fate: np.ndarray = np.full(len(files), -1, np.int16)
     fate[~found] = REASONS.index(RejectReason.FILE_MISSING)
     fate[boxes_left == 0] = REASONS.index(RejectReason.NO_BOX)
     survivors = np.flatnonzero(fate < 0)
@@ -129,7 +129,7 @@ def plan_rejects(plan: Plan) -> Iterator[dict[str, Any]]:
     """One record for each box and each picture that the plan drops; a picture's names its remaining boxes."""
     notes = plan.annotations
     for row in np.flatnonzero(plan.verdict >= 0).tolist():
-        picture = notes.picture[row]
+        picture = int(notes.picture[row])
         yield {
             "stage": "plan",
             "what": "box",
@@ -155,7 +155,7 @@ def plan_rejects(plan: Plan) -> Iterator[dict[str, Any]]:
 def plan_table(plan: Plan) -> pa.Table:
     """The plan as rows: image_id, key, file, width, height (0: unknown), boxes (a list of structures)."""
     notes, order = plan.annotations, plan.order
-    place = np.full(len(notes.image_ids), -1, np.int64)
+    place: np.ndarray = np.full(len(notes.image_ids), -1, np.int64)
     place[order] = np.arange(len(order))
     rows = np.flatnonzero((plan.verdict < 0) & (notes.picture >= 0))
     rows = rows[place[notes.picture[rows]] >= 0]

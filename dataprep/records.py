@@ -157,8 +157,9 @@ REASONS = tuple(RejectReason)  # a reason's place here is its code in an array; 
 def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
     """Which boxes go, and why: int16 [N], -1 for a kept box, otherwise an index into REASONS.
 
-    The area rule is Paint by Example's `read_bbox.py`: keep 0.02 <= (x1 - x0) * (y1 - y0) <= 0.8, in fractions of
-    the picture, everything else untouched. Where several reasons hold the first in this function counts.
+    The area rule is Paint by Example's `read_bbox.py`: keep 0.02 <= (x1 - x0) * (y1 - y0) <= 0.8, in
+    fractions of the picture, everything else untouched. Where several reasons hold the first in this function
+    counts.
     """
     x0, y0, x1, y1 = annotations.bounds.T
     area = (x1 - x0) * (y1 - y0)
@@ -178,14 +179,14 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
         (area < rules.smallest_area, RejectReason.AREA_TOO_SMALL),
         (area > rules.largest_area, RejectReason.AREA_TOO_LARGE),
     ]
-    verdict = np.full(len(annotations), -1, np.int16)
+    verdict: np.ndarray = np.full(len(annotations), -1, np.int16)
     for hit, reason in checks:
         verdict[hit & (verdict < 0)] = REASONS.index(reason)
     return verdict
 
 
 def judge_pixels(box: Box, rules: FilterRules) -> Rejected | None:
-    """The rule that needs the picture's size: a box must have whole pixels, and enough of them on each side."""
+    """The rule that needs the picture's size: a box has whole pixels, and enough of them on each side."""
     if box.area == 0:
         return Rejected(RejectReason.EMPTY_BOX, "no whole pixel inside the picture")
     side = min(box.width, box.height)

@@ -1,4 +1,4 @@
-"""Record and pixels to sample: the one pure function that draws, for data prep and for the training loader."""
+"""Record and pixels to sample: the one pure function that draws, for data prep and for training."""
 
 from dataclasses import asdict, dataclass
 
@@ -62,7 +62,7 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
         subject: picture and boxes.
         image_size: side of the square crop, pixels; None keeps the whole picture in its own geometry.
         seed: of the data set.
-        draw: number of the draw: below --draws-per-image in data prep, the epoch in a loader that draws afresh.
+        draw: below --draws-per-image in data prep, the epoch in a loader that draws afresh.
     """
     rng = sample_rng(seed, subject.key, draw)
     picture = subject.picture
@@ -116,6 +116,6 @@ def redraw_sample(sample: Sample, image_size: int, seed: int, draw: int) -> Samp
 
 
 def _cut_square(pixels: np.ndarray, window: Box, side: int) -> np.ndarray:
-    """`window` of [H, W] or [H, W, 3] uint8 as a square; bilinear without antialias, as the original resizes."""
+    """`window` of uint8 [H, W] or [H, W, 3] as a square; bilinear without antialias, as the original."""
     crop = pixels[window.y0 : window.y1, window.x0 : window.x1]
     return cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig, read_plan_rows
 from dataprep.records import FILTERS, PictureRecord, Rejected, RejectReason
 from dataprep.render import Subject, choose_boxes, draw_sample
 from intarsia.files import atomic_path, read_json, sha256_file, write_json
-from intarsia.sample import LabelledBox, Sample, encode_sample
+from intarsia.sample import MEMBERS, LabelledBox, Sample, encode_sample
 
+HISTOGRAMS = ("box_area", "mask_coverage")  # shares of the picture and of the image
 BINS = 100  # of the histograms of shares, 1 % each
 DEATHS_TO_QUARANTINE = 2
 
@@ -103,8 +105,8 @@ def is_complete(folder: Path | str, config: BuildConfig, shard: int, fingerprint
 def build_shard(job: ShardJob) -> dict[str, Any]:
     """Build one shard, commit it, and return its sidecar.
 
-    The result depends on the plan's rows, the options and the pictures alone. A picture that cannot be used is
-    rejected with a reason. One during whose turn the process died twice (a crash of a decoder, which no
+    The result depends on the plan's rows, the options and the pictures alone. A picture that cannot be used
+    is rejected with a reason. One during whose turn the process died twice (a crash of a decoder, which no
     `except` catches) is quarantined: the journal beside the shard tells it.
 
     Raises:
@@ -218,13 +220,31 @@ def find_killers(journal: Path) -> set[str]:
     """The pictures during whose turn earlier attempts ended, twice or more.
 
     The journal has a blank line at the start of each attempt and then the key of each picture begun; since a
-    finished shard has no journal, the last key of every attempt in it is one that the attempt did not survive.
+    finished shard has no journal, the last key of every attempt is one that the attempt did not survive.
     """
     if not journal.is_file():
         return set()
     attempts = journal.read_text(encoding="utf-8").split("\n\n")
     last = Counter(attempt.split()[-1] for attempt in attempts if attempt.split())
     return {key for key, deaths in last.items() if deaths >= DEATHS_TO_QUARANTINE}
+
+
+def tar_samples(tar: Path, places: Collection[int]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Key and members (suffix to content) of the samples at these places of a shard, in order.
+
+    Raises:
+        tarfile.TarError: for a damaged tar.
+    """
+    with tarfile.open(tar) as file:
+        names = file.getnames()
+        for place in sorted(places):
+            group = names[place * len(MEMBERS) : (place + 1) * len(MEMBERS)]
+            contents = [file.extractfile(name) for name in group]
+            key = group[0].partition(".")[0]
+            yield (
+                key,
+                {name.partition(".")[2]: c.read() for name, c in zip(group, contents, strict=True) if c},
+            )
 
 
 def encode_line(record: dict[str, Any]) -> str:
