@@ -3,7 +3,7 @@
 import os
 import signal
 import tarfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dataprep.render import redraw_sample
 from intarsia.errors import UserError
 from intarsia.files import read_json
 from intarsia.sample import MEMBERS, Sample, decode_sample
 from training.config import BatchShape, DataConfig
 from training.order import DataOrder, rank_positions
+
+_ATTEMPTS = 8
+_EPOCHS = 1_000_000  # draws of later attempts have numbers beyond any epoch's
 
 
 @dataclass(frozen=True)
@@ -42,42 +46,49 @@ class Batch:
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar and the number of samples its manifest promises."""
+    """A tar, and what its folder's manifest says of it.
+
+    Attributes:
+        path: of the tar.
+        count: its samples.
+        sha256: of its content, "" where the manifest has none.
+        whole_pictures: whether it is of profile `source`: box, mask, crop and exemplar are drawn on reading.
+    """
 
     path: Path
     count: int
+    sha256: str = ""
+    whole_pictures: bool = False
 
 
 def find_shards(folders: Sequence[str]) -> list[Shard]:
     """The shards of one or several shard folders, in the manifests' order.
 
     Raises:
-        UserError: for a folder without manifest, a shard that is missing, a name that comes twice, profile
-            `source` (its pictures are not cropped yet), or folders without any sample.
+        UserError: for a folder without manifest, a shard that is missing, a name that comes twice, or folders
+            without any sample.
     """
-    shards = []
-    for folder in folders:
-        if "://" in folder:
-            raise UserError(
-                f"data.shards={folder}: only local folders can be read; copy the shards here first"
-            )
-        manifest = read_json(Path(folder) / "manifest.json")
-        if manifest.get("profile", "tuple") != "tuple":
-            raise UserError(
-                f"{folder} was built with --profile {manifest['profile']}; training reads --profile tuple"
-            )
-        for entry in manifest["shardlist"]:
-            shards.append(Shard(Path(folder) / entry["url"], int(entry["nsamples"])))
-    names = [shard.path.name for shard in shards]
+    shards = [shard for folder in folders for shard in _shards_of(folder)]
+    for name, number in Counter(shard.path.name for shard in shards).items():
+        if number > 1:
+            raise UserError(f"two shard folders hold {name}; build one of them with another --split")
+    if not sum(shard.count for shard in shards):
+        raise UserError(f"{', '.join(folders)} hold no samples")
+    return shards
+
+
+def _shards_of(folder: str) -> list[Shard]:
+    if "://" in folder:
+        raise UserError(f"data.shards={folder}: only local folders can be read; copy the shards here first")
+    manifest = read_json(Path(folder) / "manifest.json")
+    whole_pictures = manifest.get("config", {}).get("profile") == "source"
+    shards = [
+        Shard(Path(folder) / entry["url"], entry["nsamples"], entry.get("sha256", ""), whole_pictures)
+        for entry in manifest["shardlist"]
+    ]
     for shard in shards:
         if not shard.path.is_file():
             raise UserError(f"shard {shard.path} is missing; run the same dataprep build again")
-        if names.count(shard.path.name) > 1:
-            raise UserError(
-                f"two shard folders hold {shard.path.name}; build one of them with another --split"
-            )
-    if not sum(shard.count for shard in shards):
-        raise UserError(f"{', '.join(folders)} hold no samples")
     return shards
 
 
@@ -158,30 +169,53 @@ def index_tar(path: Path) -> list[_Entry]:
 
 
 class SampleDataset(Dataset):
-    """Position -> sample, for torch's DataLoader. A UserError is a value here: workers would garble it."""
+    """Position -> sample, for torch's DataLoader.
 
-    def __init__(self, reader: ShardReader, order: DataOrder, image_size: int) -> None:
+    Args:
+        reader: of the shards.
+        order: of their samples.
+        image_size: side of the pictures, pixels.
+        seed: of the draws from whole pictures, which are new in every epoch.
+    """
+
+    def __init__(self, reader: ShardReader, order: DataOrder, image_size: int, seed: int) -> None:
         self.reader = reader
         self.order = order
         self.image_size = image_size
+        self.seed = seed
 
     def __getitem__(self, position: int) -> tuple[int, Sample] | UserError:
-        """The sample at a position of the global order, or what is wrong with it."""
+        """The sample at a position of the global order. A UserError is a value: workers would garble it."""
         try:
             shard, index = self.order.locate(position)
-            sample = self.reader.read(shard, index)
-            self._check_size(sample, self.reader.shards[shard].path)
-            return position, sample
+            return position, self.sample(shard, index, epoch=position // self.order.total)
         except UserError as error:
             return error
 
-    def _check_size(self, sample: Sample, path: Path) -> None:
+    def sample(self, shard: int, index: int, epoch: int) -> Sample:
+        """Sample `index` of a shard, at the size that the model takes.
+
+        Raises:
+            UserError: where it cannot be read, or the shard's pictures have another size.
+        """
+        sample, path = self.reader.read(shard, index), self.reader.shards[shard].path
+        if self.reader.shards[shard].whole_pictures:
+            return self._draw(sample, epoch, path)
         height, width = sample.image.shape[:2]
         if (height, width) != (self.image_size, self.image_size):
             raise UserError(
                 f"shard {path} holds pictures of {width}×{height}, model.image_size is {self.image_size}; "
                 f"build the shards with --image-size {self.image_size}, or set model.image_size"
             )
+        return sample
+
+    def _draw(self, sample: Sample, epoch: int, path: Path) -> Sample:
+        """This epoch's draw; one that leaves no pixel to repaint is drawn again, under a further number."""
+        for attempt in range(_ATTEMPTS):
+            drawn = redraw_sample(sample, self.image_size, self.seed, epoch + attempt * _EPOCHS)
+            if isinstance(drawn, Sample):
+                return drawn
+        raise UserError(f"shard {path}: sample {sample.meta.key}: {_ATTEMPTS} draws left no pixel to repaint")
 
 
 def collate(items: Sequence[tuple[int, Sample] | UserError]) -> Batch | UserError:

@@ -11,7 +11,7 @@ from training.data import SampleDataset, ShardReader, batches, find_shards
 from training.distributed import EXIT_AGAIN, StopFlag, World
 from training.ema import averaged_weights
 from training.finish import write_model
-from training.objective import Trainee, draw, new_noise_scheduler, prepare
+from training.objective import Trainee, draw, finite, new_noise_scheduler, prepare
 from training.order import DataOrder
 from training.previews import fixed_requests, write_preview
 from training.progress import Progress, Stopwatch, log, peak_memory_gb, start_logging, tell_plan
@@ -36,7 +36,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     shards = find_shards(config.data.shards)
     reader = ShardReader(shards, config.data.open_shards)
     order = DataOrder([shard.count for shard in shards], config.seed, config.data.window_shards)
-    dataset = SampleDataset(reader, order, config.model.image_size)
+    dataset = SampleDataset(reader, order, config.model.image_size, config.seed)
 
     # Model: the trained part goes into the engine, the frozen part stays outside.
     model = engine.new_model(config, world.device)
@@ -48,7 +48,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     fresh = TrainState(
         world_size=world.size,
         zero_stage=config.zero_stage,
-        data_fingerprint=shards_fingerprint([(shard.path.name, shard.count) for shard in shards]),
+        data_fingerprint=shards_fingerprint(shards),
         config=config.model_dump(mode="json"),
         libraries=library_versions(),
     )
@@ -60,20 +60,28 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     stride = shape.global_batch
     span = range(state.position, state.position + (config.max_steps - state.step) * stride, stride)
     data = batches(config.data, dataset, shape, world.rank, span)
-    requests = fixed_requests(reader, config.preview.num_images)
+    every = config.preview.every_steps
+    requests = fixed_requests(dataset, config.preview.num_images) if every and world.is_main else []
     progress, watch = Progress(config.max_steps, world.is_main), Stopwatch()
     losses: list[torch.Tensor] = []  # of this rank, since the last line of metrics or checkpoint
 
-    def preview() -> None:
+    def take_up_losses() -> None:
+        if losses:
+            state.unlogged_losses += finite(world.mean(torch.stack(losses).tolist()), state.step)
+            losses.clear()
+
+    def preview_if_due() -> None:
         path = run.previews / f"step-{state.step:08d}.png"
+        due = every and (state.step % every == 0 or state.step == config.max_steps)
+        if not due or world.from_main(path.is_file()):
+            return
         with averaged_weights(trainer, averaging, world.is_main):
             if world.is_main:
                 write_preview(model, requests, config.preview, path)
                 tracker.image(state.step, "preview", path)
         world.barrier()
 
-    if config.preview.every_steps and state.step == 0:
-        preview()
+    preview_if_due()
     watch.restart()
     stopped = world.any(stop.raised)
     while state.step < config.max_steps and not stopped:
@@ -97,7 +105,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
 
         # Log.
         if state.step % config.log_every == 0 or done:
-            state.unlogged_losses += world.mean(torch.stack(losses).tolist())
+            take_up_losses()
             values = {
                 "train/loss": sum(state.unlogged_losses) / len(state.unlogged_losses),
                 "train/lr": update.lr,
@@ -107,26 +115,24 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
             }
             tracker.log(state.step, values)
             progress.show(state.step, values, watch.seconds() / watch.images * stride)
-            state.unlogged_losses, losses = [], []
+            state.unlogged_losses = []
             watch.restart()
 
-        # Preview.
+        # Preview; not when time is short: the next call makes up for it.
+        stopped = world.any(stop.raised)  # a signal to any rank stops all of them, after the same step
         with watch.paused():
-            if config.preview.every_steps and (state.step % config.preview.every_steps == 0 or done):
-                preview()
+            if not stopped:
+                preview_if_due()
 
-            # Save. A stop signal to any rank stops all of them here, after the same step.
-            stopped = world.any(stop.raised)
+            # Save.
             if state.step % config.checkpoint.every_steps == 0 or done or stopped:
-                if losses:
-                    state.unlogged_losses += world.mean(torch.stack(losses).tolist())
-                    losses = []
+                take_up_losses()
                 checkpoint.save(trainer, state, run.checkpoints, world, config.checkpoint.keep_last)
 
     progress.close()
     tracker.close()
     if state.step < config.max_steps:
-        log.info("stopped by a signal after step %d, saved; run the same command again to go on", state.step)
+        log.info("stopped by a signal after step %d; run the same command again to go on", state.step)
         return EXIT_AGAIN
     with averaged_weights(trainer, averaging, world.is_main):
         if world.is_main:

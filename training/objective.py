@@ -3,6 +3,7 @@
 Paint by Example's objective, with one draw of timestep, noise and exemplar dropout per sample.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from intarsia.conditioning import (
     mask_to_unit,
     unet_input,
 )
+from intarsia.errors import UserError
 from intarsia.model import EditModel
 from intarsia.rng import derive_seed
 from training.data import Batch
@@ -138,6 +140,21 @@ def prepare(
 def loss_of(prediction: Tensor, step: Step) -> Tensor:
     """Mean squared error against the noise, in float32."""
     return F.mse_loss(prediction.float(), step.target)
+
+
+def finite(losses: list[float], step: int) -> list[float]:
+    """The losses of the steps up to `step`, all of them finite.
+
+    Raises:
+        UserError: naming the first step whose loss is not: going on would save ruined weights.
+    """
+    for place, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss of step {step - len(losses) + 1 + place} is {loss}; continue from the checkpoint "
+                "before it in a new run folder with a lower optimizer.lr or with optimizer.grad_clip=1"
+            )
+    return losses
 
 
 def freeze_unused(model: EditModel) -> int:

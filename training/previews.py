@@ -11,22 +11,22 @@ from sampling.edit import EditRequest
 from sampling.preview import preview_grid
 from sampling.settings import EditSettings
 from training.config import PreviewConfig
-from training.data import ShardReader
+from training.data import SampleDataset
 
 
-def fixed_requests(reader: ShardReader, num_images: int) -> list[EditRequest]:
+def fixed_requests(dataset: SampleDataset, num_images: int) -> list[EditRequest]:
     """Samples spread evenly over the shards, in the shards' order; the same ones in every call.
 
     The seed of each is its number, so the noise stays the same, too.
     """
-    counts = [shard.count for shard in reader.shards]
+    counts = [shard.count for shard in dataset.reader.shards]
     ends = np.cumsum(counts)
     total = int(ends[-1])
     requests = []
     for number in range(min(num_images, total)):
         index = number * total // min(num_images, total)
         shard = int(np.searchsorted(ends, index, side="right"))
-        sample = reader.read(shard, index - int(ends[shard]) + counts[shard])
+        sample = dataset.sample(shard, index - int(ends[shard]) + counts[shard], epoch=0)
         requests.append(
             EditRequest(
                 image=sample.image,

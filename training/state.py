@@ -1,6 +1,7 @@
 """What a resume needs besides weights and optimizer, and the layout of a run folder."""
 
 import importlib.metadata
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,6 @@ def library_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
-def shards_fingerprint(names_and_counts: list[tuple[str, int]]) -> str:
-    """A hash of what the data order depends on: the shards' names, counts and order, not where they lie."""
-    return fingerprint([list(pair) for pair in names_and_counts])
+def shards_fingerprint(shards: Sequence[Any]) -> str:
+    """A hash of the data: the shards' names, counts, contents and order, and not where they lie."""
+    return fingerprint([[shard.path.name, shard.count, shard.sha256] for shard in shards])

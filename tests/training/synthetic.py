@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from intarsia.boxes import Box
-from intarsia.sample import Sample, SampleMeta, encode_sample
+from intarsia.sample import LabelledBox, Sample, SampleMeta, encode_sample
 
 SIZE = 32
 
@@ -31,7 +31,7 @@ def make_sample(number: int, size: int = SIZE) -> Sample:
         image_size=(size, size),
         source_bytes=0,
         source_sha256="",
-        boxes=(),
+        boxes=(LabelledBox(box, "square"),),
         box=box,
         label="square",
         extended=box,
@@ -59,7 +59,7 @@ def make_shards(folder: Path, counts: tuple[int, ...] = (5, 4, 7), size: int = S
                     tar.addfile(member, io.BytesIO(content))
                 number += 1
     shardlist = [{"url": f"toy-train-{i:06d}.tar", "nsamples": n} for i, n in enumerate(counts)]
-    (folder / "manifest.json").write_text(json.dumps({"profile": "tuple", "shardlist": shardlist}))
+    (folder / "manifest.json").write_text(json.dumps({"shardlist": shardlist}))
     return folder
 
 

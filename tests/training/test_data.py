@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 def dataset_of(folder: Path, size: int = SIZE, open_shards: int = 2) -> SampleDataset:
     shards = find_shards([str(folder)])
     order = DataOrder([shard.count for shard in shards], seed=1, window_shards=2)
-    return SampleDataset(ShardReader(shards, open_shards), order, size)
+    return SampleDataset(ShardReader(shards, open_shards), order, size, seed=1)
 
 
 def read(
@@ -117,13 +117,23 @@ def test_pictures_of_another_size_are_refused_with_both_remedies(folder: Path) -
     assert "32×32, model.image_size is 64; build the shards with --image-size 64" in str(item)
 
 
-def test_profile_source_and_remote_folders_are_refused(folder: Path) -> None:
+def test_remote_folders_are_refused() -> None:
     with pytest.raises(UserError, match="only local folders"):
         find_shards(["s3://bucket/shards"])
+
+
+def test_whole_pictures_are_drawn_afresh_in_every_epoch_and_alike_in_every_call(tmp_path: Path) -> None:
+    folder = make_shards(tmp_path / "shards", (6,), size=96)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"profile": "source"}))
-    with pytest.raises(UserError, match="--profile source; training reads --profile tuple"):
-        find_shards([str(folder)])
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"config": {"profile": "source"}}))
+    dataset, again = dataset_of(folder, size=48), dataset_of(folder, size=48)
+    first, second = ([dataset.sample(0, i, epoch) for i in range(6)] for epoch in (0, 1))
+    assert all(sample.image.shape == (48, 48, 3) for sample in first + second)
+    assert all((sample.edit_mask >= 128).any() for sample in first + second)
+    assert any(not np.array_equal(a.edit_mask, b.edit_mask) for a, b in zip(first, second, strict=True))
+    for i, sample in enumerate(second):
+        assert np.array_equal(sample.edit_mask, again.sample(0, i, 1).edit_mask)
+        assert np.array_equal(sample.exemplar, again.sample(0, i, 1).exemplar)
 
 
 def test_few_files_stay_open(folder: Path) -> None:

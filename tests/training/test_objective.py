@@ -9,6 +9,7 @@ from diffusers.pipelines.deprecated.paint_by_example import PaintByExampleImageE
 from transformers import CLIPVisionConfig
 
 from intarsia.config import load_config
+from intarsia.errors import UserError
 from intarsia.model import EditModel, build_model
 from intarsia.pretrained import image_encoder_state
 from tests.training.synthetic import make_sample, write_config
@@ -17,6 +18,7 @@ from training.data import Batch, collate
 from training.objective import (
     Trainee,
     draw,
+    finite,
     freeze_unused,
     loss_of,
     new_noise_scheduler,
@@ -168,3 +170,9 @@ def test_the_frozen_parts_stay_frozen(model: EditModel) -> None:
 def test_configs_name_their_noise(config: TrainConfig, tmp_path: Path) -> None:
     scheduler = new_noise_scheduler(config.model.noise)
     assert float(scheduler.alphas_cumprod[999]) == pytest.approx(0.00466, abs=1e-5)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_its_step() -> None:
+    assert finite([0.5, 0.25], step=12) == [0.5, 0.25]
+    with pytest.raises(UserError, match=r"the loss of step 11 is nan; .*lower optimizer\.lr"):
+        finite([0.5, float("nan"), 0.5], step=12)

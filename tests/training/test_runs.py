@@ -91,10 +91,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         [
             *(job(f"pair{z}", *stage(z, two)) for z in (0, 1, 2)),
             job("pair-resumed", *stage(2, two), stop_after=4),
+            job("pair-resumed", *stage(2, two)),
         ],
         ranks=2,
     )
-    launch(root, "pair-again", [job("pair-resumed", *stage(2, two))], ranks=2)
     return Runs(root)
 
 
