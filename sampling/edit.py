@@ -18,6 +18,7 @@ from intarsia.conditioning import (
     mask_to_unit,
     unit_to_image,
 )
+from intarsia.errors import UserError
 from intarsia.model import EditModel
 from sampling.canvas import check_mask, fit_exemplar, fit_image, fit_mask, paste_back
 from sampling.guidance import Condition, guided_noise
@@ -67,7 +68,8 @@ def edit(
         on_step: called as `on_step(done, total)` after every step of every batch.
 
     Raises:
-        UserError: for a mask that does not fit its picture, marks nothing, or marks too little to be seen.
+        UserError: for a mask that does not fit its picture, marks nothing, or marks too little to be seen;
+            and if the model's output is not finite, which would otherwise be a black picture.
     """
     results: list[EditResult] = []
     batches = [requests[i : i + settings.batch_size] for i in range(0, len(requests), settings.batch_size)]
@@ -96,7 +98,13 @@ def _edit_batch(
     noise = torch.stack([image_noise(r.seed, latent_shape, draws=2) for r in requests], dim=1).to(device)
 
     condition = prepare(model, image_to_unit(image), mask_to_unit(edit_mask), exemplar, noise[0])
-    edited = unit_to_image(paint(model, condition, noise[1], settings, on_step)).cpu().numpy()
+    painted = paint(model, condition, noise[1], settings, on_step)
+    if not painted.isfinite().all():
+        raise UserError(
+            f"the model painted values that are not numbers (dtype {model.unet.dtype}); take float32 or "
+            "bfloat16 instead of float16, and if that does not help, the weights are broken"
+        )
+    edited = unit_to_image(painted).cpu().numpy()
     return [
         EditResult(paste_back(square, request.image, mask if settings.composite else None), request, settings)
         for square, request, mask in zip(edited, requests, masks, strict=True)

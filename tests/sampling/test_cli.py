@@ -1,5 +1,6 @@
 """The command line, on a saved model folder and real pictures."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from intarsia.errors import UserError
 from sampling.cli import main
 from sampling.pictures import read_mask, read_picture
-from tests.paths import COCO_MINI
+from tests.paths import COCO_MINI, ROOT
 
 PICTURES = sorted((COCO_MINI / "images").glob("*.jpg"))
 
@@ -123,6 +124,15 @@ def test_mistakes_are_one_sentence_and_an_exit_code(
     assert error.startswith("error: ")
     assert sentence in error
     assert error.count("\n") == 1
+
+
+def test_the_docs_name_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["edit", "--help"])
+    assert end.value.code == 0
+    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help", "--debug"}
+    documented = set(re.findall(r"--[a-z][a-z-]+", (ROOT / "docs" / "sampling.md").read_text()))
+    assert options == documented
 
 
 def test_debug_shows_the_traceback(command: dict[str, str]) -> None:

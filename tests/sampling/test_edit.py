@@ -1,5 +1,6 @@
 """Requests to results: alone or together, inside and outside the mask, what is refused."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -136,6 +137,13 @@ def test_masks_that_cannot_be_meant_are_refused_in_words(model: EditModel) -> No
     dot[3, 3] = True
     with pytest.raises(UserError, match="a mask marks too little to be seen at 64 x 64 pixels"):
         edit(model, [replace(large, edit_mask=dot)], QUICK)
+
+
+def test_broken_weights_are_told_and_not_painted_black(model: EditModel) -> None:
+    broken = copy.deepcopy(model)
+    broken.unet.conv_out.bias.data.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"not numbers \(dtype torch\.float32\); take float32 or bfloat16"):
+        edit(broken, [request(0)], QUICK)
 
 
 # -- canvas ------------------------------------------------------------------------------------------------
