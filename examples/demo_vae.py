@@ -18,35 +18,35 @@ from diffusers import AutoencoderKL
 from torch.nn import functional
 
 HERE = Path(__file__).parent
-SIZE = 128  # pixels; the autoencoder divides by 8
-BATCH = 8
+SIZE = 64  # pixels; the autoencoder divides by 4
+BATCH = 4
 
 
 def load_pictures(folder: Path) -> list[np.ndarray]:
-    """The pictures as uint8 RGB [H, W, 3], short side 192."""
+    """The pictures as uint8 RGB [H, W, 3], short side 96."""
     pictures = []
     for path in sorted(folder.glob("*.jpg")):
         picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-        scale = 192 / min(picture.shape[:2])
+        scale = 96 / min(picture.shape[:2])
         pictures.append(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
     return pictures
 
 
 def draw_batch(pictures: list[np.ndarray], rng: np.random.Generator) -> torch.Tensor:
-    """Crops, some flipped, some with a mid-grey hole as a masked image has: float32 [B, 3, 128, 128]."""
+    """Crops, some flipped, some with a mid-grey hole as a masked image has: float32 [B, 3, 64, 64]."""
     batch = np.empty((BATCH, SIZE, SIZE, 3), np.float32)
     for i in range(BATCH):
         picture = pictures[rng.integers(len(pictures))]
         height, width = picture.shape[:2]
-        side = int(rng.integers(96, min(height, width) + 1))
+        side = int(rng.integers(48, min(height, width) + 1))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
         crop = cv2.resize(picture[top : top + side, left : left + side], (SIZE, SIZE)) / np.float32(127.5) - 1
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         batch[i] = crop
         if rng.random() < 0.4:
-            x, y = rng.integers(0, 96, 2)
-            w, h = rng.integers(24, 96, 2)
+            x, y = rng.integers(0, 48, 2)
+            w, h = rng.integers(12, 48, 2)
             batch[i, y : y + h, x : x + w] = 0
     return torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous()
 
@@ -61,7 +61,7 @@ def loss_of(vae: AutoencoderKL, pixels: torch.Tensor) -> tuple[torch.Tensor, flo
             functional.avg_pool2d(decoded, factor), functional.avg_pool2d(pixels, factor)
         )
     psnr = float(10 * torch.log10(4 / functional.mse_loss(decoded.detach(), pixels)))
-    return loss + 1e-5 * posterior.kl().mean() / (SIZE / 8) ** 2, psnr
+    return loss + 1e-5 * posterior.kl().mean() / (SIZE / 4) ** 2, psnr
 
 
 def train(minutes: float, seed: int) -> AutoencoderKL:
@@ -69,16 +69,17 @@ def train(minutes: float, seed: int) -> AutoencoderKL:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     vae = AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        block_out_channels=[8, 16, 32, 64],
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        block_out_channels=[16, 32, 64],
         layers_per_block=1,
-        norm_num_groups=8,
+        norm_num_groups=4,
         latent_channels=4,
         sample_size=SIZE,
     )
     optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=0.0, fused=True)
     pictures = load_pictures(HERE / "coco-mini" / "images")
+    history: list[float] = []
     start, step = time.monotonic(), 0
     while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
@@ -88,9 +89,9 @@ def train(minutes: float, seed: int) -> AutoencoderKL:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
-        step += 1
-        if step % 100 == 0:
-            print(f"step {step}, {progress:4.0%}, loss {loss.item():.4f}, PSNR {psnr:.1f} dB", flush=True)
+        history.append(psnr)
+        if (step := step + 1) % 100 == 0:
+            print(f"step {step}, {progress:4.0%}, PSNR {np.mean(history[-100:]):.2f} dB", flush=True)
     with torch.no_grad():  # latents of unit variance, as Stable Diffusion's .18215 gives for its own
         deviation = torch.cat(
             [vae.encode(draw_batch(pictures, rng)).latent_dist.mean for _ in range(16)]
