@@ -59,7 +59,7 @@ def bezier_polygon(box: Box, extended: Box, rng: np.random.Generator) -> tuple[P
     each is the side's centre moved out to the extended box, so that a side bulges by half its extension.
     Points are taken at t = 0.05 … 0.90 and moved by independent whole numbers in -5 … 5. As in Paint by
     Example's code a point is left out when its exact x or y already occurred on the same curve, so that a
-    side without extension gives a single point.
+    side without extension keeps two or three.
     """
     centre_x, centre_y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
     nodes: list[tuple[Point, Point, Point]] = [
@@ -100,7 +100,7 @@ def polygon_mask(polygon: tuple[Point, ...], box: Box, size: tuple[int, int]) ->
 
     The original fills whatever the points give. On a box of a few pixels a jitter of five leaves next to
     nothing; on one that touches the picture's edges the corners are cut off, since a side without extension
-    has a single point.
+    keeps two or three points.
 
     Args:
         polygon: points in pixels; parts outside the picture are cut off.

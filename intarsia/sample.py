@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from intarsia.errors import UserError
 SCHEMA_VERSION = 1
 EXEMPLAR_SIZE = 224  # CLIP ViT-L/14's input
 JPEG_QUALITY = 95
+_PNG_END = b"IEND\xaeB`\x82"
 MEMBERS = ("image.jpg", "edit_mask.png", "exemplar.jpg", "json")
 
 
@@ -82,10 +83,11 @@ class SampleMeta:
 
     def to_json(self) -> bytes:
         """One line of JSON; equal records give equal bytes."""
-        content = asdict(self) | {
-            name: getattr(self, name).as_list() for name in ("box", "extended", "window")
-        }
-        content["boxes"] = [{**asdict(item), "box": item.box.as_list()} for item in self.boxes]
+        content = {item.name: getattr(self, item.name) for item in fields(self)}
+        content |= {name: content[name].as_list() for name in ("box", "extended", "window")}
+        content["boxes"] = [
+            {"box": item.box.as_list(), "label": item.label, "flags": dict(item.flags)} for item in self.boxes
+        ]
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
     @staticmethod
@@ -190,7 +192,9 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def decode_png(content: bytes) -> np.ndarray:
-    """uint8 [H, W] of an 8-bit grey PNG."""
+    """uint8 [H, W] of an 8-bit grey PNG; ValueError for one that is cut short or of another kind."""
+    if not content.endswith(_PNG_END):  # Pillow reads on where only the end is missing
+        raise ValueError("its end is missing")
     with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
         if picture.mode != "L":
             raise ValueError(f"mode {picture.mode}, not 8-bit grey")

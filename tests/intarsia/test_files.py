@@ -1,0 +1,81 @@
+"""Files are whole or absent."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from intarsia.errors import UserError
+from intarsia.files import (
+    atomic_path,
+    atomic_write,
+    fingerprint,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    sweep_temporaries,
+    write_json,
+)
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    atomic_write(target, "old")
+    with atomic_path(target) as temporary:
+        temporary.write_text("ne")
+        assert target.read_text() == "old"
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    atomic_write(target, b"old")
+    with pytest.raises(RuntimeError, match="stop"), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("stop")
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_sweep_takes_temporaries_only(tmp_path: Path) -> None:
+    writer = atomic_path(tmp_path / "shard.tar")
+    writer.__enter__().write_text("what a killed process leaves")
+    (tmp_path / ".hidden").write_text("mine")
+    (tmp_path / "notes.tmp-1").write_text("mine too")
+    assert sweep_temporaries(tmp_path) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "notes.tmp-1"]
+
+
+def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
+    content = {"b": [1, 2.5, None], "a": "Grüße"}
+    write_json(tmp_path / "x.json", content)
+    assert read_json(tmp_path / "x.json") == content
+    assert list(read_json(tmp_path / "x.json")) == ["b", "a"]
+
+
+def test_json_errors_name_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text('{\n "a": 1,\n oops\n}')
+    with pytest.raises(UserError, match=r"bad\.json, line 3: not valid JSON"):
+        read_json(tmp_path / "bad.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"binary\.json: not valid JSON"):
+        read_json(tmp_path / "binary.json")
+    with pytest.raises(UserError, match=r"none\.json does not exist"):
+        read_json(tmp_path / "none.json")
+
+
+def test_hashes_agree_with_hashlib(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 9000
+    (tmp_path / "f").write_bytes(content)
+    assert sha256_bytes(content) == sha256_file(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+
+
+def test_fingerprints_ignore_key_order_and_see_every_value() -> None:
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    others = [{"a": 1, "b": [2, 1]}, {"a": "1", "b": [1, 2]}, {"a": 1}]
+    assert len({fingerprint(x) for x in [{"a": 1, "b": [1, 2]}, *others]}) == 4
+    assert fingerprint(json.loads("[1.5]")) == fingerprint([1.5])
