@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from intarsia.errors import UserError
+from intarsia.files import read_json
 
 State = dict[str, Tensor]
 
@@ -108,6 +109,37 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path | 
     module.load_state_dict(state)
 
 
+# Numbers of a network that change what it computes but not the shape of any weight.
+_SILENT_KEYS = (
+    "attention_head_dim",
+    "norm_num_groups",
+    "scaling_factor",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+)
+
+
+def check_geometry(module: nn.Module, folder: Path) -> None:
+    """Compare the config.json beside some weights with `module` where a difference would fit in silence.
+
+    Raises:
+        UserError: naming the first number that differs. A folder without config.json has nothing to compare.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    theirs, ours = read_json(path), module.config
+    theirs = theirs.get("vision_config", theirs)  # a whole CLIPModel's
+    for key in _SILENT_KEYS:
+        own = getattr(ours, key, None)
+        if own is not None and theirs.get(key, own) != own:
+            raise UserError(
+                f"{path} says {key}={theirs[key]}, the model config {own}; the weights would fit and compute "
+                "something else: put the file's value into the model config"
+            )
+
+
 def weights_file(folder: Path, stem: str, legacy_stem: str | None = None) -> Path:
     """The weights file of a diffusers or transformers folder: safetensors first, full precision first.
 
@@ -129,6 +161,7 @@ def load_image_encoder(image_encoder: nn.Module, folder: Path) -> None:
         UserError: if there is no vision tower in the folder or it does not fit.
     """
     path = weights_file(folder, "model", "pytorch_model") if folder.is_dir() else folder
+    check_geometry(image_encoder, path.parent)
     state = read_weights(path)
     prefixes = [name.removesuffix(_CLIP_PROBE) for name in state if name.endswith(_CLIP_PROBE)]
     if len(prefixes) != 1:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from intarsia.errors import UserError
 from intarsia.pretrained import (
     State,
+    check_geometry,
     load_strictly,
     modern_attention_names,
     read_weights,
@@ -54,6 +55,7 @@ def load_vae(vae: nn.Module, path: Path) -> None:
     if path.is_dir():
         folder = path / "vae" if (path / "vae").is_dir() else path
         where = weights_file(folder, "diffusion_pytorch_model")
+        check_geometry(vae, folder)
         state = modern_attention_names(read_weights(where))
     else:
         where = path
@@ -76,6 +78,7 @@ def widen(weight: Tensor, in_channels: int) -> Tensor:
 def _unet_state(unet: nn.Module, path: Path) -> tuple[State, Path]:
     if path.is_dir():
         where = weights_file(path / "unet", "diffusion_pytorch_model")
+        check_geometry(unet, path / "unet")
         return read_weights(where), where
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 

@@ -1,6 +1,8 @@
 """The start from Stable Diffusion: folders and single files of a tiny one, and what is refused."""
 
 import collections
+import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -203,3 +205,17 @@ def test_weights_are_read_without_running_pickled_code(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"evil\.bin cannot be read as weights"):
         read_weights(tmp_path / "evil.bin")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [("vae", "scaling_factor", 0.5), ("vae", "norm_num_groups", 2), ("unet", "attention_head_dim", 16)],
+)
+def test_weights_that_fit_but_compute_something_else_are_refused(
+    part: str, key: str, value: float, sd_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sd"
+    shutil.copytree(sd_folder, folder)
+    path = folder / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    assert f"says {key}={value}" in refuse(tmp_path, stable_diffusion=folder)
