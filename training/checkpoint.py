@@ -36,7 +36,7 @@ def save(engine: Any, state: TrainState, folder: Path, world: World, keep_last: 
         keep_last: how many checkpoints stay; older ones are deleted.
 
     Raises:
-        UserError: on every rank, where rank 0 cannot write (a full disk, a folder that is gone).
+        UserError: on every rank, where one cannot write (a full disk, a folder that is gone).
     """
     final = folder / f"step-{state.step:08d}"
     temporary = folder / f"{_TEMPORARY}{final.name}"
@@ -44,18 +44,30 @@ def save(engine: Any, state: TrainState, folder: Path, world: World, keep_last: 
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
     world.barrier()
-    engine.save_checkpoint(str(folder), tag=temporary.name, save_latest=False)
-    world.barrier()
     failure = None
-    if world.is_main:
-        try:
-            write_json(temporary / STATE, state.to_json())
-            _publish(temporary, final)
-            _retain(folder, keep_last)
-        except OSError as error:
-            failure = UserError(f"checkpoint {final} cannot be written ({error}); make room and run again")
-    world.from_main(failure)
+    try:
+        engine.save_checkpoint(str(folder), tag=temporary.name, save_latest=False)
+    except (OSError, RuntimeError) as error:  # torch's writer raises the second on a full disk
+        failure = str(error)
+    world.barrier()
+    if world.is_main and not failure:
+        failure = _finish(temporary, final, state, keep_last)
+    if world.any(failure is not None):
+        if world.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+        reason = failure or "another rank tells why"
+        raise UserError(f"checkpoint {final} cannot be written ({reason}); make room and run again")
     return final
+
+
+def _finish(temporary: Path, final: Path, state: TrainState, keep_last: int) -> str | None:
+    try:
+        write_json(temporary / STATE, state.to_json())
+        _publish(temporary, final)
+        _retain(final.parent, keep_last)
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def _publish(temporary: Path, final: Path) -> None:

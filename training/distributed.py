@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import warnings
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from types import FrameType
@@ -132,7 +133,9 @@ def connect() -> World:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
 
-    deepspeed.utils.logger.setLevel("ERROR")  # it warns of every optimizer that is not its own
+    # DeepSpeed warns of every optimizer that is not its own, and torch of the calls DeepSpeed makes.
+    deepspeed.utils.logger.setLevel("ERROR")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     # DeepSpeed would compile this operation at start, which takes a minute and needs a C++ compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     rank, size, local = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))

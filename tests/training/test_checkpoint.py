@@ -136,6 +136,17 @@ def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
         TrainState.from_json(state_at(1).to_json() | {"version": 99}, tmp_path)
 
 
+def test_a_disk_full_for_deepspeed_is_told_too_and_leaves_nothing(tmp_path: Path) -> None:
+    class FullDisk(FakeEngine):
+        def save_checkpoint(self, folder: str, tag: str, save_latest: bool) -> None:
+            super().save_checkpoint(folder, tag, save_latest)
+            raise RuntimeError("PytorchStreamWriter failed writing file data/0")
+
+    with pytest.raises(UserError, match=r"step-00000002 cannot be written \(PytorchStreamWriter.*make room"):
+        checkpoint.save(FullDisk(), state_at(2), tmp_path / FOLDER, WORLD, 9)
+    assert names(tmp_path) == []
+
+
 def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> str:
         raise OSError(28, "No space left on device")

@@ -11,11 +11,16 @@ from typing import Any
 import pytest
 import torch
 
+from intarsia.config import load_config
+from intarsia.model import build_model
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
+from training.config import TrainConfig
 from training.tracker import read_metrics
 
 STEPS = 6
+FIRST = ["max_steps=1", "optimizer={lr: 1.0e-3, warmup_steps: 0, weight_decay: 0}"]
+FIRST_UPDATES = {"zero0": ["zero_stage=0"], "zero2": ["zero_stage=2"], "bf16": ["precision=bf16"]}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
 
 
@@ -73,6 +78,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             job("accumulated", "micro_batch_size=2", "grad_accum_steps=2"),
             job("workers", "data.num_workers=2"),
             job("recomputed", "activation_checkpointing=true"),
+            job("half", "precision=bf16"),
+            *(job(f"first-{name}", *FIRST, *options) for name, options in FIRST_UPDATES.items()),
             *(job(f"clipped{z}", *stage(z, "optimizer.grad_clip=0.1")) for z in (0, 1)),
         ],
     )
@@ -148,6 +155,22 @@ def test_clipping_bounds_the_update_and_tells_the_norm_before_it(runs: Runs) -> 
     assert clipped[0] > 0.1
     assert close(runs.losses("clipped0"), runs.losses("clipped1"), 1e-5)
     assert runs.losses("clipped0") != runs.losses("zero0")
+
+
+@pytest.mark.parametrize("name", FIRST_UPDATES)
+def test_the_first_update_is_as_large_as_the_learning_rate(runs: Runs, name: str) -> None:
+    """Adam's first step is lr · sign(gradient); a hidden step before it would make it smaller."""
+    config = load_config(TrainConfig, runs.root / "tiny.yaml")
+    begun = build_model(config.model, config.seed).unet.state_dict()
+    moved = torch.cat([(w - begun[key]).abs().flatten() for key, w in runs.weights(f"first-{name}").items()])
+    assert float(moved.max()) == pytest.approx(1e-3, rel=1e-3)
+    assert float((moved > 0.99e-3).float().mean()) > 0.9
+
+
+def test_bf16_autocast_follows_fp32(runs: Runs) -> None:
+    assert close(runs.losses("half"), runs.losses("zero1"), 0.02)
+    assert runs.losses("half") != runs.losses("zero1")
+    assert all(weight.dtype == torch.float32 for weight in runs.weights("half").values())
 
 
 def test_metrics_hold_what_users_look_for(runs: Runs) -> None:
