@@ -3,12 +3,9 @@
 import math
 
 import numpy as np
-from numpy.typing import NDArray
-
-Pixels = NDArray[np.uint8]
 
 
-def mse(result: Pixels, truth: Pixels, where: NDArray[np.bool_] | None = None) -> float:
+def mse(result: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> float:
     """The mean squared error of pixel values in [0, 1].
 
     Args:
@@ -31,7 +28,7 @@ def mse(result: Pixels, truth: Pixels, where: NDArray[np.bool_] | None = None) -
     return float(np.mean(chosen**2))
 
 
-def psnr(result: Pixels, truth: Pixels, where: NDArray[np.bool_] | None = None) -> float:
+def psnr(result: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> float:
     """The peak signal-to-noise ratio in dB, peak 1: -10 log10 of `mse`; infinite for equal pixels."""
     error = mse(result, truth, where)
     return math.inf if error == 0 else -10 * math.log10(error)
