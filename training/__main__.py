@@ -10,6 +10,7 @@ from intarsia.errors import run_command
 from training.checkpoint import check_config
 from training.config import TrainConfig, batch_shape, require_paths
 from training.distributed import StopFlag
+from training.shards import find_shards
 from training.state import RunFolder
 
 _EPILOG = """examples:
@@ -44,6 +45,8 @@ def _command(argv: Sequence[str]) -> int:
     require_paths(config)
     run = RunFolder(Path(str(config.run)))
     check_config(config.model_dump(mode="json"), run)
+    find_shards(config.data.shards)
+    run.make()
     stop = StopFlag().install()
 
     from training import distributed

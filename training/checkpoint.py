@@ -152,9 +152,12 @@ def check_config(config: dict[str, Any], run: RunFolder) -> None:
         UsageError: naming every difference that would alter the run's numbers.
     """
     for checkpoint in reversed(list_checkpoints(run.checkpoints)):
-        if (checkpoint / STATE).is_file():
-            _refuse_differences(config_differences(read_state(checkpoint).config, config), run.root)
-            return
+        try:
+            old = read_state(checkpoint).config
+        except UserError:
+            continue  # torn; `begin_or_continue` will say so
+        _refuse_differences(config_differences(old, config), run.root)
+        return
 
 
 def _refuse_differences(lines: list[str], run: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from intarsia.config import dump_config
 from training import checkpoint, engine
 from training.config import TrainConfig, batch_shape
-from training.data import SampleDataset, ShardReader, batches, find_shards
+from training.data import SampleDataset, batches
 from training.distributed import EXIT_AGAIN, StopFlag, World
 from training.ema import averaged_weights
 from training.finish import write_model
@@ -15,6 +15,7 @@ from training.objective import Trainee, draw, finite, new_noise_scheduler, prepa
 from training.order import DataOrder
 from training.previews import fixed_requests, write_preview
 from training.progress import Progress, Stopwatch, log, peak_memory_gb, start_logging, tell_plan
+from training.shards import ShardReader, find_shards
 from training.state import RunFolder, TrainState, library_versions, shards_fingerprint
 from training.tracker import make_tracker
 

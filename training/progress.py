@@ -18,7 +18,7 @@ log = logging.getLogger("training")
 
 def start_logging(folder: RunFolder, world: World) -> None:
     """Send the training log to logs/rank-N.log, and rank 0's to standard error, too."""
-    folder.logs.mkdir(parents=True, exist_ok=True)
+    folder.make()
     handlers: list[logging.Handler] = [logging.FileHandler(folder.logs / f"rank-{world.rank}.log")]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if world.is_main:

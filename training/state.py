@@ -24,10 +24,20 @@ class RunFolder:
         """The resolved config."""
         return self.root / "config.yaml"
 
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: where that is not possible.
+        """
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run={self.root}: the run folder cannot be made ({error.strerror})") from None
+
     def keep_config(self, text: str) -> None:
         """Write the resolved config, unless it is there already."""
         if not (self.config.is_file() and self.config.read_text(encoding="utf-8") == text):
-            self.root.mkdir(parents=True, exist_ok=True)
             atomic_write(self.config, text)
 
     @property
@@ -87,12 +97,19 @@ class TrainState:
         Raises:
             UserError: where another version of this program wrote it.
         """
-        if content.get("version") != STATE_VERSION:
+        if _version_of(content) != STATE_VERSION:
             raise UserError(
-                f"{where} has state version {content.get('version')}, this program reads {STATE_VERSION}; "
+                f"{where} has state version {_version_of(content)}, this program reads {STATE_VERSION}; "
                 "continue the run with the program that began it"
             )
-        return cls(**content)
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise UserError(f"{where} is not a train state ({error})") from None
+
+
+def _version_of(content: Any) -> Any:
+    return content.get("version") if isinstance(content, dict) else None
 
 
 def library_versions() -> dict[str, str]:

@@ -139,6 +139,18 @@ def test_a_changed_config_is_refused_with_the_difference(story: Story) -> None:
     assert "Traceback" not in other.stderr
 
 
+def test_missing_folders_are_told_in_a_sentence(story: Story, tmp_path: Path) -> None:
+    config, shards = story.arguments[:2]
+    nowhere = run(config, "data.shards=/nowhere", f"run={tmp_path / 'run'}")
+    assert nowhere.returncode == 1
+    assert nowhere.stderr.startswith("error: data.shards=/nowhere is no finished shard folder")
+    (tmp_path / "file").write_text("")
+    blocked = run(config, shards, f"run={tmp_path / 'file' / 'run'}")
+    assert blocked.returncode == 1
+    assert "the run folder cannot be made (Not a directory)" in blocked.stderr
+    assert "Traceback" not in blocked.stderr
+
+
 def test_dry_run_prints_the_resolved_options_and_leaves(story: Story, tmp_path: Path) -> None:
     shown = run(str(story.arguments[0]), f"run={tmp_path / 'never'}", "optimizer.lr=0.25", "--dry-run")
     assert shown.returncode == 0

@@ -11,8 +11,9 @@ import torch
 from intarsia.errors import UserError
 from tests.training.synthetic import SIZE, make_sample, make_shards
 from training.config import BatchShape, DataConfig
-from training.data import Batch, SampleDataset, ShardReader, batches, find_shards
+from training.data import Batch, SampleDataset, batches
 from training.order import DataOrder
+from training.shards import ShardReader, find_shards
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_missing_shards_and_folders_are_named(folder: Path, tmp_path: Path) -> N
     (folder / "toy-train-000001.tar").unlink()
     with pytest.raises(UserError, match=r"toy-train-000001\.tar is missing"):
         find_shards([str(folder)])
-    with pytest.raises(UserError, match=r"nowhere/manifest\.json does not exist"):
+    with pytest.raises(UserError, match=r"nowhere is no finished shard folder.*`python -m dataprep build`"):
         find_shards([str(tmp_path / "nowhere")])
 
 
