@@ -1,0 +1,222 @@
+"""Every picture file is decoded upright to RGB or rejected with a reason; none crashes, none slips through."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from dataprep.pictures import Picture, decode_picture, index_pictures, read_picture, turn_upright
+from dataprep.records import Rejected, RejectReason
+from intarsia.errors import UserError
+from intarsia.files import sha256_bytes
+from tests.dataprep.toy import toy_picture
+from tests.paths import COCO_MINI, SHARED_DATA
+
+
+def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def write(folder: Path, content: bytes, name: str = "a.jpg") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def picture_of(path: Path, size: tuple[int, int] | None = None) -> Picture:
+    result = read_picture(path, size)
+    assert isinstance(result, Picture), result
+    return result
+
+
+def reason_of(path: Path, size: tuple[int, int] | None = None) -> Rejected:
+    result = read_picture(path, size)
+    assert isinstance(result, Rejected)
+    return result
+
+
+@pytest.mark.parametrize("path", sorted((COCO_MINI / "images").glob("*.jpg"))[:6], ids=lambda p: p.name)
+def test_photographs_decode_as_in_pillow_and_opencv(path: Path) -> None:
+    ours = picture_of(path)
+    with Image.open(path) as picture:
+        assert np.array_equal(ours.pixels, np.array(ImageOps.exif_transpose(picture).convert("RGB")))
+    assert np.array_equal(ours.pixels, cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB))
+    assert ours.jpeg == path.read_bytes()
+    assert ours.file_sha256 == sha256_bytes(path.read_bytes())
+    assert ours.file_bytes == path.stat().st_size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options: dict = {"lossless": True} if kind == "WEBP" else {}
+    content = encoded(toy_picture(48, 32, 1), kind, exif=exif, **options)
+    with Image.open(io.BytesIO(content)) as picture:
+        upright = np.array(ImageOps.exif_transpose(picture))
+    ours = picture_of(write(tmp_path, content))
+    assert np.array_equal(ours.pixels, upright)
+    assert (ours.jpeg is not None) == (kind == "JPEG" and orientation == 1)
+
+
+def test_a_picture_annotated_before_its_rotation_stays_as_it_was(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = write(tmp_path, encoded(toy_picture(48, 32, 1), "JPEG", exif=exif))
+    assert picture_of(path).size == (32, 48)
+    assert picture_of(path, (32, 48)).size == (32, 48)
+    assert picture_of(path, (48, 32)).size == (48, 32)
+    rejected = reason_of(path, (64, 32))
+    assert rejected == Rejected(RejectReason.SIZE_MISMATCH, "annotated as 64x32, is 48x32")
+
+
+def test_every_orientation_is_undone_by_turning_back() -> None:
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    assert (
+        len({turn_upright(pixels, o).tobytes() + bytes(turn_upright(pixels, o).shape) for o in range(1, 9)})
+        == 8
+    )
+    for there, back in ((2, 2), (3, 3), (4, 4), (5, 5), (6, 8), (7, 7), (8, 6)):
+        assert np.array_equal(turn_upright(turn_upright(pixels, there), back), pixels)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64 * 16).astype(np.uint16).reshape(16, 64)
+    pixels = picture_of(write(tmp_path, encoded(Image.fromarray(ramp), "PNG"))).pixels
+    assert np.array_equal(pixels[:, :, 0], (ramp >> 8).astype(np.uint8))
+    assert np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    picture = toy_picture(40, 30, 2).convert(mode)
+    kind = "JPEG" if mode in ("L", "CMYK") else "PNG"
+    pixels = picture_of(
+        write(tmp_path, encoded(picture, kind, **({"quality": 98} if kind == "JPEG" else {})))
+    ).pixels
+    assert pixels.shape == (30, 40, 3)
+    assert np.abs(pixels.astype(int) - np.array(picture.convert("RGB"))).mean() < 3
+
+
+def test_transparent_pixels_are_white(tmp_path: Path) -> None:
+    picture = Image.new("RGBA", (4, 2), (200, 0, 0, 0))
+    picture.putpixel((1, 1), (200, 0, 0, 255))
+    picture.putpixel((2, 1), (200, 0, 0, 51))
+    pixels = picture_of(write(tmp_path, encoded(picture, "PNG"))).pixels
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[1, 1].tolist() == [200, 0, 0]
+    assert pixels[1, 2].tolist() == [244, 204, 204]
+
+
+def test_a_picture_under_a_wrong_name_is_read(tmp_path: Path) -> None:
+    picture = toy_picture(20, 20, 3)
+    ours = picture_of(write(tmp_path, encoded(picture, "PNG"), "a.jpg"))
+    assert np.array_equal(ours.pixels, np.array(picture))
+    assert ours.jpeg is None
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", RejectReason.FILE_EMPTY),
+        (b"version https://git-lfs.github.com/spec/v1\noid", RejectReason.LFS_POINTER),
+        (b"just some text", RejectReason.NOT_AN_IMAGE),
+        (encoded(Image.new("F", (4, 4)), "TIFF"), RejectReason.UNSUPPORTED_PIXELS),
+        (encoded(Image.new("1", (11000, 11000)), "PNG"), RejectReason.TOO_MANY_PIXELS),
+        (encoded(Image.new("L", (16000, 15000)), "JPEG"), RejectReason.TOO_MANY_PIXELS),
+        (encoded(toy_picture(60, 60, 1), "PNG")[:-200], RejectReason.DAMAGED),
+    ],
+    ids=lambda value: value.value if isinstance(value, RejectReason) else "",
+)
+def test_what_cannot_be_used_is_told(tmp_path: Path, content: bytes, reason: RejectReason) -> None:
+    assert reason_of(write(tmp_path, content)).reason == reason
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert reason_of(tmp_path / "none.jpg").reason == RejectReason.FILE_MISSING
+    assert reason_of(tmp_path).reason == RejectReason.FILE_UNREADABLE
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(0.02, 0.97))
+def test_a_jpeg_cut_anywhere_is_noticed(share: float) -> None:
+    content = encoded(toy_picture(200, 160, 1), "JPEG")
+    result = decode_picture(content[: int(len(content) * share)])
+    assert isinstance(result, Rejected)
+    assert result.reason in (RejectReason.DAMAGED, RejectReason.NOT_AN_IMAGE)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.binary(max_size=300), st.sampled_from(["", "JPEG", "PNG", "WEBP", "GIF"]), st.integers(0, 400))
+def test_rubbish_never_raises(rubbish: bytes, kind: str, place: int) -> None:
+    content = encoded(toy_picture(24, 24, 1), kind) if kind else b""
+    result = decode_picture(content[:place] + rubbish + content[place + len(rubbish) :])
+    if not isinstance(result, Rejected):
+        pixels, orientation = result
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3
+        assert 1 <= orientation <= 8
+
+
+HARD = SHARED_DATA / "hard-inputs" / "images"
+HARD_REASONS = {
+    "broken.png": "not_an_image",
+    "broken_data_stream.png": "damaged",
+    "decompression_bomb.gif": "too_many_pixels",
+    "dummy.container": "not_an_image",
+    "empty.jpg": "file_empty",
+    "icc-after-SOF.jpg": "damaged",
+    "jpeg12bit_monkey12.jpg": "unsupported_pixels",
+    "junk_jpeg_header.jpg": "damaged",  # strict: bytes before the first marker
+    "lfs_pointer.jpg": "lfs_pointer",
+    "photoshop-200dpi-broken.jpg": "damaged",
+    "png_decompression_dos.png": "damaged",
+    "skimage_truncated.jpg": "damaged",
+    "truncated_image.png": "damaged",
+    "truncated_jpeg.jpg": "damaged",
+    "ultrahdr.jpg": "damaged",  # its file is cut in the second picture; strict, as for any cut file
+    "unknown_compression_method.png": "not_an_image",
+    "zero_width.gif": "not_an_image",
+}
+
+
+@pytest.mark.parametrize("path", sorted(HARD.glob("*")), ids=lambda p: p.name)
+def test_awkward_files_are_handled_or_rejected(path: Path) -> None:
+    result = read_picture(path)
+    if path.name in HARD_REASONS:
+        assert isinstance(result, Rejected)
+        assert result.reason.value == HARD_REASONS[path.name]
+    else:
+        assert isinstance(result, Picture), result
+        assert result.pixels.dtype == np.uint8
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            assert result.size == upright.size
+
+
+def test_pictures_are_found_in_flat_and_split_folders(tmp_path: Path) -> None:
+    for name in (
+        "a.jpg",
+        "train_0/b.jpg",
+        "train_f/deep/c.PNG",
+        "train_1/b.jpg",
+        "train_0/a.png",
+        "notes.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    index = index_pictures(tmp_path)
+    assert index["a"] == index["a.jpg"] == "a.jpg"  # a JPEG before another format
+    assert index["b"] == "train_0/b.jpg"  # the first of equal names
+    assert index["c"] == index["c.PNG"] == "train_f/deep/c.PNG"
+    assert index["train_1/b.jpg"] == "train_1/b.jpg"
+    assert "notes" not in index
+    with pytest.raises(UserError, match=r"the folder of pictures .*none does not exist"):
+        index_pictures(tmp_path / "none")
