@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from dataprep.render import redraw_sample
 from intarsia.errors import UserError
 from intarsia.sample import Sample
-from training.config import BatchShape, DataConfig
+from training.config import BatchShape, DataConfig, TrainConfig
 from training.order import DataOrder, rank_positions
-from training.shards import ShardReader
+from training.shards import ShardReader, find_shards
 
 _ATTEMPTS = 8
 _EPOCHS = 1_000_000  # draws of later attempts have numbers beyond any epoch's
@@ -89,6 +89,18 @@ class SampleDataset(Dataset):
             if isinstance(drawn, Sample):
                 return drawn
         raise UserError(f"shard {path}: sample {sample.meta.key}: {_ATTEMPTS} draws left no pixel to repaint")
+
+
+def open_dataset(config: TrainConfig) -> SampleDataset:
+    """The samples of the run's shards, in the run's order.
+
+    Raises:
+        UserError: for folders that hold no readable shards.
+    """
+    shards = find_shards(config.data.shards)
+    order = DataOrder([shard.count for shard in shards], config.seed, config.data.window_shards)
+    reader = ShardReader(shards, config.data.open_shards)
+    return SampleDataset(reader, order, config.model.image_size, config.seed)
 
 
 def collate(items: Sequence[tuple[int, Sample] | UserError]) -> Batch | UserError:

@@ -7,15 +7,13 @@ import torch
 from intarsia.config import dump_config
 from training import checkpoint, engine
 from training.config import TrainConfig, batch_shape
-from training.data import SampleDataset, batches
+from training.data import batches, open_dataset
 from training.distributed import EXIT_AGAIN, StopFlag, World
 from training.ema import averaged_weights
 from training.finish import write_model
 from training.objective import Trainee, draw, finite, new_noise_scheduler, prepare
-from training.order import DataOrder
 from training.previews import fixed_requests, write_preview
 from training.progress import Progress, Stopwatch, log, peak_memory_gb, start_logging, tell_plan
-from training.shards import ShardReader, find_shards
 from training.state import RunFolder, TrainState, library_versions, shards_fingerprint
 from training.tracker import make_tracker
 
@@ -34,10 +32,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     start_logging(run, world)
 
     # Data: a position in one global order says which samples come next.
-    shards = find_shards(config.data.shards)
-    reader = ShardReader(shards, config.data.open_shards)
-    order = DataOrder([shard.count for shard in shards], config.seed, config.data.window_shards)
-    dataset = SampleDataset(reader, order, config.model.image_size, config.seed)
+    dataset = open_dataset(config)
 
     # Model: the trained part goes into the engine, the frozen part stays outside.
     model = engine.new_model(config, world.device)
@@ -49,7 +44,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     fresh = TrainState(
         world_size=world.size,
         zero_stage=config.zero_stage,
-        data_fingerprint=shards_fingerprint(shards),
+        data_fingerprint=shards_fingerprint(dataset.reader.shards),
         config=config.model_dump(mode="json"),
         libraries=library_versions(),
     )
@@ -57,7 +52,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     tracker = make_tracker(config, run, state, world.is_main)
     if world.is_main:
         run.keep_config(dump_config(config))
-        tell_plan(config, shape, state, order.total, model)
+        tell_plan(config, shape, state, dataset.order.total, model)
     stride = shape.global_batch
     span = range(state.position, state.position + (config.max_steps - state.step) * stride, stride)
     data = batches(config.data, dataset, shape, world.rank, span)

@@ -50,8 +50,8 @@ def _shards_of(folder: str) -> list[Shard]:
         raise UserError(f"data.shards={folder}: only local folders can be read; copy the shards here first")
     if not (Path(folder) / "manifest.json").is_file():
         raise UserError(
-            f"data.shards={folder} is no finished shard folder: it holds no manifest.json; run (or run again) "
-            "`python -m dataprep build`"
+            f"data.shards={folder} is no finished shard folder: it holds no manifest.json; run, or run "
+            "again, `python -m dataprep build`"
         )
     manifest = read_json(Path(folder) / "manifest.json")
     whole_pictures = manifest.get("config", {}).get("profile") == "source"
