@@ -81,7 +81,8 @@ def new_plan(request: BuildRequest) -> Plan:
     plan = make_plan(read_annotations(request), index_pictures(request.images), request.config)
     if not len(plan.order):
         counts = plan.counts()
-        reasons = ", ".join(f"{reason} {n}" for reason, n in counts["rejected"]["pictures"].items())
+        numbers = sorted(counts["rejected"]["pictures"].items(), key=lambda item: -item[1])
+        reasons = ", ".join(f"{reason} {number}" for reason, number in numbers)
         raise UserError(
             f"nothing is left to build: of {counts['in']['pictures']} pictures none is kept ({reasons}); "
             f"check --images {request.images} and --filters {request.config.filters}"
@@ -156,9 +157,7 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
     if not path.is_file():
         strangers = [p.name for p in out.iterdir() if not p.name.startswith(".") and p.name != REJECTS]
         if strangers:
-            raise UsageError(
-                f"{out} is not empty and no build made it (it holds {strangers[0]}); choose another"
-            )
+            raise UsageError(f"{out} holds {strangers[0]}, which no build made; choose another --out")
         return _write_new_plan(request, inputs)
     header = read_plan_header(path)
     differences = config_differences(header["config"], request.config.model_dump(mode="json"))

@@ -1,5 +1,6 @@
 """The Ray Data graph: one task for each pending shard, of which only a row of statistics comes back."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ OBJECT_STORE_BYTES = 100_000_000  # rows of statistics pass through it, never pi
 def run_shards(
     jobs: list[ShardJob], workers: int | None = None, address: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Build shards in parallel and yield each sidecar's content as its shard is committed, in any order.
+    """Build shards in parallel and yield each one's counts as it is committed, in any order.
 
     Args:
         jobs: the shards to build.
@@ -31,17 +32,22 @@ def run_shards(
     if started:
         _start(workers, address)
     try:
-        yield from _run(jobs)
+        for row in _run(jobs):
+            report = json.loads(row["report"])
+            if "error" in report:
+                raise UserError(
+                    f"building stopped: {report['error']}; the shards so far stay, run the same command again"
+                )
+            yield report
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None) or error
-        text = str(cause).strip().splitlines()[-1]
-        raise UserError(f"building stopped: {text}; what is committed stays, run it again") from error
+        text = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
+        raise UserError(f"Ray stopped: {text}; run the same command again, or with --debug") from error
     finally:
         if started:
             ray.shutdown()
 
 
-def _run(jobs: list[ShardJob]) -> Iterator[dict[str, Any]]:
+def _run(jobs: list[ShardJob]) -> Iterator[dict[str, str]]:
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -50,9 +56,14 @@ def _run(jobs: list[ShardJob]) -> Iterator[dict[str, Any]]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     numbers = [{"place": place} for place in range(len(jobs))]
 
-    def build(row: dict[str, Any]) -> dict[str, Any]:
-        stats = build_shard(jobs[row["place"]])
-        return {name: stats[name] for name in ("shard", "samples", "kept", "rejected")}
+    def build(row: dict[str, Any]) -> dict[str, str]:
+        try:
+            stats = build_shard(jobs[row["place"]])
+        except OSError as error:  # an exception would come out of Ray as pages of traceback
+            return {"report": json.dumps({"error": str(error)})}
+        return {
+            "report": json.dumps({name: stats[name] for name in ("shard", "samples", "kept", "rejected")})
+        }
 
     data = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map(build)
     yield from data.iter_rows()

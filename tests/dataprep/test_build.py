@@ -1,4 +1,4 @@
-"""Builds through real Ray: the same bytes whatever the workers, after a kill too; run again, nothing is done."""
+"""Builds through real Ray: the same bytes whatever the workers, and after a kill."""
 
 import hashlib
 import json
@@ -98,7 +98,7 @@ def test_a_failing_disk_is_told_in_one_sentence(tmp_path: Path, toy_coco: Inputs
     request = toy_request(tmp_path, tmp_path / "out", inputs=toy_coco)
     plan_of(request)
     (request.out / "toy-train-000001.tar").mkdir()
-    with pytest.raises(UserError, match=r"building stopped: .*toy-train-000001.*what is committed stays"):
+    with pytest.raises(UserError, match=r"building stopped: .*toy-train-000001.*run the same command again"):
         build(request)
 
 

@@ -61,7 +61,7 @@ def test_open_images_in_both_layouts(tmp_path: Path, clicks: bool) -> None:
         0.2,
         0.6,
         0.5,
-    ]  # x0 y0 x1 y1, though the file has XMin XMax first
+    ]  # the file has XMin, XMax first
     assert [notes.labels[code] for code in notes.label] == [
         "Tortoise",
         "Studio, couch",

@@ -1,4 +1,4 @@
-"""Plan and shards without Ray: order, fingerprints, accounts, formats, and pictures that kill their worker."""
+"""Plan and shards without Ray: order, fingerprints, accounts, formats, and pictures that kill."""
 
 import json
 import os
@@ -311,7 +311,7 @@ def damage(folder: Path, name: str, edit: str) -> None:
             '"fingerprint": "=>"fingerprint": "0',
             "its sidecar belongs to another build",
         ),
-        ("toy-train-000001.json", '"pictures": 4=>"pictures": 3', r"manifest\.json: kept is not the sum"),
+        ("toy-train-000001.json", '"pictures": 3=>"pictures": 2', r"manifest\.json: kept is not the sum"),
         ("manifest.json", '"boxes": 24=>"boxes": 23', r"36 boxes in, but 23 kept and 12 rejected"),
         ("manifest.json", '"fingerprint": "=>"fingerprint": "0', "its fingerprint is not the plan's"),
         ("rejects.jsonl", '"reason":"crowd"=>"reason":"inside"', r"rejects\.jsonl: lists boxes"),
