@@ -51,7 +51,8 @@ class ShardTally:
     def reject_picture(self, record: PictureRecord, rejected: Rejected, boxes: list[int]) -> None:
         """Count a picture, and with it the boxes that it still had."""
         self.rejected["pictures"][rejected.reason.value] += 1
-        self.rejected["boxes"][rejected.reason.value] += len(boxes)
+        if boxes:
+            self.rejected["boxes"][rejected.reason.value] += len(boxes)
         self._note("picture", record, rejected, {"file": record.file, "box_ids": boxes})
 
     def reject_box(self, record: PictureRecord, box_id: int, rejected: Rejected) -> None:

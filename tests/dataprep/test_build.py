@@ -12,8 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dataprep import pipeline
 from dataprep.build import Progress, build
 from dataprep.cli import main
+from dataprep.plan import PLAN_FILE, read_plan_rows
+from dataprep.shards import ShardJob
 from dataprep.verify import verify_folder
 from intarsia.errors import UsageError, UserError
 from tests.dataprep.test_shards import build_alone, jobs_of, plan_of
@@ -100,6 +103,43 @@ def test_a_failing_disk_is_told_in_one_sentence(tmp_path: Path, toy_coco: Inputs
     (request.out / "toy-train-000001.tar").mkdir()
     with pytest.raises(UserError, match=r"building stopped: .*toy-train-000001.*run the same command again"):
         build(request)
+
+
+@pytest.mark.usefixtures("ray_with_two_workers")
+def test_a_picture_that_crashes_its_worker_does_not_stop_the_build(
+    tmp_path: Path, toy_coco: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray alone would run its shard again for ever."""
+    request = toy_request(tmp_path, tmp_path / "out", inputs=toy_coco)
+    plan_of(request)
+    victim = read_plan_rows(request.out / PLAN_FILE, 1)[1]
+    file = victim.file
+
+    def build_or_crash(job: ShardJob) -> dict:
+        from dataprep import shards
+
+        reader = getattr(shards, "original_reader", shards.read_picture)
+
+        def read(path: Path, size: tuple[int, int] | None) -> object:
+            if path.name == file:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return reader(path, size)
+
+        shards.original_reader, shards.read_picture = reader, read  # type: ignore[attr-defined]
+        try:
+            return shards.build_shard(job)
+        finally:
+            shards.read_picture = reader
+
+    monkeypatch.setattr(pipeline, "build_shard", build_or_crash)
+    manifest = build(request)
+    assert manifest["rejected"]["pictures"]["quarantined"] == 1
+    assert manifest["kept"]["pictures"] == GOOD - 1
+    assert (
+        f'"image_id":"{victim.image_id}","reason":"quarantined"'
+        in (request.out / "rejects.jsonl").read_text()
+    )
+    assert verify_folder(request.out) == []
 
 
 def command_line(inputs: Inputs, out: Path, *more: str) -> list[str]:
