@@ -85,9 +85,9 @@ def test_the_window_moves_over_every_position_and_zooms() -> None:
     drawn = [crop_window(extended, size, np.random.default_rng(seed)).box for seed in range(6000)]
     unzoomed = [b for b in drawn if b.width == 100]
     assert {b.x0 for b in unzoomed} == set(range(60, 121))  # from 160 - 100 to 120, inclusive
-    # the smallest distance is 40 at most (above and below), so the zoom is 0 … 24 a side
-    assert min(b.width for b in drawn) == 100 - 2 * 18 or min(b.width for b in drawn) >= 100 - 2 * 24
-    assert max(b.y0 for b in drawn) <= 24
+    # in the middle (x0 = 90) 30 px are free on the left and on the right, so the zoom is int(.6 * 30) at most
+    assert min(b.width for b in drawn) == 100 - 2 * 18
+    assert max(b.y0 for b in drawn) == 18
 
 
 def test_a_tall_picture_is_cropped_as_a_wide_one() -> None:
