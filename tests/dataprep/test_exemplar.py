@@ -35,7 +35,7 @@ def test_each_augmentation_has_its_probability() -> None:
 def test_the_elastic_displacement_is_the_originals() -> None:
     """albumentations 0.4.3, which the original pins: median 28.6 px, 5 and 95 %: 11.5 and 57.6 px on 224.
 
-    Compared over the inner half of the exemplar, there where it still shows the crop and no reflection. The same
+    Compared over the inner half of the exemplar, where it still shows the crop and no reflection. The same
     call in albumentations 2.0 moves pixels by 0.002 px.
     """
     inner = np.arange(SIZE // 4, 3 * SIZE // 4, 4, dtype=float)
