@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from dataprep.pictures import squash
 from intarsia.boxes import Box, pad_box
 from intarsia.sample import EXEMPLAR_SIZE
 
@@ -70,15 +71,14 @@ def _draw_shifts(rng: np.random.Generator) -> tuple[tuple[float, float], ...]:
 
 
 def cut_exemplar(pixels: np.ndarray, box: Box) -> np.ndarray:
-    """`box` with a margin of 10 pixels or the room there is, squashed to uint8 [224, 224, 3]; bilinear.
+    """`box` with a margin of 10 pixels or the room there is, squashed to uint8 [224, 224, 3].
 
     Args:
         pixels: uint8 [H, W, 3] RGB, the source picture.
         box: inside it, at least one pixel.
     """
     padded = pad_box(box, MARGIN, (pixels.shape[1], pixels.shape[0]))
-    crop = pixels[padded.y0 : padded.y1, padded.x0 : padded.x1]
-    return cv2.resize(crop, (EXEMPLAR_SIZE, EXEMPLAR_SIZE), interpolation=cv2.INTER_LINEAR)
+    return squash(padded.cut(pixels), EXEMPLAR_SIZE)
 
 
 def augment_exemplar(exemplar: np.ndarray, augmentation: Augmentation) -> np.ndarray:

@@ -2,11 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
-import cv2
-import numpy as np
-
 from dataprep.exemplar import augment_exemplar, cut_exemplar, draw_augmentation
-from dataprep.pictures import Picture
+from dataprep.pictures import Picture, squash
 from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason, judge_pixels
 from intarsia.boxes import Box, Window, crop_window, extend_box
 from intarsia.masks import draw_edit_mask
@@ -75,8 +72,8 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
         window = Window(Box(0, 0, *picture.size), squashed=False)
         image, pixels = picture.pixels, edit_mask.pixels
     else:
-        image = _cut_square(picture.pixels, window.box, image_size)
-        pixels = _cut_square(edit_mask.pixels, window.box, image_size)
+        image = squash(window.box.cut(picture.pixels), image_size)
+        pixels = squash(window.box.cut(edit_mask.pixels), image_size)
     if not (pixels >= 128).any():
         return Rejected(RejectReason.EMPTY_MASK, f"box {chosen.box.as_list()} leaves no pixel to repaint")
     meta = SampleMeta(
@@ -113,9 +110,3 @@ def redraw_sample(sample: Sample, image_size: int, seed: int, draw: int) -> Samp
     key = meta.key.rpartition("_")[0]
     subject = Subject(meta.source, meta.image_id, key, meta.file, picture, meta.boxes)
     return draw_sample(subject, image_size, seed, draw)
-
-
-def _cut_square(pixels: np.ndarray, window: Box, side: int) -> np.ndarray:
-    """`window` of uint8 [H, W] or [H, W, 3] as a square; bilinear without antialias, as the original."""
-    crop = pixels[window.y0 : window.y1, window.x0 : window.x1]
-    return cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)

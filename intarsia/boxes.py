@@ -47,6 +47,10 @@ class Box:
             min(max(self.y1, 0), height),
         )
 
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """Our part of pixels [H, W] or [H, W, C], as a view."""
+        return pixels[self.y0 : self.y1, self.x0 : self.x1]
+
     def as_list(self) -> list[int]:
         """[x0, y0, x1, y1], as files hold it."""
         return [self.x0, self.y0, self.x1, self.y1]
@@ -102,12 +106,12 @@ def extend_box(box: Box, size: tuple[int, int], rng: np.random.Generator) -> Box
 
 
 def crop_window(extended: Box, size: tuple[int, int], rng: np.random.Generator) -> Window:
-    """A random square window that contains `extended`, or the whole picture where none can be chosen.
+    """A random square window that contains `extended`, or the whole picture where none can.
 
     As Paint by Example crops: the square has the picture's short side; along the long side its position is
     uniform over those that contain the extended box; then it shrinks on all four sides by a uniform whole
-    number up to 0.6 of the smallest distance between the window's edge and the extended box. A square
-    picture, and one whose windows leave no choice, is taken whole and squashed.
+    number up to 0.6 of the smallest distance between the window's edge and the extended box. Where the
+    extended box is longer than the short side the picture is taken whole and squashed.
 
     Args:
         extended: the extended box, inside the picture.
@@ -120,7 +124,7 @@ def crop_window(extended: Box, size: tuple[int, int], rng: np.random.Generator) 
         (extended.x0, extended.x1, width) if width > height else (extended.y0, extended.y1, height)
     )
     first, last = max(high - side, 0), min(low + side, long_side) - side
-    if last <= first:
+    if last < first:
         return Window(Box(0, 0, width, height), squashed=True)
     position = int(rng.integers(first, last, endpoint=True))
     x, y = (position, 0) if width > height else (0, position)
