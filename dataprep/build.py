@@ -103,6 +103,7 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: 
     out = request.out
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
+        sweep_temporaries(out)
         header = _plan_header(request)
         config = request.config
         missing = [
@@ -115,7 +116,6 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: 
             content = read_json(manifest)
             if content.get("fingerprint") == header["fingerprint"]:
                 return content
-        sweep_temporaries(out)
         manifest.unlink(missing_ok=True)
         _run_missing(request, header, missing, report)
         return write_manifest(out, header, request.command)
@@ -194,7 +194,6 @@ def _write_new_plan(request: BuildRequest, inputs: dict[str, Any]) -> dict[str, 
         "pictures": len(plan.order),
         "counts": counts,
     }
-    sweep_temporaries(request.out)
     with (
         atomic_path(request.out / REJECTS) as temporary,
         temporary.open("w", encoding="utf-8") as file,

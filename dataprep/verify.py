@@ -1,27 +1,32 @@
 """Is a shard folder whole? Each thing that is not becomes one line."""
 
 import json
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dataprep.manifest import MANIFEST, REJECTS, merge_sidecars
-from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header, read_plan_rows
-from dataprep.shards import sidecar_path, tar_samples
+from dataprep.manifest import CARD, MANIFEST, REJECTS, merge_sidecars
+from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header
+from dataprep.shards import encode_line, sidecar_path
 from dataprep.stats import read_manifest
+from dataprep.verify_shard import count_rejects, shard_problems
 from intarsia.errors import UserError
-from intarsia.files import read_json, sha256_file
-from intarsia.sample import EXEMPLAR_SIZE, MEMBERS, Sample, decode_sample
+from intarsia.files import read_json
 
-SAMPLES_PER_SHARD = 4  # that are decoded
+LOCK = ".lock"
+PROBLEMS_PER_SHARD = 20  # told; the others are counted
+_SIDECAR_KEYS = {"fingerprint", "shard", "samples", "bytes", "sha256", "kept", "rejected", "labels"}
+_SIDECAR_KEYS |= {"histograms", "rejects", "format_version"}
 
 
-def verify_folder(folder: Path) -> list[str]:
-    """Check counts, hashes, fingerprints, order of members, a few samples of each shard, and the accounts.
+def verify_folder(folder: Path, full: bool = False) -> list[str]:
+    """Check a finished folder: files, hashes, accounts, order of members, and what is in the samples.
+
+    Args:
+        folder: made by `dataprep build`.
+        full: decode every sample, not a few of each shard, and count classes and histograms again.
 
     Returns:
         One line for each problem; empty for a whole folder.
@@ -32,17 +37,23 @@ def verify_folder(folder: Path) -> list[str]:
     manifest = read_manifest(folder)
     header = read_plan_header(folder / PLAN_FILE)
     config = BuildConfig(**header["config"])
-    problems = []
-    if manifest["fingerprint"] != header["fingerprint"]:
+    problems = list(_alien_files(folder, config, header["shards"]))
+    if manifest.get("fingerprint") != header["fingerprint"]:
         problems.append(f"{MANIFEST}: its fingerprint is not the plan's")
     sidecars = []
     for shard in range(header["shards"]):
         path = sidecar_path(folder, config, shard)
-        if not path.is_file():
-            problems.append(f"{path.name}: missing, so this shard is not complete")
+        try:
+            sidecar = _read_sidecar(path)
+        except UserError as error:
+            problems.append(str(error))
             continue
-        sidecars.append(read_json(path))
-        problems += _shard_problems(folder, sidecars[-1], header, shard)
+        sidecars.append(sidecar)
+        found = shard_problems(folder, sidecar, header, shard, full)
+        problems += islice(found, PROBLEMS_PER_SHARD)
+        more = sum(1 for _ in found)
+        if more:
+            problems.append(f"{sidecar['shard']}: and {more} problems more")
     if len(sidecars) == header["shards"]:
         sums = merge_sidecars(sidecars, header)
         problems += [
@@ -50,11 +61,26 @@ def verify_folder(folder: Path) -> list[str]:
             for name, value in sums.items()
             if manifest.get(name) != value
         ]
-    known = {f"{config.shard_name(shard)}.tar" for shard in range(header["shards"])}
-    problems += [
-        f"{tar.name}: no shard of this plan" for tar in folder.glob("*.tar") if tar.name not in known
-    ]
-    return problems + list(account_problems(manifest)) + list(_reject_problems(folder / REJECTS, manifest))
+    problems += account_problems(manifest)
+    return problems + list(_reject_problems(folder / REJECTS, manifest, sidecars))
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path.name}: missing, so this shard is not complete")
+    content = read_json(path)
+    if not isinstance(content, dict) or not content.keys() >= _SIDECAR_KEYS:
+        raise UserError(f"{path.name}: is no sidecar; delete it and build again")
+    return content
+
+
+def _alien_files(folder: Path, config: BuildConfig, shards: int) -> Iterator[str]:
+    """Whatever lies in the folder without being the build's; loaders take every tar that they find."""
+    known = {PLAN_FILE, MANIFEST, REJECTS, CARD, LOCK}
+    known |= {f"{config.shard_name(shard)}.{kind}" for shard in range(shards) for kind in ("tar", "json")}
+    for path in sorted(folder.iterdir()):
+        if path.name not in known:
+            yield f"{path.name}: no file of this build"
 
 
 def account_problems(manifest: dict[str, Any]) -> Iterator[str]:
@@ -66,86 +92,29 @@ def account_problems(manifest: dict[str, Any]) -> Iterator[str]:
             yield f"{MANIFEST}: {given} {what} in, but {kept[what]} kept and {rejected} rejected"
 
 
-def _reject_problems(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    """Whether the list of rejects adds up to the manifest's counts."""
+def _reject_problems(path: Path, manifest: dict[str, Any], sidecars: list[dict[str, Any]]) -> Iterator[str]:
+    """Whether the list of rejects adds up to the manifest's counts, and its lines are the sidecars'."""
     if not path.is_file():
         yield f"{path.name}: missing"
         return
     counts: dict[str, Counter[str]] = {"pictures": Counter(), "boxes": Counter(), "draws": Counter()}
-    plural = {"picture": "pictures", "box": "boxes", "draw": "draws"}
-    with path.open(encoding="utf-8") as file:
+    rendered = (encode_line(record) for sidecar in sidecars for record in sidecar["rejects"])
+    strange = 0
+    with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             try:
                 record = json.loads(line)
-                counts[plural[record["what"]]][record["reason"]] += 1
-                counts["boxes"][record["reason"]] += len(record.get("box_ids", ()))
+                for what, numbers in count_rejects([record]).items():
+                    counts[what].update(numbers)
+                if record["stage"] != "plan" and line != next(rendered, None):
+                    strange = strange or number
             except (ValueError, KeyError, TypeError):
                 yield f"{path.name}, line {number}: not a record of a reject"
+    if strange or next(rendered, None) is not None:
+        where = f", line {strange}" if strange else ""
+        yield f"{path.name}{where}: its lines are not those of the sidecars"
     for what, numbers in counts.items():
         listed = {reason: number for reason, number in sorted(numbers.items()) if number}
         counted = {reason: number for reason, number in manifest["rejected"][what].items() if number}
         if listed != counted:
             yield f"{path.name}: lists {what} {listed}, {MANIFEST} counts {counted}"
-
-
-def _shard_problems(folder: Path, sidecar: dict[str, Any], header: dict[str, Any], shard: int) -> list[str]:
-    config = BuildConfig(**header["config"])
-    tar = folder / f"{config.shard_name(shard)}.tar"
-    if sidecar.get("fingerprint") != header["fingerprint"]:
-        return [f"{tar.name}: its sidecar belongs to another build"]
-    if not tar.is_file():
-        return [f"{tar.name}: missing"]
-    if tar.stat().st_size != sidecar["bytes"]:
-        return [f"{tar.name}: {tar.stat().st_size} bytes, the sidecar says {sidecar['bytes']}"]
-    problems = []
-    if sha256_file(tar) != sidecar["sha256"]:
-        problems.append(f"{tar.name}: its sha256 is not the sidecar's; delete it and build again")
-    try:
-        problems += [f"{tar.name}: {text}" for text in _content_problems(tar, sidecar, folder, config, shard)]
-    except (tarfile.TarError, EOFError, OSError) as error:
-        problems.append(f"{tar.name}: cannot be read as a tar ({error})")
-    return problems
-
-
-def _content_problems(
-    tar: Path, sidecar: dict[str, Any], folder: Path, config: BuildConfig, shard: int
-) -> Iterator[str]:
-    with tarfile.open(tar) as file:
-        names = file.getnames()
-    keys = [name.partition(".")[0] for name in names[:: len(MEMBERS)]]
-    if names != [f"{key}.{suffix}" for key in keys for suffix in MEMBERS]:
-        yield "members are not in the order " + ", ".join(MEMBERS)
-        return
-    if len(keys) != sidecar["samples"] or len(set(keys)) != len(keys):
-        yield f"{len(set(keys))} different samples, the sidecar says {sidecar['samples']}"
-    planned = [record.key for record in read_plan_rows(folder / PLAN_FILE, shard)]
-    order = {key: place for place, key in enumerate(planned)}
-    places = [order.get(key.rpartition("_")[0], -1) for key in keys]
-    if places != sorted(places) or -1 in places:
-        yield "its samples are not those of the plan, in the plan's order"
-    looked_at = np.linspace(0, len(keys) - 1, min(SAMPLES_PER_SHARD, len(keys))).astype(int).tolist()
-    for key, members in tar_samples(tar, set(looked_at)):
-        try:
-            yield from (
-                f"sample {key}: {text}" for text in sample_problems(decode_sample(members, key), config)
-            )
-        except UserError as error:
-            yield str(error)
-
-
-def sample_problems(sample: Sample, config: BuildConfig) -> Iterator[str]:
-    """What is wrong with a decoded sample, by the formats' promises."""
-    meta = sample.meta
-    width, height = meta.image_size if config.profile == "source" else (config.image_size,) * 2
-    if sample.image.shape != (height, width, 3):
-        yield f"its image is {sample.image.shape[1]}x{sample.image.shape[0]}, not {width}x{height}"
-    if sample.exemplar.shape != (EXEMPLAR_SIZE, EXEMPLAR_SIZE, 3):
-        yield f"its exemplar is {sample.exemplar.shape}"
-    if not (sample.edit_mask >= 128).any():
-        yield "its edit mask has nothing to repaint"
-    if meta.seed != config.seed or meta.source != config.source:
-        yield f"it was drawn with seed {meta.seed} from {meta.source}"
-    if meta.box not in [item.box for item in meta.boxes] or not meta.extended.contains(meta.box):
-        yield "its box is not among its boxes, or not in its extended box"
-    if not meta.squashed and not meta.window.contains(meta.extended):
-        yield "its window does not hold its extended box"

@@ -1,0 +1,292 @@
+"""One shard against its sidecar and its plan: the tar's members, the accounts, and the samples themselves."""
+
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
+from math import ceil, floor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_rows
+from dataprep.records import PictureRecord
+from dataprep.shards import HISTOGRAMS, ShardTally
+from intarsia.boxes import Box
+from intarsia.errors import UserError
+from intarsia.files import sha256_file
+from intarsia.masks import JITTER, LARGEST_HOLE
+from intarsia.sample import EXEMPLAR_SIZE, MEMBERS, Sample, SampleMeta, decode_sample
+
+SAMPLES_PER_SHARD = 4  # that are decoded where not all are
+_PLURAL = {"picture": "pictures", "box": "boxes", "draw": "draws"}
+
+Group = tuple[str, list[tarfile.TarInfo]]  # a sample's key and its members, in the order of the tar
+
+
+def shard_problems(
+    folder: Path, sidecar: dict[str, Any], header: dict[str, Any], shard: int, full: bool
+) -> Iterator[str]:
+    """What is wrong with one shard, a line each; nothing for a sound one.
+
+    Args:
+        folder: the shard folder.
+        sidecar: the shard's.
+        header: of the plan.
+        shard: its number.
+        full: decode every sample and count again; otherwise a few are decoded.
+    """
+    config = BuildConfig(**header["config"])
+    tar = folder / f"{config.shard_name(shard)}.tar"
+    if sidecar["fingerprint"] != header["fingerprint"]:
+        yield f"{tar.name}: its sidecar belongs to another build"
+        return
+    if not tar.is_file():
+        yield f"{tar.name}: missing"
+        return
+    if tar.stat().st_size != sidecar["bytes"]:
+        yield f"{tar.name}: {tar.stat().st_size} bytes, the sidecar says {sidecar['bytes']}"
+        return
+    if sha256_file(tar) != sidecar["sha256"]:
+        yield f"{tar.name}: its sha256 is not the sidecar's; delete it and build again"
+    if sidecar["shard"] != tar.name:
+        yield f"{tar.name}: its sidecar says {sidecar['shard']}"
+    planned = read_plan_rows(folder / PLAN_FILE, shard)
+    for text in _sidecar_problems(sidecar, planned, config):
+        yield f"{tar.name}: {text}"
+    try:
+        for text in _content_problems(tar, sidecar, planned, config, full):
+            yield f"{tar.name}: {text}"
+    except (tarfile.TarError, EOFError, OSError) as error:
+        yield f"{tar.name}: cannot be read as a tar ({error})"
+
+
+def count_rejects(records: list[dict[str, Any]]) -> dict[str, Counter[str]]:
+    """Records of rejects -> what -> reason -> number; a picture's boxes count with it.
+
+    Raises:
+        KeyError, TypeError: for something that is no such record.
+    """
+    counts: dict[str, Counter[str]] = {"pictures": Counter(), "boxes": Counter(), "draws": Counter()}
+    for record in records:
+        counts[_PLURAL[record["what"]]][record["reason"]] += 1
+        counts["boxes"][record["reason"]] += len(record.get("box_ids", ()))
+    return counts
+
+
+def _sidecar_problems(
+    sidecar: dict[str, Any], planned: list[PictureRecord], config: BuildConfig
+) -> Iterator[str]:
+    """Whether the sidecar's numbers add up, to each other and to the plan."""
+    kept, rejected = sidecar["kept"], sidecar["rejected"]
+    numbers = {what: sum(reasons.values()) for what, reasons in rejected.items()}
+    accounts = {
+        "pictures": (len(planned), kept["pictures"]),
+        "boxes": (sum(len(record.boxes) for record in planned), kept["boxes"]),
+        "draws": (kept["pictures"] * config.draws_per_image, kept["samples"]),
+    }
+    for what, (given, left) in accounts.items():
+        if given != left + numbers[what]:
+            yield f"{given} {what} in, but its sidecar counts {left} kept and {numbers[what]} rejected"
+    try:
+        listed = count_rejects(sidecar["rejects"])
+    except (KeyError, TypeError):
+        yield "a reject in its sidecar is no record of one"
+        return
+    for what, counted in rejected.items():
+        if {reason: number for reason, number in listed[what].items() if number} != counted:
+            yield f"its sidecar lists other {what} as rejected than it counts"
+    sums = {"labels": sum(sidecar["labels"].values())}
+    sums |= {name: sum(sidecar["histograms"][name]) for name in HISTOGRAMS}
+    for name, number in sums.items():
+        if number != sidecar["samples"]:
+            yield f"the {name} of its sidecar add up to {number}, not to {sidecar['samples']} samples"
+
+
+def _content_problems(
+    tar: Path, sidecar: dict[str, Any], planned: list[PictureRecord], config: BuildConfig, full: bool
+) -> Iterator[str]:
+    with tarfile.open(tar) as file:
+        members = file.getmembers()
+        yield from _end_problems(members, tar.stat().st_size)
+        groups = [(key, list(group)) for key, group in groupby(members, _key_of)]
+        yield from _key_problems(groups, sidecar, planned)
+        sound = []
+        for group in groups:
+            found = list(_member_problems(*group))
+            yield from found
+            if not found:
+                sound.append(group)
+        chosen = sound if full else _spread(sound)
+        yield from _sample_problems(file, chosen, planned, config, sidecar if full else None)
+
+
+def _key_of(member: tarfile.TarInfo) -> str:
+    return member.name.partition(".")[0]
+
+
+def _spread(groups: list[Group]) -> list[Group]:
+    places = np.linspace(0, len(groups) - 1, min(SAMPLES_PER_SHARD, len(groups))).astype(int)
+    return [groups[place] for place in places]
+
+
+def _end_problems(members: list[tarfile.TarInfo], size: int) -> Iterator[str]:
+    """A tar that is cut between members, or has a damaged header, reads as one that just ends there."""
+    block, record = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
+    last = members[-1] if members else None
+    end = last.offset_data + ceil(last.size / block) * block if last else 0
+    if ceil((end + 2 * block) / record) * record != size:
+        yield f"torn or damaged: its members end at byte {end:,} of {size:,}"
+
+
+def _key_problems(
+    groups: list[Group], sidecar: dict[str, Any], planned: list[PictureRecord]
+) -> Iterator[str]:
+    """Whether the samples are the plan's, each once, in its order, as many as the sidecar says."""
+    keys = [key for key, _ in groups]
+    places = {record.key: place for place, record in enumerate(planned)}
+    seen: set[str] = set()
+    order = []
+    for key in keys:
+        picture, _, draw = key.rpartition("_")
+        if key in seen:
+            yield f"duplicate key {key}"
+        elif picture not in places or not draw.isdecimal():
+            yield f"{key} is no sample of the plan"
+        else:
+            order.append((places[picture], int(draw)))
+        seen.add(key)
+    if order != sorted(order):
+        yield "its samples are not in the plan's order"
+    if len(seen) != sidecar["samples"]:
+        yield f"{len(seen)} samples, the sidecar says {sidecar['samples']}"
+    dropped = {item.get("image_id") for item in sidecar["rejects"] if item.get("what") == "picture"}
+    kept = {place for place, _ in order}
+    for place, record in enumerate(planned):
+        if (place in kept) == (record.image_id in dropped):
+            yield f"picture {record.image_id} is {'kept and rejected' if place in kept else 'lost'}"
+
+
+def _member_problems(key: str, members: list[tarfile.TarInfo]) -> Iterator[str]:
+    names = [member.name.partition(".")[2] for member in members]
+    for name in MEMBERS:
+        if name not in names:
+            yield f"sample {key}: member {name} is missing"
+    for name in dict.fromkeys(names):
+        if name not in MEMBERS:
+            yield f"sample {key}: {name} is no member of a sample"
+        elif names.count(name) > 1:
+            yield f"sample {key}: member {name} stands {names.count(name)} times"
+    if sorted(names) == sorted(MEMBERS) and tuple(names) != MEMBERS:
+        yield f"sample {key}: its members are not in the order {', '.join(MEMBERS)}"
+    for member in members:
+        facts = (member.isreg(), member.mtime, member.uid, member.gid, member.mode)
+        if facts != (True, 0, 0, 0, 0o644):
+            yield f"sample {key}: {member.name} is not a plain file of mode 644, time 0 and owner 0"
+
+
+def _sample_problems(
+    file: tarfile.TarFile,
+    groups: list[Group],
+    planned: list[PictureRecord],
+    config: BuildConfig,
+    sidecar: dict[str, Any] | None,
+) -> Iterator[str]:
+    """Decode the samples of `groups`; where `sidecar` is given they are all there are, and are counted."""
+    records = {record.key: record for record in planned}
+    tally, decoded = ShardTally(), 0
+    for key, members in groups:
+        contents = {}
+        for member in members:
+            opened = file.extractfile(member)
+            contents[member.name.partition(".")[2]] = opened.read() if opened else b""
+        try:
+            sample = decode_sample(contents, key)
+        except UserError as error:
+            yield str(error)
+            continue
+        decoded += 1
+        tally.keep(0, [sample])
+        if sample.meta.key != key:
+            yield f"sample {key}: its record is that of {sample.meta.key}"
+        record = records.get(key.rpartition("_")[0])
+        yield from (f"sample {key}: {text}" for text in sample_problems(sample, config, record))
+    if sidecar is not None and decoded == sidecar["samples"]:
+        if dict(tally.labels) != sidecar["labels"]:
+            yield "the labels of its samples are not those that the sidecar counts"
+        for name in HISTOGRAMS:
+            if getattr(tally, name).tolist() != sidecar["histograms"][name]:
+                yield f"the {name} of its samples is not what the sidecar counts"
+
+
+def sample_problems(
+    sample: Sample, config: BuildConfig, record: PictureRecord | None = None
+) -> Iterator[str]:
+    """What is wrong with a decoded sample, by the formats' promises.
+
+    Args:
+        sample: as read from a shard.
+        config: of its build.
+        record: what the plan says of its picture.
+    """
+    meta = sample.meta
+    width, height = meta.image_size if config.profile == "source" else (config.image_size,) * 2
+    if sample.image.shape != (height, width, 3):
+        yield f"its image is {sample.image.shape[1]}x{sample.image.shape[0]}, not {width}x{height}"
+    if sample.exemplar.shape != (EXEMPLAR_SIZE, EXEMPLAR_SIZE, 3):
+        yield f"its exemplar is {sample.exemplar.shape}"
+    if meta.seed != config.seed or meta.source != config.source:
+        yield f"it was drawn with seed {meta.seed} from {meta.source}"
+    if meta.box not in [item.box for item in meta.boxes] or not meta.extended.contains(meta.box):
+        yield "its box is not among its boxes, or not in its extended box"
+    if record is not None:
+        yield from _origin_problems(meta, record, config)
+    if not meta.squashed and not meta.window.contains(meta.extended):
+        yield "its window does not hold its extended box"
+    if not Box(0, 0, *meta.image_size).contains(meta.window) or not meta.window.area:
+        yield "its window is not inside its picture"
+    else:
+        yield from _mask_problems(sample)
+
+
+def _origin_problems(meta: SampleMeta, record: PictureRecord, config: BuildConfig) -> Iterator[str]:
+    if (meta.image_id, meta.file) != (record.image_id, record.file):
+        yield f"it is of picture {meta.image_id} ({meta.file}), planned is {record.image_id} ({record.file})"
+    fractions = config.source == "openimages"
+    planned = [(item.to_box(meta.image_size, fractions), item.label) for item in record.boxes]
+    if not all((item.box, item.label) in planned for item in meta.boxes):
+        yield "its boxes are not those of the plan"
+
+
+def _mask_problems(sample: Sample) -> Iterator[str]:
+    """Whether the edit mask covers the chosen box, as far as shapes do, and stays near the extended one."""
+    meta, repaint = sample.meta, sample.edit_mask >= 128
+    height, width = repaint.shape
+    if not repaint.any():
+        yield "its edit mask has nothing to repaint"
+        return
+    across, down = width / meta.window.width, height / meta.window.height
+    blur = ceil(max(across, down, 1))  # resizing is soft by a pixel of the coarser side
+    inner = _in_image(meta.box, meta.window, (across, down), -blur).clipped((width, height))
+    holes = int(np.count_nonzero(~inner.cut(repaint))) if inner.area else 0
+    whole = meta.box.area * across * down
+    if holes > LARGEST_HOLE * whole + 2 * (abs(inner.width) + abs(inner.height)):
+        yield f"its edit mask leaves {holes} of its box's {whole:.0f} pixels uncovered"
+    margin = blur + ceil(JITTER * max(across, down))
+    outer = _in_image(meta.extended, meta.window, (across, down), margin).clipped((width, height))
+    if np.count_nonzero(repaint) != np.count_nonzero(outer.cut(repaint)):
+        yield "its edit mask reaches beyond its extended box"
+
+
+def _in_image(box: Box, window: Box, scale: tuple[float, float], margin: int) -> Box:
+    """A box of the picture in pixels of the image that shows `window`, grown by `margin`."""
+    across, down = scale
+    inward = margin < 0
+    low, high = (ceil, floor) if inward else (floor, ceil)
+    return Box(
+        low((box.x0 - window.x0) * across) - margin,
+        low((box.y0 - window.y0) * down) - margin,
+        high((box.x1 - window.x0) * across) + margin,
+        high((box.y1 - window.y0) * down) + margin,
+    )
