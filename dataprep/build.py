@@ -118,6 +118,7 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: 
                 return content
         manifest.unlink(missing_ok=True)
         _run_missing(request, header, missing, report)
+        sweep_temporaries(out)  # of workers that died on the way
         return write_manifest(out, header, request.command)
 
 

@@ -1,4 +1,4 @@
-"""Verify names each kind of damage, also where the hashes were put right after it, and none in a sound folder."""
+"""Verify names each kind of damage, also behind hashes put right, and finds none in a sound folder."""
 
 import json
 import random
