@@ -2,12 +2,13 @@
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataprep.filters import check_options, read_hierarchy, read_lines
 from dataprep.manifest import MANIFEST, REJECTS, write_manifest
 from dataprep.pictures import index_pictures
 from dataprep.plan import (
@@ -34,7 +35,8 @@ class BuildRequest:
 
     Attributes:
         config: the options that decide the result.
-        inputs: the annotation files by role (annotations, boxes, classes).
+        inputs: the annotation files by role (annotations, boxes, classes), and hierarchy and exclude where
+            they are given.
         images: the folder of pictures.
         out: the shard folder.
         command: the command line, for the data set card.
@@ -78,7 +80,11 @@ def new_plan(request: BuildRequest) -> Plan:
     Raises:
         UserError: if an input cannot be read, or nothing is left to build.
     """
-    plan = make_plan(read_annotations(request), index_pictures(request.images), request.config)
+    annotations = read_annotations(request)
+    names, families = _class_families(request, annotations.labels)
+    check_options(request.config, annotations.flags, names)
+    excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
+    plan = make_plan(annotations, index_pictures(request.images), request.config, families, excluded)
     if not len(plan.order):
         counts = plan.counts()
         numbers = sorted(counts["rejected"]["pictures"].items(), key=lambda item: -item[1])
@@ -88,6 +94,23 @@ def new_plan(request: BuildRequest) -> Plan:
             f"check --images {request.images} and --filters {request.config.filters}"
         )
     return plan
+
+
+def _class_families(
+    request: BuildRequest, labels: Sequence[str]
+) -> tuple[set[str], dict[str, frozenset[str]]]:
+    """All class names that options may give, and what those of a hierarchy stand for."""
+    names = set(labels)
+    if "classes" not in request.inputs:
+        return names, {}
+    from dataprep.openimages import read_class_names
+
+    codes = read_class_names(request.inputs["classes"])
+    names.update(codes.values())
+    if "hierarchy" not in request.inputs:
+        return names, {}
+    families = read_hierarchy(request.inputs["hierarchy"], codes)
+    return names | set(families), families
 
 
 def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataprep.build_options import add_filter_options
 from intarsia.errors import UsageError, UserError, run_command
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     open_images.add_argument("--classes", type=Path, required=True, help="class-descriptions-boxable.csv")
     for source in (coco, open_images):
         _add_build_options(source)
+        add_filter_options(source)
+    open_images.add_argument("--hierarchy", type=Path, help="bbox_labels_600_hierarchy.json, for class names")
     verify = commands.add_parser("verify", help="check a shard folder; one line for each problem")
     verify.add_argument("folder", type=Path, metavar="OUT")
     verify.add_argument("--full", action="store_true", help="decode every sample, not a few of each shard")
@@ -56,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     stats.add_argument("folder", type=Path, metavar="OUT")
     stats.add_argument("--json", action="store_true", help="as one JSON object")
     stats.set_defaults(command=_stats)
+    duplicates = commands.add_parser("duplicates", help="pictures of a built folder that look alike")
+    duplicates.add_argument("folder", type=Path, metavar="OUT")
+    duplicates.add_argument("--distance", type=int, default=3, help="bits of 64 (default %(default)s)")
+    duplicates.add_argument("--out", type=Path, metavar="LIST", help="write a list for `build --exclude`")
+    duplicates.set_defaults(command=_duplicates)
     return parser
 
 
@@ -66,13 +74,6 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     add("--split", default="train", help="part of the shards' names (default %(default)s)")
     add("--name", help="the first part of the shards' names (default: the source)")
     add("--seed", type=int, default=0, help="of every random choice (default %(default)s)")
-    add(
-        "--filters",
-        default="default",
-        choices=["pbe", "default"],
-        help="pbe: 2 to 80 %% of the picture's area, as Paint by Example; default: also no crowd, group-of "
-        "or inside boxes, and sides of 32 px at least",
-    )
     add(
         "--profile",
         default="tuple",
@@ -116,10 +117,10 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
         raise UsageError(f"--workers {options.workers}: at least 1 is needed")
     content = {name: getattr(options, name) for name in BuildConfig.model_fields}
     content["name"] = options.name or options.source
-    roles = ("annotations",) if options.source == "coco" else ("boxes", "classes")
+    roles = ("annotations",) if options.source == "coco" else ("boxes", "classes", "hierarchy")
     return BuildRequest(
         config=build_config(BuildConfig, content, where="build options"),
-        inputs={role: getattr(options, role) for role in roles},
+        inputs={role: getattr(options, role) for role in (*roles, "exclude") if getattr(options, role, None)},
         images=options.images,
         out=options.out,
         command=shlex.join(["python", "-m", "dataprep", *options.argv]),
@@ -210,4 +211,19 @@ def _stats(options: argparse.Namespace) -> int:
 
     content = folder_stats(options.folder)
     print(json.dumps(content, indent=1) if options.json else "\n".join(stats_lines(content)))
+    return 0
+
+
+def _duplicates(options: argparse.Namespace) -> int:
+    from dataprep.duplicates import MAX_DISTANCE, find_duplicates, write_list
+
+    if not 0 <= options.distance <= MAX_DISTANCE:
+        raise UsageError(f"--distance {options.distance}: 0 to {MAX_DISTANCE} bits make sense")
+    found = find_duplicates(options.folder, options.distance)
+    for item in found:
+        print(f"{item.image_id} is like {item.original} ({item.distance} bits differ)")
+    if options.out:
+        write_list(options.out, found)
+    where = f"; their names are in {options.out}, for build --exclude" if options.out else ""
+    print(f"{len(found)} pictures look like one before them{where}")
     return 0

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,16 +14,16 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from dataprep.coco import coco_key
+from dataprep.filters import FilterOptions, judge_balance, near_duplicates, rules_of
 from dataprep.records import (
-    FILTERS,
     REASONS,
     Annotations,
     BoxRecord,
+    FilterRules,
     PictureRecord,
     RejectReason,
     judge_boxes,
 )
-from intarsia.config import Config
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, fingerprint, sha256_bytes
 from intarsia.rng import derive_seed
@@ -34,14 +34,13 @@ _METADATA = b"intarsia"
 _CORNERS = ("x0", "y0", "x1", "y1")
 
 
-class BuildConfig(Config):
+class BuildConfig(FilterOptions):
     """Every option that decides what the shards hold; two builds with equal ones are the same build."""
 
     source: Literal["coco", "openimages"]
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     split: str = Field("train", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = 0
-    filters: Literal["pbe", "default"] = "default"
     profile: Literal["tuple", "source"] = "tuple"
     image_size: int = Field(512, ge=16, le=4096, multiple_of=8)
     images_per_shard: int = Field(1000, ge=1)
@@ -93,31 +92,58 @@ class Plan:
         }
 
 
-def make_plan(annotations: Annotations, index: dict[str, str], config: BuildConfig) -> Plan:
+def make_plan(
+    annotations: Annotations,
+    index: dict[str, str],
+    config: BuildConfig,
+    families: Mapping[str, Collection[str]] | None = None,
+    excluded: Collection[str] = frozenset(),
+) -> Plan:
     """Filter the boxes, group them by picture, and order the pictures by a hash of seed and name.
 
     Args:
         annotations: of the data set.
         index: file name, with or without extension -> path (`index_pictures`).
         config: of the build.
+        families: class name -> the names that it stands for.
+        excluded: names of pictures that are not wanted.
     """
-    verdict = judge_boxes(annotations, FILTERS[config.filters])
-    kept = verdict < 0
-    boxes_left = np.bincount(annotations.picture[kept], minlength=len(annotations.image_ids))
+    rules = rules_of(config, families)
+    verdict = judge_boxes(annotations, rules)
     files = [
         index.get(file or image_id, "") or index.get(file.rpartition("/")[2], "")
         for file, image_id in zip(annotations.files, annotations.image_ids, strict=True)
     ]
-    found = np.array([bool(file) for file in files], bool)
     fate: np.ndarray = np.full(len(files), -1, np.int16)
-    fate[~found] = REASONS.index(RejectReason.FILE_MISSING)
-    fate[boxes_left == 0] = REASONS.index(RejectReason.NO_BOX)
+    fate[~np.array([bool(file) for file in files], bool)] = REASONS.index(RejectReason.FILE_MISSING)
+    if excluded:
+        named = np.array([image_id in excluded for image_id in annotations.image_ids], bool)
+        fate[named] = REASONS.index(RejectReason.EXCLUDED)
+    _judge_together(annotations, rules, config.seed, fate, verdict)
+    boxes_left = np.bincount(annotations.picture[verdict < 0], minlength=len(files))
+    fate[(boxes_left == 0) & (fate != REASONS.index(RejectReason.EXCLUDED))] = REASONS.index(
+        RejectReason.NO_BOX
+    )
     survivors = np.flatnonzero(fate < 0)
     rank = np.array(
         [derive_seed(config.seed, "order", annotations.image_ids[p]) for p in survivors], np.int64
     )
     order = survivors[np.argsort(rank, kind="stable")]
     return Plan(config, annotations, verdict, fate, order, files)
+
+
+def _judge_together(
+    notes: Annotations, rules: FilterRules, seed: int, fate: np.ndarray, verdict: np.ndarray
+) -> None:
+    """The rules about several boxes, among those that are left in usable pictures; writes into `verdict`."""
+    rows = np.flatnonzero(verdict < 0)
+    if rules.largest_iou < 1:
+        hit = near_duplicates(notes.picture[rows], notes.bounds[rows], notes.box_ids[rows], rules.largest_iou)
+        verdict[rows[hit]] = REASONS.index(RejectReason.NEAR_DUPLICATE)
+    if rules.per_class_max is not None or rules.class_temperature > 1:
+        rows = np.flatnonzero(verdict < 0)
+        rows = rows[fate[notes.picture[rows]] < 0]
+        verdict[rows] = judge_balance(notes.label[rows], notes.box_ids[rows], seed, rules)
 
 
 def _count(codes: np.ndarray) -> list[tuple[int, int]]:

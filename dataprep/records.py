@@ -1,5 +1,6 @@
 """What annotations say, in columns; why something is dropped; and the rules that keep or drop a box."""
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -17,12 +18,25 @@ class RejectReason(StrEnum):
     CROWD = "crowd"
     GROUP_OF = "group_of"
     INSIDE = "inside"
+    DEPICTION = "depiction"
+    OCCLUDED = "occluded"
+    TRUNCATED = "truncated"
+    CLASS_NOT_WANTED = "class_not_wanted"
     AREA_TOO_SMALL = "area_too_small"
     AREA_TOO_LARGE = "area_too_large"
-    SIDE_TOO_SHORT = "side_too_short"
+    NEAR_DUPLICATE = "near_duplicate"  # of a larger box in its picture
+    OVER_CLASS_MAX = "over_class_max"
+    CLASS_TEMPERATURE = "class_temperature"
     PICTURE_UNKNOWN = "picture_unknown"  # an annotation of a picture that the file does not list
+    # a box, by its picture's size and pixels
+    SIDE_TOO_SHORT = "side_too_short"
+    ASPECT_TOO_LARGE = "aspect_too_large"
+    TOO_BLURRED = "too_blurred"
+    TOO_DARK = "too_dark"
+    TOO_BRIGHT = "too_bright"
     # a picture (its remaining boxes go with it, under the same reason)
     NO_BOX = "no_box"  # never had one, or none is left
+    EXCLUDED = "excluded"  # named in the list of --exclude
     FILE_MISSING = "file_missing"
     FILE_UNREADABLE = "file_unreadable"
     FILE_EMPTY = "file_empty"
@@ -50,6 +64,9 @@ FLAG_REASONS = {
     "is_crowd": RejectReason.CROWD,
     "is_group_of": RejectReason.GROUP_OF,
     "is_inside": RejectReason.INSIDE,
+    "is_depiction": RejectReason.DEPICTION,
+    "is_occluded": RejectReason.OCCLUDED,
+    "is_truncated": RejectReason.TRUNCATED,
 }
 
 
@@ -62,12 +79,30 @@ class FilterRules:
         smallest_area: of the picture's area, kept from here.
         largest_area: of the picture's area, kept up to here.
         smallest_side: pixels; looked at when the picture is read, since Open Images gives no sizes.
+        largest_aspect: longer side to shorter side in pixels; looked at when the picture is read.
+        classes: names that are wanted; None for all.
+        not_classes: names that are not.
+        largest_iou: a box goes that a larger one of its picture overlaps by more, as intersection over union.
+        per_class_max: boxes of one class; None for no limit.
+        class_temperature: 1 leaves the classes as they are; the higher, the more alike their sizes become.
+        least_sharpness: variance of the Laplacian of the box's pixels, see `filters.crop_figures`.
+        darkest: mean grey level of the box's pixels, 0 … 255, kept from here.
+        brightest: the same, kept up to here.
     """
 
     dropped_flags: tuple[str, ...]
     smallest_area: float = 0.02
     largest_area: float = 0.8
     smallest_side: int = 1
+    largest_aspect: float = math.inf
+    classes: frozenset[str] | None = None
+    not_classes: frozenset[str] = frozenset()
+    largest_iou: float = 1.0
+    per_class_max: int | None = None
+    class_temperature: float = 1.0
+    least_sharpness: float = 0.0
+    darkest: float = 0.0
+    brightest: float = 255.0
 
 
 # "pbe" is Paint by Example's own rule. A crowd region of COCO is no object: it is dropped under both.
@@ -176,20 +211,58 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
             for flag in rules.dropped_flags
             if flag in annotations.flags
         ),
+        (_unwanted(annotations.labels, rules)[annotations.label], RejectReason.CLASS_NOT_WANTED),
         (area < rules.smallest_area, RejectReason.AREA_TOO_SMALL),
         (area > rules.largest_area, RejectReason.AREA_TOO_LARGE),
     ]
-    verdict: np.ndarray = np.full(len(annotations), -1, np.int16)
+    return first_reason(checks, len(annotations))
+
+
+def first_reason(checks: list[tuple[np.ndarray, RejectReason]], number: int) -> np.ndarray:
+    """int16 [number]: of the checks (bool [number], reason) that hit, the first one's code; -1 for none."""
+    verdict: np.ndarray = np.full(number, -1, np.int16)
     for hit, reason in checks:
         verdict[hit & (verdict < 0)] = REASONS.index(reason)
     return verdict
 
 
+def _unwanted(labels: list[str], rules: FilterRules) -> np.ndarray:
+    """bool [labels]: which classes the rules drop."""
+    wanted = rules.classes
+    return np.array(
+        [name in rules.not_classes or (wanted is not None and name not in wanted) for name in labels], bool
+    )
+
+
+def judge_sizes(sizes: np.ndarray, rules: FilterRules) -> np.ndarray:
+    """The rules that need the picture's size: whole pixels, enough of them on each side, and the aspect.
+
+    Args:
+        sizes: int [N, 2], (width, height) of the boxes in whole pixels inside the picture.
+        rules: the limits.
+
+    Returns:
+        int16 [N] as `judge_boxes`.
+    """
+    short, long = sizes.min(axis=1), sizes.max(axis=1)
+    checks = [
+        (short <= 0, RejectReason.EMPTY_BOX),
+        (short < rules.smallest_side, RejectReason.SIDE_TOO_SHORT),
+        (long > rules.largest_aspect * np.maximum(short, 1), RejectReason.ASPECT_TOO_LARGE),
+    ]
+    return first_reason(checks, len(sizes))
+
+
 def judge_pixels(box: Box, rules: FilterRules) -> Rejected | None:
-    """The rule that needs the picture's size: a box has whole pixels, and enough of them on each side."""
-    if box.area == 0:
-        return Rejected(RejectReason.EMPTY_BOX, "no whole pixel inside the picture")
-    side = min(box.width, box.height)
-    if side < rules.smallest_side:
-        return Rejected(RejectReason.SIDE_TOO_SHORT, f"{side} px, at least {rules.smallest_side} wanted")
-    return None
+    """`judge_sizes` of one box, with its particulars."""
+    code = int(judge_sizes(np.array([[box.width, box.height]]), rules)[0])
+    if code < 0:
+        return None
+    details = {
+        RejectReason.EMPTY_BOX: "no whole pixel inside the picture",
+        RejectReason.SIDE_TOO_SHORT: f"{min(box.width, box.height)} px, "
+        f"at least {rules.smallest_side} wanted",
+        RejectReason.ASPECT_TOO_LARGE: f"{box.width}x{box.height} px, "
+        f"at most {rules.largest_aspect:g} to 1 wanted",
+    }
+    return Rejected(REASONS[code], details[REASONS[code]])

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 from dataprep.exemplar import augment_exemplar, cut_exemplar, draw_augmentation
 from dataprep.pictures import Picture, squash
+from dataprep.pixels import judge_crop
 from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason, judge_pixels
 from intarsia.boxes import Box, Window, crop_window, extend_box
 from intarsia.masks import draw_edit_mask
@@ -33,9 +34,9 @@ class Subject:
 
 
 def choose_boxes(
-    record: PictureRecord, size: tuple[int, int], fractions: bool, rules: FilterRules
+    record: PictureRecord, picture: Picture, fractions: bool, rules: FilterRules
 ) -> tuple[tuple[LabelledBox, ...], list[tuple[int, Rejected]]]:
-    """Turn a record's boxes into pixels of a picture of `size` and drop those too small.
+    """Turn a record's boxes into pixels of the picture and drop those that size or pixels speak against.
 
     Returns:
         The boxes that may be chosen, and (box id, why not) for the others.
@@ -43,8 +44,8 @@ def choose_boxes(
     kept: list[LabelledBox] = []
     dropped: list[tuple[int, Rejected]] = []
     for item in record.boxes:
-        box = item.to_box(size, fractions)
-        rejected = judge_pixels(box, rules)
+        box = item.to_box(picture.size, fractions)
+        rejected = judge_pixels(box, rules) or judge_crop(picture.pixels, box, rules)
         if rejected:
             dropped.append((item.box_id, rejected))
         else:

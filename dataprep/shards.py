@@ -12,9 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dataprep.filters import rules_of
 from dataprep.pictures import Picture, read_picture
+from dataprep.pixels import picture_hash
 from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig, read_plan_rows
-from dataprep.records import FILTERS, PictureRecord, Rejected, RejectReason
+from dataprep.records import PictureRecord, Rejected, RejectReason
 from dataprep.render import Subject, choose_boxes, draw_sample
 from intarsia.files import atomic_path, read_json, sha256_file, write_json
 from intarsia.sample import MEMBERS, LabelledBox, Sample, encode_sample
@@ -45,6 +47,7 @@ class ShardTally:
     )
     rejects: list[dict[str, Any]] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
+    hashes: dict[str, str] = field(default_factory=dict)
     box_area: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
     mask_coverage: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
@@ -151,7 +154,7 @@ def _render_guarded(
             tally.reject_picture(record, picture, boxes)
             return []
         usable, dropped = choose_boxes(
-            record, picture.size, job.config.source == "openimages", FILTERS[job.config.filters]
+            record, picture, job.config.source == "openimages", rules_of(job.config)
         )
         drawn = _draw_all(record, picture, usable, job.config) if usable else []
         samples = [sample for sample in drawn if isinstance(sample, Sample)]
@@ -174,6 +177,7 @@ def _render_guarded(
         if isinstance(result, Rejected):
             tally.reject_draw(record, draw, result)
     tally.keep(len(usable), samples)
+    tally.hashes[record.image_id] = f"{picture_hash(picture.pixels):016x}"
     return encoded
 
 
@@ -208,6 +212,7 @@ def _sidecar_content(job: ShardJob, tar: Path, tally: ShardTally) -> dict[str, A
             "box_area": tally.box_area.tolist(),
             "mask_coverage": tally.mask_coverage.tolist(),
         },
+        "hashes": tally.hashes,
         "rejects": tally.rejects,
     }
 
