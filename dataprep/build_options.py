@@ -64,5 +64,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _levels(text: str) -> tuple[float, float]:
-    low, _, high = text.partition(",")
-    return float(low), float(high)
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form LO,HI") from None
+    return low, high

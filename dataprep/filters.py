@@ -193,7 +193,7 @@ def near_duplicates(
     area = (bounds[:, 2] - bounds[:, 0]) * (bounds[:, 3] - bounds[:, 1])
     order = np.lexsort((box_ids, -area, picture))
     starts = np.flatnonzero(np.diff(picture[order], prepend=picture[order[0]] - 1))
-    cuts = np.append(starts, len(order))
+    cuts: np.ndarray = np.append(starts, len(order))
     first = 0
     while first < len(starts):
         last = max(int(np.searchsorted(cuts, cuts[first] + _ROWS_AT_ONCE, side="right")) - 1, first + 1)

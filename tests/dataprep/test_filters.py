@@ -1,5 +1,6 @@
 """Rules that choose boxes: tighter keeps less, order does not matter, nothing is lost from the accounts."""
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -104,7 +105,7 @@ RISING = [  # loose to tight
 @given(notes=annotations())
 def test_a_tighter_rule_keeps_a_part_of_what_a_looser_one_keeps(notes: Annotations, steps: list) -> None:
     results = [kept(notes, **{"filters": "pbe", **step}) for step in steps]
-    assert all(tight <= loose for loose, tight in zip(results, results[1:], strict=False))
+    assert all(tight <= loose for loose, tight in itertools.pairwise(results))
 
 
 @settings(max_examples=40, deadline=None)
@@ -153,9 +154,7 @@ def test_the_search_for_overlap_in_pieces_finds_the_same(monkeypatch: pytest.Mon
 
 
 @given(numbers=st.lists(st.integers(0, 10_000), max_size=30), temperature=st.floats(1, 50))
-def test_quotas_spare_small_classes_and_bring_large_ones_nearer(
-    numbers: list[int], temperature: float
-) -> None:
+def test_quotas_spare_small_classes_and_bring_others_nearer(numbers: list[int], temperature: float) -> None:
     given_ = np.array(numbers, np.int64)
     quotas = class_quotas(given_, temperature)
     median = np.median(given_[given_ > 0]) if given_.any() else 0
@@ -179,8 +178,7 @@ def test_each_class_keeps_its_quota_and_another_seed_other_boxes() -> None:
 
 
 def test_a_flag_that_is_unknown_drops_nothing_and_others_drop_under_their_names() -> None:
-    rng = np.random.default_rng(1)
-    notes = annotations().example() if False else _plain(rng, 200)
+    notes = _plain(np.random.default_rng(1), 200)
     for name in ("occluded", "truncated", "depiction"):
         verdict = judge_boxes(notes, rules_of(FilterOptions(filters="pbe", drop=(name,))))
         codes = verdict == REASONS.index(RejectReason(name))
