@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
@@ -131,20 +132,27 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
 
 def _dry_run(request: "BuildRequest") -> int:
     from dataprep.build import free_space_warning, new_plan
+    from dataprep.estimate import amount, duration, estimate, expected_rejects
 
     plan = new_plan(request)
-    counts, config = plan.counts(), request.config
-    boxes_left = counts["in"]["boxes"] - sum(counts["rejected"]["boxes"].values())
-    samples = len(plan.order) * config.draws_per_image
+    found, given = estimate(plan), plan.counts()["in"]
     print(
-        f"{samples:,} samples at most, from {len(plan.order):,} of {counts['in']['pictures']:,} pictures and "
-        f"{boxes_left:,} of {counts['in']['boxes']:,} boxes, in {plan.shards} shards"
+        f"{found.samples:,} samples at most, from {found.pictures:,} of {given['pictures']:,} pictures and "
+        f"{found.boxes:,} of {given['boxes']:,} boxes, in {plan.shards} shards"
     )
-    _print_rejects(counts)
-    for name, value in config.model_dump(mode="json").items():
+    _print_rejects({"rejected": expected_rejects(plan, found)})
+    labels = [f"{name} {number:,.3g}" for name, number in list(found.labels.items())[:20]]
+    more = f", and {len(found.labels) - 20} more" if len(found.labels) > 20 else ""
+    print(f"expected samples by class ({len(found.labels)}): {', '.join(labels)}{more}")
+    workers = request.workers or len(os.sched_getaffinity(0))
+    print(
+        f"about {amount(found.bytes)} and {duration(found.seconds)} of one core, {workers} processes "
+        f"{duration(found.seconds / workers)}, by a made-up picture of "
+        f"{found.picture_size[0]}x{found.picture_size[1]} timed here ({1000 * found.cpu_seconds:.1f} ms)"
+    )
+    for name, value in request.config.model_dump(mode="json").items():
         print(f"  {name}: {value}")
-    side = config.image_size if config.profile == "tuple" else 1024
-    warning = free_space_warning(request.out, int(samples * (25_000 + 0.4 * side * side)))
+    warning = free_space_warning(request.out, found.bytes)
     if warning:
         print(f"warning: {warning}")
     print(f"would go to {request.out}; no picture was read, so files that cannot be used are not counted")

@@ -134,7 +134,7 @@ def build_shard(job: ShardJob) -> dict[str, Any]:
                     continue
                 log.write(record.key + "\n")
                 log.flush()
-                for key, members in _render_guarded(record, job, tally):
+                for key, members in render_record(record, job, tally):
                     for suffix, content in members.items():
                         _add_member(tar, f"{key}.{suffix}", content)
     stats = _sidecar_content(job, tar_path, tally)
@@ -143,7 +143,7 @@ def build_shard(job: ShardJob) -> dict[str, Any]:
     return stats
 
 
-def _render_guarded(
+def render_record(
     record: PictureRecord, job: ShardJob, tally: ShardTally
 ) -> list[tuple[str, dict[str, bytes]]]:
     """The encoded samples of one picture; empty where it was rejected."""

@@ -1,0 +1,73 @@
+"""What a dry run promises is what the build gives, where nothing is wrong with the files."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from dataprep.build import new_plan
+from dataprep.cli import main
+from dataprep.estimate import amount, duration, estimate, expected_rejects, made_up_picture
+from tests.dataprep.test_shards import build_alone
+from tests.dataprep.toy import EXPECTED, GOOD, toy_request
+
+Inputs = tuple[Path, Path]
+
+
+@pytest.mark.parametrize("options", [{}, {"draws_per_image": 3, "min_side": 45}, {"max_aspect": 1.15}])
+def test_the_estimate_is_what_the_build_gives(tmp_path: Path, toy_coco: Inputs, options: dict) -> None:
+    request = toy_request(tmp_path, tmp_path / "out", inputs=toy_coco, **options)
+    plan = new_plan(request)
+    found = estimate(plan)
+    manifest = build_alone(request)
+    broken = {"damaged": 1, "size_mismatch": 1}  # only reading tells
+    assert found.pictures == manifest["kept"]["pictures"] + sum(broken.values())
+    assert found.samples == found.pictures * request.config.draws_per_image
+    assert sum(found.labels.values()) == pytest.approx(found.samples)
+    expected = expected_rejects(plan, found)
+    given = manifest["rejected"]
+    assert expected["pictures"] == {k: n for k, n in given["pictures"].items() if k not in broken}
+    for reason, number in expected["boxes"].items():
+        # boxes of a broken picture are judged here, and go with their picture there
+        assert given["boxes"][reason] <= number <= given["boxes"][reason] + 3
+
+
+def test_expected_classes_weigh_each_picture_alike(tmp_path: Path, toy_coco: Inputs) -> None:
+    found = estimate(new_plan(toy_request(tmp_path, tmp_path / "out", inputs=toy_coco)))
+    # each good picture has a car and a sign; the two broken ones have cars only
+    assert found.labels == {"car": GOOD / 2 + 2, "stop sign": GOOD / 2}
+
+
+def test_bytes_and_time_grow_with_the_work(tmp_path: Path, toy_coco: Inputs) -> None:
+    few, many = (
+        estimate(new_plan(toy_request(tmp_path, tmp_path / "out", inputs=toy_coco, draws_per_image=n)))
+        for n in (1, 8)
+    )
+    assert many.bytes == pytest.approx(8 * few.bytes, rel=0.2)
+    assert many.cpu_seconds > 2 * few.cpu_seconds
+
+
+def test_the_made_up_picture_packs_like_a_photograph() -> None:
+    buffer = io.BytesIO()
+    made_up_picture((1024, 768)).save(buffer, "JPEG", quality=90)
+    assert 0.3 < len(buffer.getvalue()) / (1024 * 768) < 0.5  # Open Images: 0.43 bytes a pixel
+
+
+def test_amounts_for_people() -> None:
+    assert [amount(2.5e6), amount(226e9)] == ["2.5 MB", "226.0 GB"]
+    assert [duration(45), duration(750), duration(12_240)] == ["45 s", "12 min", "3.4 h"]
+
+
+def test_a_dry_run_writes_nothing_and_tells_all(
+    tmp_path: Path, toy_coco: Inputs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations, images = map(str, toy_coco)
+    out = tmp_path / "out"
+    arguments = ["--annotations", annotations, "--images", images, "--out", str(out), "--dry-run"]
+    assert main(["build", "coco", *arguments, "--image-size", "64"]) == 0
+    text = capsys.readouterr().out
+    assert f"{GOOD + 2} samples at most, from {GOOD + 2} of {EXPECTED['in']['pictures']} pictures" in text
+    assert "side_too_short" in text
+    assert "expected samples by class (2): car 8, stop sign 6" in text
+    assert "of one core" in text
+    assert not out.exists()
