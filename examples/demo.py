@@ -60,8 +60,8 @@ All in {time.monotonic() - start:.0f} s. Look at {out}/index.html. Then:
 
 
 def shards_command(out: Path) -> list[object]:
-    """23 pictures, six draws each, in small shards so that there are several."""
-    sizes = ["--image-size", 64, "--draws-per-image", 6, "--images-per-shard", 8]
+    """23 pictures, four draws each, in small shards so that there are several."""
+    sizes = ["--image-size", 64, "--draws-per-image", 4, "--images-per-shard", 8]
     files = ["--annotations", COCO / "annotations.json", "--images", COCO / "images", "--out", out / "shards"]
     return ["dataprep", "build", "coco", *files, *sizes]
 

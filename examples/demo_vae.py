@@ -4,7 +4,7 @@ The demo trains a UNet in minutes; an autoencoder that shows pictures well takes
 once, by this script, on the bundled pictures alone, and its weights (half precision, under 2 MB) are part of
 the project.
 
-    python examples/demo_vae.py --minutes 30
+    python examples/demo_vae.py --minutes 38
 """
 
 import argparse
@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--minutes", type=float, default=38)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "demo-vae")
     arguments = parser.parse_args()

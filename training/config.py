@@ -33,10 +33,20 @@ class OptimizerConfig(Config):
     weight_decay: float = Field(default=0.01, ge=0)  # on every trained weight
     warmup_steps: int = Field(default=10_000, ge=0)
     warmup_start: float = Field(default=1e-6, ge=0, le=1)  # share of lr at step 0; grows linearly to 1
+    decay_until: int | None = None  # step at which lr has fallen to decay_to × lr; null = constant
+    decay_to: float = Field(default=0.0, ge=0, le=1)
     grad_clip: float | None = Field(
         default=None, gt=0
     )  # largest norm of the whole gradient; null = no clipping
     ema_decay: float | None = Field(default=None, gt=0, lt=1)  # null = no averaged weights
+
+    @model_validator(mode="after")
+    def _decay_after_warmup(self) -> "OptimizerConfig":
+        if self.decay_until is not None and self.decay_until <= self.warmup_steps:
+            raise ValueError(
+                f"optimizer.decay_until={self.decay_until} must lie beyond warmup_steps={self.warmup_steps}"
+            )
+        return self
 
 
 class CheckpointConfig(Config):

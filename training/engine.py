@@ -22,6 +22,9 @@ def new_model(config: TrainConfig, device: torch.device) -> EditModel:
         freeze_unused(model)
     if config.activation_checkpointing:
         model.unet.enable_gradient_checkpointing()
+    model.vae.to(
+        memory_format=torch.channels_last
+    )  # its convolutions are the quicker for it, on GPUs and CPUs
     return model.to(device).train()
 
 

@@ -36,7 +36,7 @@ def tell_plan(config: TrainConfig, shape: BatchShape, state: TrainState, samples
     frozen = sum(param.numel() for param in model.parameters() if not param.requires_grad)
     log.info("run %s: %s parameters trained, %s frozen", config.run, f"{trained:,}", f"{frozen:,}")
     log.info(
-        "global batch %d = micro-batch %d × accumulation %d × ranks %d; %s samples per epoch; %.1f epochs in all",
+        "global batch %d = micro-batch %d × accumulation %d × ranks %d; %s samples per epoch, %.1f epochs",
         shape.global_batch,
         shape.micro,
         shape.accum,

@@ -7,7 +7,7 @@ import pytest
 from intarsia.config import load_config
 from intarsia.errors import UsageError
 from tests.paths import ROOT
-from training.config import TrainConfig, batch_shape, may_change, require_paths
+from training.config import OptimizerConfig, TrainConfig, batch_shape, may_change, require_paths
 from training.schedule import learning_rate
 
 CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))
@@ -36,6 +36,14 @@ def test_the_papers_config_is_the_papers() -> None:
     assert learning_rate(config.optimizer, 0) == pytest.approx(1e-11)
     assert learning_rate(config.optimizer, 5_000) == pytest.approx(0.5e-5, rel=1e-5)
     assert learning_rate(config.optimizer, 10_000) == learning_rate(config.optimizer, 200_000) == 1e-5
+
+
+def test_with_decay_the_rate_falls_in_a_line_and_stays_down() -> None:
+    options = OptimizerConfig(lr=1.0, warmup_steps=10, decay_until=110, decay_to=0.2)
+    rates = [learning_rate(options, step) for step in (10, 60, 110, 500)]
+    assert rates == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    with pytest.raises(ValueError, match="decay_until=5 must lie beyond warmup_steps=10"):
+        OptimizerConfig(warmup_steps=10, decay_until=5)
 
 
 def test_unknown_keys_are_refused_with_the_valid_ones(tmp_path: Path) -> None:
