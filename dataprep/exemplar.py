@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from dataprep.pictures import squash
 from intarsia.boxes import Box, pad_box
@@ -84,7 +83,7 @@ def cut_exemplar(pixels: np.ndarray, box: Box) -> np.ndarray:
 def augment_exemplar(exemplar: np.ndarray, augmentation: Augmentation) -> np.ndarray:
     """Apply one draw to uint8 [224, 224, 3]; what a map brings in from outside is the picture, reflected."""
     if augmentation.flip:
-        exemplar = np.ascontiguousarray(exemplar[:, ::-1])
+        exemplar = cv2.flip(exemplar, 1)
     if augmentation.angle:
         exemplar = _warp(exemplar, rotation_map(augmentation.angle))
     if augmentation.blur:
@@ -133,15 +132,18 @@ def _border_needed(matrix: np.ndarray) -> float:
 def _warp(exemplar: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Map by `matrix` (target pixel to source pixel), bilinear, reflected at the borders.
 
-    Pillow does the sampling, since its result is the same on every processor and `cv2.warpAffine`'s is not.
-    It knows no reflection, hence the border.
+    Source pixels are counted in 32nds, as in OpenCV's `warpAffine` before version 5. That function itself
+    gives other results on processors with fused multiplication; whole numbers handed to `remap` do not.
     """
-    border = int(_border_needed(matrix)) + 2
-    bordered = cv2.copyMakeBorder(exemplar, *(border,) * 4, cv2.BORDER_REFLECT_101)
-    (a, b, c), (d, e, f) = matrix.tolist()
-    # From whole-number pixel centres to Pillow's, which lie at one half.
-    data = (a, b, c + 0.5 - 0.5 * (a + b) + border, d, e, f + 0.5 - 0.5 * (d + e) + border)
-    warped = Image.fromarray(bordered).transform(
-        (EXEMPLAR_SIZE, EXEMPLAR_SIZE), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+    places: np.ndarray = np.arange(EXEMPLAR_SIZE)
+    x, y = (
+        (_fixed(a * places) + 16)[None, :] + _fixed(b * places + c)[:, None]
+        for a, b, c in (matrix * 1024).tolist()
     )
-    return np.array(warped)
+    whole = cv2.merge([(x >> 10).astype(np.int16), (y >> 10).astype(np.int16)])
+    rest = (((y >> 5) & 31) << 5 | (x >> 5) & 31).astype(np.uint16)
+    return cv2.remap(exemplar, whole, rest, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def _fixed(values: np.ndarray) -> np.ndarray:
+    return np.rint(values).astype(np.int32)

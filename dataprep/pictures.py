@@ -225,11 +225,16 @@ def _orientation(picture: Image.Image) -> int:
 def squash(pixels: np.ndarray, side: int) -> np.ndarray:
     """uint8 [H, W] or [H, W, 3] as a square of `side` pixels.
 
-    Bilinear without antialiasing, as Paint by Example's data set; below half the size, where that would skip
-    pixels, by area.
+    Bilinear without antialiasing, as Paint by Example's data set. Below half the size that would skip pixels:
+    there it goes bilinearly to a whole multiple of `side`, the smallest that skips none, and from there by
+    the mean of blocks. (OpenCV's own area resize takes five times as long.)
     """
-    shrinks = max(pixels.shape[:2]) > 2 * side
-    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    height, width = pixels.shape[:2]
+    down, across = (max(1, -(-length // (2 * side))) for length in (height, width))
+    pixels = cv2.resize(pixels, (side * across, side * down), interpolation=cv2.INTER_LINEAR)
+    if down == across == 1:
+        return pixels
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -75,7 +75,7 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
     else:
         image = squash(window.box.cut(picture.pixels), image_size)
         pixels = squash(window.box.cut(edit_mask.pixels), image_size)
-    if not (pixels >= 128).any():
+    if pixels.max() < 128:
         return Rejected(RejectReason.EMPTY_MASK, f"box {chosen.box.as_list()} leaves no pixel to repaint")
     meta = SampleMeta(
         key=f"{subject.key}_{draw:03d}",

@@ -1,6 +1,5 @@
 """One shard: a tar of samples and its sidecar. The sidecar is renamed into place last: it is the commit."""
 
-import io
 import json
 import tarfile
 from collections import Counter
@@ -18,7 +17,8 @@ from dataprep.pixels import picture_hash
 from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig, read_plan_rows
 from dataprep.records import PictureRecord, Rejected, RejectReason
 from dataprep.render import Subject, choose_boxes, draw_sample
-from intarsia.files import atomic_path, read_json, sha256_file, write_json
+from dataprep.tars import write_tar
+from intarsia.files import atomic_path, read_json, write_json
 from intarsia.sample import MEMBERS, LabelledBox, Sample, encode_sample
 
 HISTOGRAMS = ("box_area", "mask_coverage")  # shares of the picture and of the image
@@ -75,7 +75,7 @@ class ShardTally:
             width, height = sample.meta.image_size
             self.labels[sample.meta.label] += 1
             self.box_area[_bin(sample.meta.box.area / (width * height))] += 1
-            self.mask_coverage[_bin(float((sample.edit_mask >= 128).mean()))] += 1
+            self.mask_coverage[_bin(np.count_nonzero(sample.edit_mask >= 128) / sample.edit_mask.size)] += 1
 
     def _note(self, what: str, record: PictureRecord, rejected: Rejected, more: dict[str, Any]) -> None:
         base = {"stage": "render", "what": what, "image_id": record.image_id, "reason": rejected.reason.value}
@@ -124,20 +124,23 @@ def build_shard(job: ShardJob) -> dict[str, Any]:
     journal = journal_path(job.folder, config, job.shard)
     quarantined = find_killers(journal)
     tally = ShardTally()
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        for record in records:
+            if record.key in quarantined:
+                rejected = Rejected(RejectReason.QUARANTINED, "the worker died on it twice")
+                tally.reject_picture(record, rejected, [box.box_id for box in record.boxes])
+                continue
+            log.write(record.key + "\n")
+            log.flush()
+            for key, contents in render_record(record, job, tally):
+                for suffix, content in contents.items():
+                    yield f"{key}.{suffix}", content
+
     with atomic_path(tar_path) as temporary, journal.open("a", encoding="utf-8") as log:
         log.write("\n")
-        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for record in records:
-                if record.key in quarantined:
-                    rejected = Rejected(RejectReason.QUARANTINED, "the worker died on it twice")
-                    tally.reject_picture(record, rejected, [box.box_id for box in record.boxes])
-                    continue
-                log.write(record.key + "\n")
-                log.flush()
-                for key, members in render_record(record, job, tally):
-                    for suffix, content in members.items():
-                        _add_member(tar, f"{key}.{suffix}", content)
-    stats = _sidecar_content(job, tar_path, tally)
+        sha256 = write_tar(temporary, members())
+    stats = _sidecar_content(job, tar_path, sha256, tally)
     write_json(sidecar, stats)
     journal.unlink(missing_ok=True)
     return stats
@@ -189,22 +192,14 @@ def _draw_all(
     return [draw_sample(subject, side, config.seed, draw) for draw in range(config.draws_per_image)]
 
 
-def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    member.mode = 0o644
-    member.mtime = 0
-    tar.addfile(member, io.BytesIO(content))
-
-
-def _sidecar_content(job: ShardJob, tar: Path, tally: ShardTally) -> dict[str, Any]:
+def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "fingerprint": job.fingerprint,
         "shard": tar.name,
         "samples": tally.kept["samples"],
         "bytes": tar.stat().st_size,
-        "sha256": sha256_file(tar),
+        "sha256": sha256,
         "kept": {name: tally.kept[name] for name in ("pictures", "boxes", "samples")},
         "rejected": {what: dict(sorted(numbers.items())) for what, numbers in tally.rejected.items()},
         "labels": dict(sorted(tally.labels.items())),

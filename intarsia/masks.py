@@ -11,6 +11,8 @@ BEZIER_SHARE = 0.5  # of the masks; the others are rectangles
 JITTER = 5  # pixels, each way
 LARGEST_HOLE = 0.05  # of the box that a Bezier shape may leave uncovered
 
+_STEPS = [i * 0.05 for i in range(1, 19)]  # along a curve
+
 Point = tuple[float, float]
 
 
@@ -72,27 +74,22 @@ def bezier_polygon(box: Box, extended: Box, rng: np.random.Generator) -> tuple[P
     jitter = rng.integers(-JITTER, JITTER, size=(len(points), 2), endpoint=True)
     # Five decimals hold these values exactly (multiples of 1/800); what lies behind is rounding noise.
     return tuple(
-        (round(x + int(dx), 5), round(y + int(dy), 5))
-        for (x, y), (dx, dy) in zip(points, jitter, strict=True)
+        (round(x + dx, 5), round(y + dy, 5)) for (x, y), (dx, dy) in zip(points, jitter.tolist(), strict=True)
     )
 
 
 def _curve_points(start: Point, middle: Point, end: Point) -> list[Point]:
     xs: list[float] = []
     ys: list[float] = []
-    for i in range(1, 19):
-        t = i * 0.05
-        x, y = (_quadratic(t, *nodes) for nodes in zip(start, middle, end, strict=True))
+    (x0, y0), (x1, y1), (x2, y2) = start, middle, end
+    for t in _STEPS:
+        rest = 1.0 - t  # the order of operations decides exact repeats
+        x = (rest * x0 + 2.0 * t * x1) * rest + t * t * x2
+        y = (rest * y0 + 2.0 * t * y1) * rest + t * t * y2
         if x not in xs and y not in ys:
             xs.append(x)
             ys.append(y)
     return list(zip(xs, ys, strict=True))
-
-
-def _quadratic(t: float, first: float, middle: float, last: float) -> float:
-    """A quadratic Bezier curve at t; the order of operations decides exact repeats."""
-    rest = 1.0 - t
-    return (rest * first + 2.0 * t * middle) * rest + t * t * last
 
 
 def polygon_mask(polygon: tuple[Point, ...], box: Box, size: tuple[int, int]) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -16,6 +18,7 @@ from intarsia.errors import UserError
 SCHEMA_VERSION = 1
 EXEMPLAR_SIZE = 224  # CLIP ViT-L/14's input
 JPEG_QUALITY = 95
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 MEMBERS = ("image.jpg", "edit_mask.png", "exemplar.jpg", "json")
 
@@ -185,10 +188,22 @@ def decode_jpeg(content: bytes) -> np.ndarray:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """8-bit grey PNG of uint8 [H, W]."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3)
-    return buffer.getvalue()
+    """8-bit grey PNG of uint8 [H, W].
+
+    Written here since a mask is long runs of equal bytes: without row filters, and with zlib's search for
+    runs alone, it takes a third of Pillow's time and no more bytes.
+    """
+    height, width = pixels.shape
+    rows: np.ndarray = np.zeros((height, 1 + width), np.uint8)  # a row begins with its filter: 0, none
+    rows[:, 1:] = pixels
+    deflate = zlib.compressobj(1, zlib.DEFLATED, strategy=zlib.Z_RLE)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    body = deflate.compress(rows.data) + deflate.flush()
+    return _PNG_START + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", body) + _png_chunk(b"IEND", b"")
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def decode_png(content: bytes) -> np.ndarray:

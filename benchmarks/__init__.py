@@ -1,0 +1,1 @@
+"""Measurements, and a log of their results."""

@@ -1,0 +1,337 @@
+"""What a sample costs in data prep: the whole path, its stages, the floor, Ray's share, the loader's draw.
+
+    python -m benchmarks.dataprep [PICTURES] [--rounds 5] [--ray-seconds 0]
+
+All times are CPU time of this process (with `--ray-seconds`, of Ray's processes), so that other work on the
+machine disturbs them little. Results are kept in benchmarks/RESULTS.md.
+"""
+
+import argparse
+import csv
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dataprep.build import BuildRequest, new_plan
+from dataprep.exemplar import Augmentation, augment_exemplar, cut_exemplar
+from dataprep.manifest import REJECTS, write_manifest
+from dataprep.pictures import decode_picture, squash
+from dataprep.pipeline import run_shards
+from dataprep.plan import (
+    PLAN_FILE,
+    BuildConfig,
+    plan_fingerprint,
+    plan_table,
+    read_plan_header,
+    write_plan,
+)
+from dataprep.records import Rejected
+from dataprep.shards import ShardJob, build_shard
+from dataprep.tars import write_tar
+from intarsia.files import sha256_bytes
+from intarsia.masks import draw_edit_mask
+from intarsia.rng import sample_rng
+from intarsia.sample import Sample, encode_jpeg, encode_png, encode_sample
+from training.data import SampleDataset
+from training.order import DataOrder
+from training.shards import ShardReader, find_shards
+
+ROOT = Path(__file__).resolve().parent.parent
+OPEN_IMAGES = ROOT.parent / "shared" / "data" / "openimages" / "train"
+BUNDLED = ROOT / "examples" / "coco-mini" / "images"
+PEER = 24.0  # samples per CPU-second of Paint by Example's data set on such pictures, measured; no encoding
+BOX_SIDES = (0.15, 0.85)  # of the picture's, where there are no annotations beside the folder
+COPIES = 4  # of each picture in the shard that is timed whole: what a shard costs by itself is thin then
+TICK = 0.2  # seconds between looks at Ray's processes
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture with what was drawn of it."""
+
+    path: Path
+    content: bytes
+    pixels: np.ndarray
+    sample: Sample
+
+
+def find_boxes(pictures: Path) -> tuple[dict[str, list[list[float]]], str]:
+    """Boxes of each picture as fractions (x0, x1, y0, y1), and where they are from."""
+    tables = sorted(pictures.parent.glob("*train-annotations-bbox.csv"))
+    names = {path.stem for path in pictures.iterdir() if path.suffix == ".jpg"}
+    boxes: dict[str, list[list[float]]] = {}
+    if tables and pictures.name == "train":
+        with tables[0].open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row["ImageID"] in names:
+                    place = [float(row[name]) for name in ("XMin", "XMax", "YMin", "YMax")]
+                    boxes.setdefault(row["ImageID"], []).append(place)
+        return boxes, tables[0].name
+    rng = np.random.default_rng(0)
+    for name in sorted(names):
+        sides = rng.uniform(*BOX_SIDES, 2)
+        x, y = rng.uniform(0, 1 - sides)
+        boxes[name] = [[x, x + sides[0], y, y + sides[1]]]
+    return boxes, "drawn at random, one each"
+
+
+def make_request(folder: Path, pictures: Path, copies: int = 1, **options: object) -> BuildRequest:
+    """A build of the pictures, each under `copies` names, with its inputs written below `folder`."""
+    images = folder / "images"
+    images.mkdir(parents=True)
+    lines = ["ImageID,LabelName,XMin,XMax,YMin,YMax"]
+    for name, places in find_boxes(pictures)[0].items():
+        for copy in range(copies):
+            (images / f"{name}-{copy}.jpg").symlink_to((pictures / f"{name}.jpg").resolve())
+            lines += [",".join([f"{name}-{copy}", "/m/0", *map(str, place)]) for place in places]
+    (folder / "boxes.csv").write_text("\n".join(lines) + "\n")
+    (folder / "classes.csv").write_text("/m/0,Thing\n")
+    config = BuildConfig(source="openimages", name="bench", filters="pbe", **options)
+    inputs = {"boxes": folder / "boxes.csv", "classes": folder / "classes.csv"}
+    return BuildRequest(config, inputs, images, folder / "shards")
+
+
+def plan_jobs(request: BuildRequest) -> list[ShardJob]:
+    """Plan the build and return its shards' jobs; no picture is read."""
+    plan = new_plan(request)
+    table, counts = plan_table(plan), plan.counts()
+    header = {
+        "config": request.config.model_dump(mode="json"),
+        "fingerprint": plan_fingerprint(plan.config, table, counts),
+        "inputs": {},
+        "shards": plan.shards,
+        "pictures": len(plan.order),
+        "counts": counts,
+    }
+    request.out.mkdir()
+    write_plan(request.out / PLAN_FILE, table, header)
+    (request.out / REJECTS).write_text("")
+    place = str(request.out), str(request.images)
+    return [ShardJob(*place, shard, header["fingerprint"], request.config) for shard in range(plan.shards)]
+
+
+def cpu_of(work: Callable[[], object], rounds: int) -> float:
+    """CPU-seconds of the least disturbed of several rounds."""
+    taken = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def read_cases(request: BuildRequest) -> list[Case]:
+    """Every sample of the request's shards, with its picture."""
+    places = {path.stem: path for path in request.images.iterdir()}
+    reader = ShardReader(find_shards([str(request.out)]), 4)
+    cases = []
+    for number in range(reader.shards[0].count):
+        sample = reader.read(0, number)
+        path = places[sample.meta.image_id]
+        content = path.read_bytes()
+        decoded = decode_picture(content)
+        if not isinstance(decoded, Rejected):
+            cases.append(Case(path, content, decoded[0], sample))
+    return cases
+
+
+def stages(cases: list[Case], folder: Path) -> dict[str, Callable[[], object]]:
+    """The path's stages by name, each over all cases, with its inputs at hand."""
+    encoded = [(f"{c.sample.meta.key}.{n}", b) for c in cases for n, b in encode_sample(c.sample).items()]
+    shapes = [c.sample.meta for c in cases]
+    masks = [draw_edit_mask(m.box, m.extended, m.image_size, sample_rng(0, m.key, 0)) for m in shapes]
+
+    def each(work: Callable[[Case], object]) -> None:
+        for case in cases:  # results are let go at once, as the build does: fresh memory costs time
+            work(case)
+
+    def resize() -> None:
+        for case, mask in zip(cases, masks, strict=True):
+            window = case.sample.meta.window
+            squash(window.cut(case.pixels), case.sample.image.shape[0])
+            squash(window.cut(mask.pixels), case.sample.image.shape[0])
+
+    def exemplar() -> None:
+        for case in cases:
+            meta = case.sample.meta
+            augment_exemplar(cut_exemplar(case.pixels, meta.box), Augmentation(**meta.augmentation))
+
+    def mask() -> None:
+        for meta in shapes:
+            draw_edit_mask(meta.box, meta.extended, meta.image_size, sample_rng(0, meta.key, 0))
+
+    return {
+        "read + sha256": lambda: each(lambda case: sha256_bytes(case.path.read_bytes())),
+        "decode": lambda: each(lambda case: decode_picture(case.content)),
+        "crop + resize": resize,
+        "mask": mask,
+        "exemplar": exemplar,
+        "encode (two JPEG, PNG, JSON)": lambda: each(lambda case: encode_sample(case.sample)),
+        "tar + sha256": lambda: write_tar(folder / "stage.tar", encoded),
+    }
+
+
+def floor(cases: list[Case]) -> None:
+    """One decode and three encodes for each sample, nothing else."""
+    for case in cases:
+        decode_picture(case.content)
+        encode_jpeg(case.sample.image)
+        encode_png(case.sample.edit_mask)
+        encode_jpeg(case.sample.exemplar)
+
+
+def line(name: str, seconds: float, samples: int) -> None:
+    """One row of the table."""
+    print(f"{name:34} {seconds / samples * 1e3:8.2f} ms  {samples / seconds:9.1f} /CPU-s")
+
+
+def measure_path(pictures: Path, folder: Path, rounds: int) -> None:
+    """The whole path, its stages, the floor, and the peer."""
+    request = make_request(folder / "one", pictures)
+    (job,) = plan_jobs(request)
+    finish(request, [build_shard(job)])
+    cases = read_cases(request)
+    number = len(cases)
+    (longer,) = plan_jobs(make_request(folder / "four", pictures, COPIES))
+    whole = cpu_of(lambda: build_shard(longer), rounds) / COPIES
+    line("whole path", whole, number)
+    rest = whole
+    for name, work in stages(cases, folder).items():
+        seconds = cpu_of(work, rounds)
+        rest -= seconds
+        line("  " + name, seconds, number)
+    line("  the rest (draws, records)", rest, number)
+    least = cpu_of(lambda: floor(cases), rounds)
+    line("floor: a decode, three encodes", least, number)
+    print(f"share of the floor: {least / whole:.0%}")
+    print(
+        f"against Paint by Example's data set ({PEER:.0f}, without encoding): {number / whole / PEER:.1f} x"
+    )
+
+
+def measure_loader(pictures: Path, folder: Path, rounds: int, short_side: int | None) -> None:
+    """What a loader pays for a fresh draw from whole pictures: read, decode, draw, uint8."""
+    request = make_request(
+        folder, pictures, profile="source", **({"short_side": short_side} if short_side else {})
+    )
+    (job,) = plan_jobs(request)
+    finish(request, [build_shard(job)])
+    reader = ShardReader(find_shards([str(request.out)]), 4)
+    dataset = SampleDataset(reader, DataOrder([reader.shards[0].count], 0, 1), 512, seed=0)
+    number = reader.shards[0].count
+    seconds = cpu_of(lambda: [dataset.sample(0, place, epoch=1) for place in range(number)], rounds)
+    what = f"short side {short_side}" if short_side else "pictures as they are"
+    line(f"loader, fresh draw: {what}", seconds, number)
+
+
+def measure_ray(pictures: Path, folder: Path, target: float) -> None:
+    """Ray's overhead in CPU time, and two workers against one."""
+    one = make_request(folder / "one", pictures, images_per_shard=100)
+    start = time.process_time()
+    for job in plan_jobs(one):
+        build_shard(job)
+    copies = max(1, round(target / (time.process_time() - start)))
+    request = make_request(folder / "many", pictures, copies, images_per_shard=250)
+    jobs = plan_jobs(request)
+    start = time.process_time()
+    number = sum(build_shard(job)["samples"] for job in jobs)
+    plain = time.process_time() - start
+    line("a plain loop", plain, number)
+    walls = []
+    for workers in (1, 2):
+        with cpu_of_family() as spent:
+            start = time.monotonic()
+            for _ in run_shards(jobs, workers):
+                pass
+            walls.append(time.monotonic() - start)
+        used = spent()
+        line(f"Ray, workers: {workers}", used, number)
+        print(f"  more CPU time than the loop: {used / plain - 1:.0%}; wall {walls[-1]:.1f} s")
+    print(f"two workers against one, wall: {walls[0] / walls[1]:.2f} x, load {os.getloadavg()[0]:.1f}")
+
+
+@contextmanager
+def cpu_of_family() -> Iterator[Callable[[], float]]:
+    """CPU-seconds of this process and of all that descend from it, looked at all the time: Ray's processes
+    are not ours to wait for."""
+    seen: dict[int, float] = {}
+    stop = threading.Event()
+    start = time.process_time()
+
+    def look() -> None:
+        while not stop.wait(TICK):
+            seen.update(cpu_of_descendants())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    own: list[float] = []
+    try:
+        yield lambda: own[0] + sum(seen.values())
+    finally:
+        stop.set()
+        thread.join()
+        own.append(time.process_time() - start)
+
+
+def cpu_of_descendants() -> dict[int, float]:
+    """CPU-seconds of every living descendant of this process."""
+    parents, seconds = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        pid = int(path.parent.name)
+        parents[pid], seconds[pid] = (
+            int(fields[1]),
+            (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
+        )
+
+    def descends(pid: int) -> bool:
+        while pid in parents:
+            pid = parents[pid]
+            if pid == os.getpid():
+                return True
+        return False
+
+    return {pid: spent for pid, spent in seconds.items() if descends(pid)}
+
+
+def finish(request: BuildRequest, sidecars: list[dict[str, object]]) -> None:
+    """The manifest of a folder built without `build`."""
+    assert all(sidecar["samples"] for sidecar in sidecars)
+    write_manifest(request.out, read_plan_header(request.out / PLAN_FILE), "benchmark")
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dataprep", description=__doc__)
+    parser.add_argument("pictures", nargs="?", type=Path, help="folder of JPEGs (default: Open Images)")
+    parser.add_argument("--rounds", type=int, default=5, help="the least disturbed one counts")
+    parser.add_argument("--ray-seconds", type=float, default=0, help="length of a build to compare Ray by")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    pictures = options.pictures or (OPEN_IMAGES if OPEN_IMAGES.is_dir() else BUNDLED)
+    if pictures == BUNDLED:
+        print("Open Images are not at hand: the bundled pictures are of 640 px and less, and quicker")
+    boxes, origin = find_boxes(pictures)
+    print(f"{len(boxes)} pictures of {pictures.name}, boxes: {origin}; CPU time, best of {options.rounds}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        measure_path(pictures, folder / "tuple", options.rounds)
+        for short_side in (None,):
+            measure_loader(pictures, folder / f"source{short_side}", options.rounds, short_side)
+        if options.ray_seconds:
+            measure_ray(pictures, folder / "ray", options.ray_seconds)
+
+
+if __name__ == "__main__":
+    main()
