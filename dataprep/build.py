@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.filters import check_options, read_hierarchy, read_lines
+from dataprep.journal import journal_path
 from dataprep.manifest import MANIFEST, REJECTS, write_manifest
 from dataprep.pictures import index_pictures
 from dataprep.plan import (
@@ -23,7 +24,7 @@ from dataprep.plan import (
     write_plan,
 )
 from dataprep.records import Annotations
-from dataprep.shards import ShardJob, encode_line, is_complete, journal_path
+from dataprep.shards import ShardJob, encode_line, is_complete
 from intarsia.config import config_differences
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_path, read_json, sweep_temporaries

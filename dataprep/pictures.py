@@ -93,6 +93,27 @@ def index_pictures(folder: Path | str) -> dict[str, str]:
     return index
 
 
+def check_source(root: Path, file: str) -> None:
+    """Tell a picture that is missing from a source that is gone (unmounted, renamed, a dead server).
+
+    Args:
+        root: the folder of pictures.
+        file: path below it of a picture that could not be read.
+
+    Raises:
+        UserError: if that picture's folder cannot be listed, or has nothing in it.
+    """
+    folder = (root / file).parent
+    try:
+        with os.scandir(folder) as entries:
+            if any(entries):
+                return
+        what = "is empty"
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+    raise UserError(f"the folder of pictures {folder} {what} now, while it held pictures when planned")
+
+
 def read_picture(path: Path | str, annotated_size: tuple[int, int] | None = None) -> Picture | Rejected:
     """Read a file once and decode it once.
 

@@ -12,18 +12,19 @@ import cv2
 import numpy as np
 
 from dataprep.filters import rules_of
-from dataprep.pictures import Picture, read_picture
+from dataprep.journal import ATTEMPT, find_killers, journal_path
+from dataprep.pictures import Picture, check_source, read_picture
 from dataprep.pixels import picture_hash
 from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig, read_plan_rows
 from dataprep.records import PictureRecord, Rejected, RejectReason
 from dataprep.render import Subject, choose_boxes, draw_sample
 from dataprep.tars import write_tar
+from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
 from intarsia.sample import MEMBERS, LabelledBox, Sample, encode_sample
 
 HISTOGRAMS = ("box_area", "mask_coverage")  # shares of the picture and of the image
 BINS = 100  # of the histograms of shares, 1 % each
-DEATHS_TO_QUARANTINE = 2
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,12 @@ def build_shard(job: ShardJob) -> dict[str, Any]:
     """Build one shard, commit it, and return its sidecar.
 
     The result depends on the plan's rows, the options and the pictures alone. A picture that cannot be used
-    is rejected with a reason. One during whose turn the process died twice (a crash of a decoder, which no
-    `except` catches) is quarantined: the journal beside the shard tells it.
+    is rejected with a reason. One during whose turn the process died (a crash of a decoder, which no `except`
+    catches), and another process on trying it again, is quarantined: the journal beside the shard tells it.
 
     Raises:
-        OSError: if the folder cannot be written; nothing but that stops a shard.
+        OSError: if the folder cannot be written.
+        UserError: if the folder of pictures is gone, or workers are killed again and again.
     """
     cv2.setNumThreads(1)
     config = job.config
@@ -122,7 +124,10 @@ def build_shard(job: ShardJob) -> dict[str, Any]:
     tar_path = sidecar.with_suffix(".tar")
     records = read_plan_rows(Path(job.folder) / PLAN_FILE, job.shard)
     journal = journal_path(job.folder, config, job.shard)
-    quarantined = find_killers(journal)
+    by_key = {record.key: record for record in records}
+    quarantined = find_killers(
+        journal, tar_path.name, lambda key: render_record(by_key[key], job, ShardTally())
+    )
     tally = ShardTally()
 
     def members() -> Iterator[tuple[str, bytes]]:
@@ -138,7 +143,7 @@ def build_shard(job: ShardJob) -> dict[str, Any]:
                     yield f"{key}.{suffix}", content
 
     with atomic_path(tar_path) as temporary, journal.open("a", encoding="utf-8") as log:
-        log.write("\n")
+        log.write(ATTEMPT)
         sha256 = write_tar(temporary, members())
     stats = _sidecar_content(job, tar_path, sha256, tally)
     write_json(sidecar, stats)
@@ -154,6 +159,8 @@ def render_record(
     try:
         picture = read_picture(Path(job.images) / record.file, record.size)
         if isinstance(picture, Rejected):
+            if picture.reason in (RejectReason.FILE_MISSING, RejectReason.FILE_UNREADABLE):
+                check_source(Path(job.images), record.file)
             tally.reject_picture(record, picture, boxes)
             return []
         usable, dropped = choose_boxes(
@@ -163,6 +170,8 @@ def render_record(
         samples = [sample for sample in drawn if isinstance(sample, Sample)]
         as_it_is = picture.jpeg if job.config.profile == "source" else None
         encoded = [(sample.meta.key, encode_sample(sample, as_it_is)) for sample in samples]
+    except UserError:  # not this picture's fault: nothing may be recorded against it
+        raise
     except Exception as error:  # noqa: BLE001 - one picture must not stop a build; the reason is kept
         rejected = Rejected(RejectReason.RENDER_FAILED, f"{type(error).__name__}: {error}")
         tally.reject_picture(record, rejected, boxes)
@@ -210,24 +219,6 @@ def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -
         "hashes": tally.hashes,
         "rejects": tally.rejects,
     }
-
-
-def journal_path(folder: Path | str, config: BuildConfig, shard: int) -> Path:
-    """Where a shard being built notes the picture in work; gone once the shard is complete."""
-    return Path(folder) / f".{config.shard_name(shard)}.journal"
-
-
-def find_killers(journal: Path) -> set[str]:
-    """The pictures during whose turn earlier attempts ended, twice or more.
-
-    The journal has a blank line at the start of each attempt and then the key of each picture begun; since a
-    finished shard has no journal, the last key of every attempt is one that the attempt did not survive.
-    """
-    if not journal.is_file():
-        return set()
-    attempts = journal.read_text(encoding="utf-8").split("\n\n")
-    last = Counter(attempt.split()[-1] for attempt in attempts if attempt.split())
-    return {key for key, deaths in last.items() if deaths >= DEATHS_TO_QUARANTINE}
 
 
 def tar_samples(tar: Path, places: Collection[int]) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -1,5 +1,6 @@
 """Verify names each kind of damage, also behind hashes put right, and finds none in a sound folder."""
 
+import io
 import json
 import random
 import re
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 
 from dataprep.cli import main
-from dataprep.shards import _add_member
 from dataprep.verify import verify_folder
 from intarsia.boxes import Box
 from intarsia.files import sha256_file
@@ -46,7 +46,9 @@ def read_members(tar: Path) -> Members:
 def write_members(tar: Path, members: Members) -> None:
     with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as file:
         for name, content in members:
-            _add_member(file, name, content)
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
 
 
 def put_hashes_right(folder: Path, **more: object) -> None:
