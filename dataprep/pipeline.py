@@ -59,7 +59,7 @@ def _run(jobs: list[ShardJob]) -> Iterator[dict[str, str]]:
     def build(row: dict[str, Any]) -> dict[str, str]:
         try:
             stats = build_shard(jobs[row["place"]])
-        except OSError as error:  # an exception would come out of Ray as pages of traceback
+        except (OSError, UserError) as error:  # an exception would come out of Ray as pages of traceback
             return {"report": json.dumps({"error": str(error)})}
         return {
             "report": json.dumps({name: stats[name] for name in ("shard", "samples", "kept", "rejected")})

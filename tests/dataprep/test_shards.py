@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -294,7 +295,7 @@ def test_deaths_that_no_picture_explains_end_the_run_with_a_sentence(tmp_path: P
 
 
 def test_dying_alone_is_a_signal_or_an_exit_or_no_end_but_no_exception() -> None:
-    assert dies_alone(lambda: os.kill(os.getpid(), 11))
+    assert dies_alone(lambda: os.kill(os.getpid(), signal.SIGKILL))
     assert dies_alone(lambda: os._exit(3))
     assert dies_alone(lambda: time.sleep(60), seconds=0.2)
     assert not dies_alone(lambda: 1 / 0)
