@@ -23,6 +23,7 @@ from dataprep.plan import (
     read_plan_header,
     write_plan,
 )
+from dataprep.progress import Progress, metered
 from dataprep.records import Annotations
 from dataprep.shards import ShardJob, encode_line, is_complete
 from intarsia.config import config_differences
@@ -43,6 +44,7 @@ class BuildRequest:
         command: the command line, for the data set card.
         workers: processes; None for one per CPU.
         ray_address: of a running cluster, or None.
+        verbose: whether Ray and its workers may speak.
     """
 
     config: BuildConfig
@@ -52,16 +54,7 @@ class BuildRequest:
     command: str = ""
     workers: int | None = None
     ray_address: str | None = None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a build is; `built` are the pictures of this run."""
-
-    shards_done: int
-    shards: int
-    built: int
-    pictures: int
+    verbose: bool = False
 
 
 def read_annotations(request: BuildRequest) -> Annotations:
@@ -167,12 +160,10 @@ def _run_missing(
         return
     per_shard = request.config.images_per_shard
     pictures = sum(min(per_shard, header["pictures"] - shard * per_shard) for shard in missing)
-    done, built = header["shards"] - len(jobs), 0
-    report(Progress(done, header["shards"], built, pictures))
-    for stats in run_shards(jobs, request.workers, request.ray_address):
-        done += 1
-        built += stats["kept"]["pictures"] + sum(stats["rejected"]["pictures"].values())
-        report(Progress(done, header["shards"], built, pictures))
+    start = Progress(header["shards"] - len(jobs), header["shards"], 0, pictures)
+    with metered(request.out, start, report) as meter:
+        for stats in run_shards(jobs, request.workers, request.ray_address, request.verbose):
+            meter.finish(stats)
 
 
 def _plan_header(request: BuildRequest) -> dict[str, Any]:

@@ -4,8 +4,6 @@ import argparse
 import json
 import os
 import shlex
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from dataprep.build_options import add_filter_options
 from intarsia.errors import UsageError, UserError, run_command
 
 if TYPE_CHECKING:
-    from dataprep.build import BuildRequest, Progress
+    from dataprep.build import BuildRequest
 
 _EPILOG = "--debug before any command shows the traceback of an error."
 
@@ -86,17 +84,23 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     add("--draws-per-image", type=int, default=1, help="samples of each picture (default %(default)s)")
     add("--workers", type=int, help="processes on this machine (default: one per CPU)")
     add("--ray-address", help="of a running Ray cluster, e.g. auto (default: one of our own)")
+    add("-v", "--verbose", action="store_true", help="show what Ray and its workers say")
     add("--dry-run", action="store_true", help="tell what would be built; no picture is read")
     parser.set_defaults(command=_build)
 
 
 def _build(options: argparse.Namespace) -> int:
     from dataprep.build import build
+    from dataprep.progress import Reporter
 
     request = _request(options)
     if options.dry_run:
         return _dry_run(request)
-    manifest = build(request, _Reporter())
+    reporter = Reporter()
+    try:
+        manifest = build(request, reporter)
+    finally:
+        reporter.close()
     kept, given = manifest["kept"], manifest["in"]
     print(
         f"{kept['samples']:,} samples from {kept['pictures']:,} of {given['pictures']:,} pictures and "
@@ -127,12 +131,14 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
         command=shlex.join(["python", "-m", "dataprep", *options.argv]),
         workers=options.workers,
         ray_address=options.ray_address,
+        verbose=options.verbose,
     )
 
 
 def _dry_run(request: "BuildRequest") -> int:
     from dataprep.build import free_space_warning, new_plan
-    from dataprep.estimate import amount, duration, estimate, expected_rejects
+    from dataprep.estimate import amount, estimate, expected_rejects
+    from dataprep.progress import duration
 
     plan = new_plan(request)
     found, given = estimate(plan), plan.counts()["in"]
@@ -157,29 +163,6 @@ def _dry_run(request: "BuildRequest") -> int:
         print(f"warning: {warning}")
     print(f"would go to {request.out}; no picture was read, so files that cannot be used are not counted")
     return 0
-
-
-class _Reporter:
-    """Progress: one line that is written over on a terminal, a line at most every ten seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self.start = time.monotonic()
-        self.last = 0.0
-
-    def __call__(self, progress: "Progress") -> None:
-        now, tty = time.monotonic(), sys.stderr.isatty()
-        finished = progress.shards_done == progress.shards
-        if not tty and not finished and now - self.last < 10:
-            return
-        self.last = now
-        rate = progress.built / max(now - self.start, 1e-9)
-        left = f"{(progress.pictures - progress.built) / rate:,.0f} s left" if rate and not finished else ""
-        line = (
-            f"{progress.shards_done}/{progress.shards} shards  "
-            f"{progress.built:,}/{progress.pictures:,} pictures  {rate:,.1f}/s  {left}"
-        ).rstrip()
-        sys.stderr.write(f"\r\033[K{line}" + ("\n" if finished else "") if tty else line + "\n")
-        sys.stderr.flush()
 
 
 def _print_rejects(content: dict[str, Any]) -> None:

@@ -72,9 +72,8 @@ def estimate(plan: Plan) -> Estimate:
     expected = np.bincount(notes.label[rows], weights=chance, minlength=len(notes.labels))
     labels = {notes.labels[code]: float(expected[code]) for code in np.argsort(-expected, kind="stable")}
     size = _typical_size(plan)
-    boxes = max(round(len(rows) / max(np.count_nonzero(of_picture), 1)), 1)
-    seconds, sample_bytes = time_picture(plan, size, boxes)
     pictures = int(np.count_nonzero(of_picture))
+    seconds, sample_bytes = time_picture(plan, size, max(round(len(rows) / max(pictures, 1)), 1))
     return Estimate(
         pictures=pictures,
         boxes=len(rows),
@@ -154,13 +153,6 @@ def made_up_picture(size: tuple[int, int]) -> Image.Image:
 def amount(bytes_: float) -> str:
     """Bytes for people: MB below one GB."""
     return f"{bytes_ / 1e9:,.1f} GB" if bytes_ >= 1e9 else f"{bytes_ / 1e6:,.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 45 s, 12 min, 3.4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
 def expected_rejects(plan: Plan, found: Estimate) -> dict[str, dict[str, int]]:

@@ -13,7 +13,7 @@ OBJECT_STORE_BYTES = 100_000_000  # rows of statistics pass through it, never pi
 
 
 def run_shards(
-    jobs: list[ShardJob], workers: int | None = None, address: str | None = None
+    jobs: list[ShardJob], workers: int | None = None, address: str | None = None, verbose: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Build shards in parallel and yield each one's counts as it is committed, in any order.
 
@@ -21,6 +21,7 @@ def run_shards(
         jobs: the shards to build.
         workers: processes of the local Ray; the machine's CPUs where None.
         address: of a running Ray cluster whose nodes see the same folders; a local Ray is started where None.
+        verbose: whether Ray speaks, and what its workers print is seen.
 
     Raises:
         UserError: if Ray does not start, or a shard failed for a reason that is not a picture's.
@@ -30,9 +31,9 @@ def run_shards(
 
     started = not ray.is_initialized()
     if started:
-        _start(workers, address)
+        _start(workers, address, verbose)
     try:
-        for row in _run(jobs):
+        for row in _run(jobs, verbose):
             report = json.loads(row["report"])
             if "error" in report:
                 raise UserError(
@@ -47,13 +48,13 @@ def run_shards(
             ray.shutdown()
 
 
-def _run(jobs: list[ShardJob]) -> Iterator[dict[str, str]]:
+def _run(jobs: list[ShardJob], verbose: bool) -> Iterator[dict[str, str]]:
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.ERROR)
     numbers = [{"place": place} for place in range(len(jobs))]
 
     def build(row: dict[str, Any]) -> dict[str, str]:
@@ -77,10 +78,10 @@ def _quiet_environment(address: str | None) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 
-def _start(workers: int | None, address: str | None) -> None:
+def _start(workers: int | None, address: str | None, verbose: bool) -> None:
     import ray
 
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    quiet: dict[str, Any] = {"logging_level": "INFO" if verbose else "ERROR", "log_to_driver": verbose}
     try:
         if address is not None:
             ray.init(address=address, **quiet)

@@ -16,6 +16,7 @@ from dataprep.journal import ATTEMPT, find_killers, journal_path
 from dataprep.pictures import Picture, check_source, read_picture
 from dataprep.pixels import picture_hash
 from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig, read_plan_rows
+from dataprep.progress import noted
 from dataprep.records import PictureRecord, Rejected, RejectReason
 from dataprep.render import Subject, choose_boxes, draw_sample
 from dataprep.tars import write_tar
@@ -131,7 +132,7 @@ def build_shard(job: ShardJob) -> dict[str, Any]:
     tally = ShardTally()
 
     def members() -> Iterator[tuple[str, bytes]]:
-        for record in records:
+        for record in noted(records, job.folder, sidecar.stem, tally):
             if record.key in quarantined:
                 rejected = Rejected(RejectReason.QUARANTINED, "the worker died on it twice")
                 tally.reject_picture(record, rejected, [box.box_id for box in record.boxes])

@@ -7,7 +7,8 @@ import pytest
 
 from dataprep.build import new_plan
 from dataprep.cli import main
-from dataprep.estimate import amount, duration, estimate, expected_rejects, made_up_picture
+from dataprep.estimate import amount, estimate, expected_rejects, made_up_picture
+from dataprep.progress import duration
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import EXPECTED, GOOD, toy_request
 
