@@ -308,7 +308,7 @@ def test_a_dry_run_tells_and_writes_nothing(
     out = tmp_path / "out"
     assert main([*command_line(toy_coco, out), "--draws-per-image", "5", "--dry-run"]) == 0
     text = capsys.readouterr().out
-    assert "75 samples at most, from 15 of 17 pictures" in text
+    assert "70 samples at most, from 14 of 17 pictures" in text
     assert "area_too_small" in text
     assert "image_size: 64" in text
     assert not out.exists()
