@@ -2,30 +2,29 @@
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataprep.filters import check_options, read_hierarchy, read_lines
+from dataprep.filters import check_options, read_hierarchy, read_lines, rules_of
 from dataprep.journal import journal_path
 from dataprep.manifest import MANIFEST, REJECTS, write_manifest
-from dataprep.pictures import index_pictures
+from dataprep.picture_index import index_pictures
 from dataprep.plan import (
     PLAN_FILE,
     BuildConfig,
     Plan,
     make_plan,
     plan_fingerprint,
-    plan_rejects,
-    plan_table,
     read_plan_header,
     write_plan,
 )
+from dataprep.plan_rejects import write_plan_rejects
 from dataprep.progress import Progress, metered
-from dataprep.records import Annotations
-from dataprep.shards import ShardJob, encode_line, is_complete
+from dataprep.records import Annotations, FilterRules
+from dataprep.shards import ShardJob, is_complete
 from intarsia.config import config_differences
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_path, read_json, sweep_temporaries
@@ -57,15 +56,15 @@ class BuildRequest:
     verbose: bool = False
 
 
-def read_annotations(request: BuildRequest) -> Annotations:
-    """Read the request's annotation files."""
+def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
+    """Read the request's annotation files; the rules may be applied on the way."""
     if request.config.source == "coco":
         from dataprep.coco import read_coco
 
         return read_coco(request.inputs["annotations"])
     from dataprep.openimages import read_open_images
 
-    return read_open_images(request.inputs["boxes"], request.inputs["classes"])
+    return read_open_images(request.inputs["boxes"], request.inputs["classes"], rules)
 
 
 def new_plan(request: BuildRequest) -> Plan:
@@ -74,9 +73,9 @@ def new_plan(request: BuildRequest) -> Plan:
     Raises:
         UserError: if an input cannot be read, or nothing is left to build.
     """
-    annotations = read_annotations(request)
-    names, families = _class_families(request, annotations.labels)
-    check_options(request.config, annotations.flags, names)
+    names, families = _class_families(request)
+    annotations = read_annotations(request, rules_of(request.config, families))
+    check_options(request.config, annotations.flags, names.union(annotations.labels))
     excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
     plan = make_plan(annotations, index_pictures(request.images), request.config, families, excluded)
     if not len(plan.order):
@@ -90,17 +89,14 @@ def new_plan(request: BuildRequest) -> Plan:
     return plan
 
 
-def _class_families(
-    request: BuildRequest, labels: Sequence[str]
-) -> tuple[set[str], dict[str, frozenset[str]]]:
-    """All class names that options may give, and what those of a hierarchy stand for."""
-    names = set(labels)
+def _class_families(request: BuildRequest) -> tuple[set[str], dict[str, frozenset[str]]]:
+    """The class names that are given beside the boxes, and what those of a hierarchy stand for."""
     if "classes" not in request.inputs:
-        return names, {}
+        return set(), {}
     from dataprep.openimages import read_class_names
 
     codes = read_class_names(request.inputs["classes"])
-    names.update(codes.values())
+    names = set(codes.values())
     if "hierarchy" not in request.inputs:
         return names, {}
     families = read_hierarchy(request.inputs["hierarchy"], codes)
@@ -185,7 +181,7 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
     if header["inputs"] == inputs:
         return header
     plan = new_plan(request)
-    if plan_fingerprint(plan.config, plan_table(plan), plan.counts()) != header["fingerprint"]:
+    if plan_fingerprint(plan) != header["fingerprint"]:
         raise UsageError(
             f"{out} was planned from other annotations or another folder of pictures "
             f"({_plan_difference(header, plan)}); choose another --out, or delete that folder"
@@ -201,21 +197,20 @@ def _plan_difference(header: dict[str, Any], plan: Plan) -> str:
 
 def _write_new_plan(request: BuildRequest, inputs: dict[str, Any]) -> dict[str, Any]:
     plan = new_plan(request)
-    table, counts = plan_table(plan), plan.counts()
     header = {
         "config": request.config.model_dump(mode="json"),
-        "fingerprint": plan_fingerprint(plan.config, table, counts),
+        "fingerprint": plan_fingerprint(plan),
         "inputs": inputs,
         "shards": plan.shards,
         "pictures": len(plan.order),
-        "counts": counts,
+        "counts": plan.counts(),
     }
     with (
         atomic_path(request.out / REJECTS) as temporary,
-        temporary.open("w", encoding="utf-8") as file,
+        temporary.open("wb") as file,
     ):
-        file.writelines(encode_line(record) for record in plan_rejects(plan))
-    write_plan(request.out / PLAN_FILE, table, header)
+        write_plan_rejects(plan, file)
+    write_plan(request.out / PLAN_FILE, plan, header)
     return header
 
 

@@ -1,14 +1,17 @@
-"""Open Images box CSVs to columns, streamed; no pixels are read."""
+"""Open Images box CSVs to columns, streamed and filtered on the way; no pixels are read."""
 
 import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from dataprep.csv_files import csv_header, find_fault
 from dataprep.pictures import refuse_lfs_pointer
-from dataprep.records import Annotations
+from dataprep.records import Annotations, Dropped, FilterRules, judge_boxes
 from intarsia.errors import UserError
 
 BOUNDS = ("XMin", "YMin", "XMax", "YMax")  # our order; the file has XMin, XMax, YMin, YMax
@@ -19,42 +22,36 @@ FLAGS = {
     "IsDepiction": "is_depiction",
     "IsInside": "is_inside",
 }
-COLUMNS = ("ImageID", "LabelName", *BOUNDS, *FLAGS)
+NAMES = ("ImageID", "LabelName")
+UNNAMED = "unnamed"  # the class of a row without one
+_BLOCK = 1 << 24  # bytes of text in a batch; several are held at a time
 
 
-def read_open_images(boxes: Path | str, classes: Path | str) -> Annotations:
+def read_open_images(boxes: Path | str, classes: Path | str, rules: FilterRules | None = None) -> Annotations:
     """Read a box CSV in either published layout (13 columns, or 21 with the clicks of the train file).
 
     Columns are found by name. Rows without an ImageID are blank lines and are skipped; a coordinate that is
-    no number makes a bad box, a flag that is not there is unknown (-1).
+    empty or not finite makes a bad box, a flag that is empty is unknown (-1).
 
     Args:
         boxes: e.g. oidv6-train-annotations-bbox.csv.
         classes: class-descriptions-boxable.csv: label, name; without a header.
+        rules: boxes that these drop go into `dropped` as they stream by; all are kept where None.
 
     Raises:
-        UserError: if a file is missing, a git-LFS pointer, or lacks a needed column.
+        UserError: if a file is missing, a git-LFS pointer, lacks a needed column, or has a line that is not
+            like its header; the line is named.
     """
-    names = read_class_names(classes)
-    table = _read_columns(Path(boxes))
-    rows = np.flatnonzero(~table["ImageID"].is_null().to_numpy(zero_copy_only=False))
-    if len(rows) < len(table):
-        table = table.take(rows)
-    pictures, picture = _codes(table["ImageID"])
-    label_codes, label = _codes(table["LabelName"])
-    return Annotations(
-        source="openimages",
-        fractions=True,
-        image_ids=pictures,
-        files=[""] * len(pictures),
-        sizes=np.zeros((len(pictures), 2), np.int32),
-        picture=picture.astype(np.int64),
-        box_ids=rows.astype(np.int64) + 2,  # the line of the file: the header is line 1
-        bounds=np.stack([_numbers(table[name]) for name in BOUNDS], axis=1),
-        label=label.astype(np.int32),
-        labels=[names.get(code, code) for code in label_codes],
-        flags={ours: _flags(table[theirs]) for theirs, ours in FLAGS.items()},
-    )
+    path = Path(boxes)
+    columns = _Columns(read_class_names(classes), rules)
+    header = csv_header(path, (*NAMES, *BOUNDS))
+    try:
+        for line, batch in _batches(path, header):
+            columns.add(line, batch)
+    except pa.ArrowInvalid as error:
+        text = " ".join(str(error).split())
+        raise UserError(find_fault(path, header, BOUNDS, tuple(FLAGS)) or f"{path}: {text}") from None
+    return columns.annotations()
 
 
 def read_class_names(path: Path | str) -> dict[str, str]:
@@ -65,79 +62,137 @@ def read_class_names(path: Path | str) -> dict[str, str]:
     """
     path = Path(path)
     refuse_lfs_pointer(path)
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if any(row)]
-    if not rows or any(len(row) < 2 for row in rows):
-        raise UserError(f"{path} is not a class description: each line must hold a label and a name")
-    return {row[0]: row[1] for row in rows}
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.reader(file)
+        names = {}
+        for row in reader:
+            if len(row) == 1 or (row and not row[0]):
+                raise UserError(
+                    f"{path}, line {reader.line_num}: each line must hold a label and a name, "
+                    f"this one is {','.join(row)!r}"
+                )
+            if row:
+                names[row[0]] = row[1]
+    if not names:
+        raise UserError(f"{path} is empty: each line must hold a label and a name")
+    return names
 
 
-def _read_columns(path: Path) -> pa.Table:
-    refuse_lfs_pointer(path)
-    with path.open(encoding="utf-8", errors="replace") as file:
-        header = [name.strip() for name in file.readline().strip("\ufeff\r\n").split(",")]
-    missing = [name for name in ("ImageID", "LabelName", *BOUNDS) if name not in header]
-    if missing:
-        raise UserError(f"{path} lacks the column {missing[0]}; its first line names {', '.join(header[:8])}")
-    text = {name: pa.string() for name in COLUMNS[2:]}
-    coded = {name: pa.dictionary(pa.int32(), pa.string()) for name in COLUMNS[:2]}
-    try:
-        with pacsv.open_csv(
-            path,
-            read_options=pacsv.ReadOptions(column_names=header, skip_rows=1, block_size=1 << 24),
-            parse_options=pacsv.ParseOptions(ignore_empty_lines=False),
-            convert_options=pacsv.ConvertOptions(
-                include_columns=list(COLUMNS),
-                include_missing_columns=True,
-                column_types=text | coded,
-                strings_can_be_null=True,
-                null_values=[""],
-            ),
-        ) as reader:
-            table = pa.Table.from_batches([_narrow(batch) for batch in reader])
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is not the CSV it should be: {' '.join(str(error).split())}") from None
-    return table.unify_dictionaries()
+def _batches(path: Path, header: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Batches of rows with the line of the file on which each begins."""
+    types = {name: pa.dictionary(pa.int32(), pa.string()) for name in NAMES}
+    types |= dict.fromkeys(BOUNDS, pa.float64()) | dict.fromkeys(FLAGS, pa.int8())
+    with pacsv.open_csv(
+        path,
+        read_options=pacsv.ReadOptions(column_names=header, skip_rows=1, block_size=_BLOCK),
+        parse_options=pacsv.ParseOptions(ignore_empty_lines=False),
+        convert_options=pacsv.ConvertOptions(
+            include_columns=list(types),
+            include_missing_columns=True,
+            column_types=types,
+            strings_can_be_null=True,
+            null_values=[""],
+        ),
+    ) as reader:
+        line = 2  # the header is line 1
+        for batch in reader:
+            yield line, batch
+            line += len(batch)
 
 
-def _narrow(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with its texts as numbers, so that one batch of text is held at a time."""
-    columns = []
-    for name in batch.schema.names:
-        column = batch.column(name)
-        if name in BOUNDS:
-            column = _to_float(column)
-        elif name in FLAGS:
-            column = _to_float(column).fill_null(-1).cast(pa.int8(), safe=False)
-        columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+@dataclass
+class _Columns:
+    """What has been read so far: columns in pieces, one for each batch."""
+
+    names: dict[str, str]
+    rules: FilterRules | None
+    codes: dict[str, int] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    pictures: list[pa.DictionaryArray] = field(default_factory=list)  # of kept and dropped rows by turns
+    kept: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    dropped: dict[str, list[np.ndarray]] = field(default_factory=lambda: {"box_ids": [], "reason": []})
+
+    def add(self, line: int, batch: pa.RecordBatch) -> None:
+        """Take in the rows of a batch that begins on this line."""
+        lines = np.arange(line, line + len(batch), dtype=np.int32)
+        if batch["ImageID"].null_count:
+            named = batch["ImageID"].is_valid()
+            batch, lines = batch.filter(named), lines[named.to_numpy(zero_copy_only=False)]
+        notes = self._read(batch, lines)
+        verdict: np.ndarray
+        if self.rules is None:
+            verdict = np.full(len(notes), -1, np.int8)
+        else:
+            verdict = judge_boxes(notes, self.rules).astype(np.int8)
+        stay = verdict < 0
+        pictures = batch["ImageID"]
+        self.pictures += [pictures.filter(pa.array(stay)), pictures.filter(pa.array(~stay))]
+        columns = {"box_ids": notes.box_ids, "bounds": notes.bounds, "label": notes.label, **notes.flags}
+        for name, column in columns.items():
+            self.kept.setdefault(name, []).append(column[stay])
+        self.dropped["box_ids"].append(lines[~stay])
+        self.dropped["reason"].append(verdict[~stay])
+
+    def _read(self, batch: pa.RecordBatch, lines: np.ndarray) -> Annotations:
+        return Annotations(
+            source="openimages",
+            fractions=True,
+            image_ids=[],
+            files=[],
+            sizes=np.empty((0, 2), np.int32),
+            picture=batch["ImageID"].indices.to_numpy(),
+            box_ids=lines,
+            bounds=np.stack([_floats(batch[name]) for name in BOUNDS], axis=1),
+            label=self._label_codes(batch["LabelName"]),
+            labels=self.labels,
+            flags={ours: batch[theirs].fill_null(-1).to_numpy() for theirs, ours in FLAGS.items()},
+        )
+
+    def _label_codes(self, column: pa.DictionaryArray) -> np.ndarray:
+        """int32 [N] into `labels`, which grow; a batch numbers its labels in its own way."""
+        ours: list[int] = []
+        for code in [*column.dictionary.to_pylist(), *([UNNAMED] if column.null_count else [])]:
+            if code not in self.codes:
+                self.codes[code] = len(self.labels)
+                self.labels.append(self.names.get(code, code))
+            ours.append(self.codes[code])
+        codes = column.indices.fill_null(len(column.dictionary)).to_numpy(zero_copy_only=False)
+        return np.array(ours, np.int32)[codes]
+
+    def annotations(self) -> Annotations:
+        """Everything that was read; the pieces are given up one after the other."""
+        image_ids, kept, dropped = self._join_pictures()
+        columns = {name: np.concatenate(self.kept.pop(name)) for name in list(self.kept)}
+        if not columns:
+            columns = {"box_ids": np.empty(0, np.int32), "bounds": np.empty((0, 4)), "label": kept}
+            columns |= {name: np.empty(0, np.int8) for name in FLAGS.values()}
+        lost = {name: np.concatenate(pieces) for name, pieces in self.dropped.items() if pieces}
+        return Annotations(
+            source="openimages",
+            fractions=True,
+            image_ids=image_ids,
+            files=[""] * len(image_ids),
+            sizes=np.zeros((len(image_ids), 2), np.int32),
+            picture=kept,
+            box_ids=columns.pop("box_ids"),
+            bounds=columns.pop("bounds"),
+            label=columns.pop("label"),
+            labels=self.labels,
+            flags=columns,
+            dropped=Dropped(dropped, **lost) if lost else Dropped(),
+            judged=self.rules,
+        )
+
+    def _join_pictures(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Image ids in the order of the file, and the pictures of kept and of dropped rows, int32."""
+        if not self.pictures:
+            return [], np.empty(0, np.int32), np.empty(0, np.int32)
+        joined = pa.chunked_array(self.pictures).unify_dictionaries()
+        self.pictures.clear()
+        codes = [chunk.indices.to_numpy() for chunk in joined.chunks]
+        image_ids = joined.chunk(0).dictionary.to_pylist()
+        return image_ids, np.concatenate(codes[::2]), np.concatenate(codes[1::2])
 
 
-def _to_float(column: pa.Array) -> pa.Array:
-    try:
-        return column.cast(pa.float64())
-    except pa.ArrowInvalid:  # some text in it is no number; find out which, at leisure
-        return pa.array([_number(text) for text in column.to_pylist()], pa.float64())
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
-    array = column.combine_chunks()
-    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-    names = [str(value) for value in array.dictionary.to_pylist()]
-    codes = array.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
-    return ([*names, "unnamed"] if array.null_count else names), codes
-
-
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    return column.fill_null(float("nan")).to_numpy().astype(np.float64)
-
-
-def _flags(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy().astype(np.int8)
+def _floats(column: pa.Array) -> np.ndarray:
+    return column.fill_null(float("nan")).to_numpy()

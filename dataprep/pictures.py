@@ -17,7 +17,6 @@ from intarsia.errors import UserError
 from intarsia.files import sha256_bytes
 
 MAX_PIXELS = 100_000_000  # 300 MB decoded; photographs are below
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "JPEG2000")
 _LFS = b"version https://git-lfs"
 _JPEG = b"\xff\xd8\xff"
@@ -57,40 +56,6 @@ def refuse_lfs_pointer(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(_LFS)) == _LFS:
             raise UserError(f"{path} is a git-LFS pointer, not the data; fetch the file with `git lfs pull`")
-
-
-def index_pictures(folder: Path | str) -> dict[str, str]:
-    """Every picture below `folder`, whatever its sub-folders (train_0 … train_f, val2017 or none).
-
-    Returns:
-        Path, file name, and file name without extension -> path below `folder`. Of equal names the first in
-        sorted order counts, a JPEG before other formats.
-
-    Raises:
-        UserError: if there is no such folder.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"the folder of pictures {root} does not exist")
-    found: list[str] = []
-    pending = [""]
-    while pending:
-        below = pending.pop()
-        with os.scandir(root / below) as entries:
-            for entry in entries:
-                path = f"{below}/{entry.name}" if below else entry.name
-                if entry.is_dir():
-                    pending.append(path)
-                elif entry.name.lower().endswith(EXTENSIONS):
-                    found.append(path)
-    found.sort(key=lambda path: (not path.lower().endswith((".jpg", ".jpeg")), path))
-    index: dict[str, str] = {}
-    for path in found:
-        name = path.rpartition("/")[2]
-        index.setdefault(path, path)
-        index.setdefault(name, path)
-        index.setdefault(name.rpartition(".")[0], path)
-    return index
 
 
 def check_source(root: Path, file: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from dataprep.coco import coco_key
 from dataprep.filters import FilterOptions, judge_balance, near_duplicates, rules_of
+from dataprep.picture_index import PictureIndex
 from dataprep.records import (
     REASONS,
     Annotations,
@@ -26,11 +29,12 @@ from dataprep.records import (
 )
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, fingerprint, sha256_bytes
-from intarsia.rng import derive_seed
+from intarsia.rng import derive_seeds
 
 FORMAT_VERSION = 1
 PLAN_FILE = "plan.parquet"
 _METADATA = b"intarsia"
+_SLICE = 50_000  # pictures of the table that are in memory at a time
 _CORNERS = ("x0", "y0", "x1", "y1")
 
 
@@ -61,7 +65,9 @@ class Plan:
         verdict: int16 [N]: -1 for a box kept so far, otherwise an index into REASONS.
         fate: int16 [P]: the same for pictures.
         order: int64 [K]: the kept pictures, in the order of the shards.
-        files: path below the folder of pictures [P]; empty where there is no such file.
+        files: path below the folder of pictures, text [P]; empty where there is no such file.
+        rows: int32: the boxes of the kept pictures in the order of the shards.
+        ends: int64 [K + 1]: picture `order[i]` has the boxes `rows[ends[i] : ends[i + 1]]`.
     """
 
     config: BuildConfig
@@ -69,7 +75,9 @@ class Plan:
     verdict: np.ndarray
     fate: np.ndarray
     order: np.ndarray
-    files: list[str]
+    files: pa.Array
+    rows: np.ndarray
+    ends: np.ndarray
 
     @property
     def shards(self) -> int:
@@ -78,23 +86,21 @@ class Plan:
 
     def counts(self) -> dict[str, Any]:
         """Boxes and pictures in, and rejected so far. Boxes of a rejected picture count with it."""
-        boxes = {REASONS[c].value: int(n) for c, n in _count(self.verdict)}
-        remaining = self.verdict < 0
-        with_picture = self.fate[self.annotations.picture[remaining]]
-        for code, number in _count(with_picture):
-            boxes[REASONS[code].value] = boxes.get(REASONS[code].value, 0) + int(number)
+        notes, dropped = self.annotations, self.annotations.dropped
+        boxes = _count(self.verdict) + _count(dropped.reason)
+        boxes += _count(self.fate[notes.picture[self.verdict < 0]])
         return {
-            "in": {"pictures": len(self.fate), "boxes": len(self.verdict)},
+            "in": {"pictures": len(self.fate), "boxes": len(notes) + len(dropped)},
             "rejected": {
-                "pictures": {REASONS[c].value: int(n) for c, n in _count(self.fate)},
-                "boxes": dict(sorted(boxes.items())),
+                "pictures": {REASONS[c].value: n for c, n in sorted(_count(self.fate).items())},
+                "boxes": dict(sorted((REASONS[c].value, n) for c, n in boxes.items())),
             },
         }
 
 
 def make_plan(
     annotations: Annotations,
-    index: dict[str, str],
+    index: PictureIndex,
     config: BuildConfig,
     families: Mapping[str, Collection[str]] | None = None,
     excluded: Collection[str] = frozenset(),
@@ -103,41 +109,51 @@ def make_plan(
 
     Args:
         annotations: of the data set.
-        index: file name, with or without extension -> path (`index_pictures`).
+        index: of the picture files.
         config: of the build.
         families: class name -> the names that it stands for.
         excluded: names of pictures that are not wanted.
     """
-    rules = rules_of(config, families)
-    verdict = judge_boxes(annotations, rules)
-    files = [
-        index.get(file or image_id, "") or index.get(file.rpartition("/")[2], "")
-        for file, image_id in zip(annotations.files, annotations.image_ids, strict=True)
-    ]
+    notes, rules = annotations, rules_of(config, families)
+    if notes.judged == rules:
+        verdict: np.ndarray = np.full(len(notes), -1, np.int16)
+    else:
+        verdict = judge_boxes(notes, rules)
+    files = index.find(notes.files, notes.image_ids)
     fate: np.ndarray = np.full(len(files), -1, np.int16)
-    fate[~np.array([bool(file) for file in files], bool)] = REASONS.index(RejectReason.FILE_MISSING)
+    fate[pc.equal(files, "").to_numpy(zero_copy_only=False)] = REASONS.index(RejectReason.FILE_MISSING)
     if excluded:
-        named = np.array([image_id in excluded for image_id in annotations.image_ids], bool)
+        named = np.array([image_id in excluded for image_id in notes.image_ids], bool)
         fate[named] = REASONS.index(RejectReason.EXCLUDED)
-    _judge_together(annotations, rules, config.seed, fate, verdict)
-    boxes_left = np.bincount(annotations.picture[verdict < 0], minlength=len(files))
+    _judge_together(notes, rules, config.seed, fate, verdict)
+    boxes_left = np.bincount(notes.picture[verdict < 0], minlength=len(files))
     fate[(boxes_left == 0) & (fate != REASONS.index(RejectReason.EXCLUDED))] = REASONS.index(
         RejectReason.NO_BOX
     )
-    survivors = np.flatnonzero(fate < 0)
-    rank = np.array(
-        [derive_seed(config.seed, "order", annotations.image_ids[p]) for p in survivors], np.int64
-    )
-    order = survivors[np.argsort(rank, kind="stable")]
-    return Plan(config, annotations, verdict, fate, order, files)
+    order = np.flatnonzero(fate < 0)
+    ranks = derive_seeds((config.seed, "order"), (notes.image_ids[p] for p in order.tolist()))
+    order = order[np.argsort(ranks, kind="stable")]
+    rows = _rows_in_order(notes.picture, verdict < 0, order)
+    ends = np.concatenate([[0], np.cumsum(boxes_left[order])])
+    return Plan(config, notes, verdict, fate, order, files, rows, ends)
+
+
+def _rows_in_order(picture: np.ndarray, kept: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """int32: the kept boxes of the pictures in `order`, in that order; within a picture as annotated."""
+    place: np.ndarray = np.full(max(int(picture.max(initial=0)), int(order.max(initial=0))) + 1, -1, np.int32)
+    place[order] = np.arange(len(order))
+    rows = np.flatnonzero(kept).astype(np.int32)
+    places = place[picture[rows]]
+    rows, places = rows[places >= 0], places[places >= 0]
+    return rows[np.argsort(places, kind="stable")]
 
 
 def _judge_together(
     notes: Annotations, rules: FilterRules, seed: int, fate: np.ndarray, verdict: np.ndarray
 ) -> None:
     """The rules about several boxes, among those that are left in usable pictures; writes into `verdict`."""
-    rows = np.flatnonzero(verdict < 0)
     if rules.largest_iou < 1:
+        rows = np.flatnonzero(verdict < 0)
         hit = near_duplicates(notes.picture[rows], notes.bounds[rows], notes.box_ids[rows], rules.largest_iou)
         verdict[rows[hit]] = REASONS.index(RejectReason.NEAR_DUPLICATE)
     if rules.per_class_max is not None or rules.class_temperature > 1:
@@ -146,64 +162,42 @@ def _judge_together(
         verdict[rows] = judge_balance(notes.label[rows], notes.box_ids[rows], seed, rules)
 
 
-def _count(codes: np.ndarray) -> list[tuple[int, int]]:
+def _count(codes: np.ndarray) -> Counter[int]:
     values, numbers = np.unique(codes[codes >= 0], return_counts=True)
-    return list(zip(values.tolist(), numbers.tolist(), strict=True))
+    return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
 
 
-def plan_rejects(plan: Plan) -> Iterator[dict[str, Any]]:
-    """One record for each box and each picture that the plan drops; a picture's names its remaining boxes."""
-    notes = plan.annotations
-    for row in np.flatnonzero(plan.verdict >= 0).tolist():
-        picture = int(notes.picture[row])
-        yield {
-            "stage": "plan",
-            "what": "box",
-            "image_id": notes.image_ids[picture] if picture >= 0 else None,
-            "box_id": int(notes.box_ids[row]),
-            "reason": REASONS[plan.verdict[row]].value,
-        }
-    remaining: dict[int, list[int]] = {}
-    lost = np.flatnonzero((plan.verdict < 0) & (plan.fate[notes.picture] >= 0))
-    for row in lost.tolist():
-        remaining.setdefault(int(notes.picture[row]), []).append(int(notes.box_ids[row]))
-    for picture in np.flatnonzero(plan.fate >= 0).tolist():
-        yield {
-            "stage": "plan",
-            "what": "picture",
-            "image_id": notes.image_ids[picture],
-            "file": notes.files[picture],
-            "reason": REASONS[plan.fate[picture]].value,
-            "box_ids": remaining.get(picture, []),
-        }
+def plan_table(plan: Plan, first: int = 0, last: int | None = None) -> pa.Table:
+    """The plan's pictures from `first` up to but without `last`, as rows.
 
-
-def plan_table(plan: Plan) -> pa.Table:
-    """The plan as rows: image_id, key, file, width, height (0: unknown), boxes (a list of structures)."""
-    notes, order = plan.annotations, plan.order
-    place: np.ndarray = np.full(len(notes.image_ids), -1, np.int64)
-    place[order] = np.arange(len(order))
-    rows = np.flatnonzero((plan.verdict < 0) & (notes.picture >= 0))
-    rows = rows[place[notes.picture[rows]] >= 0]
-    rows = rows[np.argsort(place[notes.picture[rows]], kind="stable")]
-    numbers = np.bincount(place[notes.picture[rows]], minlength=len(order))
-    columns: dict[str, pa.Array] = {"box_id": pa.array(notes.box_ids[rows])}
+    Columns: image_id, key, file, width, height (0: unknown), boxes (a list of structures).
+    """
+    notes, order = plan.annotations, plan.order[first:last]
+    ends = plan.ends[first : first + len(order) + 1]
+    rows = plan.rows[ends[0] : ends[-1]]
+    columns: dict[str, pa.Array] = {"box_id": pa.array(notes.box_ids[rows].astype(np.int64))}
     columns |= {name: pa.array(notes.bounds[rows, i]) for i, name in enumerate(_CORNERS)}
     columns["label"] = pa.array(notes.labels, pa.string()).take(pa.array(notes.label[rows]))
     columns |= {name: pa.array(values[rows]) for name, values in notes.flags.items()}
     boxes = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(numbers)]).astype(np.int32))
     image_ids = [notes.image_ids[p] for p in order]
     return pa.table(
         {
             "image_id": pa.array(image_ids, pa.string()),
             "key": pa.array([sample_key(notes.source, i) for i in image_ids], pa.string()),
-            "file": pa.array([plan.files[p] for p in order], pa.string()),
+            "file": plan.files.take(pa.array(order)),
             "width": pa.array(notes.sizes[order, 0]),
             "height": pa.array(notes.sizes[order, 1]),
-            "boxes": pa.ListArray.from_arrays(offsets, boxes),
+            "boxes": pa.ListArray.from_arrays(pa.array((ends - ends[0]).astype(np.int32)), boxes),
         }
     )
+
+
+def _plan_slices(plan: Plan) -> Iterator[pa.Table]:
+    """The whole table in pieces of some whole shards each, so that it is never all in memory."""
+    step = max(_SLICE // plan.config.images_per_shard, 1) * plan.config.images_per_shard
+    for first in range(0, max(len(plan.order), 1), step):
+        yield plan_table(plan, first, first + step)
 
 
 def sample_key(source: str, image_id: str) -> str:
@@ -214,43 +208,53 @@ def sample_key(source: str, image_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", key)[:48] + "-" + sha256_bytes(image_id.encode())[:12]
 
 
-def plan_fingerprint(config: BuildConfig, table: pa.Table, counts: dict[str, Any]) -> str:
+def plan_fingerprint(plan: Plan) -> str:
     """The sha256 of everything that decides the shards: format version, options, and the plan's content."""
-    digest = hashlib.sha256()
-    boxes = table["boxes"].combine_chunks()
-    flat = boxes.flatten()
-    columns = {name: table[name] for name in table.column_names[:-1]}
-    columns |= {field.name: flat.field(field.name) for field in flat.type}
-    columns["offsets"] = boxes.offsets
-    for name, column in columns.items():
-        digest.update(f"\0{name}\0".encode())
-        if pa.types.is_string(column.type):
-            digest.update("\0".join(column.to_pylist()).encode())
-        else:
-            digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
+    digests: dict[str, Any] = {}
+    for table in _plan_slices(plan):
+        boxes = table["boxes"].combine_chunks()
+        columns = {name: table[name].combine_chunks() for name in table.column_names[:-1]}
+        columns |= {field.name: boxes.values.field(field.name) for field in boxes.type.value_type}
+        columns["numbers"] = pc.list_value_length(boxes)
+        for name, column in columns.items():
+            content = text_bytes(column) if pa.types.is_string(column.type) else column.to_numpy().tobytes()
+            digests.setdefault(name, hashlib.sha256()).update(content)
     return fingerprint(
         {
             "format_version": FORMAT_VERSION,
-            "config": config.model_dump(mode="json"),
-            "counts": counts,
-            "plan": digest.hexdigest(),
+            "config": plan.config.model_dump(mode="json"),
+            "counts": plan.counts(),
+            "plan": {name: digest.hexdigest() for name, digest in digests.items()},
         }
     )
 
 
-def write_plan(path: Path, table: pa.Table, header: dict[str, Any]) -> None:
+def text_bytes(column: pa.Array, end: str = "\0") -> memoryview:
+    """All texts of a column in UTF-8, one after the other, each with `end` behind it."""
+    joined = pc.binary_join_element_wise(column, "", end)
+    _, offsets, content = joined.buffers()
+    if not len(joined) or content is None:
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, np.int32)[joined.offset : joined.offset + len(joined) + 1]
+    return memoryview(content)[ends[0] : ends[-1]]
+
+
+def write_plan(path: Path, plan: Plan, header: dict[str, Any]) -> None:
     """Write the plan, whole or not at all.
 
     Args:
         path: of the parquet file.
-        table: from `plan_table`.
-        header: what `read_plan_header` is to give back; needs `config`.
+        plan: what is to be built.
+        header: what `read_plan_header` is to give back.
     """
-    table = table.replace_schema_metadata({_METADATA: json.dumps(header).encode()})
+    metadata = {_METADATA: json.dumps(header).encode()}
     with atomic_path(path) as temporary:
-        pq.write_table(
-            table, temporary, row_group_size=header["config"]["images_per_shard"], compression="zstd"
-        )
+        schema = plan_table(plan, 0, 0).schema.with_metadata(metadata)
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for table in _plan_slices(plan):
+                writer.write_table(
+                    table.replace_schema_metadata(metadata), row_group_size=plan.config.images_per_shard
+                )
 
 
 def read_plan_header(path: Path) -> dict[str, Any]:

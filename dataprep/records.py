@@ -153,8 +153,26 @@ class PictureRecord:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """Boxes that the rules dropped while the annotations were read: all that is needed to name each.
+
+    Attributes:
+        picture: int32 [D], into the image ids.
+        box_ids: int32 [D].
+        reason: int8 [D], into REASONS.
+    """
+
+    picture: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    box_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    reason: np.ndarray = field(default_factory=lambda: np.empty(0, np.int8))
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+
+@dataclass(frozen=True)
 class Annotations:
-    """All annotated boxes in columns: fourteen million of them do not fit into objects.
+    """Annotated boxes in columns: fourteen million of them do not fit into objects.
 
     Attributes:
         source: "coco" or "openimages".
@@ -162,12 +180,14 @@ class Annotations:
         image_ids: names of the pictures [P].
         files: their file names as annotated [P]; where empty, any picture called image_id.
         sizes: int32 [P, 2] (width, height); 0 where unknown.
-        picture: int64 [N], each box's picture; -1 for one that is not listed.
-        box_ids: int64 [N].
+        picture: int [N], each box's picture; -1 for one that is not listed.
+        box_ids: int [N].
         bounds: float64 [N, 4], x0, y0, x1, y1.
         label: int32 [N], into `labels`.
         labels: class names.
         flags: int8 [N] each: 1 yes, 0 no, -1 unknown.
+        dropped: boxes besides these N that a reader which was given rules did not keep.
+        judged: those rules.
     """
 
     source: str
@@ -181,6 +201,8 @@ class Annotations:
     label: np.ndarray
     labels: list[str]
     flags: dict[str, np.ndarray]
+    dropped: Dropped = field(default_factory=Dropped)
+    judged: FilterRules | None = None
 
     def __len__(self) -> int:
         return len(self.picture)

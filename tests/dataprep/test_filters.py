@@ -1,6 +1,7 @@
 """Rules that choose boxes: tighter keeps less, order does not matter, nothing is lost from the accounts."""
 
 import itertools
+import io
 import json
 from collections import Counter
 from dataclasses import replace
@@ -26,7 +27,9 @@ from dataprep.filters import (
 from dataprep.manifest import REJECTS
 from dataprep.openimages import read_class_names
 from dataprep.pixels import crop_figures, judge_crop, picture_hash
-from dataprep.plan import BuildConfig, make_plan, plan_rejects
+from dataprep.picture_index import index_paths
+from dataprep.plan import BuildConfig, make_plan
+from dataprep.plan_rejects import write_plan_rejects
 from dataprep.records import (
     FILTERS,
     REASONS,
@@ -73,9 +76,12 @@ def annotations(draw: st.DrawFn) -> Annotations:
 def plan_of(notes: Annotations, **options: object) -> dict[int, str]:
     """What becomes of each box id: its reason, its picture's, or kept."""
     config = BuildConfig(source="openimages", name="x", **options)
-    plan = make_plan(notes, {name: f"{name}.jpg" for name in notes.image_ids[1:]}, config)
+    plan = make_plan(notes, index_paths(f"{name}.jpg" for name in notes.image_ids[1:]), config)
     codes = np.where(plan.verdict >= 0, plan.verdict, plan.fate[notes.picture])
-    told = Counter(r["reason"] for r in plan_rejects(plan) for _ in r.get("box_ids", [0]))
+    lines = io.BytesIO()
+    write_plan_rejects(plan, lines)
+    rejects = map(json.loads, lines.getvalue().splitlines())
+    told = Counter(r["reason"] for r in rejects for _ in r.get("box_ids", [0]))
     counts = plan.counts()
     assert told == Counter(counts["rejected"]["boxes"]), "rejects.jsonl and the counts agree"
     fates = [REASONS[code].value if code >= 0 else "kept" for code in codes.tolist()]

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from dataprep.pictures import Picture, decode_picture, index_pictures, read_picture, turn_upright
+from dataprep.picture_index import index_pictures
+from dataprep.pictures import Picture, decode_picture, read_picture, turn_upright
 from dataprep.records import Rejected, RejectReason
 from intarsia.errors import UserError
 from intarsia.files import sha256_bytes
@@ -210,10 +211,17 @@ def test_pictures_are_found_in_flat_and_split_folders(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     index = index_pictures(tmp_path)
-    assert index["a"] == index["a.jpg"] == "a.jpg"  # a JPEG before another format
-    assert index["b"] == "train_0/b.jpg"  # the first of equal names
-    assert index["c"] == index["c.PNG"] == "train_f/deep/c.PNG"
-    assert index["train_1/b.jpg"] == "train_1/b.jpg"
-    assert "notes" not in index
+    wanted = {
+        "a": "a.jpg",  # a JPEG before another format
+        "a.jpg": "a.jpg",
+        "b": "train_0/b.jpg",  # the first of equal names
+        "c": "train_f/deep/c.PNG",
+        "c.PNG": "train_f/deep/c.PNG",
+        "train_1/b.jpg": "train_1/b.jpg",
+        "elsewhere/c.PNG": "train_f/deep/c.PNG",
+        "notes": "",
+    }
+    assert index.find([""] * len(wanted), list(wanted)).to_pylist() == list(wanted.values())
+    assert index.find(["c.PNG", ""], ["a", "a"]).to_pylist() == ["train_f/deep/c.PNG", "a.jpg"]
     with pytest.raises(UserError, match=r"the folder of pictures .*none does not exist"):
         index_pictures(tmp_path / "none")

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from dataprep.coco import read_coco
 from dataprep.openimages import read_class_names, read_open_images
-from dataprep.pictures import index_pictures
+from dataprep.picture_index import index_pictures
 from dataprep.plan import BuildConfig, make_plan, plan_table
 from dataprep.records import FILTERS, REASONS, Annotations, judge_boxes
 from intarsia.errors import UserError
@@ -44,7 +44,7 @@ ROWS = [
     "",
     "bb,xclick,/m/03,1,0.1,0.5,0.1,0.6,0,0,1,0,0",
     "bb,xclick,/m/01,1,0.1,0.5,0.1,0.6,0,0,0,1,1",
-    "cc,xclick,/m/01,1,zero,0.5,0.1,0.6,0,0,0,0,0",
+    "cc,xclick,/m/01,1,,0.5,0.1,0.6,0,0,0,0,0",
 ]
 
 
@@ -98,9 +98,13 @@ def test_a_csv_without_any_box_is_read(tmp_path: Path) -> None:
 
 
 def test_errors_of_open_images_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"boxes\.csv lacks the column XMin; its first line names ImageID, a"):
+    with pytest.raises(
+        UserError, match=r"boxes\.csv, line 1: the column XMin is missing; the line names ImageID, a"
+    ):
         write_csv(tmp_path, "ImageID,a,LabelName", ["1,2,3"])
-    with pytest.raises(UserError, match=r"boxes\.csv is not the CSV it should be: .*columns"):
+    with pytest.raises(
+        UserError, match=r"boxes\.csv, line 3: 3 columns, the first line has 13; is the file whole\?"
+    ):
         write_csv(tmp_path, HEADER_13, [ROWS[0], "1,2,3"])
     pointer = tmp_path / "pointer.csv"
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")

@@ -16,12 +16,11 @@ import webdataset
 from dataprep.build import BuildRequest, new_plan
 from dataprep.journal import HARMLESS_DEATHS, dies_alone, find_killers, journal_path, read_journal
 from dataprep.manifest import write_manifest
-from dataprep.pictures import EXTENSIONS
+from dataprep.picture_index import EXTENSIONS
 from dataprep.plan import (
     PLAN_FILE,
     BuildConfig,
     plan_fingerprint,
-    plan_table,
     read_plan_header,
     read_plan_rows,
     sample_key,
@@ -163,8 +162,7 @@ def test_awkward_files_go_through_a_whole_build(tmp_path: Path, profile: str) ->
 
 
 def fingerprint_of(request: BuildRequest) -> str:
-    plan = new_plan(request)
-    return plan_fingerprint(plan.config, plan_table(plan), plan.counts())
+    return plan_fingerprint(new_plan(request))
 
 
 def test_the_fingerprint_sees_every_option_and_annotation(tmp_path: Path) -> None:

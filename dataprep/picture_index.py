@@ -1,0 +1,89 @@
+"""Which file an annotated picture is: millions of names, looked up in columns."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from intarsia.errors import UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class PictureIndex:
+    """The picture files of a store.
+
+    Attributes:
+        paths: text [F], in the order in which files of equal name are preferred.
+    """
+
+    paths: pa.Array
+
+    def find(self, files: Sequence[str], image_ids: Sequence[str]) -> pa.Array:
+        """The path of each picture, text [P]; empty where no file is it.
+
+        A picture is looked for by its annotated file, or by its id where none is annotated: as a path, a file
+        name, or a file name without extension; then by the file alone, whatever folder is annotated. Of
+        several files the first counts.
+        """
+        wanted = pa.array((file or name for file, name in zip(files, image_ids, strict=True)), pa.string())
+        found: pa.Array = pa.nulls(len(wanted), pa.int32())
+        names = pc.replace_substring_regex(self.paths, r"^.*/", "")
+        for known in (self.paths, names, pc.replace_substring_regex(names, r"\.[^.]*$", "")):
+            for called in (wanted, pc.replace_substring_regex(wanted, r"^.*/", "")):
+                if found.null_count:
+                    found = pc.coalesce(found, pc.index_in(called, value_set=known))
+        return pc.fill_null(self.paths.take(found), "")
+
+
+def index_paths(paths: Iterable[str]) -> PictureIndex:
+    """An index of the pictures among `paths`: JPEGs before other formats, otherwise in sorted order."""
+    chunks: list[pa.Array] = [pa.array([], pa.string())]
+    piece: list[str] = []
+    for path in paths:
+        if path.lower().endswith(EXTENSIONS) and _is_text(path):
+            piece.append(path)
+            if len(piece) == _CHUNK:
+                chunks.append(pa.array(piece, pa.string()))
+                piece = []
+    joined = pa.concat_arrays([*chunks, pa.array(piece, pa.string())])
+    jpeg = pc.match_substring_regex(joined, r"\.jpe?g$", ignore_case=True)
+    order = pc.sort_indices(
+        pa.table({"jpeg": jpeg, "path": joined}), sort_keys=[("jpeg", "descending"), ("path", "ascending")]
+    )
+    return PictureIndex(joined.take(order))
+
+
+def index_pictures(folder: Path | str) -> PictureIndex:
+    """Every picture below `folder`, whatever its sub-folders (train_0 … train_f, val2017 or none).
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"the folder of pictures {root} does not exist")
+    return index_paths(_walk(root))
+
+
+def _walk(root: Path) -> Iterable[str]:
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        with os.scandir(root / below) as entries:
+            for entry in entries:
+                path = f"{below}/{entry.name}" if below else entry.name
+                if entry.is_dir():
+                    pending.append(path)
+                else:
+                    yield path
+
+
+def _is_text(path: str) -> bool:
+    """A name that is not UTF-8 on the disk cannot stand in any annotation."""
+    return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
