@@ -103,6 +103,12 @@ def _class_families(request: BuildRequest) -> tuple[set[str], dict[str, frozense
     return names | set(families), families
 
 
+def plan_build(request: BuildRequest) -> dict[str, Any]:
+    """The first half of `build`: write the plan and its rejects, or find them there; the plan's header."""
+    with _locked(request.out):
+        return _plan_header(request)
+
+
 def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
     """Build whatever is missing in the request's folder and return its manifest.
 
@@ -114,7 +120,6 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: 
         UserError: for inputs that cannot be read, or a folder in which another build is running.
     """
     out = request.out
-    out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
         sweep_temporaries(out)
         header = _plan_header(request)
@@ -232,6 +237,7 @@ def _describe_inputs(request: BuildRequest) -> dict[str, Any]:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Hold the folder against a second build; the lock goes with the process, however it ends."""
+    out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """The first line of a CSV, and which of its lines is wrong, and how."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dataprep.pictures import refuse_lfs_pointer
@@ -39,6 +39,7 @@ def find_fault(
         numbers: columns that hold a number or nothing.
         flags: columns that hold a whole number or nothing.
     """
+    checks: list[tuple[int, str, Callable[[str], float], str]]
     checks = [(header.index(name), name, float, "a number") for name in numbers if name in header]
     checks += [(header.index(name), name, int, "a whole number") for name in flags if name in header]
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
@@ -50,7 +51,7 @@ def find_fault(
                 return f"{where}: {len(row)} columns, the first line has {len(header)}; is the file whole?"
             for place, name, kind, what in checks if row else ():
                 try:
-                    kind(row[place] or 0)
+                    kind(row[place] or "0")
                 except ValueError:
                     return f"{where}: {name} is {row[place]!r}, not {what}"
     return None

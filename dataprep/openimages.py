@@ -114,7 +114,7 @@ class _Columns:
 
     def add(self, line: int, batch: pa.RecordBatch) -> None:
         """Take in the rows of a batch that begins on this line."""
-        lines = np.arange(line, line + len(batch), dtype=np.int32)
+        lines: np.ndarray = np.arange(line, line + len(batch), dtype=np.int32)
         if batch["ImageID"].null_count:
             named = batch["ImageID"].is_valid()
             batch, lines = batch.filter(named), lines[named.to_numpy(zero_copy_only=False)]

@@ -54,7 +54,7 @@ def _picture_lines(plan: Plan) -> Iterator[bytes]:
     gone = np.flatnonzero(plan.fate >= 0)
     starts = np.searchsorted(notes.picture[lost], gone)
     ends = np.searchsorted(notes.picture[lost], gone, side="right")
-    for picture, start, end in zip(gone.tolist(), starts.tolist(), ends.tolist(), strict=True):
+    for picture, start, end in np.stack([gone, starts, ends], axis=1).tolist():
         record = {
             "stage": "plan",
             "what": "picture",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intarsia.rng import derive_seed, sample_rng
+from intarsia.rng import derive_seed, derive_seeds, sample_rng
 
 PART = st.one_of(st.integers(-(2**70), 2**70), st.text(max_size=8))
 
@@ -20,6 +20,14 @@ def test_seeds_are_equal_exactly_where_the_parts_are(a: list[int | str], b: list
 def test_a_seed_is_the_same_on_every_machine() -> None:
     # Shards and data orders made anywhere hang on this number.
     assert derive_seed(0, "sample", "000000000139", 3) == 3229263239387206362
+
+
+@settings(deadline=None)
+@given(st.lists(PART, max_size=3), st.lists(st.text(max_size=8), max_size=5))
+def test_seeds_of_many_names_are_those_of_each(parts: list[int | str], names: list[str]) -> None:
+    seeds = derive_seeds(parts, names)
+    assert seeds.dtype == np.int64
+    assert seeds.tolist() == [derive_seed(*parts, name) for name in names]
 
 
 @pytest.mark.parametrize("part", [1.0, None, True, b"x"])

@@ -1,0 +1,74 @@
+"""CPU seconds and peak memory of planning: read, filter, join with the files, fingerprint, write.
+
+    python -m benchmarks.plan openimages FOLDER      # made by benchmarks.openimages_csv --files
+    python -m benchmarks.plan coco FOLDER            # made by benchmarks.coco_json
+
+Each runs in a process of its own, of which the kernel's account is printed (CPU user + system of all threads,
+largest resident memory), as one JSON object.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from dataprep.build import BuildRequest, plan_build
+from dataprep.plan import BuildConfig
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("source", choices=["coco", "openimages"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--filters", default="default", choices=["pbe", "default"])
+    options = parser.parse_args()
+    json.dump(measure_plan(options.source, options.folder, options.filters), sys.stdout, indent=1)
+    print()
+
+
+def measure_plan(source: str, folder: Path, filters: str) -> dict[str, Any]:
+    """Plan in a child process; seconds, megabytes, and what came out.
+
+    Args:
+        source: "coco" or "openimages".
+        folder: holds boxes.csv and classes.csv, or instances.json; and images/.
+        filters: "pbe" or "default".
+    """
+    names = {"annotations": "instances.json"} if source == "coco" else {"boxes": "boxes.csv"}
+    if source == "openimages":
+        names["classes"] = "classes.csv"
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        request = BuildRequest(
+            BuildConfig(source=source, name="bench", filters=filters),
+            {role: folder / name for role, name in names.items()},
+            folder / "images",
+            Path(out) / "out",
+        )
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(1) as pool:
+            return pool.apply(_plan, (request,))
+
+
+def _plan(request: BuildRequest) -> dict[str, Any]:
+    start = time.monotonic()
+    header = plan_build(request)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    counts = header["counts"]
+    return {
+        "cpu_s": round(used.ru_utime + used.ru_stime, 1),
+        "wall_s": round(time.monotonic() - start, 1),
+        "peak_mb": round(used.ru_maxrss / 1024),
+        "pictures": [counts["in"]["pictures"], header["pictures"]],
+        "boxes": [counts["in"]["boxes"], sum(counts["rejected"]["boxes"].values())],
+        "files_mb": {path.name: path.stat().st_size >> 20 for path in sorted(request.out.iterdir())},
+    }
+
+
+if __name__ == "__main__":
+    main()
