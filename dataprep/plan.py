@@ -142,7 +142,7 @@ def _rows_in_order(picture: np.ndarray, kept: np.ndarray, order: np.ndarray) -> 
     """int32: the kept boxes of the pictures in `order`, in that order; within a picture as annotated."""
     place: np.ndarray = np.full(max(int(picture.max(initial=0)), int(order.max(initial=0))) + 1, -1, np.int32)
     place[order] = np.arange(len(order))
-    rows = np.flatnonzero(kept).astype(np.int32)
+    rows: np.ndarray = np.flatnonzero(kept).astype(np.int32)
     places = place[picture[rows]]
     rows, places = rows[places >= 0], places[places >= 0]
     return rows[np.argsort(places, kind="stable")]

@@ -1,7 +1,7 @@
 """Rules that choose boxes: tighter keeps less, order does not matter, nothing is lost from the accounts."""
 
-import itertools
 import io
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -26,8 +26,8 @@ from dataprep.filters import (
 )
 from dataprep.manifest import REJECTS
 from dataprep.openimages import read_class_names
-from dataprep.pixels import crop_figures, judge_crop, picture_hash
 from dataprep.picture_index import index_paths
+from dataprep.pixels import crop_figures, judge_crop, picture_hash
 from dataprep.plan import BuildConfig, make_plan
 from dataprep.plan_rejects import write_plan_rejects
 from dataprep.records import (
