@@ -82,6 +82,13 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     add("--image-size", type=int, default=512, help="side of the crops in pixels (default %(default)s)")
     add("--images-per-shard", type=int, default=1000, help="pictures (default %(default)s)")
     add("--draws-per-image", type=int, default=1, help="samples of each picture (default %(default)s)")
+    add("--all-boxes", action="store_true", help="so many samples of each box, not of each picture")
+    add(
+        "--short-side",
+        type=int,
+        metavar="PX",
+        help="--profile source: larger pictures are stored with this short side (default: as they are)",
+    )
     add("--workers", type=int, help="processes on this machine (default: one per CPU)")
     add("--ray-address", help="of a running Ray cluster, e.g. auto (default: one of our own)")
     add("-v", "--verbose", action="store_true", help="show what Ray and its workers say")

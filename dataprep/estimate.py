@@ -68,7 +68,7 @@ def estimate(plan: Plan) -> Estimate:
     too_small = Counter(REASONS[code].value for code in reasons[reasons >= 0].tolist())
     rows = rows[reasons < 0]
     of_picture: np.ndarray = np.bincount(notes.picture[rows], minlength=len(plan.fate))
-    chance = config.draws_per_image / of_picture[notes.picture[rows]]
+    chance = config.draws_per_image / (1 if config.all_boxes else of_picture[notes.picture[rows]])
     expected = np.bincount(notes.label[rows], weights=chance, minlength=len(notes.labels))
     labels = {notes.labels[code]: float(expected[code]) for code in np.argsort(-expected, kind="stable")}
     size = _typical_size(plan)
@@ -77,7 +77,7 @@ def estimate(plan: Plan) -> Estimate:
     return Estimate(
         pictures=pictures,
         boxes=len(rows),
-        samples=pictures * config.draws_per_image,
+        samples=config.draws(pictures, len(rows)),
         too_small=dict(too_small),
         labels={name: number for name, number in labels.items() if number > 0},
         picture_size=size,
@@ -127,15 +127,16 @@ def time_picture(plan: Plan, size: tuple[int, int], boxes: int) -> tuple[float, 
         job = ShardJob(folder, folder, 0, "", config)
         render_record(record, job, ShardTally())  # the first call pays for what is loaded late
         times: list[float] = []
-        spent, members = 0.0, []
+        spent, made, members = 0.0, 0, []
         while spent < _TIMED_SECONDS or len(times) < 3:
             start = time.process_time()
             samples = render_record(record, job, ShardTally())
             times.append(time.process_time() - start)
             spent += times[-1]
+            made += len(samples)
             members += [content for _, parts in samples for content in parts.values()]
     stored = sum(_TAR_BLOCK * (1 + -(-len(content) // _TAR_BLOCK)) for content in members)
-    return float(np.median(times)), stored / max(len(times) * config.draws_per_image, 1)
+    return float(np.median(times)), stored / max(made, 1)
 
 
 def made_up_picture(size: tuple[int, int]) -> Image.Image:

@@ -80,7 +80,7 @@ def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -
                 "sha256": sidecar["sha256"],
             }
         )
-    draws = kept["pictures"] * header["config"]["draws_per_image"]
+    draws = BuildConfig(**header["config"]).draws(kept["pictures"], kept["boxes"])
     return {
         "shardlist": shardlist,
         "in": header["counts"]["in"] | {"draws": draws},

@@ -209,18 +209,23 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def squash(pixels: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 3] as a square of `side` pixels.
+    """uint8 [H, W] or [H, W, 3] as a square of `side` pixels (`resize`)."""
+    return resize(pixels, (side, side))
+
+
+def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [H, W] or [H, W, 3] at `size` (width, height).
 
     Bilinear without antialiasing, as Paint by Example's data set. Below half the size that would skip pixels:
-    there it goes bilinearly to a whole multiple of `side`, the smallest that skips none, and from there by
+    there it goes bilinearly to a whole multiple of `size`, the smallest that skips none, and from there by
     the mean of blocks. (OpenCV's own area resize takes five times as long.)
     """
-    height, width = pixels.shape[:2]
-    down, across = (max(1, -(-length // (2 * side))) for length in (height, width))
-    pixels = cv2.resize(pixels, (side * across, side * down), interpolation=cv2.INTER_LINEAR)
-    if down == across == 1:
+    width, height = size
+    across, down = max(1, -(-pixels.shape[1] // (2 * width))), max(1, -(-pixels.shape[0] // (2 * height)))
+    pixels = cv2.resize(pixels, (width * across, height * down), interpolation=cv2.INTER_LINEAR)
+    if across == down == 1:
         return pixels
-    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

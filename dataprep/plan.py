@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dataprep.coco import coco_key
 from dataprep.filters import FilterOptions, judge_balance, near_duplicates, rules_of
@@ -49,6 +49,18 @@ class BuildConfig(FilterOptions):
     image_size: int = Field(512, ge=16, le=4096, multiple_of=8)
     images_per_shard: int = Field(1000, ge=1)
     draws_per_image: int = Field(1, ge=1, le=1000)
+    short_side: int | None = Field(None, ge=64, le=8192)
+    all_boxes: bool = False
+
+    @model_validator(mode="after")
+    def _of_the_profile(self) -> "BuildConfig":
+        if self.short_side is not None and self.profile != "source":
+            raise ValueError("short_side is for whole pictures: give --profile source, or leave it out")
+        return self
+
+    def draws(self, pictures: int, boxes: int) -> int:
+        """How many draws there are of so many kept pictures with so many kept boxes."""
+        return self.draws_per_image * (boxes if self.all_boxes else pictures)
 
     def shard_name(self, shard: int) -> str:
         """The name of a shard without its extension."""

@@ -1,15 +1,18 @@
 """Record and pixels to sample: the one pure function that draws, for data prep and for training."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from dataprep.exemplar import augment_exemplar, cut_exemplar, draw_augmentation
-from dataprep.pictures import Picture, squash
+from dataprep.pictures import Picture, resize, squash
 from dataprep.pixels import judge_crop
 from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason, judge_pixels
-from intarsia.boxes import Box, Window, crop_window, extend_box
+from intarsia.boxes import Box, Window, crop_window, extend_box, scale_box
 from intarsia.masks import draw_edit_mask
 from intarsia.rng import sample_rng
-from intarsia.sample import LabelledBox, Sample, SampleMeta
+from intarsia.sample import LabelledBox, Sample, SampleMeta, decode_jpeg, encode_jpeg
+
+DRAWS_PER_EPOCH = 1_000_000  # above the number of draws that any picture has in data prep
+SMALLER_QUALITY = 92  # of pictures made smaller by --short-side
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Subject:
         file: path below the folder of pictures.
         picture: the pixels.
         boxes: at least one, each with at least one pixel.
+        source_size: (width, height) of the source picture where `picture` is smaller.
+        draws_per_box: how many draws each box has of its own, in the boxes' order; 0 where each draw chooses
+            among all.
     """
 
     source: str
@@ -31,6 +37,8 @@ class Subject:
     file: str
     picture: Picture
     boxes: tuple[LabelledBox, ...]
+    source_size: tuple[int, int] | None = None
+    draws_per_box: int = 0
 
 
 def choose_boxes(
@@ -60,11 +68,14 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
         subject: picture and boxes.
         image_size: side of the square crop, pixels; None keeps the whole picture in its own geometry.
         seed: of the data set.
-        draw: below --draws-per-image in data prep, the epoch in a loader that draws afresh.
+        draw: a number from 0 in data prep; from epoch * DRAWS_PER_EPOCH in a loader that draws afresh.
     """
     rng = sample_rng(seed, subject.key, draw)
     picture = subject.picture
-    chosen = subject.boxes[int(rng.integers(len(subject.boxes)))]
+    place = int(rng.integers(len(subject.boxes)))
+    if subject.draws_per_box:
+        place = draw % DRAWS_PER_EPOCH // subject.draws_per_box
+    chosen = subject.boxes[place]
     extended = extend_box(chosen.box, picture.size, rng)
     edit_mask = draw_edit_mask(chosen.box, extended, picture.size, rng)
     window = crop_window(extended, picture.size, rng)
@@ -96,18 +107,66 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
         augmentation=asdict(augmentation),
         seed=seed,
         draw=draw,
+        source_size=subject.source_size,
+        draws_per_box=subject.draws_per_box,
     )
     exemplar = augment_exemplar(cut_exemplar(picture.pixels, chosen.box), augmentation)
     return Sample(image, pixels, exemplar, meta)
 
 
-def redraw_sample(sample: Sample, image_size: int, seed: int, draw: int) -> Sample | Rejected:
-    """A fresh draw from a sample of a `source` shard, whose image is the whole picture.
+def redraw_sample(sample: Sample, image_size: int | None, seed: int, epoch: int) -> Sample | Rejected:
+    """A fresh draw from a sample of a `source` shard; of that, image and record alone are looked at.
 
-    From the same file it gives what data prep itself would have drawn with these arguments.
+    With the shard's own seed, epoch 0 gives what data prep drew, from the stored pixels. A sample that is its
+    box's own stays with that box.
+
+    Args:
+        sample: as stored, the whole picture.
+        image_size: side of the square crop, pixels; None keeps the whole picture.
+        seed: of the draws.
+        epoch: 0 or more.
     """
     meta = sample.meta
-    picture = Picture(sample.image, meta.source_bytes, meta.source_sha256)
-    key = meta.key.rpartition("_")[0]
-    subject = Subject(meta.source, meta.image_id, key, meta.file, picture, meta.boxes)
-    return draw_sample(subject, image_size, seed, draw)
+    subject = Subject(
+        source=meta.source,
+        image_id=meta.image_id,
+        key=meta.key.rpartition("_")[0],
+        file=meta.file,
+        picture=Picture(sample.image, meta.source_bytes, meta.source_sha256),
+        boxes=meta.boxes,
+        source_size=meta.source_size,
+        draws_per_box=meta.draws_per_box,
+    )
+    return draw_sample(subject, image_size, seed, meta.draw + epoch * DRAWS_PER_EPOCH)
+
+
+def store_picture(picture: Picture, short_side: int | None) -> Picture:
+    """The picture as profile `source` stores it: `jpeg` is stored, and `pixels` are decoded from that.
+
+    An upright JPEG is kept as it is where its short side is not above `short_side` pixels; everything else is
+    encoded anew, at quality 95, or 92 where it is made smaller.
+    """
+    width, height = picture.size
+    short = min(width, height)
+    if short_side is not None and short > short_side:
+        size = (_scaled(width, short_side, short), _scaled(height, short_side, short))
+        jpeg = encode_jpeg(resize(picture.pixels, size), SMALLER_QUALITY)
+    elif picture.jpeg is not None:
+        return picture
+    else:
+        jpeg = encode_jpeg(picture.pixels)
+    return replace(picture, pixels=decode_jpeg(jpeg), jpeg=jpeg)
+
+
+def _scaled(length: int, numerator: int, denominator: int) -> int:
+    """length * numerator / denominator, to the nearest whole number."""
+    return (2 * length * numerator + denominator) // (2 * denominator)
+
+
+def scale_boxes(
+    boxes: tuple[LabelledBox, ...], size: tuple[int, int], new_size: tuple[int, int]
+) -> tuple[LabelledBox, ...]:
+    """Boxes of a picture of `size` (width, height) in pixels of the same picture at `new_size`."""
+    if size == new_size:
+        return boxes
+    return tuple(replace(item, box=scale_box(item.box, size, new_size)) for item in boxes)

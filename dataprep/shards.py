@@ -18,7 +18,7 @@ from dataprep.pixels import picture_hash
 from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig, read_plan_rows
 from dataprep.progress import noted
 from dataprep.records import PictureRecord, Rejected, RejectReason
-from dataprep.render import Subject, choose_boxes, draw_sample
+from dataprep.render import Subject, choose_boxes, draw_sample, scale_boxes, store_picture
 from dataprep.tars import write_tar
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
@@ -167,10 +167,9 @@ def render_record(
         usable, dropped = choose_boxes(
             record, picture, job.config.source == "openimages", rules_of(job.config)
         )
-        drawn = _draw_all(record, picture, usable, job.config) if usable else []
+        drawn, jpeg = _draw_all(record, picture, usable, job.config) if usable else ([], None)
         samples = [sample for sample in drawn if isinstance(sample, Sample)]
-        as_it_is = picture.jpeg if job.config.profile == "source" else None
-        encoded = [(sample.meta.key, encode_sample(sample, as_it_is)) for sample in samples]
+        encoded = [(sample.meta.key, encode_sample(sample, jpeg)) for sample in samples]
     except UserError:  # not this picture's fault: nothing may be recorded against it
         raise
     except Exception as error:  # noqa: BLE001 - one picture must not stop a build; the reason is kept
@@ -196,10 +195,23 @@ def render_record(
 
 def _draw_all(
     record: PictureRecord, picture: Picture, boxes: tuple[LabelledBox, ...], config: BuildConfig
-) -> list[Sample | Rejected]:
-    subject = Subject(config.source, record.image_id, record.key, record.file, picture, boxes)
-    side = None if config.profile == "source" else config.image_size
-    return [draw_sample(subject, side, config.seed, draw) for draw in range(config.draws_per_image)]
+) -> tuple[list[Sample | Rejected], bytes | None]:
+    """All draws of a picture, and the JPEG that is the image of each, where the whole picture is."""
+    source = config.profile == "source"
+    stored = store_picture(picture, config.short_side) if source else picture
+    subject = Subject(
+        source=config.source,
+        image_id=record.image_id,
+        key=record.key,
+        file=record.file,
+        picture=stored,
+        boxes=scale_boxes(boxes, picture.size, stored.size),
+        source_size=picture.size if stored.size != picture.size else None,
+        draws_per_box=config.draws_per_image if config.all_boxes else 0,
+    )
+    side, number = None if source else config.image_size, config.draws(1, len(boxes))
+    drawn = [draw_sample(subject, side, config.seed, draw) for draw in range(number)]
+    return drawn, stored.jpeg if source else None
 
 
 def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -> dict[str, Any]:

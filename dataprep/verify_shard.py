@@ -13,7 +13,7 @@ import numpy as np
 from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_rows
 from dataprep.records import PictureRecord
 from dataprep.shards import HISTOGRAMS, ShardTally
-from intarsia.boxes import Box
+from intarsia.boxes import Box, scale_box
 from intarsia.errors import UserError
 from intarsia.files import sha256_file
 from intarsia.masks import JITTER, LARGEST_HOLE
@@ -84,7 +84,7 @@ def _sidecar_problems(
     accounts = {
         "pictures": (len(planned), kept["pictures"]),
         "boxes": (sum(len(record.boxes) for record in planned), kept["boxes"]),
-        "draws": (kept["pictures"] * config.draws_per_image, kept["samples"]),
+        "draws": (config.draws(kept["pictures"], kept["boxes"]), kept["samples"]),
     }
     for what, (given, left) in accounts.items():
         if given != left + numbers[what]:
@@ -234,6 +234,8 @@ def sample_problems(
     width, height = meta.image_size if config.profile == "source" else (config.image_size,) * 2
     if sample.image.shape != (height, width, 3):
         yield f"its image is {sample.image.shape[1]}x{sample.image.shape[0]}, not {width}x{height}"
+    if config.short_side is not None and min(meta.image_size) > config.short_side:
+        yield f"its short side is {min(meta.image_size)}, not {config.short_side}"
     if sample.exemplar.shape != (EXEMPLAR_SIZE, EXEMPLAR_SIZE, 3):
         yield f"its exemplar is {sample.exemplar.shape}"
     if meta.seed != config.seed or meta.source != config.source:
@@ -254,7 +256,10 @@ def _origin_problems(meta: SampleMeta, record: PictureRecord, config: BuildConfi
     if (meta.image_id, meta.file) != (record.image_id, record.file):
         yield f"it is of picture {meta.image_id} ({meta.file}), planned is {record.image_id} ({record.file})"
     fractions = config.source == "openimages"
-    planned = [(item.to_box(meta.image_size, fractions), item.label) for item in record.boxes]
+    size = meta.source_size or meta.image_size
+    planned = [
+        (scale_box(item.to_box(size, fractions), size, meta.image_size), item.label) for item in record.boxes
+    ]
     if not all((item.box, item.label) in planned for item in meta.boxes):
         yield "its boxes are not those of the plan"
 

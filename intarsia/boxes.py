@@ -86,6 +86,20 @@ def pad_box(box: Box, margin: int, size: tuple[int, int]) -> Box:
     return Box(box.x0 - margin, box.y0 - margin, box.x1 + margin, box.y1 + margin).clipped(size)
 
 
+def scale_box(box: Box, size: tuple[int, int], new_size: tuple[int, int]) -> Box:
+    """`box` of a picture of `size` (width, height) in the same picture at `new_size`.
+
+    Edges go outward to whole pixels, so that nothing of the object is lost; computed in whole numbers.
+    """
+    (width, height), (new_width, new_height) = size, new_size
+    return Box(
+        box.x0 * new_width // width,
+        box.y0 * new_height // height,
+        -(-box.x1 * new_width // width),
+        -(-box.y1 * new_height // height),
+    )
+
+
 def extend_box(box: Box, size: tuple[int, int], rng: np.random.Generator) -> Box:
     """`box` with each side moved outward at random by at most 0.4 of the room there.
 

@@ -20,6 +20,8 @@ EXEMPLAR_SIZE = 224  # CLIP ViT-L/14's input
 JPEG_QUALITY = 95
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
+_OPTIONAL = ("source_size", "draws_per_box")  # parts of a record that most have no use for
+_NOTHING: np.ndarray = np.empty(0, np.uint8)
 MEMBERS = ("image.jpg", "edit_mask.png", "exemplar.jpg", "json")
 
 
@@ -61,6 +63,9 @@ class SampleMeta:
         augmentation: the exemplar's draws by name.
         seed: of the data set.
         draw: which of the independent draws of this picture.
+        source_size: (width, height) of the source picture where it was stored smaller and all boxes are in
+            pixels of the smaller one; otherwise None, and not in the JSON.
+        draws_per_box: how many draws each box has, where each has its own; otherwise 0, and not in the JSON.
         schema_version: of this record.
     """
 
@@ -82,11 +87,16 @@ class SampleMeta:
     augmentation: Mapping[str, Any]
     seed: int
     draw: int
+    source_size: tuple[int, int] | None = None
+    draws_per_box: int = 0
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> bytes:
         """One line of JSON; equal records give equal bytes."""
         content = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in _OPTIONAL:
+            if not content[name]:
+                del content[name]
         content |= {name: content[name].as_list() for name in ("box", "extended", "window")}
         content["boxes"] = [
             {"box": item.box.as_list(), "label": item.label, "flags": dict(item.flags)} for item in self.boxes
@@ -107,7 +117,9 @@ class SampleMeta:
         record["boxes"] = tuple(
             LabelledBox(Box(*item["box"]), item["label"], item["flags"]) for item in record["boxes"]
         )
-        record["image_size"] = tuple(record["image_size"])
+        for name in ("image_size", "source_size"):
+            if name in record:
+                record[name] = tuple(record[name])
         record["polygon"] = tuple((x, y) for x, y in record["polygon"])
         return SampleMeta(**record)
 
@@ -145,18 +157,22 @@ def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, 
     return dict(zip(MEMBERS, contents, strict=True))
 
 
-def decode_sample(members: Mapping[str, bytes], key: str = "") -> Sample:
+def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = True) -> Sample:
     """Read back what `encode_sample` wrote.
 
     Args:
         members: suffix to content; other entries are ignored.
         key: the sample's name for error messages; otherwise the one in its JSON is used.
+        whole: False leaves edit mask and exemplar empty, for one who draws them afresh.
 
     Raises:
         UserError: naming the sample and the member that is missing or damaged.
     """
     json_name = MEMBERS[3]
     meta: SampleMeta = _decode(members, json_name, SampleMeta.from_json, key)
+    if not whole:
+        image = _decode(members, MEMBERS[0], decode_jpeg, meta.key)
+        return Sample(image, _NOTHING, _NOTHING, meta)
     image, edit_mask, exemplar = (
         _decode(members, name, decoder, meta.key)
         for name, decoder in zip(MEMBERS[:3], (decode_jpeg, decode_png, decode_jpeg), strict=True)
@@ -175,10 +191,10 @@ def _decode(members: Mapping[str, bytes], name: str, decoder: Callable[[bytes], 
         raise UserError(f"sample {key or '(no key)'}: member {name} cannot be read ({error})") from None
 
 
-def encode_jpeg(pixels: np.ndarray) -> bytes:
-    """JPEG of uint8 [H, W, 3] RGB at quality 95, colour at half resolution (4:2:0)."""
+def encode_jpeg(pixels: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
+    """JPEG of uint8 [H, W, 3] RGB, colour at half resolution (4:2:0)."""
     return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"
+        np.ascontiguousarray(pixels), quality=quality, colorspace="RGB", colorsubsampling="420"
     )
 
 

@@ -75,18 +75,19 @@ class ShardReader:
         self._owner = os.getpid()
 
     def read(self, shard: int, sample: int) -> Sample:
-        """Sample number `sample` of shard number `shard`.
+        """Sample number `sample` of shard number `shard`; of whole pictures without edit mask and exemplar.
 
         Raises:
             UserError: naming the shard, and the sample where it is that one alone.
         """
         descriptor, entries = self._get(shard)
         entry = entries[sample]
+        whole = not self.shards[shard].whole_pictures
         members = {
             suffix: os.pread(descriptor, size, offset) for suffix, (offset, size) in entry.members.items()
         }
         try:
-            return decode_sample(members, entry.key)
+            return decode_sample(members, entry.key, whole)
         except UserError as error:
             raise UserError(f"shard {self.shards[shard].path}: {error}") from None
 
