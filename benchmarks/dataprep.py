@@ -49,6 +49,7 @@ OPEN_IMAGES = ROOT.parent / "shared" / "data" / "openimages" / "train"
 BUNDLED = ROOT / "examples" / "coco-mini" / "images"
 PEER = 24.0  # samples per CPU-second of Paint by Example's data set on such pictures, measured; no encoding
 BOX_SIDES = (0.15, 0.85)  # of the picture's, where there are no annotations beside the folder
+SHORT_SIDE = 640
 COPIES = 4  # of each picture in the shard that is timed whole: what a shard costs by itself is thin then
 TICK = 0.2  # seconds between looks at Ray's processes
 
@@ -219,9 +220,7 @@ def measure_path(pictures: Path, folder: Path, rounds: int) -> None:
 
 def measure_loader(pictures: Path, folder: Path, rounds: int, short_side: int | None) -> None:
     """What a loader pays for a fresh draw from whole pictures: read, decode, draw, uint8."""
-    request = make_request(
-        folder, pictures, profile="source", **({"short_side": short_side} if short_side else {})
-    )
+    request = make_request(folder, pictures, profile="source", short_side=short_side)
     (job,) = plan_jobs(request)
     finish(request, [build_shard(job)])
     reader = ShardReader(find_shards([str(request.out)]), 4)
@@ -327,7 +326,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measure_path(pictures, folder / "tuple", options.rounds)
-        for short_side in (None,):
+        for short_side in (None, SHORT_SIDE):
             measure_loader(pictures, folder / f"source{short_side}", options.rounds, short_side)
         if options.ray_seconds:
             measure_ray(pictures, folder / "ray", options.ray_seconds)

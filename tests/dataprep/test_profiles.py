@@ -118,7 +118,7 @@ def test_a_smaller_picture_shows_the_same_and_its_boxes_lie_where_they_lay(
         for item in meta.boxes:
             corners = [value * scale for value in item.box.as_list()]
             expected = [10, 12, 70, 62] if item.label == "car" else [70, 60, 115, 110]
-            assert np.abs(np.array(corners) - expected).max() <= scale
+            assert np.abs(np.array(corners) - expected).max() < 2  # of the source: one stored pixel
 
 
 SIDES = st.integers(1, 3000)
