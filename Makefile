@@ -1,6 +1,7 @@
 # make setup   .venv with everything (a second call is instant)
 # make demo    boxes -> shards -> training -> edits, into demo/index.html
 # make test    the test suite, on two cores under ten minutes
+# make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; under ten minutes
 # make check   lint, format, types, import order
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export WANDB_MODE ?= offline
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test test-cluster check format clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -28,6 +29,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-cluster: setup
+	command -v slurmctld >/dev/null || tests/cluster/slurm-cluster install
+	$(BIN)/python -m pytest -m cluster
 
 check: setup
 	$(BIN)/ruff check .

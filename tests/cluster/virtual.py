@@ -1,0 +1,78 @@
+"""A real Slurm on two virtual nodes of this machine, and jobs on it. Needs root."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from tests.paths import ROOT
+
+TOOL = str(Path(__file__).with_name("slurm-cluster"))
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+T = TypeVar("T")
+
+
+def call(*command: str) -> str:
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT).stdout.strip()
+
+
+def wait_for(condition: Callable[[], T], what: Callable[[], object] = str, seconds: float = 90) -> T:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain; {what()}"
+        time.sleep(0.05)
+    return value
+
+
+@contextmanager
+def two_nodes(cpus: int = 2) -> Iterator[None]:
+    call(TOOL, "down")
+    call(TOOL, "up", "--nodes", "2", "--cpus", str(cpus), "--mem", "4096")
+    try:
+        yield
+    finally:
+        call(TOOL, "down")
+
+
+def make_healthy() -> None:
+    """No jobs, both nodes idle."""
+    for job in call("squeue", "--noheader", "--format=%A").split():
+        call("scancel", job)
+    for node in ("node1", "node2"):
+        call(TOOL, "start", node)
+    wait_for(lambda: set(call("sinfo", "-hN", "-o", "%T").split()) == {"idle"}, lambda: call("sinfo"))
+
+
+def power_off(node: str) -> None:
+    call(TOOL, "kill", node)
+    call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")  # or wait for Slurm to notice
+
+
+class Job:
+    """A job that was submitted, and its log."""
+
+    def __init__(self, folder: Path, script: str, *arguments: str, options: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        environment = os.environ | {"PYTHON": sys.executable}
+        command = ["sbatch", "--parsable", f"--output={folder}/%x-%j.out", *options, script, *arguments]
+        run = subprocess.run(
+            command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT, env=environment
+        )
+        self.id = run.stdout.strip()
+
+    @property
+    def info(self) -> dict[str, str]:
+        return dict(re.findall(r"(\w+)=(\S*)", call("scontrol", "show", "job", "--oneliner", self.id)))
+
+    @property
+    def log(self) -> str:
+        return "".join(path.read_text() for path in self.folder.glob(f"*-{self.id}.out"))
+
+    def ends(self, seconds: float = 120) -> str:
+        wait_for(lambda: self.info["JobState"] in ENDED, lambda: f"{self.info}\n{self.log}", seconds)
+        return self.info["JobState"]
