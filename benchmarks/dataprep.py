@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +20,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataprep.build import BuildRequest, new_plan
+from dataprep.build import BuildRequest, plan_build
 from dataprep.exemplar import Augmentation, augment_exemplar, cut_exemplar
-from dataprep.manifest import REJECTS, write_manifest
+from dataprep.manifest import write_manifest
 from dataprep.pictures import decode_picture, squash
 from dataprep.pipeline import run_shards
-from dataprep.plan import (
-    PLAN_FILE,
-    BuildConfig,
-    plan_fingerprint,
-    plan_table,
-    read_plan_header,
-    write_plan,
-)
+from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header
 from dataprep.records import Rejected
 from dataprep.shards import ShardJob, build_shard
 from dataprep.tars import write_tar
@@ -102,21 +95,10 @@ def make_request(folder: Path, pictures: Path, copies: int = 1, **options: objec
 
 def plan_jobs(request: BuildRequest) -> list[ShardJob]:
     """Plan the build and return its shards' jobs; no picture is read."""
-    plan = new_plan(request)
-    table, counts = plan_table(plan), plan.counts()
-    header = {
-        "config": request.config.model_dump(mode="json"),
-        "fingerprint": plan_fingerprint(plan.config, table, counts),
-        "inputs": {},
-        "shards": plan.shards,
-        "pictures": len(plan.order),
-        "counts": counts,
-    }
-    request.out.mkdir()
-    write_plan(request.out / PLAN_FILE, table, header)
-    (request.out / REJECTS).write_text("")
+    header = plan_build(request)
     place = str(request.out), str(request.images)
-    return [ShardJob(*place, shard, header["fingerprint"], request.config) for shard in range(plan.shards)]
+    shards = range(header["shards"])
+    return [ShardJob(*place, shard, header["fingerprint"], request.config) for shard in shards]
 
 
 def cpu_of(work: Callable[[], object], rounds: int) -> float:
@@ -310,13 +292,13 @@ def finish(request: BuildRequest, sidecars: list[dict[str, object]]) -> None:
     write_manifest(request.out, read_plan_header(request.out / PLAN_FILE), "benchmark")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dataprep", description=__doc__)
     parser.add_argument("pictures", nargs="?", type=Path, help="folder of JPEGs (default: Open Images)")
     parser.add_argument("--rounds", type=int, default=5, help="the least disturbed one counts")
     parser.add_argument("--ray-seconds", type=float, default=0, help="length of a build to compare Ray by")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     cv2.setNumThreads(1)
     pictures = options.pictures or (OPEN_IMAGES if OPEN_IMAGES.is_dir() else BUNDLED)
     if pictures == BUNDLED:

@@ -1,6 +1,7 @@
 """What annotations say, in columns; why something is dropped; and the rules that keep or drop a box."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -275,16 +276,19 @@ def judge_sizes(sizes: np.ndarray, rules: FilterRules) -> np.ndarray:
     return first_reason(checks, len(sizes))
 
 
-def judge_pixels(box: Box, rules: FilterRules) -> Rejected | None:
-    """`judge_sizes` of one box, with its particulars."""
-    code = int(judge_sizes(np.array([[box.width, box.height]]), rules)[0])
-    if code < 0:
-        return None
-    details = {
-        RejectReason.EMPTY_BOX: "no whole pixel inside the picture",
-        RejectReason.SIDE_TOO_SHORT: f"{min(box.width, box.height)} px, "
-        f"at least {rules.smallest_side} wanted",
-        RejectReason.ASPECT_TOO_LARGE: f"{box.width}x{box.height} px, "
-        f"at most {rules.largest_aspect:g} to 1 wanted",
-    }
-    return Rejected(REASONS[code], details[REASONS[code]])
+def judge_pixels(boxes: Sequence[Box], rules: FilterRules) -> list[Rejected | None]:
+    """`judge_sizes` of a picture's boxes, with particulars; None for one that may stay."""
+    sizes = np.array([(box.width, box.height) for box in boxes], np.int64).reshape(-1, 2)
+    codes = judge_sizes(sizes, rules).tolist()
+    return [
+        None if code < 0 else Rejected(REASONS[code], _size_detail(REASONS[code], box, rules))
+        for box, code in zip(boxes, codes, strict=True)
+    ]
+
+
+def _size_detail(reason: RejectReason, box: Box, rules: FilterRules) -> str:
+    if reason == RejectReason.SIDE_TOO_SHORT:
+        return f"{min(box.width, box.height)} px, at least {rules.smallest_side} wanted"
+    if reason == RejectReason.ASPECT_TOO_LARGE:
+        return f"{box.width}x{box.height} px, at most {rules.largest_aspect:g} to 1 wanted"
+    return "no whole pixel inside the picture"

@@ -1,6 +1,6 @@
 """Record and pixels to sample: the one pure function that draws, for data prep and for training."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from dataprep.exemplar import augment_exemplar, cut_exemplar, draw_augmentation
 from dataprep.pictures import Picture, resize, squash
@@ -51,9 +51,9 @@ def choose_boxes(
     """
     kept: list[LabelledBox] = []
     dropped: list[tuple[int, Rejected]] = []
-    for item in record.boxes:
-        box = item.to_box(picture.size, fractions)
-        rejected = judge_pixels(box, rules) or judge_crop(picture.pixels, box, rules)
+    boxes = [item.to_box(picture.size, fractions) for item in record.boxes]
+    for item, box, by_size in zip(record.boxes, boxes, judge_pixels(boxes, rules), strict=True):
+        rejected = by_size or judge_crop(picture.pixels, box, rules)
         if rejected:
             dropped.append((item.box_id, rejected))
         else:
@@ -104,7 +104,7 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
         squashed=window.squashed,
         mask_kind=edit_mask.kind,
         polygon=edit_mask.polygon,
-        augmentation=asdict(augmentation),
+        augmentation=dict(vars(augmentation)),
         seed=seed,
         draw=draw,
         source_size=subject.source_size,

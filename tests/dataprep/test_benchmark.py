@@ -1,0 +1,17 @@
+"""The benchmark of data prep runs, and its parts are those of the whole."""
+
+import re
+
+import pytest
+
+from benchmarks.dataprep import BUNDLED, main
+
+
+def test_the_benchmark_prints_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(BUNDLED), "--rounds", "1"])
+    printed = capsys.readouterr().out
+    stages = ("whole path", "decode", "crop", "mask", "exemplar", "encode", "tar", "floor", "loader")
+    figures = {name: float(re.search(rf"{name}.*? (\d+\.\d+) ms", printed)[1]) for name in stages}  # type: ignore[index]
+    assert 0 < figures["decode"] < figures["floor"] < 2 * figures["whole path"]
+    assert "share of the floor" in printed
+    assert "Paint by Example" in printed
