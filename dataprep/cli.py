@@ -53,9 +53,16 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--out", type=Path, required=True, help="sheet.png or sheet.html")
     show.add_argument("--number", type=int, default=12, help="of samples (default %(default)s)")
     show.add_argument("--seed", type=int, default=0, help="which samples (default %(default)s)")
+    show.add_argument("--class", dest="label", metavar="NAME", help="only samples of this class")
+    show.add_argument(
+        "--worst",
+        metavar="MEASURE",
+        help="the worst instead: smallest-mask, largest-mask, largest-squash, longest-box, fewest-pixels",
+    )
     show.set_defaults(command=_show)
     stats = commands.add_parser("stats", help="counts by reason and class, sizes of boxes and masks")
     stats.add_argument("folder", type=Path, metavar="OUT")
+    stats.add_argument("--out", type=Path, metavar="PNG", help="draw the histograms")
     stats.add_argument("--json", action="store_true", help="as one JSON object")
     stats.set_defaults(command=_stats)
     duplicates = commands.add_parser("duplicates", help="pictures of a built folder that look alike")
@@ -91,6 +98,11 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--workers", type=int, help="processes on this machine (default: one per CPU)")
     add("--ray-address", help="of a running Ray cluster, e.g. auto (default: one of our own)")
+    add(
+        "--wandb",
+        metavar="PROJECT",
+        help="log manifest, card and contact sheet as a W&B artifact",
+    )
     add("-v", "--verbose", action="store_true", help="show what Ray and its workers say")
     add("--dry-run", action="store_true", help="tell what would be built; no picture is read")
     parser.set_defaults(command=_build)
@@ -117,6 +129,10 @@ def _build(options: argparse.Namespace) -> int:
     print(f"in {request.out}\nnext: python -m dataprep show {shlex.quote(str(request.out))} --out sheet.png")
     if not kept["samples"]:
         raise UserError(f"not one sample could be made; {request.out}/rejects.jsonl tells why")
+    if options.wandb:
+        from dataprep.wandb_artifact import log_folder
+
+        print(f"W&B: {log_folder(request.out, options.wandb)}")
     return 0
 
 
@@ -173,7 +189,7 @@ def _dry_run(request: "BuildRequest") -> int:
 
 
 def _print_rejects(content: dict[str, Any]) -> None:
-    from dataprep.manifest import reject_table
+    from dataprep.figures import reject_table
 
     lines = reject_table(content)
     print("rejected:" if lines else "rejected: nothing")
@@ -196,10 +212,12 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from dataprep.contact_sheet import write_contact_sheet
+    from dataprep.pick import Choice
 
     if options.number < 1:
         raise UsageError(f"--number {options.number}: at least 1 is needed")
-    number = write_contact_sheet(options.folder, options.out, options.number, options.seed)
+    choice = Choice(options.number, options.seed, options.label, options.worst)
+    number = write_contact_sheet(options.folder, options.out, choice)
     print(f"{number} samples in {options.out}")
     return 0
 
@@ -208,6 +226,10 @@ def _stats(options: argparse.Namespace) -> int:
     from dataprep.stats import folder_stats, stats_lines
 
     content = folder_stats(options.folder)
+    if options.out:
+        from dataprep.stats_plot import write_stats_plot
+
+        write_stats_plot(content, options.out)
     print(json.dumps(content, indent=1) if options.json else "\n".join(stats_lines(content)))
     return 0
 

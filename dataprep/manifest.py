@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig
+from dataprep.card import data_card
+from dataprep.plan import FORMAT_VERSION, BuildConfig
 from dataprep.shards import BINS, HISTOGRAMS, encode_line, sidecar_path
 from intarsia.files import atomic_path, atomic_write, read_json, write_json
 
@@ -15,11 +16,6 @@ MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 CARD = "README.md"
 _PLAN_LINE = '{"stage":"plan"'
-_LICENCES = {
-    "coco": "annotations CC BY 4.0 (COCO Consortium); each picture has the licence that its author gave it "
-    "on Flickr, named in the annotation file",
-    "openimages": "annotations CC BY 4.0 (Google LLC); the pictures are listed as CC BY 2.0",
-}
 
 
 def write_manifest(out: Path, header: dict[str, Any], command: str) -> dict[str, Any]:
@@ -98,57 +94,3 @@ def _plan_lines(path: Path) -> Iterator[str]:
             if not line.startswith(_PLAN_LINE):
                 return
             yield line
-
-
-def reject_table(content: dict[str, Any]) -> list[str]:
-    """Lines of a manifest's rejects, largest first: what, reason, number."""
-    rows = [
-        (number, what, reason)
-        for what, numbers in content["rejected"].items()
-        for reason, number in numbers.items()
-    ]
-    return [f"{what:9} {reason:19} {number:>9,}" for number, what, reason in sorted(rows, reverse=True)]
-
-
-def data_card(content: dict[str, Any], header: dict[str, Any]) -> str:
-    """The data set card, Markdown."""
-    config, kept = content["config"], content["kept"]
-    inputs = "\n".join(f"- {role}: `{Path(item['path']).name}`" for role, item in header["inputs"].items())
-    rejects = "\n".join(reject_table(content)) or "nothing"
-    labels = ", ".join(f"{label} {number}" for label, number in list(content["labels"].items())[:20])
-    options = "\n".join(f"| {name} | {value} |" for name, value in config.items())
-    return f"""# {content["name"]}
-
-{kept["samples"]:,} training samples for exemplar-based image editing, from {kept["pictures"]:,} pictures with
-{kept["boxes"]:,} boxes, in {len(content["shardlist"])} shards.
-
-A sample is a picture, an edit mask (255 = repaint), an exemplar (224 x 224, augmented) and a JSON record of
-every choice that made it. The tars are plain webdataset shards; `manifest.json` lists them.
-
-## Made from
-
-{inputs}
-
-Licences: {_LICENCES[config["source"]]}.
-
-    {content["command"] or "(through the library)"}
-
-| option | value |
-|---|---|
-{options}
-
-## Nothing vanished
-
-In: {content["in"]["pictures"]:,} pictures with {content["in"]["boxes"]:,} boxes. Rejected (each one is a line
-of `{REJECTS}`; a rejected picture takes its remaining boxes with it, under its own reason):
-
-```
-{rejects}
-```
-
-## Classes
-
-{labels}
-
-Fingerprint `{content["fingerprint"]}`, plan in `{PLAN_FILE}`, format version {content["format_version"]}.
-"""

@@ -1,6 +1,7 @@
 """One shard: a tar of samples and its sidecar. The sidecar is renamed into place last: it is the commit."""
 
 import json
+import math
 import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -24,8 +25,8 @@ from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
 from intarsia.sample import MEMBERS, LabelledBox, Sample, encode_sample
 
-HISTOGRAMS = ("box_area", "mask_coverage")  # shares of the picture and of the image
-BINS = 100  # of the histograms of shares, 1 % each
+HISTOGRAMS = ("box_area", "box_aspect", "mask_coverage")  # their axes: figures.AXES
+BINS = 100
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ShardTally:
     labels: Counter[str] = field(default_factory=Counter)
     hashes: dict[str, str] = field(default_factory=dict)
     box_area: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    box_aspect: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
     mask_coverage: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def reject_picture(self, record: PictureRecord, rejected: Rejected, boxes: list[int]) -> None:
@@ -77,6 +79,7 @@ class ShardTally:
             width, height = sample.meta.image_size
             self.labels[sample.meta.label] += 1
             self.box_area[_bin(sample.meta.box.area / (width * height))] += 1
+            self.box_aspect[_bin(math.log2(sample.meta.box.width / sample.meta.box.height) / 6 + 0.5)] += 1
             self.mask_coverage[_bin(np.count_nonzero(sample.edit_mask >= 128) / sample.edit_mask.size)] += 1
 
     def _note(self, what: str, record: PictureRecord, rejected: Rejected, more: dict[str, Any]) -> None:
@@ -86,7 +89,7 @@ class ShardTally:
 
 
 def _bin(share: float) -> int:
-    return min(int(share * BINS), BINS - 1)
+    return min(max(int(share * BINS), 0), BINS - 1)
 
 
 def sidecar_path(folder: Path | str, config: BuildConfig, shard: int) -> Path:
@@ -225,10 +228,7 @@ def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -
         "kept": {name: tally.kept[name] for name in ("pictures", "boxes", "samples")},
         "rejected": {what: dict(sorted(numbers.items())) for what, numbers in tally.rejected.items()},
         "labels": dict(sorted(tally.labels.items())),
-        "histograms": {
-            "box_area": tally.box_area.tolist(),
-            "mask_coverage": tally.mask_coverage.tolist(),
-        },
+        "histograms": {name: getattr(tally, name).tolist() for name in HISTOGRAMS},
         "hashes": tally.hashes,
         "rejects": tally.rejects,
     }

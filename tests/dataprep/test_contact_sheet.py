@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataprep.contact_sheet import overlay_mask, pick_samples, write_contact_sheet
+from dataprep.contact_sheet import write_contact_sheet
+from dataprep.pick import Choice, pick_samples
+from dataprep.view import overlay_mask
 from intarsia.errors import UsageError
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import GOOD, toy_request
@@ -23,17 +25,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, toy_coco: Inputs) -> Path:
 
 
 def test_samples_are_different_and_come_from_all_over(folder: Path) -> None:
-    samples = pick_samples(folder, 1000, 0)
+    samples = pick_samples(folder, Choice(1000))
     assert len({sample.meta.key for sample in samples}) == len(samples) == 2 * GOOD
-    few = [sample.meta.key for sample in pick_samples(folder, 5, 0)]
-    assert few == [sample.meta.key for sample in pick_samples(folder, 5, 0)]
-    assert few != [sample.meta.key for sample in pick_samples(folder, 5, 1)]
-    seen = {sample.meta.key for seed in range(40) for sample in pick_samples(folder, 3, seed)}
+    few = [sample.meta.key for sample in pick_samples(folder, Choice(5))]
+    assert few == [sample.meta.key for sample in pick_samples(folder, Choice(5))]
+    assert few != [sample.meta.key for sample in pick_samples(folder, Choice(5, seed=1))]
+    seen = {sample.meta.key for seed in range(40) for sample in pick_samples(folder, Choice(3, seed))}
     assert seen == {sample.meta.key for sample in samples}
 
 
 def test_a_png_of_all_samples(folder: Path, tmp_path: Path) -> None:
-    assert write_contact_sheet(folder, tmp_path / "deep" / "sheet.png", 6) == 6
+    assert write_contact_sheet(folder, tmp_path / "deep" / "sheet.png", Choice(6)) == 6
     with Image.open(tmp_path / "deep" / "sheet.png") as sheet:
         pixels = np.array(sheet)
         assert sheet.width == 2 * (3 * 230 + 6) + 6
@@ -44,7 +46,7 @@ def test_a_png_of_all_samples(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_page_needs_no_other_file(folder: Path, tmp_path: Path) -> None:
-    write_contact_sheet(folder, tmp_path / "sheet.html", 4)
+    write_contact_sheet(folder, tmp_path / "sheet.html", Choice(4))
     page = (tmp_path / "sheet.html").read_text()
     sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 12
@@ -54,7 +56,7 @@ def test_the_page_needs_no_other_file(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_overlay_tints_exactly_the_edit_mask(folder: Path) -> None:
-    sample = pick_samples(folder, 1, 3)[0]
+    sample = pick_samples(folder, Choice(1, 3))[0]
     changed = (np.array(overlay_mask(sample)) != sample.image).any(axis=2)
     masked = sample.edit_mask > 20
     assert changed[masked].mean() > 0.95
@@ -64,4 +66,4 @@ def test_the_overlay_tints_exactly_the_edit_mask(folder: Path) -> None:
 
 def test_other_kinds_of_file_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"sheet\.pdf: the name must end in \.png or \.html"):
-        write_contact_sheet(folder, tmp_path / "sheet.pdf", 4)
+        write_contact_sheet(folder, tmp_path / "sheet.pdf", Choice(4))

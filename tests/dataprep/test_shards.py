@@ -14,6 +14,7 @@ import pytest
 import webdataset
 
 from dataprep.build import BuildRequest, new_plan
+from dataprep.figures import quantile
 from dataprep.journal import HARMLESS_DEATHS, dies_alone, find_killers, journal_path, read_journal
 from dataprep.manifest import write_manifest
 from dataprep.picture_index import EXTENSIONS
@@ -26,7 +27,7 @@ from dataprep.plan import (
     sample_key,
 )
 from dataprep.shards import ShardJob, build_shard, is_complete, tar_samples
-from dataprep.stats import folder_stats, quantile, stats_lines
+from dataprep.stats import folder_stats, stats_lines
 from dataprep.verify import account_problems, verify_folder
 from intarsia.errors import UserError
 from intarsia.sample import MEMBERS, decode_sample
