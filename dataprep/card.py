@@ -21,16 +21,14 @@ def data_card(content: dict[str, Any], header: dict[str, Any]) -> str:
         content: of its manifest.
         header: of its plan.
     """
-    config, kept = content["config"], content["kept"]
-    inputs = "\n".join(f"- {role}: `{Path(item['path']).name}`" for role, item in header["inputs"].items())
-    rejects = "\n".join(reject_table(content)) or "nothing"
-    options = "\n".join(f"| {name} | {_cell(value)} |" for name, value in config.items())
-    rules = "\n".join(f"- {line}" for line in rules_in_words(BuildConfig(**config)))
-    size = sum(shard["filesize"] for shard in content["shardlist"])
-    return f"""# {content["name"]}
+    return f"# {content['name']}\n\n{_summary(content)}\n{_origin(content, header)}\n{_contents(content)}"
 
-{kept["samples"]:,} training samples for exemplar-based image editing, from {kept["pictures"]:,} pictures with
-{kept["boxes"]:,} boxes of {len(content["labels"]):,} classes, in {len(content["shardlist"])} shards,
+
+def _summary(content: dict[str, Any]) -> str:
+    kept = content["kept"]
+    size = sum(shard["filesize"] for shard in content["shardlist"])
+    return f"""{kept["samples"]:,} training samples for exemplar-based image editing, from {kept["pictures"]:,}
+pictures with {kept["boxes"]:,} boxes of {len(content["labels"]):,} classes, in {len(content["shardlist"])} shards,
 together {size / 1e6:,.1f} MB.
 
 A sample is a picture, an edit mask (255 = repaint), an exemplar (224 x 224, augmented) and a JSON record of
@@ -40,8 +38,15 @@ every choice that made it. The tars are plain webdataset shards; `manifest.json`
     shards = [shard["url"] for shard in json.load(open("manifest.json"))["shardlist"]]
     for sample in webdataset.WebDataset(shards, shardshuffle=False).decode("rgb8"):
         sample["image.jpg"], sample["edit_mask.png"], sample["exemplar.jpg"], sample["json"]
+"""
 
-## Made from
+
+def _origin(content: dict[str, Any], header: dict[str, Any]) -> str:
+    config = content["config"]
+    inputs = "\n".join(f"- {role}: `{Path(item['path']).name}`" for role, item in header["inputs"].items())
+    options = "\n".join(f"| {name} | {_cell(value)} |" for name, value in config.items())
+    rules = "\n".join(f"- {line}" for line in rules_in_words(BuildConfig(**config)))
+    return f"""## Made from
 
 {inputs}
 
@@ -56,8 +61,12 @@ Licences: {_LICENCES.get(config["source"], "those of the pictures")}.
 ## How boxes were chosen
 
 {rules}
+"""
 
-## Nothing vanished
+
+def _contents(content: dict[str, Any]) -> str:
+    rejects = "\n".join(reject_table(content)) or "nothing"
+    return f"""## Nothing vanished
 
 In: {content["in"]["pictures"]:,} pictures with {content["in"]["boxes"]:,} boxes. Rejected (each one is a line
 of `rejects.jsonl`; a rejected picture takes its remaining boxes with it, under its own reason):
