@@ -25,11 +25,11 @@ def data_card(content: dict[str, Any], header: dict[str, Any]) -> str:
 
 
 def _summary(content: dict[str, Any]) -> str:
-    kept = content["kept"]
-    size = sum(shard["filesize"] for shard in content["shardlist"])
-    return f"""{kept["samples"]:,} training samples for exemplar-based image editing, from {kept["pictures"]:,}
-pictures with {kept["boxes"]:,} boxes of {len(content["labels"]):,} classes, in {len(content["shardlist"])} shards,
-together {size / 1e6:,.1f} MB.
+    kept, shards = content["kept"], content["shardlist"]
+    size = sum(shard["filesize"] for shard in shards)
+    return f"""{kept["samples"]:,} training samples for exemplar-based image editing,
+from {kept["pictures"]:,} pictures with {kept["boxes"]:,} boxes,
+of {len(content["labels"]):,} classes, in {len(shards):,} shards of together {size / 1e6:,.1f} MB.
 
 A sample is a picture, an edit mask (255 = repaint), an exemplar (224 x 224, augmented) and a JSON record of
 every choice that made it. The tars are plain webdataset shards; `manifest.json` lists them:
