@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from dataprep.columns import Column
 from dataprep.csv_files import csv_header, find_fault
 from dataprep.pictures import refuse_lfs_pointer
 from dataprep.records import Annotations, Dropped, FilterRules, judge_boxes
@@ -24,7 +25,7 @@ FLAGS = {
 }
 NAMES = ("ImageID", "LabelName")
 UNNAMED = "unnamed"  # the class of a row without one
-_BLOCK = 1 << 24  # bytes of text in a batch; several are held at a time
+_BLOCK = 1 << 22  # bytes of text in a batch; several are held at a time
 
 
 def read_open_images(boxes: Path | str, classes: Path | str, rules: FilterRules | None = None) -> Annotations:
@@ -109,8 +110,17 @@ class _Columns:
     codes: dict[str, int] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     pictures: list[pa.DictionaryArray] = field(default_factory=list)  # of kept and dropped rows by turns
-    kept: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    dropped: dict[str, list[np.ndarray]] = field(default_factory=lambda: {"box_ids": [], "reason": []})
+    kept: dict[str, Column] = field(
+        default_factory=lambda: {
+            "box_ids": Column(np.int32),
+            "bounds": Column(np.float64, 4),
+            "label": Column(np.int32),
+            **{name: Column(np.int8) for name in FLAGS.values()},
+        }
+    )
+    dropped: dict[str, Column] = field(
+        default_factory=lambda: {"box_ids": Column(np.int32), "reason": Column(np.int8)}
+    )
 
     def add(self, line: int, batch: pa.RecordBatch) -> None:
         """Take in the rows of a batch that begins on this line."""
@@ -129,7 +139,7 @@ class _Columns:
         self.pictures += [pictures.filter(pa.array(stay)), pictures.filter(pa.array(~stay))]
         columns = {"box_ids": notes.box_ids, "bounds": notes.bounds, "label": notes.label, **notes.flags}
         for name, column in columns.items():
-            self.kept.setdefault(name, []).append(column[stay])
+            self.kept[name].append(column[stay])
         self.dropped["box_ids"].append(lines[~stay])
         self.dropped["reason"].append(verdict[~stay])
 
@@ -160,13 +170,9 @@ class _Columns:
         return np.array(ours, np.int32)[codes]
 
     def annotations(self) -> Annotations:
-        """Everything that was read; the pieces are given up one after the other."""
+        """Everything that was read."""
         image_ids, kept, dropped = self._join_pictures()
-        columns = {name: np.concatenate(self.kept.pop(name)) for name in list(self.kept)}
-        if not columns:
-            columns = {"box_ids": np.empty(0, np.int32), "bounds": np.empty((0, 4)), "label": kept}
-            columns |= {name: np.empty(0, np.int8) for name in FLAGS.values()}
-        lost = {name: np.concatenate(pieces) for name, pieces in self.dropped.items() if pieces}
+        columns = {name: column.finish() for name, column in self.kept.items()}
         return Annotations(
             source="openimages",
             fractions=True,
@@ -179,7 +185,7 @@ class _Columns:
             label=columns.pop("label"),
             labels=self.labels,
             flags=columns,
-            dropped=Dropped(dropped, **lost) if lost else Dropped(),
+            dropped=Dropped(dropped, **{name: column.finish() for name, column in self.dropped.items()}),
             judged=self.rules,
         )
 
@@ -189,6 +195,7 @@ class _Columns:
             return [], np.empty(0, np.int32), np.empty(0, np.int32)
         joined = pa.chunked_array(self.pictures).unify_dictionaries()
         self.pictures.clear()
+        pa.default_memory_pool().release_unused()
         codes = [chunk.indices.to_numpy() for chunk in joined.chunks]
         image_ids = joined.chunk(0).dictionary.to_pylist()
         return image_ids, np.concatenate(codes[::2]), np.concatenate(codes[1::2])
