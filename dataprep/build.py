@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dataprep.filters import check_options, read_hierarchy, read_lines, rules_of
 from dataprep.journal import journal_path
 from dataprep.manifest import MANIFEST, REJECTS, write_manifest
-from dataprep.picture_index import index_pictures
+from dataprep.picture_index import EXTENSIONS, PictureIndex, index_paths
 from dataprep.plan import (
     PLAN_FILE,
     BuildConfig,
@@ -25,6 +27,8 @@ from dataprep.plan_rejects import write_plan_rejects
 from dataprep.progress import Progress, metered
 from dataprep.records import Annotations, FilterRules
 from dataprep.shards import ShardJob, is_complete
+from dataprep.stores import describe_store, locate, open_store, packed_tars
+from dataprep.tar_store import unpack_tars
 from intarsia.config import config_differences
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_path, read_json, sweep_temporaries
@@ -38,7 +42,7 @@ class BuildRequest:
         config: the options that decide the result.
         inputs: the annotation files by role (annotations, boxes, classes), and hierarchy and exclude where
             they are given.
-        images: the folder of pictures.
+        images: the folder of pictures, tars (one a line), or an address.
         out: the shard folder.
         command: the command line, for the data set card.
         workers: processes; None for one per CPU.
@@ -48,7 +52,7 @@ class BuildRequest:
 
     config: BuildConfig
     inputs: dict[str, Path]
-    images: Path
+    images: Path | str
     out: Path
     command: str = ""
     workers: int | None = None
@@ -67,8 +71,12 @@ def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
     return read_open_images(request.inputs["boxes"], request.inputs["classes"], rules)
 
 
-def new_plan(request: BuildRequest) -> Plan:
-    """Read annotations and folder, and plan; no picture is opened.
+def new_plan(request: BuildRequest, unpack: bool = True) -> Plan:
+    """Read annotations and the names of the pictures, and plan; no picture is opened.
+
+    Args:
+        request: of the build.
+        unpack: packed tars beside the folder; otherwise they are believed to hold what is annotated.
 
     Raises:
         UserError: if an input cannot be read, or nothing is left to build.
@@ -77,7 +85,8 @@ def new_plan(request: BuildRequest) -> Plan:
     annotations = read_annotations(request, rules_of(request.config, families))
     check_options(request.config, annotations.flags, names.union(annotations.labels))
     excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
-    plan = make_plan(annotations, index_pictures(request.images), request.config, families, excluded)
+    index = _picture_names(request, annotations, unpack)
+    plan = make_plan(annotations, index, request.config, families, excluded)
     if not len(plan.order):
         counts = plan.counts()
         numbers = sorted(counts["rejected"]["pictures"].items(), key=lambda item: -item[1])
@@ -87,6 +96,30 @@ def new_plan(request: BuildRequest) -> Plan:
             f"check --images {request.images} and --filters {request.config.filters}"
         )
     return plan
+
+
+def _pictures_place(request: BuildRequest) -> str:
+    """Where workers find the pictures: what packed tars hold lies unpacked beside the shard folder."""
+    images = locate(request.images)
+    if packed_tars(images):
+        return str(request.out.resolve().with_name(f"{request.out.resolve().name}.pictures"))
+    return images
+
+
+def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> PictureIndex:
+    """The files that there are; where that is not to be known without reading them all, those annotated."""
+    place, packed = _pictures_place(request), packed_tars(locate(request.images))
+    if packed and unpack:
+        rows = notes.picture[notes.picture >= 0]
+        wanted = {notes.files[p] or notes.image_ids[p] for p in np.unique(rows).tolist()}
+        unpack_tars(packed, wanted | {name.rpartition("/")[2] for name in wanted}, Path(place))
+    index = None if packed and not unpack else open_store(place, str(request.out)).index()
+    if index is not None:
+        return index
+    return index_paths(
+        file or (name if name.lower().endswith(EXTENSIONS) else f"{name}.jpg")
+        for file, name in zip(notes.files, notes.image_ids, strict=True)
+    )
 
 
 def _class_families(request: BuildRequest) -> tuple[set[str], dict[str, frozenset[str]]]:
@@ -148,7 +181,7 @@ def _run_missing(
     jobs = [
         ShardJob(
             folder=str(request.out.resolve()),
-            images=str(request.images.resolve()),
+            images=_pictures_place(request),
             shard=shard,
             fingerprint=header["fingerprint"],
             config=request.config,
@@ -221,8 +254,8 @@ def _write_new_plan(request: BuildRequest, inputs: dict[str, Any]) -> dict[str, 
 
 def _describe_inputs(request: BuildRequest) -> dict[str, Any]:
     """Enough to see, without reading them, that the inputs are those of the last time."""
-    described: dict[str, Any] = {}
-    for role, path in {**request.inputs, "images": request.images}.items():
+    described: dict[str, Any] = {"images": describe_store(locate(request.images))}
+    for role, path in request.inputs.items():
         if not path.exists():
             raise UserError(f"--{role} {path} does not exist")
         status = path.stat()

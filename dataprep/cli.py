@@ -75,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--images", type=Path, required=True, help="folder of the pictures, flat or with sub-folders")
+    add(
+        "--images",
+        required=True,
+        nargs="+",
+        help="the pictures: a folder, flat or with sub-folders; .tar or .tar.gz files; or s3://, gs://, http://",
+    )
     add("--out", type=Path, required=True, help="the shard folder; the same command again goes on with it")
     add("--split", default="train", help="part of the shards' names (default %(default)s)")
     add("--name", help="the first part of the shards' names (default: the source)")
@@ -149,7 +154,7 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
     return BuildRequest(
         config=build_config(BuildConfig, content, where="build options"),
         inputs={role: getattr(options, role) for role in (*roles, "exclude") if getattr(options, role, None)},
-        images=options.images,
+        images="\n".join(options.images),
         out=options.out,
         command=shlex.join(["python", "-m", "dataprep", *options.argv]),
         workers=options.workers,
@@ -163,7 +168,7 @@ def _dry_run(request: "BuildRequest") -> int:
     from dataprep.estimate import amount, estimate, expected_rejects
     from dataprep.progress import duration
 
-    plan = new_plan(request)
+    plan = new_plan(request, unpack=False)
     found, given = estimate(plan), plan.counts()["in"]
     print(
         f"{found.samples:,} samples at most, from {found.pictures:,} of {given['pictures']:,} pictures and "

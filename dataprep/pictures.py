@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -79,7 +80,18 @@ def check_source(root: Path, file: str) -> None:
     raise UserError(f"the folder of pictures {folder} {what} now, while it held pictures when planned")
 
 
-def read_picture(path: Path | str, annotated_size: tuple[int, int] | None = None) -> Picture | Rejected:
+class Readable(Protocol):
+    """A file: a path, a member of a tar, something on a server."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    def read_bytes(self) -> bytes:
+        """The whole content; OSError where that cannot be had."""
+
+
+def read_picture(path: Readable, annotated_size: tuple[int, int] | None = None) -> Picture | Rejected:
     """Read a file once and decode it once.
 
     JPEGs go through libjpeg-turbo in strict mode: it alone notices bit rot and cut ends, which other decoders
@@ -88,12 +100,12 @@ def read_picture(path: Path | str, annotated_size: tuple[int, int] | None = None
     counts; colour profiles are not applied.
 
     Args:
-        path: of the file.
+        path: the file.
         annotated_size: (width, height) that the boxes were drawn on, where known. A picture of this size only
             without its EXIF rotation is left unrotated; one of another size is rejected.
     """
     try:
-        content = Path(path).read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         return Rejected(RejectReason.FILE_MISSING, str(path))
     except OSError as error:

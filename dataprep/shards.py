@@ -1,5 +1,6 @@
 """One shard: a tar of samples and its sidecar. The sidecar is renamed into place last: it is the commit."""
 
+import functools
 import json
 import math
 import tarfile
@@ -14,12 +15,13 @@ import numpy as np
 
 from dataprep.filters import rules_of
 from dataprep.journal import ATTEMPT, find_killers, journal_path
-from dataprep.pictures import Picture, check_source, read_picture
+from dataprep.pictures import Picture, read_picture
 from dataprep.pixels import picture_hash
 from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig, read_plan_rows
 from dataprep.progress import noted
 from dataprep.records import PictureRecord, Rejected, RejectReason
 from dataprep.render import Subject, choose_boxes, draw_sample, scale_boxes, store_picture
+from dataprep.stores import Store, open_store
 from dataprep.tars import write_tar
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
@@ -160,11 +162,12 @@ def render_record(
 ) -> list[tuple[str, dict[str, bytes]]]:
     """The encoded samples of one picture; empty where it was rejected."""
     boxes = [box.box_id for box in record.boxes]
+    store = _store_of(job.images, job.folder, job.fingerprint)
     try:
-        picture = read_picture(Path(job.images) / record.file, record.size)
+        picture = read_picture(store.place(record.file), record.size)
         if isinstance(picture, Rejected):
             if picture.reason in (RejectReason.FILE_MISSING, RejectReason.FILE_UNREADABLE):
-                check_source(Path(job.images), record.file)
+                store.check(record.file)
             tally.reject_picture(record, picture, boxes)
             return []
         usable, dropped = choose_boxes(
@@ -194,6 +197,12 @@ def render_record(
     tally.keep(len(usable), samples)
     tally.hashes[record.image_id] = f"{picture_hash(picture.pixels):016x}"
     return encoded
+
+
+@functools.lru_cache(maxsize=2)
+def _store_of(images: str, folder: str, fingerprint: str) -> Store:
+    """A worker opens the store of a build once."""
+    return open_store(images, folder)
 
 
 def _draw_all(
