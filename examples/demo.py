@@ -19,8 +19,8 @@ from intarsia.errors import UserError, run_command
 ROOT = Path(__file__).resolve().parent.parent
 COCO = Path("examples/coco-mini")
 EDITS = [  # picture, mask and exemplar below examples/
-    ("bear", "coco-mini/images/000000020247.jpg", "edits/bear.mask.png", "edits/bear.exemplar.jpg"),
-    ("pizza-plate", "coco-mini/images/000000010444.jpg", "edits/donut.mask.png", "edits/pizza.exemplar.jpg"),
+    ("hydrant", "coco-mini/images/000000015746.jpg", "edits/hydrant.mask.png", "edits/hydrant.exemplar.jpg"),
+    ("dog", "coco-mini/images/000000017029.jpg", "edits/dog.mask.png", "edits/dog.exemplar.jpg"),
 ]
 
 
@@ -54,7 +54,8 @@ def demo(argv: list[str]) -> None:
 Error inside the mask against the true picture: untrained {errors[0]:.4f}, trained {errors[1]:.4f}.
 All in {time.monotonic() - start:.0f} s. Look at {out}/index.html. Then:
 
-  python -m sampling edit --model {out}/run/model --image I.jpg --mask M.png --exemplar E.jpg --out edit.png
+  python -m sampling edit --model {out}/run/model --out edit.png --image examples/{EDITS[1][1]} \\
+      --mask examples/{EDITS[1][2]} --exemplar examples/{EDITS[0][3]}
   python -m dataprep build coco --annotations YOURS.json --images DIR --out shards
   python -m training configs/train/pbe-sd14.yaml --dry-run        # the real thing; see docs/training.md""")
 
@@ -75,7 +76,7 @@ def edit_command(out: Path, name: str, image: str, mask: str, exemplar: str) -> 
     """One edit of a bundled picture by the model just trained."""
     files = [f"examples/{path}" for path in (image, mask, exemplar)]
     inputs = [word for pair in zip(["--image", "--mask", "--exemplar"], files, strict=True) for word in pair]
-    settings = ["--guidance-scale", 2, "--num-inference-steps", 25]
+    settings = ["--guidance-scale", 1.5, "--num-inference-steps", 25]
     return [
         "sampling",
         "edit",

@@ -123,7 +123,9 @@ class NoiseConfig(Config):
     beta_end: float = Field(default=0.012, gt=0, lt=1)
     beta_schedule: Literal["scaled_linear"] = "scaled_linear"
     num_train_timesteps: PositiveInt = 1000
-    prediction_type: Literal["epsilon"] = "epsilon"
+    prediction_type: Literal["epsilon", "v_prediction"] = (
+        "epsilon"  # what the UNet answers: noise, or velocity
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "NoiseConfig":

@@ -55,7 +55,7 @@ class Step:
         timesteps: int64 [B].
         pooled: [B, width], CLIP's vector of the exemplar.
         dropped: bool [B].
-        target: float32 [B, C, h, w].
+        target: float32 [B, C, h, w]: the noise, or the velocity √ā_t · noise − √(1 − ā_t) · z.
     """
 
     unet_input: Tensor
@@ -82,7 +82,7 @@ class Trainee(nn.Module):
 
 
 def new_noise_scheduler(config: NoiseConfig) -> DDPMScheduler:
-    """The noise levels of training; only `add_noise` is used."""
+    """The noise levels of training; only `add_noise` and `get_velocity` are used."""
     return DDPMScheduler(**config.model_dump())
 
 
@@ -117,7 +117,8 @@ def prepare(
 
     z_t = √ā_t · z + √(1 − ā_t) · noise, with z a posterior sample of the picture's latents; the masked
     picture's latents are a sample, too (equation 4 and section 3.4 of the latent diffusion paper; the inputs
-    are Paint by Example's). Both pictures go through the autoencoder in one call.
+    are Paint by Example's). Both pictures go through the autoencoder in one call. A model of velocities
+    (Salimans & Ho 2022, appendix D) is asked for √ā_t · noise − √(1 − ā_t) · z instead of the noise.
     """
     image = image_to_unit(batch.image.to(device))
     edit_mask = mask_to_unit(batch.edit_mask.to(device))
@@ -126,6 +127,9 @@ def prepare(
     latents, masked_image_latents = encode_latents(model.vae, both, both_noise).float().chunk(2)
     noise, timesteps = draws.noise.to(device), draws.timesteps.to(device)
     noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
+    target = noise
+    if model.config.noise.prediction_type == "v_prediction":
+        target = noise_scheduler.get_velocity(latents, noise, timesteps)
     mask = latent_mask(edit_mask, tuple(latents.shape[-2:]))
     exemplar = exemplar_to_clip(batch.exemplar.to(device), model.config.image_encoder.image_size)
     return Step(
@@ -133,12 +137,12 @@ def prepare(
         timesteps=timesteps,
         pooled=model.encode_exemplar(exemplar).float(),
         dropped=draws.dropped.to(device),
-        target=noise,
+        target=target,
     )
 
 
 def loss_of(prediction: Tensor, step: Step) -> Tensor:
-    """Mean squared error against the noise, in float32."""
+    """Mean squared error against the target, in float32."""
     return F.mse_loss(prediction.float(), step.target)
 
 

@@ -111,7 +111,7 @@ REFUSED = [
     ({"image_encoder": {"patch_size": 15}}, "image_size=224 is not a multiple of patch_size=15"),
     ({"image_encoder": {"num_hidden_layers": 3}}, "image_encoder.num_hidden_layers=3"),
     ({"noise": {"beta_start": 0.5}}, "beta_start=0.5 must be below beta_end=0.012"),
-    ({"noise": {"prediction_type": "v_prediction"}}, "noise.prediction_type='v_prediction'"),
+    ({"noise": {"prediction_type": "sample"}}, "noise.prediction_type='sample'"),
     (
         {"init": {"model_folder": "a", "vae": "b"}},
         "holds every part already; remove init.vae",

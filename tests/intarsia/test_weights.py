@@ -192,8 +192,8 @@ SPOILED: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     (
         "another prediction",
-        lambda f: edit_json(f / "scheduler" / "scheduler_config.json", prediction_type="v_prediction"),
-        "noise.prediction_type='v_prediction'",
+        lambda f: edit_json(f / "scheduler" / "scheduler_config.json", prediction_type="sample"),
+        "noise.prediction_type='sample'",
     ),
     ("no scheduler", lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json does not exist"),
 ]

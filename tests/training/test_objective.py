@@ -80,7 +80,10 @@ def reference_loss(model: EditModel, config: TrainConfig, batch: Batch, dropout:
             int(draws.timesteps[i]),
             encoder_hidden_states=token,
         ).sample
-        errors.append((answer - draws.noise[i]).square().mean())
+        target = draws.noise[i]
+        if config.model.noise.prediction_type == "v_prediction":
+            target = a**0.5 * draws.noise[i] - (1 - a) ** 0.5 * latents[0]
+        errors.append((answer - target).square().mean())
     return float(torch.stack(errors).mean())
 
 
@@ -90,6 +93,16 @@ def test_the_loss_is_that_of_the_equations(model: EditModel, config: TrainConfig
     assert loss_at(model, config, batch, dropout) == pytest.approx(
         reference_loss(model, config, batch, dropout), abs=1e-5
     )
+
+
+def test_a_model_of_velocities_learns_them_instead_of_the_noise(config: TrainConfig, tmp_path: Path) -> None:
+    velocities = load_config(
+        TrainConfig, write_config(tmp_path), ["model.noise.prediction_type=v_prediction"]
+    )
+    model, batch = build_model(velocities.model, seed=0), batch_at(3, 11, 4)
+    loss = loss_at(model, velocities, batch, 0.5)
+    assert loss == pytest.approx(reference_loss(model, velocities, batch, 0.5), abs=1e-5)
+    assert abs(loss - reference_loss(model, config, batch, 0.5)) > 1e-3
 
 
 def test_draws_depend_on_seed_and_position_alone(config: TrainConfig) -> None:
