@@ -66,6 +66,10 @@ def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
         from dataprep.coco import read_coco
 
         return read_coco(request.inputs["annotations"])
+    if request.config.source == "boxes":
+        from dataprep.boxes_csv import read_boxes_csv
+
+        return read_boxes_csv(request.inputs["boxes"])
     from dataprep.openimages import read_open_images
 
     return read_open_images(request.inputs["boxes"], request.inputs["classes"], rules)

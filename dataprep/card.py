@@ -11,6 +11,7 @@ _LICENCES = {
     "coco": "annotations CC BY 4.0 (COCO Consortium); each picture has the licence that its author gave it "
     "on Flickr, named in the annotation file",
     "openimages": "annotations CC BY 4.0 (Google LLC); the pictures are listed as CC BY 2.0",
+    "boxes": "those of the pictures and of the boxes; this program does not know them",
 }
 
 

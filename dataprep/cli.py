@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     open_images = sources.add_parser("openimages", help="from an Open Images box CSV", epilog=_EPILOG)
     open_images.add_argument("--boxes", type=Path, required=True, help="*-annotations-bbox.csv")
     open_images.add_argument("--classes", type=Path, required=True, help="class-descriptions-boxable.csv")
-    for source in (coco, open_images):
+    boxes = sources.add_parser("boxes", help="from a CSV of path,x0,y0,x1,y1[,label]", epilog=_EPILOG)
+    boxes.add_argument("--boxes", type=Path, required=True, help="with a header; pixels, half-open")
+    for source in (coco, open_images, boxes):
         _add_build_options(source)
         add_filter_options(source)
     open_images.add_argument("--hierarchy", type=Path, help="bbox_labels_600_hierarchy.json, for class names")
@@ -150,7 +152,7 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
         raise UsageError(f"--workers {options.workers}: at least 1 is needed")
     content = {name: getattr(options, name) for name in BuildConfig.model_fields}
     content["name"] = options.name or options.source
-    roles = ("annotations",) if options.source == "coco" else ("boxes", "classes", "hierarchy")
+    roles = ("annotations", "boxes", "classes", "hierarchy")
     return BuildRequest(
         config=build_config(BuildConfig, content, where="build options"),
         inputs={role: getattr(options, role) for role in (*roles, "exclude") if getattr(options, role, None)},

@@ -12,17 +12,20 @@ def csv_header(path: Path, needed: Sequence[str]) -> list[str]:
     """The names in the first line of a CSV.
 
     Raises:
-        UserError: if the file is missing, a git-LFS pointer, or lacks a needed column.
+        UserError: if the file is missing, a git-LFS pointer, lacks a needed column or holds nothing else.
     """
     refuse_lfs_pointer(path)
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         header = [name.strip() for name in next(csv.reader([file.readline()]), [])]
+        more = file.read(1)
     missing = [name for name in needed if name not in header]
     if missing:
         raise UserError(
             f"{path}, line 1: the column {missing[0]} is missing; the line names "
             f"{', '.join(header[:8]) or 'nothing'}"
         )
+    if not more:
+        raise UserError(f"{path} has no line after its first, so there is no box in it; is the file whole?")
     return header
 
 

@@ -41,7 +41,7 @@ _CORNERS = ("x0", "y0", "x1", "y1")
 class BuildConfig(FilterOptions):
     """Every option that decides what the shards hold; two builds with equal ones are the same build."""
 
-    source: Literal["coco", "openimages"]
+    source: Literal["coco", "openimages", "boxes"]
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     split: str = Field("train", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = 0

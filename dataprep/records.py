@@ -176,7 +176,7 @@ class Annotations:
     """Annotated boxes in columns: fourteen million of them do not fit into objects.
 
     Attributes:
-        source: "coco" or "openimages".
+        source: "coco", "openimages" or "boxes".
         fractions: whether bounds are fractions of the picture; otherwise pixels.
         image_ids: names of the pictures [P].
         files: their file names as annotated [P]; where empty, any picture called image_id.
@@ -224,7 +224,8 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
     if not annotations.fractions:
         width, height = annotations.sizes[annotations.picture].T.astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            area = area / (width * height)
+            # not a number, which no rule hits, where the size is to be seen only when the picture is read
+            area = np.where(width * height > 0, area / (width * height), np.nan)
     checks: list[tuple[np.ndarray, RejectReason]] = [
         (annotations.picture < 0, RejectReason.PICTURE_UNKNOWN),
         (~np.isfinite(annotations.bounds).all(axis=1), RejectReason.BAD_BOX),
@@ -274,6 +275,18 @@ def judge_sizes(sizes: np.ndarray, rules: FilterRules) -> np.ndarray:
         (long > rules.largest_aspect * np.maximum(short, 1), RejectReason.ASPECT_TOO_LARGE),
     ]
     return first_reason(checks, len(sizes))
+
+
+def judge_late_area(
+    bounds: tuple[float, float, float, float], size: tuple[int, int], rules: FilterRules
+) -> Rejected | None:
+    """The area rule of a box in pixels, where only the picture itself tells its size (width, height)."""
+    area = (bounds[2] - bounds[0]) * (bounds[3] - bounds[1]) / (size[0] * size[1])
+    if area < rules.smallest_area:
+        return Rejected(RejectReason.AREA_TOO_SMALL, f"{area:.4f} of the picture")
+    if area > rules.largest_area:
+        return Rejected(RejectReason.AREA_TOO_LARGE, f"{area:.4f} of the picture")
+    return None
 
 
 def judge_pixels(boxes: Sequence[Box], rules: FilterRules) -> list[Rejected | None]:

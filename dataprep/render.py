@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from dataprep.exemplar import augment_exemplar, cut_exemplar, draw_augmentation
 from dataprep.pictures import Picture, resize, squash
 from dataprep.pixels import judge_crop
-from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason, judge_pixels
+from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason, judge_late_area, judge_pixels
 from intarsia.boxes import Box, Window, crop_window, extend_box, scale_box
 from intarsia.masks import draw_edit_mask
 from intarsia.rng import sample_rng
@@ -20,7 +20,7 @@ class Subject:
     """A decoded picture with the boxes that may be chosen in it.
 
     Attributes:
-        source: "coco" or "openimages".
+        source: "coco", "openimages" or "boxes".
         image_id: the picture's name in its annotations.
         key: the same as sample keys bear it; with the seed and the draw it decides every random choice.
         file: path below the folder of pictures.
@@ -53,6 +53,8 @@ def choose_boxes(
     dropped: list[tuple[int, Rejected]] = []
     boxes = [item.to_box(picture.size, fractions) for item in record.boxes]
     for item, box, by_size in zip(record.boxes, boxes, judge_pixels(boxes, rules), strict=True):
+        if not fractions and record.size is None:
+            by_size = by_size or judge_late_area(item.bounds, picture.size, rules)
         rejected = by_size or judge_crop(picture.pixels, box, rules)
         if rejected:
             dropped.append((item.box_id, rejected))

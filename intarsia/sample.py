@@ -46,7 +46,7 @@ class SampleMeta:
 
     Attributes:
         key: the sample's name in its shard, without dots.
-        source: "coco" or "openimages".
+        source: "coco", "openimages" or "boxes".
         image_id: the picture's name in its annotations.
         file: the picture's path below the folder of pictures.
         image_size: (width, height) of the upright source picture, pixels.
