@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     stats.set_defaults(command=_stats)
     duplicates = commands.add_parser("duplicates", help="pictures of a built folder that look alike")
     duplicates.add_argument("folder", type=Path, metavar="OUT")
-    duplicates.add_argument("--distance", type=int, default=3, help="bits of 64 (default %(default)s)")
+    duplicates.add_argument("--distance", type=int, default=4, help="bits of 64 (default %(default)s)")
     duplicates.add_argument("--out", type=Path, metavar="LIST", help="write a list for `build --exclude`")
     duplicates.set_defaults(command=_duplicates)
     return parser

@@ -95,7 +95,9 @@ def _compare_band(
 
 
 def _count_bits(values: np.ndarray) -> np.ndarray:
-    """int [N]: ones in uint64 [N]; numpy has its own only since 2.0."""
+    """int [N]: ones in uint64 [N]; numpy has its own, a hundred times as fast, since 2.0."""
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(values)
     return np.unpackbits(np.ascontiguousarray(values)[:, None].view(np.uint8), axis=1).sum(axis=1)
 
 

@@ -150,12 +150,14 @@ class Reporter:
         self._clock = clock
         self._idle = clock()  # when the last report without any picture came: workers were still starting
         self._last = -LINE_SECONDS
-        self._open = False
+        self._open = self._finished = False
 
     def __call__(self, progress: Progress) -> None:
         """Report; the last one, of a finished build, is always written."""
+        if self._finished:  # the thread that polls may come once more
+            return
         now, terminal = self._clock(), self._stream.isatty()
-        finished = progress.shards_done == progress.shards
+        self._finished = finished = progress.shards_done == progress.shards
         if not progress.built:
             self._idle = now
         if not terminal and not finished and now - self._last < LINE_SECONDS:
