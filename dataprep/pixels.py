@@ -51,8 +51,8 @@ def picture_hash(pixels: np.ndarray) -> int:
     """A 64-bit difference hash: of nine by eight grey means, whether each is darker than its right neighbour.
 
     Of the same photograph in another size or quality all but a few bits agree (on 100 of Open Images' at a
-    quarter of the size or at JPEG quality 30: 95 % within four); of two different ones about half (4,950 pairs:
-    14 or more). A picture of one colour has 0.
+    quarter of the size or at JPEG quality 30: 95 % within four); of two different ones about half (4,950
+    pairs: 14 or more). A picture of one colour has 0.
 
     Args:
         pixels: uint8 [H, W, 3] RGB.
