@@ -9,6 +9,7 @@ from typing import Any
 
 from dataprep.manifest import CARD, MANIFEST, REJECTS, merge_sidecars
 from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header
+from dataprep.progress import NOTES
 from dataprep.shards import encode_line, sidecar_path
 from dataprep.stats import read_manifest
 from dataprep.verify_shard import count_rejects, shard_problems
@@ -76,7 +77,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 def _alien_files(folder: Path, config: BuildConfig, shards: int) -> Iterator[str]:
     """Whatever lies in the folder without being the build's; loaders take every tar that they find."""
-    known = {PLAN_FILE, MANIFEST, REJECTS, CARD, LOCK}
+    known = {PLAN_FILE, MANIFEST, REJECTS, CARD, LOCK, NOTES}
     known |= {f"{config.shard_name(shard)}.{kind}" for shard in range(shards) for kind in ("tar", "json")}
     for path in sorted(folder.iterdir()):
         if path.name not in known:

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataprep import progress
+from dataprep.manifest import write_manifest
+from dataprep.plan import PLAN_FILE, read_plan_header
 from dataprep.progress import NOTES, Meter, Progress, Reporter, metered, noted, progress_line
 from dataprep.shards import ShardTally, build_shard
+from dataprep.verify import verify_folder
 from tests.dataprep.test_shards import jobs_of, plan_of
 from tests.dataprep.toy import toy_request
 
@@ -82,6 +85,9 @@ def test_notes_have_no_part_in_the_shards_and_go_with_the_build(
             meter.finish(stats)
         assert not (request.out / NOTES).exists()
         results.append(stats)
+        write_manifest(request.out, read_plan_header(request.out / PLAN_FILE), "")
+        note(request.out, "a", "1 0 1\n")  # of a worker that outlived its driver
+        assert verify_folder(request.out) == []
     assert results[0] == results[1]
 
 
