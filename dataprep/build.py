@@ -4,7 +4,7 @@ import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,8 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> Plan:
     names, families = _class_families(request)
     annotations = read_annotations(request, rules_of(request.config, families))
     check_options(request.config, annotations.flags, names.union(annotations.labels))
+    if request.config.needs_masks:
+        annotations = replace(annotations, segmentation=_read_masks(request, annotations))
     excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
     index = _picture_names(request, annotations, unpack)
     plan = make_plan(annotations, index, request.config, families, excluded)
@@ -124,6 +126,23 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
         file or (name if name.lower().endswith(EXTENSIONS) else f"{name}.jpg")
         for file, name in zip(notes.files, notes.image_ids, strict=True)
     )
+
+
+def _read_masks(request: BuildRequest, annotations: Annotations) -> dict[int, str]:
+    from dataprep.object_masks import read_coco_masks, read_open_images_masks
+
+    if request.config.source == "coco":
+        return read_coco_masks(request.inputs["annotations"])
+    if request.config.source != "openimages":
+        raise UsageError(
+            "--object-masks and --exemplar-background: a CSV of boxes has no masks; leave them out"
+        )
+    if "segmentations" not in request.inputs:
+        raise UsageError(
+            "--object-masks and --exemplar-background need the masks: give --segmentations FOLDER with the "
+            "PNGs and their CSV"
+        )
+    return read_open_images_masks(request.inputs["segmentations"], annotations)
 
 
 def _class_families(request: BuildRequest) -> tuple[set[str], dict[str, frozenset[str]]]:
@@ -189,6 +208,9 @@ def _run_missing(
             shard=shard,
             fingerprint=header["fingerprint"],
             config=request.config,
+            segmentations=str(request.inputs["segmentations"].resolve())
+            if "segmentations" in request.inputs
+            else "",
         )
         for shard in missing
     ]

@@ -45,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     for source in (coco, open_images, boxes):
         _add_build_options(source)
         add_filter_options(source)
+    open_images.add_argument(
+        "--segmentations",
+        type=Path,
+        help="folder of instance masks (PNGs) with their CSV of MaskPath, ImageID, …",
+    )
     open_images.add_argument("--hierarchy", type=Path, help="bbox_labels_600_hierarchy.json, for class names")
     verify = commands.add_parser("verify", help="check a shard folder; one line for each problem")
     verify.add_argument("folder", type=Path, metavar="OUT")
@@ -97,6 +102,13 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     add("--images-per-shard", type=int, default=1000, help="pictures (default %(default)s)")
     add("--draws-per-image", type=int, default=1, help="samples of each picture (default %(default)s)")
     add("--all-boxes", action="store_true", help="so many samples of each box, not of each picture")
+    add("--object-masks", action="store_true", help="also store the object's own mask, where there is one")
+    add(
+        "--exemplar-background",
+        default="keep",
+        choices=["keep", "grey", "white"],
+        help="what stands round the object in the exemplar, where its mask is known (default %(default)s)",
+    )
     add(
         "--short-side",
         type=int,
@@ -152,7 +164,7 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
         raise UsageError(f"--workers {options.workers}: at least 1 is needed")
     content = {name: getattr(options, name) for name in BuildConfig.model_fields}
     content["name"] = options.name or options.source
-    roles = ("annotations", "boxes", "classes", "hierarchy")
+    roles = ("annotations", "boxes", "classes", "hierarchy", "segmentations")
     return BuildRequest(
         config=build_config(BuildConfig, content, where="build options"),
         inputs={role: getattr(options, role) for role in (*roles, "exclude") if getattr(options, role, None)},

@@ -15,6 +15,7 @@ from intarsia.sample import EXEMPLAR_SIZE
 
 MARGIN = 10  # pixels of the source, where there is room
 LARGEST_ANGLE = 20.0  # degrees
+BACKGROUNDS = {"grey": 128, "white": 255}  # in place of what is not the object
 BLUR_SIZES = (3, 5, 7)
 LARGEST_SHIFT = 50.0  # pixels of the 224, each way
 _LARGEST_BORDER = 4 * EXEMPLAR_SIZE
@@ -69,15 +70,23 @@ def _draw_shifts(rng: np.random.Generator) -> tuple[tuple[float, float], ...]:
     return tuple((float(dx), float(dy)) for dx, dy in rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, (3, 2)))
 
 
-def cut_exemplar(pixels: np.ndarray, box: Box) -> np.ndarray:
+def cut_exemplar(
+    pixels: np.ndarray, box: Box, object_mask: np.ndarray | None = None, background: str = "keep"
+) -> np.ndarray:
     """`box` with a margin of 10 pixels or the room there is, squashed to uint8 [224, 224, 3].
 
     Args:
         pixels: uint8 [H, W, 3] RGB, the source picture.
         box: inside it, at least one pixel.
+        object_mask: uint8 [H, W], 255 = object; where it is below 128 the background is replaced.
+        background: "keep", or a name in BACKGROUNDS.
     """
     padded = pad_box(box, MARGIN, (pixels.shape[1], pixels.shape[0]))
-    return squash(padded.cut(pixels), EXEMPLAR_SIZE)
+    shown = padded.cut(pixels)
+    if object_mask is not None and background != "keep":
+        inside = padded.cut(object_mask)[:, :, None] >= 128
+        shown = np.where(inside, shown, np.uint8(BACKGROUNDS[background]))
+    return squash(shown, EXEMPLAR_SIZE)
 
 
 def augment_exemplar(exemplar: np.ndarray, augmentation: Augmentation) -> np.ndarray:

@@ -51,12 +51,25 @@ class BuildConfig(FilterOptions):
     draws_per_image: int = Field(1, ge=1, le=1000)
     short_side: int | None = Field(None, ge=64, le=8192)
     all_boxes: bool = False
+    object_masks: bool = False
+    exemplar_background: Literal["keep", "grey", "white"] = "keep"
 
     @model_validator(mode="after")
     def _of_the_profile(self) -> "BuildConfig":
         if self.short_side is not None and self.profile != "source":
             raise ValueError("short_side is for whole pictures: give --profile source, or leave it out")
+        cut_out = self.exemplar_background != "keep"
+        if cut_out and self.profile == "source" and not (self.all_boxes and self.object_masks):
+            raise ValueError(
+                "exemplar_background with --profile source needs --all-boxes and --object-masks: a loader "
+                "that draws afresh knows the mask of a sample's own box alone"
+            )
         return self
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether instance masks are looked at."""
+        return self.object_masks or self.exemplar_background != "keep"
 
     def draws(self, pictures: int, boxes: int) -> int:
         """How many draws there are of so many kept pictures with so many kept boxes."""
@@ -191,6 +204,9 @@ def plan_table(plan: Plan, first: int = 0, last: int | None = None) -> pa.Table:
     columns |= {name: pa.array(notes.bounds[rows, i]) for i, name in enumerate(_CORNERS)}
     columns["label"] = pa.array(notes.labels, pa.string()).take(pa.array(notes.label[rows]))
     columns |= {name: pa.array(values[rows]) for name, values in notes.flags.items()}
+    if notes.segmentation is not None:
+        outlines = [notes.segmentation.get(box, "") for box in notes.box_ids[rows].tolist()]
+        columns["segmentation"] = pa.array(outlines, pa.string())
     boxes = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
     image_ids = [notes.image_ids[p] for p in order]
     return pa.table(
@@ -302,4 +318,5 @@ def read_plan_rows(path: Path, shard: int) -> list[PictureRecord]:
 
 def _box_record(row: dict[str, Any]) -> BoxRecord:
     bounds = tuple(row.pop(name) for name in _CORNERS)
-    return BoxRecord(box_id=row.pop("box_id"), bounds=bounds, label=row.pop("label"), flags=row)
+    box_id, label, segmentation = row.pop("box_id"), row.pop("label"), row.pop("segmentation", "")
+    return BoxRecord(box_id, bounds, label, flags=row, segmentation=segmentation)

@@ -1,7 +1,7 @@
 """What annotations say, in columns; why something is dropped; and the rules that keep or drop a box."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -51,6 +51,7 @@ class RejectReason(StrEnum):
     RENDER_FAILED = "render_failed"  # an error of ours; its text is the detail
     # a draw
     EMPTY_MASK = "empty_mask"
+    OBJECT_MASK_UNREADABLE = "object_mask_unreadable"
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,14 @@ class BoxRecord:
         bounds: (x0, y0, x1, y1) as annotated: pixels, or fractions of the picture.
         label: the class's name.
         flags: remarks by name: 1 yes, 0 no, -1 unknown.
+        segmentation: the object's outline (`object_masks`); empty where there is none or none is wanted.
     """
 
     box_id: int
     bounds: tuple[float, float, float, float]
     label: str
     flags: dict[str, int] = field(default_factory=dict)
+    segmentation: str = ""
 
     def to_box(self, size: tuple[int, int], fractions: bool) -> Box:
         """The box in whole pixels of a picture of `size` (width, height); may turn out empty."""
@@ -189,6 +192,7 @@ class Annotations:
         flags: int8 [N] each: 1 yes, 0 no, -1 unknown.
         dropped: boxes besides these N that a reader which was given rules did not keep.
         judged: those rules.
+        segmentation: box id -> the object's outline (`object_masks`); None where none is wanted.
     """
 
     source: str
@@ -204,6 +208,7 @@ class Annotations:
     flags: dict[str, np.ndarray]
     dropped: Dropped = field(default_factory=Dropped)
     judged: FilterRules | None = None
+    segmentation: Mapping[int, str] | None = None
 
     def __len__(self) -> int:
         return len(self.picture)

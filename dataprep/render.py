@@ -1,6 +1,9 @@
 """Record and pixels to sample: the one pure function that draws, for data prep and for training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from dataprep.exemplar import augment_exemplar, cut_exemplar, draw_augmentation
 from dataprep.pictures import Picture, resize, squash
@@ -13,6 +16,10 @@ from intarsia.sample import LabelledBox, Sample, SampleMeta, decode_jpeg, encode
 
 DRAWS_PER_EPOCH = 1_000_000  # above the number of draws that any picture has in data prep
 SMALLER_QUALITY = 92  # of pictures made smaller by --short-side
+
+
+def _no_mask(place: int) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Subject:
         source_size: (width, height) of the source picture where `picture` is smaller.
         draws_per_box: how many draws each box has of its own, in the boxes' order; 0 where each draw chooses
             among all.
+        masks: a box's place among `boxes` -> its object mask, uint8 [H, W], 255 = object, or None.
+        background: of the exemplar, where the object mask is known: "keep", "grey", "white".
     """
 
     source: str
@@ -39,6 +48,8 @@ class Subject:
     boxes: tuple[LabelledBox, ...]
     source_size: tuple[int, int] | None = None
     draws_per_box: int = 0
+    masks: Callable[[int], np.ndarray | Rejected | None] = _no_mask
+    background: str = "keep"
 
 
 def choose_boxes(
@@ -77,17 +88,20 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
     place = int(rng.integers(len(subject.boxes)))
     if subject.draws_per_box:
         place = draw % DRAWS_PER_EPOCH // subject.draws_per_box
-    chosen = subject.boxes[place]
+    chosen, whole = subject.boxes[place], subject.masks(place)
+    if isinstance(whole, Rejected):
+        return whole
     extended = extend_box(chosen.box, picture.size, rng)
     edit_mask = draw_edit_mask(chosen.box, extended, picture.size, rng)
     window = crop_window(extended, picture.size, rng)
     augmentation = draw_augmentation(rng)
     if image_size is None:
         window = Window(Box(0, 0, *picture.size), squashed=False)
-        image, pixels = picture.pixels, edit_mask.pixels
+        image, pixels, own = picture.pixels, edit_mask.pixels, whole
     else:
         image = squash(window.box.cut(picture.pixels), image_size)
         pixels = squash(window.box.cut(edit_mask.pixels), image_size)
+        own = None if whole is None else squash(window.box.cut(whole), image_size)
     if pixels.max() < 128:
         return Rejected(RejectReason.EMPTY_MASK, f"box {chosen.box.as_list()} leaves no pixel to repaint")
     meta = SampleMeta(
@@ -111,9 +125,10 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
         draw=draw,
         source_size=subject.source_size,
         draws_per_box=subject.draws_per_box,
+        exemplar_background="" if whole is None or subject.background == "keep" else subject.background,
     )
-    exemplar = augment_exemplar(cut_exemplar(picture.pixels, chosen.box), augmentation)
-    return Sample(image, pixels, exemplar, meta)
+    cut = cut_exemplar(picture.pixels, chosen.box, whole, subject.background)
+    return Sample(image, pixels, augment_exemplar(cut, augmentation), meta, own)
 
 
 def redraw_sample(sample: Sample, image_size: int | None, seed: int, epoch: int) -> Sample | Rejected:
@@ -138,6 +153,8 @@ def redraw_sample(sample: Sample, image_size: int | None, seed: int, epoch: int)
         boxes=meta.boxes,
         source_size=meta.source_size,
         draws_per_box=meta.draws_per_box,
+        masks=lambda place: sample.object_mask if meta.draws_per_box else None,
+        background=meta.exemplar_background or "keep",
     )
     return draw_sample(subject, image_size, seed, meta.draw + epoch * DRAWS_PER_EPOCH)
 

@@ -6,7 +6,9 @@ import math
 import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import numpy as np
 
 from dataprep.filters import rules_of
 from dataprep.journal import ATTEMPT, find_killers, journal_path
-from dataprep.pictures import Picture, read_picture
+from dataprep.object_masks import object_mask
+from dataprep.pictures import Picture, read_picture, resize
 from dataprep.pixels import picture_hash
 from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig, read_plan_rows
 from dataprep.progress import noted
@@ -25,7 +28,7 @@ from dataprep.stores import Store, open_store
 from dataprep.tars import write_tar
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
-from intarsia.sample import MEMBERS, LabelledBox, Sample, encode_sample
+from intarsia.sample import LabelledBox, Sample, encode_sample
 
 HISTOGRAMS = ("box_area", "box_aspect", "mask_coverage")  # their axes: figures.AXES
 BINS = 100
@@ -40,6 +43,7 @@ class ShardJob:
     shard: int
     fingerprint: str
     config: BuildConfig
+    segmentations: str = ""
 
 
 @dataclass
@@ -173,7 +177,9 @@ def render_record(
         usable, dropped = choose_boxes(
             record, picture, job.config.source == "openimages", rules_of(job.config)
         )
-        drawn, jpeg = _draw_all(record, picture, usable, job.config) if usable else ([], None)
+        gone = {box_id for box_id, _ in dropped}
+        outlines = [box.segmentation for box in record.boxes if box.box_id not in gone]
+        drawn, jpeg = _draw_all(record, picture, usable, outlines, job) if usable else ([], None)
         samples = [sample for sample in drawn if isinstance(sample, Sample)]
         encoded = [(sample.meta.key, encode_sample(sample, jpeg)) for sample in samples]
     except UserError:  # not this picture's fault: nothing may be recorded against it
@@ -182,7 +188,6 @@ def render_record(
         rejected = Rejected(RejectReason.RENDER_FAILED, f"{type(error).__name__}: {error}")
         tally.reject_picture(record, rejected, boxes)
         return []
-    gone = {box_id for box_id, _ in dropped}
     for box_id, rejected in dropped:
         tally.reject_box(record, box_id, rejected)
     if not samples:
@@ -206,11 +211,24 @@ def _store_of(images: str, folder: str, fingerprint: str) -> Store:
 
 
 def _draw_all(
-    record: PictureRecord, picture: Picture, boxes: tuple[LabelledBox, ...], config: BuildConfig
+    record: PictureRecord,
+    picture: Picture,
+    boxes: tuple[LabelledBox, ...],
+    outlines: list[str],
+    job: ShardJob,
 ) -> tuple[list[Sample | Rejected], bytes | None]:
     """All draws of a picture, and the JPEG that is the image of each, where the whole picture is."""
+    config = job.config
     source = config.profile == "source"
     stored = store_picture(picture, config.short_side) if source else picture
+
+    @cache
+    def masks(place: int) -> np.ndarray | Rejected | None:
+        mask = object_mask(outlines[place], job.segmentations, picture.size)
+        if not isinstance(mask, np.ndarray) or stored.size == picture.size:
+            return mask
+        return resize(mask, stored.size)
+
     subject = Subject(
         source=config.source,
         image_id=record.image_id,
@@ -220,9 +238,13 @@ def _draw_all(
         boxes=scale_boxes(boxes, picture.size, stored.size),
         source_size=picture.size if stored.size != picture.size else None,
         draws_per_box=config.draws_per_image if config.all_boxes else 0,
+        masks=masks,
+        background=config.exemplar_background,
     )
     side, number = None if source else config.image_size, config.draws(1, len(boxes))
     drawn = [draw_sample(subject, side, config.seed, draw) for draw in range(number)]
+    if not config.object_masks:
+        drawn = [replace(s, object_mask=None) if isinstance(s, Sample) else s for s in drawn]
     return drawn, stored.jpeg if source else None
 
 
@@ -250,15 +272,11 @@ def tar_samples(tar: Path, places: Collection[int]) -> Iterator[tuple[str, dict[
         tarfile.TarError: for a damaged tar.
     """
     with tarfile.open(tar) as file:
-        names = file.getnames()
+        groups = [list(group) for _, group in groupby(file, key=lambda m: m.name.partition(".")[0])]
         for place in sorted(places):
-            group = names[place * len(MEMBERS) : (place + 1) * len(MEMBERS)]
-            contents = [file.extractfile(name) for name in group]
-            key = group[0].partition(".")[0]
-            yield (
-                key,
-                {name.partition(".")[2]: c.read() for name, c in zip(group, contents, strict=True) if c},
-            )
+            contents = [(member.name, file.extractfile(member)) for member in groups[place]]
+            key = contents[0][0].partition(".")[0]
+            yield key, {name.partition(".")[2]: c.read() for name, c in contents if c}
 
 
 def encode_line(record: dict[str, Any]) -> str:

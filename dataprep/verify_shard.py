@@ -17,7 +17,7 @@ from intarsia.boxes import Box, scale_box
 from intarsia.errors import UserError
 from intarsia.files import sha256_file
 from intarsia.masks import JITTER, LARGEST_HOLE
-from intarsia.sample import EXEMPLAR_SIZE, MEMBERS, Sample, SampleMeta, decode_sample
+from intarsia.sample import EXEMPLAR_SIZE, MEMBERS, OBJECT_MASK, Sample, SampleMeta, decode_sample
 
 SAMPLES_PER_SHARD = 4  # that are decoded where not all are
 _PLURAL = {"picture": "pictures", "box": "boxes", "draw": "draws"}
@@ -174,12 +174,13 @@ def _member_problems(key: str, members: list[tarfile.TarInfo]) -> Iterator[str]:
         if name not in names:
             yield f"sample {key}: member {name} is missing"
     for name in dict.fromkeys(names):
-        if name not in MEMBERS:
+        if name not in (*MEMBERS, OBJECT_MASK):
             yield f"sample {key}: {name} is no member of a sample"
         elif names.count(name) > 1:
             yield f"sample {key}: member {name} stands {names.count(name)} times"
-    if sorted(names) == sorted(MEMBERS) and tuple(names) != MEMBERS:
-        yield f"sample {key}: its members are not in the order {', '.join(MEMBERS)}"
+    order = (*MEMBERS, OBJECT_MASK)[: len(names)]
+    if sorted(names) == sorted(order) and tuple(names) != order:
+        yield f"sample {key}: its members are not in the order {', '.join(order)}"
     for member in members:
         facts = (member.isreg(), member.mtime, member.uid, member.gid, member.mode)
         if facts != (True, 0, 0, 0, 0o644):

@@ -20,7 +20,12 @@ EXEMPLAR_SIZE = 224  # CLIP ViT-L/14's input
 JPEG_QUALITY = 95
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_OPTIONAL = ("source_size", "draws_per_box")  # parts of a record that most have no use for
+OBJECT_MASK = "object_mask.png"  # an optional member, last
+_OPTIONAL = (
+    "source_size",
+    "draws_per_box",
+    "exemplar_background",
+)  # parts of few records
 _NOTHING: np.ndarray = np.empty(0, np.uint8)
 MEMBERS = ("image.jpg", "edit_mask.png", "exemplar.jpg", "json")
 
@@ -66,6 +71,8 @@ class SampleMeta:
         source_size: (width, height) of the source picture where it was stored smaller and all boxes are in
             pixels of the smaller one; otherwise None, and not in the JSON.
         draws_per_box: how many draws each box has, where each has its own; otherwise 0, and not in the JSON.
+        exemplar_background: "grey" or "white" where the exemplar's was removed; otherwise empty, and not in
+            the JSON.
         schema_version: of this record.
     """
 
@@ -89,6 +96,7 @@ class SampleMeta:
     draw: int
     source_size: tuple[int, int] | None = None
     draws_per_box: int = 0
+    exemplar_background: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> bytes:
@@ -133,12 +141,14 @@ class Sample:
         edit_mask: uint8 [H, W], 255 = repaint, 0 = keep; edges may be soft.
         exemplar: uint8 [224, 224, 3] RGB, augmented.
         meta: origin and draws.
+        object_mask: uint8 [H, W] as edit_mask, 255 = the object itself; None where it is not known.
     """
 
     image: np.ndarray
     edit_mask: np.ndarray
     exemplar: np.ndarray
     meta: SampleMeta
+    object_mask: np.ndarray | None = None
 
 
 def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, bytes]:
@@ -154,7 +164,10 @@ def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, 
         encode_jpeg(sample.exemplar),
         sample.meta.to_json(),
     )
-    return dict(zip(MEMBERS, contents, strict=True))
+    members = dict(zip(MEMBERS, contents, strict=True))
+    if sample.object_mask is not None:
+        members[OBJECT_MASK] = encode_png(sample.object_mask)
+    return members
 
 
 def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = True) -> Sample:
@@ -170,16 +183,18 @@ def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = Tru
     """
     json_name = MEMBERS[3]
     meta: SampleMeta = _decode(members, json_name, SampleMeta.from_json, key)
+    object_mask = _decode(members, OBJECT_MASK, decode_png, meta.key) if OBJECT_MASK in members else None
     if not whole:
         image = _decode(members, MEMBERS[0], decode_jpeg, meta.key)
-        return Sample(image, _NOTHING, _NOTHING, meta)
+        return Sample(image, _NOTHING, _NOTHING, meta, object_mask)
     image, edit_mask, exemplar = (
         _decode(members, name, decoder, meta.key)
         for name, decoder in zip(MEMBERS[:3], (decode_jpeg, decode_png, decode_jpeg), strict=True)
     )
-    if edit_mask.shape != image.shape[:2]:
-        raise UserError(f"sample {meta.key}: {MEMBERS[1]} is {edit_mask.shape}, the image {image.shape[:2]}")
-    return Sample(image, edit_mask, exemplar, meta)
+    for name, mask in ((MEMBERS[1], edit_mask), (OBJECT_MASK, object_mask)):
+        if mask is not None and mask.shape != image.shape[:2]:
+            raise UserError(f"sample {meta.key}: {name} is {mask.shape}, the image {image.shape[:2]}")
+    return Sample(image, edit_mask, exemplar, meta, object_mask)
 
 
 def _decode(members: Mapping[str, bytes], name: str, decoder: Callable[[bytes], Any], key: str) -> Any:

@@ -84,7 +84,9 @@ class ShardReader:
         entry = entries[sample]
         whole = not self.shards[shard].whole_pictures
         members = {
-            suffix: os.pread(descriptor, size, offset) for suffix, (offset, size) in entry.members.items()
+            suffix: os.pread(descriptor, size, offset)
+            for suffix, (offset, size) in entry.members.items()
+            if suffix in MEMBERS or not whole  # the object mask serves draws alone
         }
         try:
             return decode_sample(members, entry.key, whole)

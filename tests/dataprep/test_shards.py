@@ -47,8 +47,10 @@ def plan_of(request: BuildRequest) -> dict:
 
 
 def jobs_of(request: BuildRequest, header: dict) -> list[ShardJob]:
+    place = str(request.out), str(request.images)
+    masks = str(request.inputs.get("segmentations", ""))
     return [
-        ShardJob(str(request.out), str(request.images), shard, header["fingerprint"], request.config)
+        ShardJob(*place, shard, header["fingerprint"], request.config, masks)
         for shard in range(header["shards"])
     ]
 
