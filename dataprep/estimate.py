@@ -144,7 +144,7 @@ def made_up_picture(size: tuple[int, int]) -> Image.Image:
     rng = np.random.default_rng(0)
     width, height = size
     pixels: np.ndarray = np.full((height, width, 3), 128, np.float32)
-    for scale, strength in ((2, 16), (8, 20), (32, 30), (128, 40)):
+    for scale, strength in ((1, 10), (16, 15), (64, 40)):
         shape = (-(-height // scale) + 1, -(-width // scale) + 1, 3)
         noise = rng.normal(0, strength, shape).astype(np.float32)
         pixels += cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)

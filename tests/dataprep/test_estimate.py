@@ -7,7 +7,7 @@ import pytest
 
 from dataprep.build import new_plan
 from dataprep.cli import main
-from dataprep.estimate import amount, estimate, expected_rejects, made_up_picture
+from dataprep.estimate import amount, estimate, expected_rejects, made_up_picture, time_picture
 from dataprep.progress import duration
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import EXPECTED, GOOD, toy_request
@@ -52,6 +52,12 @@ def test_the_made_up_picture_packs_like_a_photograph() -> None:
     buffer = io.BytesIO()
     made_up_picture((1024, 768)).save(buffer, "JPEG", quality=90)
     assert 0.3 < len(buffer.getvalue()) / (1024 * 768) < 0.5  # Open Images: 0.43 bytes a pixel
+
+
+def test_a_sample_is_expected_as_large_as_of_photographs(tmp_path: Path, toy_coco: Inputs) -> None:
+    plan = new_plan(toy_request(tmp_path, tmp_path / "out", inputs=toy_coco, image_size=512))
+    _, sample_bytes = time_picture(plan, (1024, 768), 4)
+    assert 100e3 < sample_bytes < 160e3  # 111 samples of Open Images: 124 kB
 
 
 def test_amounts_for_people() -> None:
