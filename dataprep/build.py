@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from dataprep.filters import check_options, read_hierarchy, read_lines, rules_of
-from dataprep.journal import journal_path
 from dataprep.manifest import MANIFEST, REJECTS, write_manifest
 from dataprep.picture_index import EXTENSIONS, PictureIndex, index_paths
 from dataprep.plan import (
@@ -24,7 +23,7 @@ from dataprep.plan import (
     write_plan,
 )
 from dataprep.plan_rejects import write_plan_rejects
-from dataprep.progress import Progress, metered
+from dataprep.progress import NOTES, Progress, metered
 from dataprep.records import Annotations, FilterRules
 from dataprep.shards import ShardJob, is_complete
 from dataprep.stores import describe_store, locate, open_store, packed_tars
@@ -173,11 +172,21 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: 
 
     Raises:
         UsageError: for a folder that belongs to another build.
-        UserError: for inputs that cannot be read, or a folder in which another build is running.
+        UserError: for inputs that cannot be read, a folder in which another build is running or that cannot
+            be written (a full disk), or whatever else stops a build; the shards so far stay.
     """
+    try:
+        return _build(request, report)
+    except OSError as error:
+        raise UserError(
+            f"building stopped: {error}; the shards so far stay, run the same command again"
+        ) from error
+
+
+def _build(request: BuildRequest, report: Callable[[Progress], None]) -> dict[str, Any]:
     out = request.out
     with _locked(out):
-        sweep_temporaries(out)
+        _sweep(out)
         header = _plan_header(request)
         config = request.config
         missing = [
@@ -192,8 +201,16 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: 
                 return content
         manifest.unlink(missing_ok=True)
         _run_missing(request, header, missing, report)
-        sweep_temporaries(out)  # of workers that died on the way
+        _sweep(out)  # after workers that died on the way
         return write_manifest(out, header, request.command)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed runs and workers left; their journals say little about the pictures."""
+    sweep_temporaries(out)
+    for journal in out.glob(".*.journal"):
+        journal.unlink(missing_ok=True)
+    shutil.rmtree(out / NOTES, ignore_errors=True)
 
 
 def _run_missing(
@@ -214,8 +231,6 @@ def _run_missing(
         )
         for shard in missing
     ]
-    for job in jobs:  # what an earlier run was at when it was stopped says nothing about its pictures
-        journal_path(request.out, request.config, job.shard).unlink(missing_ok=True)
     if not jobs:
         return
     per_shard = request.config.images_per_shard

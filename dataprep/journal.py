@@ -8,6 +8,7 @@ from pathlib import Path
 from dataprep.plan import BuildConfig
 from intarsia.errors import UserError
 
+TRIALS = 2  # alone, after the death of a worker; whoever kills from outside may hit the first one too
 HARMLESS_DEATHS = 10  # of a shard's workers, in one run, before the run is stopped
 SECONDS_ALONE = 600.0  # that a picture may take before it counts as one that never ends
 ATTEMPT = "\n*\n"  # begins one; the first line break ends a line that a kill cut short
@@ -56,7 +57,7 @@ def find_killers(journal: Path, shard: str, draw_alone: Callable[[str], object])
     """
     killers, deaths = read_journal(journal)
     for key in sorted(set(deaths) - killers - {""}):
-        if dies_alone(lambda key=key: draw_alone(key)):  # type: ignore[misc]
+        if all(dies_alone(lambda key=key: draw_alone(key)) for _ in range(TRIALS)):  # type: ignore[misc]
             killers.add(key)
             with journal.open("a", encoding="utf-8") as log:
                 log.write(f"{_PROVEN}{key}\n")

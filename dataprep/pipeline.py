@@ -3,12 +3,15 @@
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+from dataprep.ray_process import run_apart
 from dataprep.shards import ShardJob, build_shard
 from intarsia.errors import UserError
 
+RETRIES = 1000  # of a shard whose worker died; Ray by itself goes on for ever. The journal's limit is lower
 OBJECT_STORE_BYTES = 100_000_000  # rows of statistics pass through it, never pictures
 
 
@@ -16,6 +19,8 @@ def run_shards(
     jobs: list[ShardJob], workers: int | None = None, address: str | None = None, verbose: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Build shards in parallel and yield each one's counts as it is committed, in any order.
+
+    Ray runs in a process of its own, unless there is one in this process already.
 
     Args:
         jobs: the shards to build.
@@ -26,6 +31,16 @@ def run_shards(
     Raises:
         UserError: if Ray does not start, or a shard failed for a reason that is not a picture's.
     """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        yield from run_here(jobs, workers, address, verbose)
+    else:
+        yield from run_apart(jobs, workers, address, verbose)
+
+
+def run_here(
+    jobs: list[ShardJob], workers: int | None, address: str | None, verbose: bool
+) -> Iterator[dict[str, Any]]:
+    """`run_shards` with Ray in this process."""
     _quiet_environment(address)
     import ray
 
@@ -66,7 +81,9 @@ def _run(jobs: list[ShardJob], verbose: bool) -> Iterator[dict[str, str]]:
             "report": json.dumps({name: stats[name] for name in ("shard", "samples", "kept", "rejected")})
         }
 
-    data = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map(build)
+    data = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map(
+        build, ray_remote_args_fn=lambda: {"max_retries": RETRIES}
+    )
     yield from data.iter_rows()
 
 
