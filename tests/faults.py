@@ -1,6 +1,7 @@
 """What tests of faults share: hashes of folders, and the table that `pytest --fault-table FILE` writes."""
 
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Protocol
 
@@ -32,10 +33,10 @@ def rebuilt(out: Path, before: dict[str, int]) -> set[str]:
 
 def write_table(path: Path, rows: dict[str, str]) -> None:
     """Put rows (fault -> outcome) into the table of a Markdown file; other rows and the text stay."""
-    text = path.read_text(encoding="utf-8")
-    start = text.index(HEADER) + len(HEADER)
-    end = next((i for i in range(start, len(text)) if text.startswith("\n\n", i)), len(text) - 1) + 1
-    lines = [line.strip("| ").split(" | ") for line in text[start:end].splitlines() if line.strip()]
-    table = {line[0]: line[1] for line in lines} | rows
+    before, header, after = path.read_text(encoding="utf-8").partition(HEADER)
+    assert header, f"{path} has no table of faults"
+    lines = after.splitlines(keepends=True)
+    old = list(itertools.takewhile(lambda line: line.startswith("|"), lines))
+    table = dict(line.strip("| \n").split(" | ") for line in old) | rows
     body = "".join(f"| {fault} | {outcome} |\n" for fault, outcome in table.items())
-    path.write_text(text[:start] + body + text[end:], encoding="utf-8")
+    path.write_text(before + header + body + "".join(lines[len(old) :]), encoding="utf-8")
