@@ -1,72 +1,126 @@
-"""COCO instance annotations to columns; no pixels are read."""
+"""COCO instance annotations to columns, read as a stream; no pixels are read."""
 
-import contextlib
-import io
-import json
 import re
+from array import array
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dataprep.json_stream import EMPTY, stream_object
 from dataprep.pictures import refuse_lfs_pointer
 from dataprep.records import Annotations
 from intarsia.errors import UserError
 
 _BAD_BOUNDS = (float("nan"),) * 4
+_LISTS = ("images", "annotations", "categories")
 
 
 def read_coco(path: Path | str) -> Annotations:
-    """Read an instances file through pycocotools.
+    """Read an instances file record by record: segmentations, nearly all of such a file, are let go at once.
 
     A record whose box is not four numbers is kept with bounds that are no numbers, so that it is counted as a
     bad box; one of a picture that the file does not list is kept as an unknown picture's.
 
     Args:
-        path: a COCO json with `images`, `annotations` and `categories`.
+        path: a COCO json with `images`, `annotations` and `categories`, in any order.
 
     Raises:
-        UserError: if the file is missing, a git-LFS pointer, not JSON, or not COCO's.
+        UserError: if the file is missing, a git-LFS pointer, not JSON, or not COCO's; with the line or the
+            record.
     """
-    images, records, names = _load(Path(path))
-    order = {image_id: place for place, image_id in enumerate(images)}
-    labels = sorted(set(names.values()))
-    label_codes = {name: code for code, name in enumerate(labels)}
-    unknown = [r["category_id"] for r in records if r.get("category_id") not in names]
-    if unknown:
-        raise UserError(f"{path}: category_id {unknown[0]!r} of an annotation is not among its categories")
-    return Annotations(
-        source="coco",
-        fractions=False,
-        image_ids=[str(image_id) for image_id in images],
-        files=[str(image.get("file_name", "")) for image in images.values()],
-        sizes=np.array(
-            [(int(i.get("width") or 0), int(i.get("height") or 0)) for i in images.values()], np.int32
-        ).reshape(-1, 2),
-        picture=np.array([order.get(r.get("image_id"), -1) for r in records], np.int64),
-        box_ids=np.array([r["id"] for r in records], np.int64),
-        bounds=np.array([_bounds(r.get("bbox")) for r in records], np.float64).reshape(-1, 4),
-        label=np.array([label_codes[names[r["category_id"]]] for r in records], np.int32),
-        labels=labels,
-        flags={"is_crowd": np.array([int(bool(r.get("iscrowd", 0))) for r in records], np.int8)},
-    )
-
-
-def _load(path: Path) -> tuple[dict[Any, dict], list[dict], dict[Any, str]]:
-    from pycocotools.coco import COCO
-
+    path = Path(path)
     refuse_lfs_pointer(path)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            coco = COCO(str(path))
-        return coco.imgs, list(coco.anns.values()), {i: str(c["name"]) for i, c in coco.cats.items()}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from None
-    except (AssertionError, KeyError, TypeError, AttributeError) as error:
+    records = _Records()
+    takers = {"images": records.image, "annotations": records.annotation, "categories": records.category}
+    seen = set()
+    for name, element in stream_object(path):
+        if name not in takers:
+            continue
+        seen.add(name)
+        if element is EMPTY:
+            continue
+        try:
+            takers[name](element)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            known = f" with id {element['id']!r}" if isinstance(element, dict) and "id" in element else ""
+            raise UserError(
+                f"{path} is not a COCO instances file: an element of `{name}`{known} is not as it should be "
+                f"({type(error).__name__}: {error})"
+            ) from None
+    missing = [name for name in _LISTS if name not in seen]
+    if missing:
         raise UserError(
-            f"{path} is not a COCO instances file: lists `images`, `annotations` and `categories` are needed "
-            f"({type(error).__name__}: {error})"
-        ) from None
+            f"{path} is not a COCO instances file: it has no list `{missing[0]}`; "
+            "`images`, `annotations` and `categories` are needed"
+        )
+    return records.annotations(path)
+
+
+@dataclass
+class _Records:
+    """What has been read so far."""
+
+    places: dict[Any, int] = field(default_factory=dict)  # of pictures, by their id
+    files: list[str] = field(default_factory=list)
+    sizes: array = field(default_factory=lambda: array("i"))
+    names: dict[Any, str] = field(default_factory=dict)  # of categories, by their id
+    box_ids: array = field(default_factory=lambda: array("q"))
+    bounds: array = field(default_factory=lambda: array("d"))
+    crowd: array = field(default_factory=lambda: array("b"))
+    pictures: list[Any] = field(default_factory=list)  # ids, which may stand before the pictures themselves
+    categories: list[Any] = field(default_factory=list)
+
+    def image(self, record: dict[str, Any]) -> None:
+        """Take in a picture."""
+        if record["id"] in self.places:
+            raise ValueError("the id stands there twice")
+        self.places[record["id"]] = len(self.places)
+        self.files.append(str(record.get("file_name", "")))
+        self.sizes.extend((int(record.get("width") or 0), int(record.get("height") or 0)))
+
+    def annotation(self, record: dict[str, Any]) -> None:
+        """Take in a box."""
+        picture, category = record.get("image_id"), record.get("category_id")
+        hash((picture, category))  # a list would be found out too late
+        self.box_ids.append(record["id"])
+        self.bounds.extend(_bounds(record.get("bbox")))
+        self.crowd.append(int(bool(record.get("iscrowd", 0))))
+        self.pictures.append(picture)
+        self.categories.append(category)
+
+    def category(self, record: dict[str, Any]) -> None:
+        """Take in a class."""
+        self.names[record["id"]] = str(record["name"])
+
+    def annotations(self, path: Path) -> Annotations:
+        """Everything in columns."""
+        box_ids = np.array(self.box_ids, np.int64)
+        ids, numbers = np.unique(box_ids, return_counts=True)
+        if (numbers > 1).any():
+            raise UserError(f"{path}: the annotation id {ids[np.argmax(numbers > 1)]} stands there twice")
+        labels = sorted(set(self.names.values()))
+        codes = {name: code for code, name in enumerate(labels)}
+        of_category = {category: codes[name] for category, name in self.names.items()}
+        unknown = [category for category in self.categories if category not in of_category]
+        if unknown:
+            raise UserError(
+                f"{path}: category_id {unknown[0]!r} of an annotation is not among its categories"
+            )
+        return Annotations(
+            source="coco",
+            fractions=False,
+            image_ids=[str(image_id) for image_id in self.places],
+            files=self.files,
+            sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
+            picture=np.array([self.places.get(picture, -1) for picture in self.pictures], np.int32),
+            box_ids=box_ids,
+            bounds=np.array(self.bounds, np.float64).reshape(-1, 4),
+            label=np.array([of_category[category] for category in self.categories], np.int32),
+            labels=labels,
+            flags={"is_crowd": np.array(self.crowd, np.int8)},
+        )
 
 
 def _bounds(bbox: Any) -> tuple[float, float, float, float]:

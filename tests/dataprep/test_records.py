@@ -155,7 +155,8 @@ def test_reading_coco_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     ("content", "message"),
     [
         ("{", "not valid JSON"),
-        ("[]", "is not a COCO instances file"),
+        ("[]", r"instances\.json, line 1: not valid JSON: '{' is expected, not '\['"),
+        ('{"images": [], "annotations": []}', "is not a COCO instances file: it has no list `categories`"),
         ('{"images": [], "annotations": [{}], "categories": []}', "is not a COCO instances file"),
         (
             json.dumps(
