@@ -183,7 +183,7 @@ def test_the_folder_of_pictures_is_taken_away(
     before = build.reaches(1)
     images.rename(tmp_path / "away")
     assert "images cannot be read (No such file or directory) now" in build.ends_with_one_sentence()
-    assert Build(inputs, out).ends_with_one_sentence() == f"error: --images {images} does not exist"
+    assert f"{images} does not exist" in Build(inputs, out).ends_with_one_sentence()
     assert "file_missing" not in "".join(path.read_text() for path in out.glob("toy-*.json"))
     (tmp_path / "away").rename(images)
     assert_completes(inputs, out, reference, before)
