@@ -94,7 +94,7 @@ def draw_loss(metrics: Path, path: Path) -> None:
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     figure, axes = pyplot.subplots(figsize=(9, 3), layout="constrained")
     axes.plot([line["step"] for line in lines], [line["train/loss"] for line in lines], color="#8a4b14")
-    axes.set(xlabel="step", ylabel="loss (mean squared noise error)", yscale="log")
+    axes.set(xlabel="step", ylabel="loss (mean squared error)", yscale="log")
     axes.grid(alpha=0.3, which="both")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
@@ -130,7 +130,7 @@ under DeepSpeed, and edits by that model.</p>
 <p>From each box: a crop of the picture, an edit mask (tinted) and the augmented exemplar.</p>
 {figure("contact-sheet.png", "samples of the shards, as training reads them", 900)}
 <h2>2. Training</h2>
-{figure("loss.png", "the loss; it compares noise, not pictures (docs/method.md)", 900)}
+{figure("loss.png", "the loss; it compares what the UNet answers, not pictures (docs/method.md)", 900)}
 <p>The same samples with the same noise while training goes on: hole, exemplar, edit.</p>
 {over_time}
 <h2>3. What was learned</h2>
