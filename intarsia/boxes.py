@@ -68,12 +68,6 @@ def box_from_xyxy(x0: float, y0: float, x1: float, y1: float, size: tuple[int, i
     return Box(int(x0), int(y0), int(x1), int(y1)).clipped(size)
 
 
-def box_from_coco(bbox: tuple[float, float, float, float], size: tuple[int, int]) -> Box:
-    """The pixel box of COCO's (x, y, width, height), clipped to a picture of `size` (width, height)."""
-    x, y, width, height = bbox
-    return box_from_xyxy(x, y, x + width, y + height, size)
-
-
 def box_from_fractions(bounds: tuple[float, float, float, float], size: tuple[int, int]) -> Box:
     """The pixel box of fractions (x0, y0, x1, y1) of a picture of `size`, as Open Images has them."""
     x0, y0, x1, y1 = bounds

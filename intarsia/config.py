@@ -11,7 +11,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from intarsia.errors import UsageError
-from intarsia.files import atomic_write
 
 
 class Config(BaseModel):
@@ -61,11 +60,6 @@ def build_config(schema: type[C], content: dict[str, Any], where: str) -> C:
 def dump_config(config: Config) -> str:
     """The whole resolved config as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def save_config(config: Config, path: Path | str) -> None:
-    """Write the resolved config as YAML, whole or not at all."""
-    atomic_write(path, dump_config(config))
 
 
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

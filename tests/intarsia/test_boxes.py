@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from intarsia.boxes import (
     Box,
-    box_from_coco,
     box_from_fractions,
     box_from_xyxy,
     crop_window,
@@ -110,7 +109,7 @@ def test_where_a_picture_is_squashed(box: Box, size: tuple[int, int], squashed: 
 
 
 def test_conversions_truncate_and_clip() -> None:
-    assert box_from_coco((10.9, 20.9, 5.2, 5.0), (640, 480)) == Box(10, 20, 16, 25)
+    assert box_from_xyxy(10.9, 20.9, 10.9 + 5.2, 20.9 + 5.0, (640, 480)) == Box(10, 20, 16, 25)
     assert box_from_fractions((0.1, 0.25, 0.999, 1.0), (1024, 683)) == Box(102, 170, 1022, 683)
     assert box_from_xyxy(-3.7, 2, 900, 481.2, (640, 480)) == Box(0, 2, 640, 480)
     assert box_from_xyxy(700, 0, 710, 10, (640, 480)).area == 0
