@@ -1,6 +1,7 @@
-"""`python -m training CONFIG.yaml [a.b=c ...]`: train, or continue, one run."""
+"""`python -m training CONFIG.yaml [a.b=c ...]`: train, or continue, one run; and what goes with that."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from training.config import TrainConfig, batch_shape, require_paths
 from training.distributed import StopFlag
 from training.shards import find_shards
 from training.state import RunFolder
+
+# Subcommand -> the module whose `command(argv) -> exit code` does it; imported only when it is asked for.
+SUBCOMMANDS: dict[str, str] = {}
 
 _EPILOG = """examples:
   python -m training configs/train/demo.yaml data.shards=shards run=runs/first
@@ -28,6 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(argv: Sequence[str]) -> int:
+    if argv and argv[0] in SUBCOMMANDS:
+        code: int = importlib.import_module(SUBCOMMANDS[argv[0]]).command(argv[1:])
+        return code
+    return _train(argv)
+
+
+def _train(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training",
         description="Train an edit model, alone, under torchrun or under srun; or continue a run.",
