@@ -62,9 +62,19 @@ def encode_latents(vae: Any, image: Tensor, noise: Tensor | None) -> Tensor:
     Returns:
         [B, C, h, w], scaling_factor x (mean + deviation x noise).
     """
+    mean, std = latent_moments(vae, image)
+    return sample_latents(mean, std, noise, vae.config.scaling_factor)
+
+
+def latent_moments(vae: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [B, C, h, w] each, unscaled, of the posterior of pictures in [-1, 1]."""
     posterior = vae.encode(image).latent_dist
-    latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
-    return latents * vae.config.scaling_factor
+    return posterior.mean, posterior.std
+
+
+def sample_latents(mean: Tensor, std: Tensor, noise: Tensor | None, scaling_factor: float) -> Tensor:
+    """Scaled latents of a posterior: scaling_factor x (mean + std x noise), or its mode without noise."""
+    return (mean if noise is None else mean + std * noise) * scaling_factor
 
 
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:

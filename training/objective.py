@@ -13,19 +13,12 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from intarsia.architecture import ModelConfig, NoiseConfig
-from intarsia.conditioning import (
-    encode_latents,
-    exemplar_to_clip,
-    image_to_unit,
-    latent_mask,
-    mask_image,
-    mask_to_unit,
-    unet_input,
-)
+from intarsia.conditioning import unet_input
 from intarsia.errors import UserError
 from intarsia.model import EditModel
 from intarsia.rng import derive_seed
 from training.data import Batch
+from training.encode import encode_batch
 
 
 @dataclass(frozen=True)
@@ -117,25 +110,19 @@ def prepare(
 
     z_t = √ā_t · z + √(1 − ā_t) · noise, with z a posterior sample of the picture's latents; the masked
     picture's latents are a sample, too (equation 4 and section 3.4 of the latent diffusion paper; the inputs
-    are Paint by Example's). Both pictures go through the autoencoder in one call. A model of velocities
-    (Salimans & Ho 2022, appendix D) is asked for √ā_t · noise − √(1 − ā_t) · z instead of the noise.
+    are Paint by Example's). A model of velocities (Salimans & Ho 2022, appendix D) is asked for
+    √ā_t · noise − √(1 − ā_t) · z instead of the noise.
     """
-    image = image_to_unit(batch.image.to(device))
-    edit_mask = mask_to_unit(batch.edit_mask.to(device))
-    both = torch.cat([image, mask_image(image, edit_mask)])
-    both_noise = torch.cat([draws.image_noise, draws.masked_noise]).to(device)
-    latents, masked_image_latents = encode_latents(model.vae, both, both_noise).float().chunk(2)
+    seen = encode_batch(model, batch, draws.image_noise, draws.masked_noise, device)
     noise, timesteps = draws.noise.to(device), draws.timesteps.to(device)
-    noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
+    noisy_latents = noise_scheduler.add_noise(seen.latents, noise, timesteps)
     target = noise
     if model.config.noise.prediction_type == "v_prediction":
-        target = noise_scheduler.get_velocity(latents, noise, timesteps)
-    mask = latent_mask(edit_mask, tuple(latents.shape[-2:]))
-    exemplar = exemplar_to_clip(batch.exemplar.to(device), model.config.image_encoder.image_size)
+        target = noise_scheduler.get_velocity(seen.latents, noise, timesteps)
     return Step(
-        unet_input=unet_input(noisy_latents, masked_image_latents, mask),
+        unet_input=unet_input(noisy_latents, seen.masked_image_latents, seen.mask),
         timesteps=timesteps,
-        pooled=model.encode_exemplar(exemplar).float(),
+        pooled=seen.pooled,
         dropped=draws.dropped.to(device),
         target=target,
     )
