@@ -126,11 +126,23 @@ class NoiseConfig(Config):
     prediction_type: Literal["epsilon", "v_prediction"] = (
         "epsilon"  # what the UNet answers: noise, or velocity
     )
+    rescale_betas_zero_snr: bool = False  # no trace of the picture at the last timestep (Lin et al. 2023)
+    timestep_spacing: Literal["leading", "trailing"] = "leading"  # trailing: sampling starts at the last one
 
     @model_validator(mode="after")
     def _check(self) -> "NoiseConfig":
         if self.beta_start >= self.beta_end:
             raise ValueError(f"beta_start={self.beta_start} must be below beta_end={self.beta_end}")
+        if self.rescale_betas_zero_snr and self.prediction_type != "v_prediction":
+            raise ValueError(
+                "rescale_betas_zero_snr needs prediction_type=v_prediction: where nothing but noise is left, "
+                "naming the noise says nothing about the picture"
+            )
+        if self.rescale_betas_zero_snr and self.timestep_spacing != "trailing":
+            raise ValueError(
+                "rescale_betas_zero_snr needs timestep_spacing=trailing: leading steps would never start "
+                "sampling at the last timestep, the one that is rescaled"
+            )
         return self
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import PNDMScheduler
+from diffusers import DDIMScheduler, PNDMScheduler
 from safetensors.torch import save_file
 from torch import nn
 
@@ -42,10 +42,11 @@ def save_model(model: EditModel, folder: Path | str, card: str | None = None) ->
         state = image_encoder_state(model.image_encoder, model.exemplar_encoder)
         save_file(state, out / "image_encoder" / "model.safetensors", metadata={"format": "pt"})
         write_json(out / "image_encoder" / "config.json", _image_encoder_json(model.config))
-        _plms(model.config.noise).save_pretrained(out / "scheduler")
+        scheduler = _noise_scheduler(model.config.noise)
+        scheduler.save_pretrained(out / "scheduler")
         (out / "feature_extractor").mkdir()
         write_json(out / "feature_extractor" / "preprocessor_config.json", _preprocessor_json(model.config))
-        write_json(out / _INDEX, _index_json())
+        write_json(out / _INDEX, _index_json(type(scheduler).__name__))
         for path in out.rglob("*.safetensors"):  # the writers leave them readable to their owner only
             path.chmod(0o644)
         (out / "README.md").write_text(card or _default_card(model.config), encoding="utf-8")
@@ -117,9 +118,16 @@ def _refuse_other_geometry(network: nn.Module, path: Path) -> None:
         raise UserError(f"{path}: {name}={value!r} is not supported, only {ours[name]!r} is")
 
 
-def _plms(noise: NoiseConfig) -> PNDMScheduler:
-    """Paint by Example's PLMS sampler under diffusers' name; what a reader of the folder gets."""
-    return PNDMScheduler(**noise.model_dump(), skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False)
+def _noise_scheduler(noise: NoiseConfig) -> PNDMScheduler | DDIMScheduler:
+    """What a reader of the folder samples with: Paint by Example's PLMS under diffusers' name.
+
+    PLMS divides by the signal that is left at the first step; without any, the folder says DDIM.
+    """
+    options = {**noise.model_dump(), "steps_offset": 1, "set_alpha_to_one": False}
+    if noise.rescale_betas_zero_snr:
+        return DDIMScheduler(**options, clip_sample=False)
+    del options["rescale_betas_zero_snr"]
+    return PNDMScheduler(**options, skip_prk_steps=True)
 
 
 def _image_encoder_json(config: ModelConfig) -> dict[str, Any]:
@@ -158,7 +166,7 @@ def _preprocessor_json(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _index_json() -> dict[str, Any]:
+def _index_json(scheduler: str) -> dict[str, Any]:
     return {
         "_class_name": _PIPELINE,
         "_diffusers_version": diffusers.__version__,
@@ -166,7 +174,7 @@ def _index_json() -> dict[str, Any]:
         "image_encoder": ["paint_by_example", "PaintByExampleImageEncoder"],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
-        "scheduler": ["diffusers", "PNDMScheduler"],
+        "scheduler": ["diffusers", scheduler],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }

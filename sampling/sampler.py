@@ -8,15 +8,16 @@ from diffusers import DDIMScheduler, PNDMScheduler
 from torch import Tensor
 
 from intarsia.architecture import NoiseConfig
+from intarsia.errors import UserError
 from sampling.settings import SchedulerName
 
 PredictNoise = Callable[[Tensor, Tensor], Tensor]  # (latents, timestep) -> noise of the same shape
 OnStep = Callable[[int, int], None]  # (steps done, steps in all)
 
-# "leading" spacing with an offset of 1 gives Paint by Example's timesteps, 1, 21 ... 981 for 50 steps, and
-# alpha at the last step is the first training step's, not 1. PLMS is diffusers' PNDM without its Runge-Kutta
-# start.
-_SPACING = {"steps_offset": 1, "set_alpha_to_one": False, "timestep_spacing": "leading"}
+# The model says the spacing: "leading" with an offset of 1 gives Paint by Example's timesteps, 1, 21 ... 981
+# for 50 steps. Alpha at the last step is the first training step's, not 1. PLMS is diffusers' PNDM without
+# its Runge-Kutta start.
+_SPACING = {"steps_offset": 1, "set_alpha_to_one": False}
 _SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "plms": (PNDMScheduler, {"skip_prk_steps": True, **_SPACING}),
     "ddim": (DDIMScheduler, {"clip_sample": False, **_SPACING}),
@@ -24,9 +25,23 @@ _SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def new_noise_scheduler(noise: NoiseConfig, name: SchedulerName) -> Any:
-    """A fresh diffusers scheduler; it holds the state of one run of `denoise`, so take a new one for each."""
+    """A fresh diffusers scheduler; it holds the state of one run of `denoise`, so take a new one for each.
+
+    Args:
+        noise: the model's; its betas, its timestep spacing and what its UNet answers.
+        name: of the scheduler.
+
+    Raises:
+        UserError: for PLMS where the last timestep holds no signal: it divides by that signal.
+    """
     scheduler, options = _SCHEDULERS[name]
-    return scheduler(**noise.model_dump(), **options)
+    levels = noise.model_dump()
+    if scheduler is PNDMScheduler and levels.pop("rescale_betas_zero_snr"):
+        raise UserError(
+            "the scheduler plms cannot start where no signal is left, and this model was trained with "
+            "rescale_betas_zero_snr; take the scheduler ddim"
+        )
+    return scheduler(**levels, **options)
 
 
 def denoise(

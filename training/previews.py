@@ -43,7 +43,9 @@ def write_preview(
 ) -> None:
     """Edit the requests with the model's present weights and write the grid as PNG."""
     settings = EditSettings(
-        num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        scheduler="ddim" if model.config.noise.rescale_betas_zero_snr else "plms",  # which cannot start there
     )
     grid = preview_grid(model, requests, settings)
     model.train()
