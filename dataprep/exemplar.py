@@ -82,9 +82,14 @@ def cut_exemplar(
         background: "keep", or a name in BACKGROUNDS.
     """
     padded = pad_box(box, MARGIN, (pixels.shape[1], pixels.shape[0]))
-    shown = padded.cut(pixels)
+    return cut_shown(pixels, padded, object_mask, background)
+
+
+def cut_shown(pixels: np.ndarray, box: Box, object_mask: np.ndarray | None, background: str) -> np.ndarray:
+    """`cut_exemplar` without a margin: just what lies in `box`."""
+    shown = box.cut(pixels)
     if object_mask is not None and background != "keep":
-        inside = padded.cut(object_mask)[:, :, None] >= 128
+        inside = box.cut(object_mask)[:, :, None] >= 128
         shown = np.where(inside, shown, np.uint8(BACKGROUNDS[background]))
     return squash(shown, EXEMPLAR_SIZE)
 

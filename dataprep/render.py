@@ -5,14 +5,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dataprep.exemplar import augment_exemplar, cut_exemplar, draw_augmentation
+from dataprep.exemplar import (
+    MARGIN,
+    Augmentation,
+    augment_exemplar,
+    cut_exemplar,
+    cut_shown,
+    draw_augmentation,
+)
 from dataprep.pictures import Picture, resize, squash
 from dataprep.pixels import judge_crop
 from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason, judge_late_area, judge_pixels
-from intarsia.boxes import Box, Window, crop_window, extend_box, scale_box
+from intarsia.boxes import Box, Window, crop_window, extend_box, pad_box, scale_box
 from intarsia.masks import draw_edit_mask
 from intarsia.rng import sample_rng
-from intarsia.sample import LabelledBox, Sample, SampleMeta, decode_jpeg, encode_jpeg
+from intarsia.sample import EXEMPLAR_SIZE, LabelledBox, Sample, SampleMeta, decode_jpeg, encode_jpeg
 
 DRAWS_PER_EPOCH = 1_000_000  # above the number of draws that any picture has in data prep
 SMALLER_QUALITY = 92  # of pictures made smaller by --short-side
@@ -157,6 +164,67 @@ def redraw_sample(sample: Sample, image_size: int | None, seed: int, epoch: int)
         background=meta.exemplar_background or "keep",
     )
     return draw_sample(subject, image_size, seed, meta.draw + epoch * DRAWS_PER_EPOCH)
+
+
+def redraw_crop(sample: Sample, seed: int, epoch: int) -> Sample:
+    """A fresh edit mask, and where it can be had a fresh exemplar, for the stored crop of a `tuple` shard.
+
+    Box and crop stay. The extended box is drawn anew as in data prep, given that it lies inside the crop. The
+    exemplar is augmented anew where its bare cut can be had (`_bare_exemplar`); otherwise it stays. A speck
+    that the fresh mask lost in the resize keeps its mask.
+
+    Args:
+        sample: as stored.
+        seed: of the draws.
+        epoch: 1 or more; what is stored counts as epoch 0.
+    """
+    meta, side = sample.meta, sample.image.shape[0]
+    name, draw = meta.key.rpartition("_")[0], meta.draw + epoch * DRAWS_PER_EPOCH
+    rng = sample_rng(seed, name, draw)
+    extended = extend_box(meta.box, meta.image_size, rng, meta.window)
+    edit_mask = draw_edit_mask(meta.box, extended, meta.image_size, rng)
+    augmentation = draw_augmentation(rng)
+    pixels = squash(meta.window.cut(edit_mask.pixels), side)
+    if pixels.max() < 128:
+        return sample
+    meta = replace(
+        meta,
+        key=f"{name}_{draw:03d}",
+        extended=extended,
+        mask_kind=edit_mask.kind,
+        polygon=edit_mask.polygon,
+        seed=seed,
+        draw=draw,
+    )
+    bare = _bare_exemplar(sample)
+    if bare is None:
+        return replace(sample, edit_mask=pixels, meta=meta)
+    meta = replace(meta, augmentation=dict(vars(augmentation)))
+    return replace(sample, edit_mask=pixels, exemplar=augment_exemplar(bare, augmentation), meta=meta)
+
+
+def _bare_exemplar(sample: Sample) -> np.ndarray | None:
+    """The exemplar before its augmentation, uint8 [224, 224, 3], from a stored crop; None where it is lost.
+
+    One that was mirrored at most is turned back. Otherwise it is cut out of the crop, if that shows all of
+    the box with its margin and is no coarser than the exemplar itself: at the source's resolution or above,
+    or with 224 pixels a side.
+    """
+    meta, (height, width) = sample.meta, sample.image.shape[:2]
+    drawn = Augmentation(**meta.augmentation)
+    if not (drawn.angle or drawn.blur or drawn.shifts):
+        return augment_exemplar(sample.exemplar, drawn)  # a mirror is its own inverse
+    padded = pad_box(meta.box, MARGIN, meta.image_size)
+    if not meta.window.contains(padded):
+        return None
+    across, down = (width / meta.window.width, height / meta.window.height)
+    coarse = min(across, down) < 1 and min(padded.width * across, padded.height * down) < EXEMPLAR_SIZE
+    if coarse or (meta.exemplar_background and sample.object_mask is None):
+        return None
+    window = meta.window
+    box = Box(padded.x0 - window.x0, padded.y0 - window.y0, padded.x1 - window.x0, padded.y1 - window.y0)
+    shown = scale_box(box, (window.width, window.height), (width, height))
+    return cut_shown(sample.image, shown, sample.object_mask, meta.exemplar_background or "keep")
 
 
 def store_picture(picture: Picture, short_side: int | None) -> Picture:

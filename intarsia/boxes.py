@@ -94,7 +94,7 @@ def scale_box(box: Box, size: tuple[int, int], new_size: tuple[int, int]) -> Box
     )
 
 
-def extend_box(box: Box, size: tuple[int, int], rng: np.random.Generator) -> Box:
+def extend_box(box: Box, size: tuple[int, int], rng: np.random.Generator, within: Box | None = None) -> Box:
     """`box` with each side moved outward at random by at most 0.4 of the room there.
 
     Four independent whole numbers, uniform over 0 … int(0.4 * room) inclusive, drawn in the order left,
@@ -104,12 +104,21 @@ def extend_box(box: Box, size: tuple[int, int], rng: np.random.Generator) -> Box
         box: inside the picture.
         size: (width, height) of the picture.
         rng: the sample's generator.
+        within: a box around `box` that is not to be left; then it is that distribution, given that it is not
+            left (the sides are independent, so each range just ends there).
     """
     width, height = size
-    left, right, top, bottom = (
-        int(rng.integers(0, int(EXTENSION * room), endpoint=True))
-        for room in (box.x0, width - box.x1, box.y0, height - box.y1)
+    limits = within or Box(0, 0, width, height)
+    most = (
+        min(int(EXTENSION * room), limit)
+        for room, limit in (
+            (box.x0, box.x0 - limits.x0),
+            (width - box.x1, limits.x1 - box.x1),
+            (box.y0, box.y0 - limits.y0),
+            (height - box.y1, limits.y1 - box.y1),
+        )
     )
+    left, right, top, bottom = (int(rng.integers(0, number, endpoint=True)) for number in most)
     return Box(box.x0 - left, box.y0 - top, box.x1 + right, box.y1 + bottom)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dataprep.render import redraw_sample
+from dataprep.render import redraw_crop, redraw_sample
 from intarsia.errors import UserError
 from intarsia.sample import Sample
 from training.config import BatchShape, DataConfig, TrainConfig
@@ -48,14 +48,18 @@ class SampleDataset(Dataset):
         reader: of the shards.
         order: of their samples.
         image_size: side of the pictures, pixels.
-        seed: of the draws from whole pictures, which are new in every epoch.
+        seed: of the draws of every epoch but the first, which is as the shards have it.
+        redraw: whether there are such draws; None: from whole pictures yes, of finished crops no.
     """
 
-    def __init__(self, reader: ShardReader, order: DataOrder, image_size: int, seed: int) -> None:
+    def __init__(
+        self, reader: ShardReader, order: DataOrder, image_size: int, seed: int, redraw: bool | None = None
+    ) -> None:
         self.reader = reader
         self.order = order
         self.image_size = image_size
         self.seed = seed
+        self.redraw = redraw
 
     def __getitem__(self, position: int) -> tuple[int, Sample] | UserError:
         """The sample at a position of the global order. A UserError is a value: workers would garble it."""
@@ -66,26 +70,31 @@ class SampleDataset(Dataset):
             return error
 
     def sample(self, shard: int, index: int, epoch: int) -> Sample:
-        """Sample `index` of a shard, at the size that the model takes.
+        """Sample `index` of a shard, at the size that the model takes, as `epoch` draws it.
 
         Raises:
             UserError: where it cannot be read, or the shard's pictures have another size.
         """
-        sample, path = self.reader.read(shard, index), self.reader.shards[shard].path
-        if self.reader.shards[shard].whole_pictures:
-            return self._draw(sample, epoch, path)
+        place = self.reader.shards[shard]
+        if not (place.whole_pictures if self.redraw is None else self.redraw):
+            epoch = 0
+        sample = self.reader.read(shard, index, redraw=epoch > 0)
+        if place.whole_pictures:
+            return self._draw(sample, epoch, place.path)
         height, width = sample.image.shape[:2]
         if (height, width) != (self.image_size, self.image_size):
             raise UserError(
-                f"shard {path} holds pictures of {width}×{height}, model.image_size is {self.image_size}; "
-                f"build the shards with --image-size {self.image_size}, or set model.image_size"
+                f"shard {place.path} holds pictures of {width}×{height}, model.image_size is "
+                f"{self.image_size}; build the shards with --image-size {self.image_size}, or set "
+                "model.image_size"
             )
-        return sample
+        return redraw_crop(sample, self.seed, epoch) if epoch else sample
 
     def _draw(self, sample: Sample, epoch: int, path: Path) -> Sample:
         """This epoch's draw; one that leaves no pixel to repaint is drawn again, under a further number."""
+        seed = self.seed if epoch else sample.meta.seed
         for attempt in range(_ATTEMPTS):
-            drawn = redraw_sample(sample, self.image_size, self.seed, epoch + attempt * _EPOCHS)
+            drawn = redraw_sample(sample, self.image_size, seed, epoch + attempt * _EPOCHS)
             if isinstance(drawn, Sample):
                 return drawn
         raise UserError(f"shard {path}: sample {sample.meta.key}: {_ATTEMPTS} draws left no pixel to repaint")
@@ -100,7 +109,7 @@ def open_dataset(config: TrainConfig) -> SampleDataset:
     shards = find_shards(config.data.shards)
     order = DataOrder([shard.count for shard in shards], config.seed, config.data.window_shards)
     reader = ShardReader(shards, config.data.open_shards)
-    return SampleDataset(reader, order, config.model.image_size, config.seed)
+    return SampleDataset(reader, order, config.model.image_size, config.seed, config.data.redraw)
 
 
 def collate(items: Sequence[tuple[int, Sample] | UserError]) -> Batch | UserError:

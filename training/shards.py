@@ -74,8 +74,12 @@ class ShardReader:
         self._open: OrderedDict[int, tuple[int, list[_Entry]]] = OrderedDict()
         self._owner = os.getpid()
 
-    def read(self, shard: int, sample: int) -> Sample:
+    def read(self, shard: int, sample: int, redraw: bool = False) -> Sample:
         """Sample number `sample` of shard number `shard`; of whole pictures without edit mask and exemplar.
+
+        Args:
+            shard, sample: counted from 0.
+            redraw: whether something is to be drawn afresh, which an object mask is read for.
 
         Raises:
             UserError: naming the shard, and the sample where it is that one alone.
@@ -86,7 +90,7 @@ class ShardReader:
         members = {
             suffix: os.pread(descriptor, size, offset)
             for suffix, (offset, size) in entry.members.items()
-            if suffix in MEMBERS or not whole  # the object mask serves draws alone
+            if suffix in MEMBERS or redraw or not whole
         }
         try:
             return decode_sample(members, entry.key, whole)

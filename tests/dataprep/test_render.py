@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataprep.exemplar import Augmentation, augment_exemplar, cut_exemplar
-from dataprep.pictures import Picture
+from dataprep.pictures import Picture, squash
 from dataprep.records import FILTERS, BoxRecord, PictureRecord, Rejected, RejectReason
-from dataprep.render import DRAWS_PER_EPOCH, Subject, choose_boxes, draw_sample, redraw_sample
-from intarsia.boxes import Box
+from dataprep.render import DRAWS_PER_EPOCH, Subject, choose_boxes, draw_sample, redraw_crop, redraw_sample
+from intarsia.boxes import Box, pad_box
 from intarsia.masks import box_mask, polygon_mask
 from intarsia.sample import LabelledBox, Sample, decode_sample, encode_sample
 from tests.dataprep.toy import toy_picture
@@ -99,6 +99,70 @@ def test_a_loader_draws_from_a_source_shard_what_data_prep_would_have() -> None:
         again = redraw_sample(exact, 96, 0, epoch)
         assert isinstance(again, Sample)
         assert encode_sample(again) == encode_sample(draw(epoch * DRAWS_PER_EPOCH, 96))
+
+
+def stored_crop(which: int, size: int = 96) -> Sample:
+    """A sample of a `tuple` shard as a loader reads it, but for the JPEGs' loss."""
+    made = draw(which, size)
+    return replace(made, meta=decode_sample(encode_sample(made)).meta)
+
+
+@pytest.mark.parametrize("which", range(12))
+def test_a_crop_gets_a_fresh_mask_that_its_record_tells(which: int) -> None:
+    baked = stored_crop(which)
+    fresh = redraw_crop(baked, 5, 1)
+    meta = fresh.meta
+    assert np.array_equal(fresh.image, baked.image)
+    assert (meta.box, meta.window, meta.label) == (baked.meta.box, baked.meta.window, baked.meta.label)
+    assert meta.window.contains(meta.extended)
+    if meta.mask_kind == "box":
+        whole = box_mask(meta.extended, meta.image_size)
+    else:
+        whole = polygon_mask(meta.polygon, meta.box, meta.image_size)
+    assert np.array_equal(fresh.edit_mask, squash(meta.window.cut(whole), 96))
+    assert encode_sample(redraw_crop(baked, 5, 1)) == encode_sample(fresh)
+
+
+def test_fresh_masks_of_a_crop_follow_seed_sample_and_epoch() -> None:
+    baked = [stored_crop(0), stored_crop(1)]
+    made = [redraw_crop(baked[0], seed, epoch) for seed in (0, 1) for epoch in (1, 2)]
+    masks = [sample.edit_mask.tobytes() for sample in (baked[0], *made, redraw_crop(baked[1], 0, 1))]
+    assert len(set(masks)) == len(masks)
+    assert len({sample.meta.key for sample in made}) == 2  # the seed is no part of the name
+
+
+def test_an_exemplar_that_was_mirrored_at_most_is_augmented_anew_from_its_own_pixels() -> None:
+    mirrored = [s for s in map(stored_crop, range(60)) if not (_warped(s) or s.meta.augmentation["blur"])]
+    assert any(s.meta.augmentation["flip"] for s in mirrored)
+    for baked in mirrored:
+        fresh = redraw_crop(baked, 0, 1)
+        bare = cut_exemplar(SUBJECT.picture.pixels, fresh.meta.box)
+        again = augment_exemplar(bare, Augmentation(**fresh.meta.augmentation))
+        assert np.array_equal(fresh.exemplar, again)
+
+
+def _warped(sample: Sample) -> bool:
+    return bool(sample.meta.augmentation["angle"] or sample.meta.augmentation["shifts"])
+
+
+def test_an_exemplar_is_cut_out_of_a_crop_that_shows_it_whole_and_fine_enough() -> None:
+    warped = [s for s in (stored_crop(which, 200) for which in range(60)) if _warped(s)]
+    cut = [s for s in warped if s.meta.window.contains(pad_box(s.meta.box, 10, s.meta.image_size))]
+    assert 5 < len(cut) < len(warped)
+    for baked in cut:  # crops of at most 200 pixels, stored with 200: nothing of the source is lost
+        fresh = redraw_crop(baked, 0, 1)
+        bare = cut_exemplar(SUBJECT.picture.pixels, fresh.meta.box)
+        again = augment_exemplar(bare, Augmentation(**fresh.meta.augmentation))
+        assert np.abs(fresh.exemplar.astype(int) - again).mean() < 3
+        assert fresh.meta.augmentation != baked.meta.augmentation
+
+
+def test_an_exemplar_that_the_crop_shows_in_part_or_too_coarsely_stays() -> None:
+    for baked in (s for s in (stored_crop(which, 48) for which in range(30)) if _warped(s)):
+        fresh = redraw_crop(baked, 0, 1)
+        assert np.array_equal(fresh.exemplar, baked.exemplar)
+        assert fresh.meta.augmentation == baked.meta.augmentation
+        assert not np.array_equal(fresh.edit_mask, baked.edit_mask)
 
 
 def test_keys_hold_no_dots() -> None:

@@ -79,6 +79,16 @@ def test_extension_is_uniform_and_reaches_both_ends() -> None:
     assert abs(np.mean([b.x1 for b in drawn]) - 34) < 0.2
 
 
+def test_extension_within_a_box_is_the_same_where_it_may_go_and_ends_there() -> None:
+    box, within = Box(10, 20, 30, 40), Box(8, 0, 50, 41)
+    drawn = [extend_box(box, (50, 60), np.random.default_rng(seed), within) for seed in range(3000)]
+    assert {b.x0 for b in drawn} == {8, 9, 10}
+    assert {b.x1 for b in drawn} == set(range(30, 39))
+    assert {b.y0 for b in drawn} == set(range(12, 21))
+    assert {b.y1 for b in drawn} == {40, 41}
+    assert abs(np.mean([b.x0 for b in drawn]) - 9) < 0.1
+
+
 def test_the_window_moves_over_every_position_and_zooms() -> None:
     extended, size = Box(120, 40, 160, 60), (300, 100)
     drawn = [crop_window(extended, size, np.random.default_rng(seed)).box for seed in range(6000)]

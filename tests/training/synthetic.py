@@ -3,11 +3,13 @@
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from intarsia.boxes import Box
+from intarsia.files import sha256_file
 from intarsia.sample import LabelledBox, Sample, SampleMeta, encode_sample
 
 SIZE = 32
@@ -48,18 +50,27 @@ def make_sample(number: int, size: int = SIZE) -> Sample:
 
 def make_shards(folder: Path, counts: tuple[int, ...] = (5, 4, 7), size: int = SIZE) -> Path:
     """Shards with `counts` samples, keys s00000, s00001, … in order, and the manifest the loader reads."""
+    numbers = iter(range(sum(counts)))
+    return write_shards(folder, [[make_sample(next(numbers), size) for _ in range(n)] for n in counts])
+
+
+def write_shards(folder: Path, shards: Sequence[Sequence[Sample]], profile: str = "tuple") -> Path:
+    """A finished shard folder with these samples, so far as the loader looks at it."""
     folder.mkdir(parents=True)
-    number = 0
-    for index, count in enumerate(counts):
-        with tarfile.open(folder / f"toy-train-{index:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-            for _ in range(count):
-                for suffix, content in encode_sample(make_sample(number, size)).items():
-                    member = tarfile.TarInfo(f"s{number:05d}.{suffix}")
+    shardlist = []
+    for index, samples in enumerate(shards):
+        path = folder / f"toy-train-{index:06d}.tar"
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for sample in samples:
+                for suffix, content in encode_sample(sample).items():
+                    member = tarfile.TarInfo(f"{sample.meta.key}.{suffix}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
-                number += 1
-    shardlist = [{"url": f"toy-train-{i:06d}.tar", "nsamples": n} for i, n in enumerate(counts)]
-    (folder / "manifest.json").write_text(json.dumps({"shardlist": shardlist}))
+        size, sha256 = path.stat().st_size, sha256_file(path)
+        shardlist.append({"url": path.name, "nsamples": len(samples), "filesize": size, "sha256": sha256})
+    (folder / "manifest.json").write_text(
+        json.dumps({"shardlist": shardlist, "config": {"profile": profile}})
+    )
     return folder
 
 
