@@ -3,12 +3,14 @@
 import json
 import logging
 import os
+import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from dataprep.journal import STARTS, journal_path
 from dataprep.ray_process import run_apart
-from dataprep.shards import ShardJob, build_shard
+from dataprep.shards import ShardJob
 from intarsia.errors import UserError
 
 OBJECT_STORE_BYTES = 100_000_000  # rows of statistics pass through it, never pictures
@@ -37,9 +39,13 @@ def run_shards(
 
 
 def run_here(
-    jobs: list[ShardJob], workers: int | None, address: str | None, verbose: bool
+    jobs: list[ShardJob],
+    workers: int | None,
+    address: str | None,
+    verbose: bool,
+    up: Callable[[], object] = lambda: None,
 ) -> Iterator[dict[str, Any]]:
-    """`run_shards` with Ray in this process."""
+    """`run_shards` with Ray in this process; `up` is called once a first worker is there."""
     _quiet_environment(address)
     import ray
 
@@ -47,6 +53,8 @@ def run_here(
     if started:
         _start(workers, address, verbose)
     try:
+        _await_worker()
+        up()
         for row in _run(jobs, verbose):
             report = json.loads(row["report"])
             if "error" in report:
@@ -62,6 +70,26 @@ def run_here(
             ray.shutdown()
 
 
+def _await_worker() -> None:
+    """Wait until one worker has come up; Ray would start others without end where each dies."""
+    import ray
+
+    @ray.remote(num_cpus=0, max_retries=STARTS)
+    def come_up() -> None:
+        import dataprep.shards  # noqa: F401 - what a worker needs must not kill it
+
+    first = come_up.remote()
+    import ray.data
+
+    try:
+        ray.get(first)
+    except ray.exceptions.WorkerCrashedError:
+        raise UserError(
+            f"{STARTS + 1} workers of Ray died at their start, before any shard was begun; run with -v to "
+            "see what they say"
+        ) from None
+
+
 def _run(jobs: list[ShardJob], verbose: bool) -> Iterator[dict[str, str]]:
     import ray.data
 
@@ -69,11 +97,23 @@ def _run(jobs: list[ShardJob], verbose: bool) -> Iterator[dict[str, str]]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.ERROR)
-    numbers = [{"place": place} for place in range(len(jobs))]
+    rows = [  # a worker opens its job itself, once it has noted its start
+        {
+            "journal": str(journal_path(job.folder, job.config, job.shard)),
+            "shard": job.config.shard_name(job.shard),
+            "job": ray.cloudpickle.dumps(job),
+        }
+        for job in jobs
+    ]
 
     def build(row: dict[str, Any]) -> dict[str, str]:
+        from dataprep.journal import note_start
+
         try:
-            stats = build_shard(jobs[row["place"]])
+            note_start(row["journal"], row["shard"])
+            from dataprep.shards import build_shard
+
+            stats = build_shard(pickle.loads(row["job"]))
         except (OSError, UserError) as error:  # an exception would come out of Ray as pages of traceback
             return {"report": json.dumps({"error": str(error)})}
         return {
@@ -81,7 +121,7 @@ def _run(jobs: list[ShardJob], verbose: bool) -> Iterator[dict[str, str]]:
         }
 
     # Ray gives a dead worker's task to another one without end; the shard's journal sets the limit.
-    data = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map(build)
+    data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(build)
     yield from data.iter_rows()
 
 

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from intarsia.errors import UserError
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PR_SET_PDEATHSIG = 1
+_SECONDS_TO_START = 180  # until there is a worker; Ray lets one that is silent be for 60, and starts another
 _SECONDS_TO_END = 20  # that Ray takes to shut down, before it is killed
 
 
@@ -46,8 +48,14 @@ def run_apart(
     try:
         child.stdin.write(pickle.dumps((jobs, workers, address, verbose)))
         child.stdin.close()
+        if not select.select([child.stdout], [], [], _SECONDS_TO_START)[0]:
+            raise UserError(
+                f"Ray had not one worker after {_SECONDS_TO_START} s; run with -v to see what they say"
+            )
         for line in child.stdout:
             report = json.loads(line)
+            if "up" in report:
+                continue
             if "error" in report:
                 child.wait(_SECONDS_TO_END)
                 raise UserError(report["error"])
@@ -88,7 +96,7 @@ def main() -> None:
         os.dup2(2, 1)  # what Ray prints is no report
         jobs, workers, address, verbose = pickle.load(sys.stdin.buffer)
         try:
-            for report in run_here(jobs, workers, address, verbose):
+            for report in run_here(jobs, workers, address, verbose, lambda: channel.write('{"up": true}\n')):
                 channel.write(json.dumps(report) + "\n")
             channel.write(json.dumps({"done": True}) + "\n")
         except UserError as error:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dataprep import pipeline
 from dataprep.build import Progress, build
 from dataprep.cli import main
 from dataprep.plan import PLAN_FILE, read_plan_rows
@@ -111,28 +111,30 @@ def test_a_picture_that_crashes_its_worker_does_not_stop_the_build(
     tmp_path: Path, toy_coco: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray alone would run its shard again for ever."""
-    request = toy_request(tmp_path, tmp_path / "out", inputs=toy_coco)
+    inputs = toy_coco[0], shutil.copytree(toy_coco[1], tmp_path / "images")
+    request = toy_request(tmp_path, tmp_path / "out", inputs=inputs)
     plan_of(request)
     victim = read_plan_rows(request.out / PLAN_FILE, 1)[1]
-    file = victim.file
+    deadly = str(tmp_path / "images" / victim.file)
 
-    def build_or_crash(job: ShardJob) -> dict:
+    def arm(values: dict) -> ShardJob:  # in a worker, which other tests use after this one
         from dataprep import shards
 
-        reader = getattr(shards, "original_reader", shards.read_picture)
+        reader = shards.read_picture
 
         def read(path: Path, size: tuple[int, int] | None) -> object:
-            if path.name == file:
+            if str(path) == deadly:
                 os.kill(os.getpid(), signal.SIGSEGV)
             return reader(path, size)
 
-        shards.original_reader, shards.read_picture = reader, read  # type: ignore[attr-defined]
-        try:
-            return shards.build_shard(job)
-        finally:
-            shards.read_picture = reader
+        shards.read_picture = read  # type: ignore[assignment]
+        return shards.ShardJob(**values)
 
-    monkeypatch.setattr(pipeline, "build_shard", build_or_crash)
+    class DeadlyJob(ShardJob):
+        def __reduce__(self) -> tuple:
+            return arm, (dict(vars(self)),)
+
+    monkeypatch.setattr("dataprep.build.ShardJob", DeadlyJob)
     manifest = build(request)
     assert manifest["rejected"]["pictures"]["quarantined"] == 1
     assert manifest["kept"]["pictures"] == GOOD - 1

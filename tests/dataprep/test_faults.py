@@ -34,6 +34,15 @@ def decode_or_die(data, *arguments, **options):
 simplejpeg.decode_jpeg = decode_or_die
 """
 
+DEAD_AT_THE_START = """
+import importlib.abc, os, sys
+class Killer(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "simplejpeg" and any("default_worker.py" in word for word in sys.orig_argv):
+            os._exit(132)  # as an instruction that this processor does not have would
+sys.meta_path.insert(0, Killer())
+"""
+
 
 class Build:
     """`python -m dataprep build` as a process of its own, with what it says."""
@@ -224,6 +233,17 @@ def test_a_picture_kills_its_decoder_each_time(
     Build(inputs, whole, *more, environment=environment).ends()
     assert content(whole) == content(out)
     record_fault("a picture kills its decoder each time", "it is quarantined by name, the build goes on")
+
+
+def test_workers_die_at_their_start_each_time(
+    tmp_path: Path, toy_coco: Inputs, reference: dict[str, str], record_fault: Recorder
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DEAD_AT_THE_START)
+    environment = ENVIRONMENT | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    said = Build(toy_coco, tmp_path / "out", environment=environment).ends_with_one_sentence()
+    assert "6 workers of Ray died at their start, before any shard was begun" in said
+    assert_completes(toy_coco, tmp_path / "out", reference, {})
+    record_fault("workers die at their start, each time", "one sentence; the same command goes on")
 
 
 def test_two_builds_at_once_and_another_command(

@@ -3,11 +3,7 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,6 @@ import webdataset
 
 from dataprep.build import BuildRequest, new_plan
 from dataprep.figures import quantile
-from dataprep.journal import HARMLESS_DEATHS, dies_alone, find_killers, journal_path, read_journal
 from dataprep.manifest import write_manifest
 from dataprep.picture_index import EXTENSIONS
 from dataprep.plan import (
@@ -32,7 +27,7 @@ from dataprep.verify import account_problems, verify_folder
 from intarsia.errors import UserError
 from intarsia.sample import MEMBERS, decode_sample
 from tests.dataprep.toy import EXPECTED, GOOD, toy_request
-from tests.paths import ROOT, SHARED_DATA
+from tests.paths import SHARED_DATA
 
 Inputs = tuple[Path, Path]
 HARD = SHARED_DATA / "hard-inputs" / "images"
@@ -228,79 +223,6 @@ def test_a_shard_counts_as_complete_only_if_it_is_this_builds_and_whole(
     tar = request.out / "toy-train-000000.tar"
     tar.write_bytes(tar.read_bytes()[:-1])
     assert not is_complete(*arguments, header["fingerprint"])
-
-
-KILLER = """
-import os, sys
-from dataprep import shards
-from dataprep.plan import BuildConfig
-
-reader = shards.read_picture
-def read(path, size):
-    if path.name == sys.argv[1]:
-        os._exit(139)  # as a decoder's segmentation fault would
-    return reader(path, size)
-shards.read_picture = read
-folder, images, fingerprint, config = sys.argv[2:]
-shards.build_shard(shards.ShardJob(folder, images, 0, fingerprint, BuildConfig.model_validate_json(config)))
-"""
-
-
-def test_a_picture_that_kills_its_worker_each_time_is_quarantined(tmp_path: Path, toy_coco: Inputs) -> None:
-    request = toy_request(tmp_path, tmp_path / "out", inputs=toy_coco)
-    header = plan_of(request)
-    victim = read_plan_rows(request.out / PLAN_FILE, 0)[2]
-    command = [
-        sys.executable,
-        "-c",
-        KILLER,
-        victim.file,
-        str(request.out),
-        str(request.images),
-        header["fingerprint"],
-        request.config.model_dump_json(),
-    ]
-    codes = [subprocess.run(command, cwd=ROOT, check=False).returncode for _ in range(2)]
-    assert codes == [139, 0]
-    sidecar = json.loads((request.out / "toy-train-000000.json").read_text())
-    assert sidecar["rejected"]["pictures"]["quarantined"] == 1
-    (line,) = [line for line in sidecar["rejects"] if line["reason"] == "quarantined"]
-    assert line["image_id"] == victim.image_id
-    assert not journal_path(request.out, request.config, 0).exists()
-
-
-def test_the_journal_tells_what_each_attempt_died_of(tmp_path: Path) -> None:
-    journal = tmp_path / "journal"
-    assert read_journal(journal) == (set(), [])
-    journal.write_text("*\na\nb\n")
-    assert read_journal(journal) == (set(), ["b"])
-    journal.write_text("*\na\nb\n*\na\n*\n!b\n*\n*\na\nb\nc\n")
-    assert read_journal(journal) == ({"b"}, ["b", "a", "", "", "c"])
-
-
-def test_a_picture_in_work_when_its_worker_was_killed_is_tried_and_not_blamed(tmp_path: Path) -> None:
-    """A kill from outside, however often it hits the same picture, must not change the result."""
-    journal = tmp_path / "journal"
-    journal.write_text("*\na\nb\n" * 3 + "*\na\n")
-    deadly = {"a": lambda: os._exit(139), "b": lambda: None}
-    assert find_killers(journal, "x.tar", lambda key: deadly[key]()) == {"a"}
-    assert read_journal(journal)[0] == {"a"}
-    assert find_killers(journal, "x.tar", lambda key: None) == {"a"}, "proven stays proven"
-
-
-def test_deaths_that_no_picture_explains_end_the_run_with_a_sentence(tmp_path: Path) -> None:
-    journal = tmp_path / "journal"
-    journal.write_text("*\na\nb\n" * HARMLESS_DEATHS)
-    with pytest.raises(UserError, match=r"built x\.tar were killed 10 times, the last one at picture b"):
-        find_killers(journal, "x.tar", lambda key: None)
-
-
-def test_dying_alone_is_a_signal_or_an_exit_or_no_end_but_no_exception() -> None:
-    assert dies_alone(lambda: os.kill(os.getpid(), signal.SIGKILL))
-    assert dies_alone(lambda: os._exit(3))
-    assert dies_alone(lambda: time.sleep(60), seconds=0.2)
-    assert not dies_alone(lambda: 1 / 0)
-    assert not dies_alone(lambda: None)
 
 
 @pytest.mark.parametrize("gone", ["renamed", "emptied"])
