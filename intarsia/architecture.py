@@ -35,7 +35,9 @@ class UNetConfig(Config):
     )
     layers_per_block: PositiveInt = 2
     cross_attention_dim: PositiveInt = 768
-    attention_head_dim: PositiveInt = 8  # diffusers' name; in this family it is the NUMBER of heads
+    # diffusers' name; in this family it is the NUMBER of heads, one for all levels or one per level
+    attention_head_dim: PositiveInt | tuple[PositiveInt, ...] = 8
+    use_linear_projection: bool = False  # Stable Diffusion 2's way in and out of its attention blocks
     norm_num_groups: PositiveInt = 32
 
     @model_validator(mode="after")
@@ -46,11 +48,18 @@ class UNetConfig(Config):
                 f"{len(self.block_out_channels)}; they need one entry per level each"
             )
         _check_channels(self.block_out_channels, self.norm_num_groups)
-        for channels in self.block_out_channels:
-            if channels % self.attention_head_dim:
+        heads = self.attention_head_dim
+        per_level = heads if isinstance(heads, tuple) else (heads,) * len(self.block_out_channels)
+        if len(per_level) != len(self.block_out_channels):
+            raise ValueError(
+                f"attention_head_dim has {len(per_level)} entries and block_out_channels "
+                f"{len(self.block_out_channels)}; give one number, or one per level"
+            )
+        for channels, number in zip(self.block_out_channels, per_level, strict=True):
+            if channels % number:
                 raise ValueError(
-                    f"block_out_channels holds {channels}, which attention_head_dim="
-                    f"{self.attention_head_dim} heads cannot share; choose a multiple"
+                    f"block_out_channels holds {channels}, which attention_head_dim={number} heads cannot "
+                    "share; choose a multiple"
                 )
         return self
 

@@ -40,9 +40,9 @@ def exemplar_to_clip(exemplar: Tensor, size: int) -> Tensor:
     unit = exemplar.permute(0, 3, 1, 2).float() / 255.0
     if unit.shape[-2:] != (size, size):
         unit = F.interpolate(unit, (size, size), mode="bilinear", align_corners=False, antialias=True)
-    mean = unit.new_tensor(CLIP_MEAN)[:, None, None]
-    std = unit.new_tensor(CLIP_STD)[:, None, None]
-    return (unit - mean) / std
+    # Channel by channel: a tensor of the constants would make the processor wait for the GPU.
+    channels = zip(unit.unbind(1), CLIP_MEAN, CLIP_STD, strict=True)
+    return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
 
 
 def mask_image(image: Tensor, edit_mask: Tensor) -> Tensor:

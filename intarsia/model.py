@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from intarsia.architecture import ImageEncoderConfig, ModelConfig
-from intarsia.pretrained import load_image_encoder, load_model_folder, vision_prefix
+from intarsia.attention import shorten_cross_attention
+from intarsia.pretrained import load_image_encoder, load_model_folder, tell_other_prediction, vision_prefix
 from intarsia.stable_diffusion import load_unet, load_vae
 
 
@@ -102,6 +103,7 @@ class EditModel(nn.Module):
         super().__init__()
         self.config = config
         self.unet = _new_unet(config)
+        shorten_cross_attention(self.unet)  # there is one exemplar token
         self.vae = _new_vae(config).requires_grad_(False)
         self.image_encoder = _new_image_encoder(config.image_encoder).requires_grad_(False)
         self.exemplar_encoder = ExemplarEncoder(
@@ -139,6 +141,8 @@ def build_model(config: ModelConfig, seed: int) -> EditModel:
         torch.default_generator.manual_seed(seed)
         model = EditModel(config)
     init = config.init
+    if base := init.model_folder or init.stable_diffusion:
+        tell_other_prediction(base, config.noise.prediction_type)
     if init.model_folder:
         load_model_folder(model, init.model_folder)
     if init.stable_diffusion:
@@ -173,6 +177,7 @@ def _new_unet(config: ModelConfig) -> UNet2DConditionModel:
         layers_per_block=unet.layers_per_block,
         cross_attention_dim=unet.cross_attention_dim,
         attention_head_dim=unet.attention_head_dim,
+        use_linear_projection=unet.use_linear_projection,
         norm_num_groups=unet.norm_num_groups,
     )
 

@@ -1,5 +1,6 @@
 """Weights from files into modules: safe reading, strict checks, and the names other people's files use."""
 
+import logging
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from intarsia.errors import UserError
 from intarsia.files import read_json
 
+log = logging.getLogger(__name__)
 State = dict[str, Tensor]
 
 # Kept by old versions of transformers, computed by new ones.
@@ -133,11 +135,32 @@ def check_geometry(module: nn.Module, folder: Path) -> None:
     theirs = theirs.get("vision_config", theirs)  # a whole CLIPModel's
     for key in _SILENT_KEYS:
         own = getattr(ours, key, None)
+        own = list(own) if isinstance(own, tuple) else own  # as JSON has it
         if own is not None and theirs.get(key, own) != own:
             raise UserError(
                 f"{path} says {key}={theirs[key]}, the model config {own}; the weights would fit and compute "
                 "something else: put the file's value into the model config"
             )
+
+
+def tell_other_prediction(folder: Path, prediction_type: str) -> None:
+    """Warn where weights that were trained to answer one thing are to be trained for another.
+
+    It may be meant (Lin et al. 2023 make models of velocities out of models of noise), but it takes a while.
+
+    Args:
+        folder: with diffusers' scheduler/scheduler_config.json; without one nothing is said.
+        prediction_type: what the new model shall answer.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    theirs = read_json(path).get("prediction_type", "epsilon") if path.is_file() else prediction_type
+    if theirs != prediction_type:
+        log.warning(
+            "%s answers %s, and model.noise.prediction_type is %s: it will have to learn that first",
+            folder,
+            theirs,
+            prediction_type,
+        )
 
 
 def weights_file(folder: Path, stem: str, legacy_stem: str | None = None) -> Path:

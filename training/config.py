@@ -50,6 +50,14 @@ class OptimizerConfig(Config):
         return self
 
 
+class ObjectiveConfig(Config):
+    """How errors are weighted and what the noise is; the defaults are Paint by Example's plain mean."""
+
+    min_snr_gamma: float | None = Field(default=None, gt=0)  # Hang et al. 2023 use 5; null = plain mean
+    mask_weight: float = Field(default=1.0, gt=0)  # an error inside the edit mask counts so many times
+    offset_noise: float = Field(default=0.0, ge=0)  # deviation of a noise that is equal over each channel
+
+
 class CheckpointConfig(Config):
     """When the run is saved, and how many saves are kept."""
 
@@ -92,6 +100,8 @@ class TrainConfig(Config):
     global_batch_size: int | None = Field(default=None, ge=1)
     max_steps: int = Field(default=1000, ge=1)
     exemplar_dropout: float = Field(default=0.2, ge=0, le=1)  # share of samples that see the null exemplar
+    objective: ObjectiveConfig = ObjectiveConfig()
+    freeze: tuple[str, ...] = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
     freeze_unused: bool = True  # leave out weights that one exemplar token can give no gradient
     zero_stage: Literal[0, 1, 2] = 1
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and moments stay fp32
@@ -106,6 +116,11 @@ class TrainConfig(Config):
         if self.precision == "bf16" and self.zero_stage == 0:
             raise ValueError(
                 "precision=bf16 needs zero_stage=1 or 2: at stage 0 DeepSpeed takes a hidden optimizer step"
+            )
+        if self.objective.min_snr_gamma is not None and self.model.noise.rescale_betas_zero_snr:
+            raise ValueError(
+                "objective.min_snr_gamma gives the last timestep of model.noise.rescale_betas_zero_snr the "
+                "weight 0, and sampling starts there; remove one of the two"
             )
         if self.global_batch_size is not None and self.global_batch_size % self.micro_batch_size:
             raise ValueError(

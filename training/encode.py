@@ -39,7 +39,7 @@ class Encoded:
 def encode_batch(
     model: EditModel, batch: Batch, image_noise: Tensor, masked_noise: Tensor, device: Any
 ) -> Encoded:
-    """Pixels through the frozen networks, on the device; both pictures in one call of the autoencoder.
+    """Pixels through the frozen networks, each in its own dtype; the autoencoder sees both pictures at once.
 
     Args:
         model: its autoencoder and CLIP tower are used.
@@ -47,15 +47,19 @@ def encode_batch(
         image_noise, masked_noise: standard normal [B, C, h, w]; they sample the posteriors.
         device: of the model.
     """
-    image = image_to_unit(batch.image.to(device))
-    edit_mask = mask_to_unit(batch.edit_mask.to(device))
+    image = image_to_unit(batch.image.to(device, non_blocking=True))
+    edit_mask = mask_to_unit(batch.edit_mask.to(device, non_blocking=True))
     both = torch.cat([image, mask_image(image, edit_mask)])
-    both_noise = torch.cat([image_noise, masked_noise]).to(device)
-    latents, masked_image_latents = encode_latents(model.vae, both, both_noise).float().chunk(2)
-    exemplar = exemplar_to_clip(batch.exemplar.to(device), model.config.image_encoder.image_size)
+    both_noise = torch.cat([image_noise, masked_noise]).to(device, non_blocking=True)
+    exemplar = batch.exemplar.to(device, non_blocking=True)
+    exemplar = exemplar_to_clip(exemplar, model.config.image_encoder.image_size)
+    with torch.autocast(image.device.type, enabled=False):  # the engine's precision is none of theirs
+        latents = encode_latents(model.vae, both.to(model.vae.dtype), both_noise).float()
+        pooled = model.encode_exemplar(exemplar.to(model.image_encoder.dtype)).float()
+    latents, masked_image_latents = latents.chunk(2)
     return Encoded(
         latents=latents,
         masked_image_latents=masked_image_latents,
         mask=latent_mask(edit_mask, tuple(latents.shape[-2:])),
-        pooled=model.encode_exemplar(exemplar).float(),
+        pooled=pooled,
     )

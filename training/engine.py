@@ -1,31 +1,16 @@
 """DeepSpeed's settings, derived from ours, and the one optimizer step that hides its corners."""
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from intarsia.model import EditModel, build_model
 from training.config import BatchShape, TrainConfig
 from training.ema import EmaAdamW
-from training.objective import Step, Trainee, freeze_unused, loss_of
+from training.objective import Step, Trainee, loss_of
 from training.schedule import learning_rate
-
-
-def new_model(config: TrainConfig, device: torch.device) -> EditModel:
-    """The model to be trained, on the device: initialised, with the unused weights frozen."""
-    model = build_model(config.model, config.seed)
-    if config.freeze_unused:
-        freeze_unused(model)
-    if config.activation_checkpointing:
-        model.unet.enable_gradient_checkpointing()
-    model.vae.to(
-        memory_format=torch.channels_last
-    )  # its convolutions are the quicker for it, on GPUs and CPUs
-    return model.to(device).train()
 
 
 def deepspeed_config(config: TrainConfig, shape: BatchShape) -> dict[str, Any]:
@@ -72,11 +57,6 @@ def start_engine(config: TrainConfig, shape: BatchShape, trainee: Trainee) -> An
         dist_init_required=False,
     )
     return engine
-
-
-def precision(config: TrainConfig, device: torch.device) -> AbstractContextManager:
-    """The precision of what runs outside the engine; the engine sets its own likewise."""
-    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
 
 
 def backward(engine: Any, step: Step, last: bool) -> Tensor:

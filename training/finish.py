@@ -4,6 +4,7 @@ from intarsia.files import read_json, write_json
 from intarsia.model import EditModel
 from intarsia.weights import save_model
 from training.config import TrainConfig
+from training.frozen import exact_frozen
 from training.progress import log
 from training.state import RunFolder, TrainState
 
@@ -13,7 +14,8 @@ def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: R
     content = {"step": state.step, "model": run.model.name}
     if not (run.finished.is_file() and read_json(run.finished) == content):
         run.finished.unlink(missing_ok=True)
-        save_model(model, run.model, card=model_card(config, state))
+        with exact_frozen(model):
+            save_model(model, run.model, card=model_card(config, state))
         write_json(run.finished, content)
     log.info("model after %d steps: %s", state.step, run.model)
     log.info(

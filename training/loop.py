@@ -11,7 +11,8 @@ from training.data import batches, open_dataset
 from training.distributed import EXIT_AGAIN, StopFlag, World
 from training.ema import averaged_weights
 from training.finish import write_model
-from training.objective import Trainee, draw, finite, new_noise_scheduler, prepare
+from training.model import new_model
+from training.objective import Trainee, draw_batch, finite, new_noise_scheduler, prepare
 from training.previews import fixed_requests, write_preview
 from training.progress import Progress, Stopwatch, log, peak_memory_gb, start_logging, tell_plan
 from training.state import RunFolder, TrainState, library_versions, shards_fingerprint
@@ -35,7 +36,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     dataset = open_dataset(config)
 
     # Model: the trained part goes into the engine, the frozen part stays outside.
-    model = engine.new_model(config, world.device)
+    model = new_model(config, world.device, world.is_main)
     trainer = engine.start_engine(config, shape, Trainee(model))
     noise_scheduler = new_noise_scheduler(config.model.noise)
     averaging = config.optimizer.ema_decay is not None
@@ -86,9 +87,8 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
         for accum in range(shape.accum):
             with watch.waiting():
                 batch = next(data)
-            draws = draw(config.seed, batch.positions, config.model, config.exemplar_dropout)
-            with engine.precision(config, world.device):
-                inputs = prepare(model, noise_scheduler, batch, draws, world.device)
+            draws = draw_batch(config, batch.positions)
+            inputs = prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
             micro_losses.append(engine.backward(trainer, inputs, last=accum + 1 == shape.accum))
 
         # Step.

@@ -17,8 +17,10 @@ from intarsia.conditioning import unet_input
 from intarsia.errors import UserError
 from intarsia.model import EditModel
 from intarsia.rng import derive_seed
+from training.config import ObjectiveConfig, TrainConfig
 from training.data import Batch
 from training.encode import encode_batch
+from training.weighting import error_weight
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Step:
         pooled: [B, width], CLIP's vector of the exemplar.
         dropped: bool [B].
         target: float32 [B, C, h, w]: the noise, or the velocity √ā_t · noise − √(1 − ā_t) · z.
+        weight: float32 [B, 1, h, w] or [B, 1, 1, 1], how much each squared error counts; None = once.
     """
 
     unet_input: Tensor
@@ -56,6 +59,7 @@ class Step:
     pooled: Tensor
     dropped: Tensor
     target: Tensor
+    weight: Tensor | None = None
 
 
 class Trainee(nn.Module):
@@ -79,7 +83,9 @@ def new_noise_scheduler(config: NoiseConfig) -> DDPMScheduler:
     return DDPMScheduler(**config.model_dump())
 
 
-def draw(seed: int, positions: Tensor, config: ModelConfig, dropout: float) -> Draws:
+def draw(
+    seed: int, positions: Tensor, config: ModelConfig, dropout: float, offset_noise: float = 0.0
+) -> Draws:
     """The draws of the samples at these positions of the global order: a function of seed and position alone.
 
     Args:
@@ -87,24 +93,36 @@ def draw(seed: int, positions: Tensor, config: ModelConfig, dropout: float) -> D
         positions: int64 [B].
         config: of the model; the latents' shape and the number of timesteps are used.
         dropout: share of samples that get the null exemplar.
+        offset_noise: deviation of a further noise that is one number per sample and channel, so that whole
+            pictures learn to grow lighter and darker (N. Guttenberg 2023, "Diffusion with offset noise",
+            crosslabs.org: 0.1). It is drawn last: the other draws are those of a run without it.
     """
     shape = (config.vae.latent_channels, config.latent_size, config.latent_size)
     rows = []
     for position in positions.tolist():
         rng = torch.Generator().manual_seed(derive_seed(seed, "train", position))
-        rows.append(
-            (
-                torch.randint(config.noise.num_train_timesteps, (), generator=rng),
-                torch.rand((), generator=rng) < dropout,
-                *(torch.randn(shape, generator=rng) for _ in range(3)),
-            )
-        )
+        timestep = torch.randint(config.noise.num_train_timesteps, (), generator=rng)
+        dropped = torch.rand((), generator=rng) < dropout
+        noise, image_noise, masked_noise = (torch.randn(shape, generator=rng) for _ in range(3))
+        if offset_noise:
+            noise = noise + offset_noise * torch.randn((shape[0], 1, 1), generator=rng)
+        rows.append((timestep, dropped, noise, image_noise, masked_noise))
     return Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+def draw_batch(config: TrainConfig, positions: Tensor) -> Draws:
+    """The draws of a run's samples at these positions of its global order, int64 [B]."""
+    return draw(config.seed, positions, config.model, config.exemplar_dropout, config.objective.offset_noise)
 
 
 @torch.no_grad()
 def prepare(
-    model: EditModel, noise_scheduler: DDPMScheduler, batch: Batch, draws: Draws, device: Any
+    model: EditModel,
+    noise_scheduler: DDPMScheduler,
+    batch: Batch,
+    draws: Draws,
+    device: Any,
+    objective: ObjectiveConfig | None = None,
 ) -> Step:
     """Pixels to the trained part's input, on the device; the frozen networks run here, outside the engine.
 
@@ -114,7 +132,8 @@ def prepare(
     √ā_t · noise − √(1 − ā_t) · z instead of the noise.
     """
     seen = encode_batch(model, batch, draws.image_noise, draws.masked_noise, device)
-    noise, timesteps = draws.noise.to(device), draws.timesteps.to(device)
+    noise = draws.noise.to(device, non_blocking=True)
+    timesteps = draws.timesteps.to(device, non_blocking=True)
     noisy_latents = noise_scheduler.add_noise(seen.latents, noise, timesteps)
     target = noise
     if model.config.noise.prediction_type == "v_prediction":
@@ -123,14 +142,17 @@ def prepare(
         unet_input=unet_input(noisy_latents, seen.masked_image_latents, seen.mask),
         timesteps=timesteps,
         pooled=seen.pooled,
-        dropped=draws.dropped.to(device),
+        dropped=draws.dropped.to(device, non_blocking=True),
         target=target,
+        weight=error_weight(noise_scheduler, timesteps, seen.mask, objective or ObjectiveConfig()),
     )
 
 
 def loss_of(prediction: Tensor, step: Step) -> Tensor:
-    """Mean squared error against the target, in float32."""
-    return F.mse_loss(prediction.float(), step.target)
+    """Mean squared error against the target, in float32; weighted where the step has weights."""
+    if step.weight is None:
+        return F.mse_loss(prediction.float(), step.target)
+    return (step.weight * (prediction.float() - step.target).square()).mean()
 
 
 def finite(losses: list[float], step: int) -> list[float]:
@@ -146,17 +168,3 @@ def finite(losses: list[float], step: int) -> list[float]:
                 "before it in a new run folder with a lower optimizer.lr or with optimizer.grad_clip=1"
             )
     return losses
-
-
-def freeze_unused(model: EditModel) -> int:
-    """Freeze the weights that a single context token can give no gradient; return how many that are.
-
-    The cross-attention's softmax over one token is 1, so attn2's query and key and the norm before the query
-    have no influence on the output.
-    """
-    frozen = 0
-    for name, param in model.unet.named_parameters():
-        if any(part in name for part in (".attn2.to_q.", ".attn2.to_k.", ".norm2.")) and "attentions" in name:
-            param.requires_grad_(False)
-            frozen += param.numel()
-    return frozen

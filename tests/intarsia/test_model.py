@@ -99,6 +99,19 @@ def test_sd14_is_the_default_geometry() -> None:
     assert load_config(ModelFragment, ROOT / "configs/model/sd14.yaml").model == ModelConfig()
 
 
+def test_sd21_has_stable_diffusion_2s_size_and_heads_of_64_channels() -> None:
+    for name, side in (("sd21", 512), ("sd21-768v", 768)):
+        config = load_config(ModelFragment, ROOT / f"configs/model/{name}.yaml").model
+        assert config.image_size == side
+        with torch.device("meta"):
+            model = EditModel(config)
+        # 865,910,724 are the text-to-image UNet's; five more input channels are 5 × 320 × 3 × 3.
+        assert count(model.unet) == 865_910_724 + 14_400
+        heads = {m.heads: m.inner_dim for n, m in model.unet.named_modules() if n.endswith(".attn1")}
+        assert heads == {5: 320, 10: 640, 20: 1280}
+        assert model.exemplar_encoder.null_exemplar.shape == (1, 1, 1024)
+
+
 REFUSED = [
     ({"image_size": 520}, "image_size=520 must be a multiple of 64 (autoencoder 8 x UNet 8)"),
     ({"vae": {"latent_channels": 8}}, "unet.out_channels=4 must equal vae.latent_channels=8"),
@@ -106,6 +119,7 @@ REFUSED = [
     ({"unet": {"block_out_channels": [320, 640]}}, "down_block_types has 4 entries and block_out_channels 2"),
     ({"unet": {"block_out_channels": [320, 640, 1280, 1290]}}, "1290, which is not a multiple of norm_num"),
     ({"unet": {"attention_head_dim": 7}}, "attention_head_dim=7 heads cannot share"),
+    ({"unet": {"attention_head_dim": [5, 10]}}, "attention_head_dim has 2 entries and block_out_channels 4"),
     ({"vae": {"norm_num_groups": 3}}, "128, which is not a multiple of norm_num_groups=3"),
     ({"image_encoder": {"num_attention_heads": 7}}, "hidden_size=1024 is not a multiple of num_attention"),
     ({"image_encoder": {"patch_size": 15}}, "image_size=224 is not a multiple of patch_size=15"),

@@ -17,6 +17,7 @@ from intarsia.errors import UserError
 from intarsia.model import EditModel, build_model
 from intarsia.pretrained import read_weights
 from intarsia.stable_diffusion import widen
+from intarsia.weights import load_model, save_model
 from tests.intarsia.original_names import original_unet_state, original_vae_state
 from tests.sampling.tiny import tiny_config, tiny_model
 
@@ -219,3 +220,40 @@ def test_weights_that_fit_but_compute_something_else_are_refused(
     path = folder / part / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     assert f"says {key}={value}" in refuse(tmp_path, stable_diffusion=folder)
+
+
+def test_stable_diffusion_2_is_a_start_too_and_is_saved_with_its_geometry(
+    tmp_path: Path,
+) -> None:
+    """Linear projections, and heads that differ from level to level."""
+    geometry = ["model.unet.use_linear_projection=true", "model.unet.attention_head_dim=[2, 4]"]
+    source = build_model(tiny_config(*geometry), seed=6).unet.config
+    torch.manual_seed(3)
+    theirs = {k: v for k, v in source.items() if not k.startswith("_")}
+    base = UNet2DConditionModel(**theirs | {"in_channels": 4, "upcast_attention": True})
+    base.save_pretrained(tmp_path / "sd2" / "unet")
+    tiny_model(5).vae.save_pretrained(tmp_path / "sd2" / "vae")
+    started = build_model(tiny_config(*geometry, f"model.init.stable_diffusion={tmp_path / 'sd2'}"), 0)
+    expected = base.state_dict()
+    for name, value in started.unet.state_dict().items():
+        assert torch.equal(value[:, :4] if name == "conv_in.weight" else value, expected[name])
+    save_model(started, tmp_path / "model")
+    assert load_model(tmp_path / "model").config.unet == started.config.unet
+    with pytest.raises(UserError, match=r"says attention_head_dim=\[2, 4\], the model config 8; the weights"):
+        build_model(tiny_config(geometry[0], f"model.init.stable_diffusion={tmp_path / 'sd2'}"), 0)
+
+
+def test_a_base_that_answers_something_else_is_told_of(
+    sd_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = tmp_path / "sd"
+    shutil.copytree(sd_folder, base)
+    (base / "scheduler").mkdir()
+    (base / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "v_prediction"}))
+    started_from(base)
+    assert "answers v_prediction, and model.noise.prediction_type is epsilon" in caplog.text
+    caplog.clear()
+    build_model(
+        tiny_config(f"model.init.stable_diffusion={base}", "model.noise.prediction_type=v_prediction"), 0
+    )
+    assert not caplog.text

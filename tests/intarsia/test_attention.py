@@ -1,0 +1,78 @@
+"""The shortcut for one token against diffusers' attention, in values, gradients and arithmetic."""
+
+import pytest
+import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from intarsia.architecture import ModelConfig
+from intarsia.attention import OneTokenProcessor
+from intarsia.model import EditModel
+from tests.sampling.tiny import tiny_model
+
+
+def plain(unet: nn.Module) -> nn.Module:
+    unet.set_attn_processor(AttnProcessor2_0())
+    return unet
+
+
+def inputs(tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    timesteps = torch.tensor([3, 700])
+    return torch.randn(2, 9, 16, 16, generator=rng), timesteps, torch.randn(2, tokens, 32, generator=rng)
+
+
+def answer_and_gradients(unet: nn.Module, tokens: int) -> tuple[Tensor, dict[str, Tensor]]:
+    latents, timesteps, exemplar = inputs(tokens)
+    exemplar.requires_grad_()
+    answer = unet(latents, timesteps, encoder_hidden_states=exemplar).sample
+    answer.square().mean().backward()
+    gradients = {name: p.grad for name, p in unet.named_parameters() if p.grad is not None}
+    return answer.detach(), {**gradients, "exemplar": exemplar.grad}
+
+
+def test_one_token_gives_the_same_values_and_gradients() -> None:
+    ours, our_gradients = answer_and_gradients(tiny_model().unet, 1)
+    theirs, their_gradients = answer_and_gradients(plain(tiny_model().unet), 1)
+    assert float((ours - theirs).abs().max()) < 1e-6
+    left_out = their_gradients.keys() - our_gradients.keys()
+    assert left_out
+    assert all(any(part in name for part in ("attn2.to_q", "attn2.to_k", "norm2")) for name in left_out)
+    scale = max(float(gradient.abs().max()) for gradient in their_gradients.values())
+    assert max(float(their_gradients[name].abs().max()) for name in left_out) < 1e-6 * scale
+    for name, gradient in our_gradients.items():
+        assert float((gradient - their_gradients[name]).abs().max()) < 1e-6 * max(scale, 1), name
+
+
+def test_two_tokens_are_attended_to_as_ever() -> None:
+    ours, _ = answer_and_gradients(tiny_model().unet, 2)
+    theirs, _ = answer_and_gradients(plain(tiny_model().unet), 2)
+    assert torch.equal(ours, theirs)
+
+
+def test_only_the_cross_attention_is_shortened_and_the_rest_is_torchs_fused_attention() -> None:
+    processors = tiny_model().unet.attn_processors
+    for name, processor in processors.items():
+        assert type(processor) is (OneTokenProcessor if "attn2" in name else AttnProcessor2_0)
+    assert any("attn1" in name for name in processors)
+
+
+@pytest.fixture(scope="module")
+def real() -> EditModel:
+    with torch.device("meta"):
+        return EditModel(ModelConfig())
+
+
+def test_the_real_unet_does_three_percent_less(real: EditModel) -> None:
+    def flops(unet: nn.Module) -> int:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            latents = torch.zeros(1, 9, 64, 64, device="meta")
+            token = torch.zeros(1, 1, 768, device="meta")
+            unet(latents, torch.zeros(1, device="meta"), encoder_hidden_states=token)
+        return counter.get_total_flops()
+
+    short = flops(real.unet)
+    whole = flops(plain(real.unet))
+    assert whole == pytest.approx(797e9, rel=0.01)
+    assert 1 - short / whole == pytest.approx(0.032, abs=0.002)
