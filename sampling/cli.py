@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from intarsia.config import build_config
 from intarsia.errors import UsageError, run_command
+from sampling.porting import add_commands as add_porting
 from sampling.settings import EditSettings, SchedulerName
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def _run(argv: Sequence[str]) -> int | None:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_edit(commands)
+    add_porting(commands, _EPILOG)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments)
 

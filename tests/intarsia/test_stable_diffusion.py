@@ -15,10 +15,10 @@ from transformers import CLIPModel, CLIPVisionModel
 
 from intarsia.errors import UserError
 from intarsia.model import EditModel, build_model
+from intarsia.original import to_original
 from intarsia.pretrained import read_weights
 from intarsia.stable_diffusion import widen
 from intarsia.weights import load_model, save_model
-from tests.intarsia.original_names import original_unet_state, original_vae_state
 from tests.sampling.tiny import tiny_config, tiny_model
 
 
@@ -44,8 +44,13 @@ def sd_folder(
 @pytest.fixture(scope="module")
 def original(parts: tuple[UNet2DConditionModel, AutoencoderKL]) -> dict[str, torch.Tensor]:
     """The same weights as the original authors published theirs: one flat dict, other names."""
-    text = {"cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None]}
-    return original_unet_state(parts[0]) | original_vae_state(parts[1]) | text
+    model = tiny_model()
+    narrow = parts[0].state_dict()
+    model.unet.load_state_dict(narrow | {"conv_in.weight": widen(narrow["conv_in.weight"], 9)})
+    model.vae.load_state_dict(parts[1].state_dict())
+    state = {k: v for k, v in to_original(model).items() if k.startswith(("model.", "first_stage_model."))}
+    state["model.diffusion_model.input_blocks.0.0.weight"] = narrow["conv_in.weight"]
+    return state | {"cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None]}
 
 
 def started_from(path: Path) -> EditModel:
