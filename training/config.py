@@ -1,6 +1,7 @@
 """Every option of a training run, its default, and the combinations that are refused at once."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -18,6 +19,8 @@ class DataConfig(Config):
     redraw: bool | None = None  # fresh draws in every epoch; null: from whole pictures, not of crops
     window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
     open_shards: int = Field(default=32, ge=1)  # shards held open (file and offset index) per process
+    cache_dir: Path | None = None  # local disk for copies of remote shards; null: below the temporary folder
+    cache_gb: float = Field(default=50.0, gt=0)  # that all copies of a machine may take
 
     @field_validator("shards", mode="before")
     @classmethod
@@ -132,7 +135,16 @@ class TrainConfig(Config):
 
 # What may change between two calls with the same run folder: it alters no number that training computes.
 # The shards may be moved; their content is held by a fingerprint in the checkpoint.
-FREE_KEYS = ("run", "max_steps", "log_every", "data.shards", "data.num_workers", "data.open_shards")
+FREE_KEYS = (
+    "run",
+    "max_steps",
+    "log_every",
+    "data.shards",
+    "data.num_workers",
+    "data.open_shards",
+    "data.cache_dir",
+    "data.cache_gb",
+)
 FREE_GROUPS = ("checkpoint.", "preview.", "tracker.")
 
 

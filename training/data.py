@@ -4,7 +4,6 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from intarsia.errors import UserError
 from intarsia.sample import Sample
 from training.config import BatchShape, DataConfig, TrainConfig
 from training.order import DataOrder, rank_positions
-from training.shards import ShardReader, find_shards
+from training.shards import ShardReader, find_shards, open_cache
 
 _ATTEMPTS = 8
 _EPOCHS = 1_000_000  # draws of later attempts have numbers beyond any epoch's
@@ -75,40 +74,42 @@ class SampleDataset(Dataset):
         Raises:
             UserError: where it cannot be read, or the shard's pictures have another size.
         """
-        place = self.reader.shards[shard]
-        if not (place.whole_pictures if self.redraw is None else self.redraw):
+        source = self.reader.shards[shard]
+        if not (source.whole_pictures if self.redraw is None else self.redraw):
             epoch = 0
         sample = self.reader.read(shard, index, redraw=epoch > 0)
-        if place.whole_pictures:
-            return self._draw(sample, epoch, place.path)
+        if source.whole_pictures:
+            return self._draw(sample, epoch, source.place)
         height, width = sample.image.shape[:2]
         if (height, width) != (self.image_size, self.image_size):
             raise UserError(
-                f"shard {place.path} holds pictures of {width}×{height}, model.image_size is "
+                f"shard {source.place} holds pictures of {width}×{height}, model.image_size is "
                 f"{self.image_size}; build the shards with --image-size {self.image_size}, or set "
                 "model.image_size"
             )
         return redraw_crop(sample, self.seed, epoch) if epoch else sample
 
-    def _draw(self, sample: Sample, epoch: int, path: Path) -> Sample:
+    def _draw(self, sample: Sample, epoch: int, shard: str) -> Sample:
         """This epoch's draw; one that leaves no pixel to repaint is drawn again, under a further number."""
         seed = self.seed if epoch else sample.meta.seed
         for attempt in range(_ATTEMPTS):
             drawn = redraw_sample(sample, self.image_size, seed, epoch + attempt * _EPOCHS)
             if isinstance(drawn, Sample):
                 return drawn
-        raise UserError(f"shard {path}: sample {sample.meta.key}: {_ATTEMPTS} draws left no pixel to repaint")
+        raise UserError(
+            f"shard {shard}: sample {sample.meta.key}: {_ATTEMPTS} draws left no pixel to repaint"
+        )
 
 
 def open_dataset(config: TrainConfig) -> SampleDataset:
     """The samples of the run's shards, in the run's order.
 
     Raises:
-        UserError: for folders that hold no readable shards.
+        UserError: for folders that hold no readable shards, or a cache that is too small for them.
     """
     shards = find_shards(config.data.shards)
     order = DataOrder([shard.count for shard in shards], config.seed, config.data.window_shards)
-    reader = ShardReader(shards, config.data.open_shards)
+    reader = ShardReader(shards, config.data.open_shards, open_cache(config.data, shards))
     return SampleDataset(reader, order, config.model.image_size, config.seed, config.data.redraw)
 
 

@@ -119,4 +119,4 @@ def library_versions() -> dict[str, str]:
 
 def shards_fingerprint(shards: Sequence[Any]) -> str:
     """A hash of the data: the shards' names, counts, contents and order, and not where they lie."""
-    return fingerprint([[shard.path.name, shard.count, shard.sha256] for shard in shards])
+    return fingerprint([[shard.name, shard.count, shard.sha256] for shard in shards])

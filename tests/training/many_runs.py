@@ -2,7 +2,8 @@
 
     python -m tests.training.many_runs JOBS.json       (or under torchrun)
 
-JOBS.json: a list of {"config": path, "overrides": [...], "stop_after": steps or null}.
+JOBS.json: a list of {"config": path, "overrides": [...], "stop_after": steps or null,
+"fails": words of the error that ends it, or absent}.
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 from intarsia.config import load_config
+from intarsia.errors import UserError
 from training import distributed
 from training.config import TrainConfig
 
@@ -40,7 +42,11 @@ def main() -> None:
     for job in jobs:
         config = load_config(TrainConfig, job["config"], job["overrides"])
         last = world.rank == world.size - 1  # one rank alone gets the signal
-        code = train(config, world, StopAfter(job.get("stop_after") if last else None))
+        try:
+            code = train(config, world, StopAfter(job.get("stop_after") if last else None))
+        except UserError as error:
+            assert job.get("fails", "nothing") in str(error), (job, error)
+            continue
         expected = distributed.EXIT_AGAIN if job.get("stop_after") else 0
         assert code == expected, (job, code)
     distributed.disconnect()

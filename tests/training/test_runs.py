@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from intarsia.model import build_model
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
+from training.order import DataOrder
 from training.tracker import read_metrics
 
 STEPS = 6
@@ -54,6 +56,18 @@ def launch(root: Path, name: str, jobs: list[dict[str, Any]], ranks: int = 1) ->
     assert run.returncode == 0, run.stderr[-4000:]
 
 
+def damage(folder: Path, position: int) -> tuple[Path, bytes]:
+    """Damage the picture at a position of the order; the tar that holds it, and what it was."""
+    order = DataOrder([5, 4, 7], seed=3, window_shards=2)
+    shard, index = order.locate(position)
+    path = folder / f"toy-train-{shard:06d}.tar"
+    content = path.read_bytes()
+    with tarfile.open(path) as tar:
+        start = [m.offset_data for m in tar if m.name.endswith("image.jpg")][index]
+    path.write_bytes(content[: start + 40] + b"\0" * 200 + content[start + 240 :])
+    return path, content
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     root = tmp_path_factory.mktemp("runs")
@@ -66,6 +80,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     def stage(number: int, *overrides: str) -> list[str]:
         return [f"zero_stage={number}", *overrides]
 
+    # A sample of step 4 is damaged; it is put back before the same run is called again.
+    damaged, content = damage(make_shards(root / "damaged"), position=13)
+    broken = [f"data.shards={damaged.parent}", "checkpoint.every_steps=2"]
     uneven = ["log_every=2", "checkpoint.every_steps=3"]  # a checkpoint between two lines of metrics
     launch(
         root,
@@ -81,14 +98,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             job("half", "precision=bf16"),
             *(job(f"first-{name}", *FIRST, *options) for name, options in FIRST_UPDATES.items()),
             *(job(f"clipped{z}", *stage(z, "optimizer.grad_clip=0.1")) for z in (0, 1)),
+            job("damaged", *broken) | {"fails": f"shard {damaged}: sample"},
         ],
     )
+    damaged.write_bytes(content)
     launch(
         root,
         "again",
         [
             *(job(f"resumed{z}", *stage(z)) for z in (0, 1, 2)),
             job("uneven-resumed", *uneven),
+            job("damaged", *broken),
         ],
     )
     two = "micro_batch_size=2"
@@ -131,6 +151,7 @@ def test_recomputing_activations_changes_no_bit(runs: Runs) -> None:
         ("resumed2", "zero2"),
         ("uneven-resumed", "uneven"),
         ("pair-resumed", "pair2"),
+        ("damaged", "zero1"),
     ],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(runs: Runs, stopped: str, whole: str) -> None:
