@@ -50,7 +50,9 @@ def read_remote(url: str, size: int | None = None) -> Iterator[bytes]:
         failures = 1 if done > before else failures + 1
         if failures == TRIES:
             problem = problem or f"{done} of {expected} bytes came"
-            raise UserError(f"{url} cannot be read ({problem}; {TRIES} tries); run the same command again")
+            raise UserError(
+                f"{url} cannot be read ({problem}; {TRIES} tries); see to it, then run the same command again"
+            )
         time.sleep(PAUSE_S * 2 ** (failures - 1))
 
 

@@ -117,7 +117,9 @@ def test_a_server_that_stays_busy_or_breaks_off_is_named_with_the_address(
         find_shards(config.shards)
     server.busy = 0
     tar(server, 0).write_bytes(tar(server, 0).read_bytes()[:3000])
-    with pytest.raises(UserError, match=r"toy-train-000000\.tar cannot be read \(.*6 tries\); run the same"):
+    with pytest.raises(
+        UserError, match=r"toy-train-000000\.tar cannot be read \(.*6 tries\); see to it, then run the same"
+    ):
         dataset.sample(0, 0, 0)
     assert copies(tmp_path) == []
 
