@@ -64,11 +64,11 @@ def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
     if request.config.source == "coco":
         from dataprep.coco import read_coco
 
-        return read_coco(request.inputs["annotations"])
+        return read_coco(request.inputs["annotations"], request.config.needs_masks)
     if request.config.source == "boxes":
         from dataprep.boxes_csv import read_boxes_csv
 
-        return read_boxes_csv(request.inputs["boxes"])
+        return read_boxes_csv(request.inputs["boxes"], request.config.needs_masks)
     from dataprep.openimages import read_open_images
 
     return read_open_images(request.inputs["boxes"], request.inputs["classes"], rules)
@@ -85,10 +85,16 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> Plan:
         UserError: if an input cannot be read, or nothing is left to build.
     """
     names, families = _class_families(request)
+    _check_masks(request)
     annotations = read_annotations(request, rules_of(request.config, families))
     check_options(request.config, annotations.flags, names.union(annotations.labels))
-    if request.config.needs_masks:
-        annotations = replace(annotations, segmentation=_read_masks(request, annotations))
+    if request.config.needs_masks and request.config.source == "openimages":
+        from dataprep.object_masks import read_open_images_masks
+
+        masks = read_open_images_masks(
+            request.inputs["segmentations"], annotations, request.inputs["classes"]
+        )
+        annotations = replace(annotations, segmentation=masks)
     excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
     index = _picture_names(request, annotations, unpack)
     plan = make_plan(annotations, index, request.config, families, excluded)
@@ -127,21 +133,14 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
     )
 
 
-def _read_masks(request: BuildRequest, annotations: Annotations) -> dict[int, str]:
-    from dataprep.object_masks import read_coco_masks, read_open_images_masks
-
-    if request.config.source == "coco":
-        return read_coco_masks(request.inputs["annotations"])
-    if request.config.source != "openimages":
+def _check_masks(request: BuildRequest) -> None:
+    source = request.config.source
+    if request.config.needs_masks and source != "coco" and "segmentations" not in request.inputs:
+        kept = "their CSV" if source == "openimages" else "name them in the column `mask` of --boxes"
         raise UsageError(
-            "--object-masks and --exemplar-background: a CSV of boxes has no masks; leave them out"
+            f"--object-masks and --exemplar-background need the masks: give --segmentations FOLDER with the "
+            f"PNGs, and {kept}"
         )
-    if "segmentations" not in request.inputs:
-        raise UsageError(
-            "--object-masks and --exemplar-background need the masks: give --segmentations FOLDER with the "
-            "PNGs and their CSV"
-        )
-    return read_open_images_masks(request.inputs["segmentations"], annotations)
 
 
 def _class_families(request: BuildRequest) -> tuple[set[str], dict[str, frozenset[str]]]:

@@ -41,15 +41,17 @@ def _parser() -> argparse.ArgumentParser:
     open_images.add_argument("--boxes", type=Path, required=True, help="*-annotations-bbox.csv")
     open_images.add_argument("--classes", type=Path, required=True, help="class-descriptions-boxable.csv")
     boxes = sources.add_parser("boxes", help="from a CSV of path,x0,y0,x1,y1[,label]", epilog=_EPILOG)
-    boxes.add_argument("--boxes", type=Path, required=True, help="with a header; pixels, half-open")
+    boxes.add_argument(
+        "--boxes",
+        type=Path,
+        required=True,
+        help="with a header; pixels, half-open; a column mask names PNGs below --segmentations",
+    )
     for source in (coco, open_images, boxes):
         _add_build_options(source)
         add_filter_options(source)
-    open_images.add_argument(
-        "--segmentations",
-        type=Path,
-        help="folder of instance masks (PNGs) with their CSV of MaskPath, ImageID, …",
-    )
+    for source, what in ((open_images, " with their CSV of MaskPath, ImageID, …"), (boxes, ", see --boxes")):
+        source.add_argument("--segmentations", type=Path, help=f"folder of object masks (PNGs){what}")
     open_images.add_argument("--hierarchy", type=Path, help="bbox_labels_600_hierarchy.json, for class names")
     verify = commands.add_parser("verify", help="check a shard folder; one line for each problem")
     verify.add_argument("folder", type=Path, metavar="OUT")

@@ -1,5 +1,6 @@
 """COCO instance annotations to columns, read as a stream; no pixels are read."""
 
+import json
 import re
 from array import array
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dataprep.columns import TextColumn
 from dataprep.json_stream import EMPTY, stream_object
 from dataprep.pictures import refuse_lfs_pointer
 from dataprep.records import Annotations
@@ -17,14 +19,15 @@ _BAD_BOUNDS = (float("nan"),) * 4
 _LISTS = ("images", "annotations", "categories")
 
 
-def read_coco(path: Path | str) -> Annotations:
-    """Read an instances file record by record: segmentations, nearly all of such a file, are let go at once.
+def read_coco(path: Path | str, outlines: bool = False) -> Annotations:
+    """Read an instances file record by record: segmentations, the bulk of such a file, are let go or put by.
 
     A record whose box is not four numbers is kept with bounds that are no numbers, so that it is counted as a
     bad box; one of a picture that the file does not list is kept as an unknown picture's.
 
     Args:
         path: a COCO json with `images`, `annotations` and `categories`, in any order.
+        outlines: whether the segmentations are wanted.
 
     Raises:
         UserError: if the file is missing, a git-LFS pointer, not JSON, or not COCO's; with the line or the
@@ -32,7 +35,7 @@ def read_coco(path: Path | str) -> Annotations:
     """
     path = Path(path)
     refuse_lfs_pointer(path)
-    records = _Records()
+    records = _Records(outlines=TextColumn() if outlines else None)
     takers = {"images": records.image, "annotations": records.annotation, "categories": records.category}
     seen = set()
     for name, element in stream_object(path):
@@ -62,6 +65,8 @@ def read_coco(path: Path | str) -> Annotations:
 class _Records:
     """What has been read so far."""
 
+    outlines: TextColumn | None  # one for each box; empty where it has none
+
     places: dict[Any, int] = field(default_factory=dict)  # of pictures, by their id
     files: list[str] = field(default_factory=list)
     sizes: array = field(default_factory=lambda: array("i"))
@@ -88,6 +93,9 @@ class _Records:
         self.bounds.extend(_bounds(record.get("bbox")))
         self.crowd.append(int(bool(record.get("iscrowd", 0))))
         self.pictures.append(picture)
+        if self.outlines is not None:
+            outline = record.get("segmentation")
+            self.outlines.append(json.dumps(outline, separators=(",", ":")) if outline else "")
         self.categories.append(category)
 
     def category(self, record: dict[str, Any]) -> None:
@@ -120,6 +128,7 @@ class _Records:
             label=np.array([of_category[category] for category in self.categories], np.int32),
             labels=labels,
             flags={"is_crowd": np.array(self.crowd, np.int8)},
+            segmentation=self.outlines.take if self.outlines is not None else None,
         )
 
 

@@ -1,6 +1,11 @@
 """Columns that grow in place: joining pieces at the end would hold everything twice."""
 
+import mmap
+import tempfile
+from array import array
+
 import numpy as np
+import pyarrow as pa
 
 _FIRST = 1 << 20  # values; memory that is never written to costs nothing
 
@@ -25,3 +30,31 @@ class Column:
         """The array; nothing is to be appended after it."""
         self._values.resize((self._length, *self._tail), refcheck=False)
         return self._values
+
+
+class TextColumn:
+    """Texts that lie in a nameless file (in TMPDIR): COCO's outlines alone are half a gigabyte."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the column
+        self._ends = array("q", [0])
+
+    def append(self, text: str) -> None:
+        """Append a text."""
+        content = text.encode()
+        self._file.write(content)
+        self._ends.append(self._ends[-1] + len(content))
+
+    def take(self, rows: np.ndarray) -> pa.Array:
+        """The texts at these places, in this order."""
+        ends = np.frombuffer(self._ends, np.int64)
+        starts, stops = ends[rows], ends[rows + 1]
+        offsets = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int32)
+        self._file.flush()
+        content = b""
+        if offsets[-1]:
+            with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as file:
+                content = b"".join(
+                    file[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+                )
+        return pa.StringArray.from_buffers(len(rows), pa.py_buffer(offsets), pa.py_buffer(content))

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataprep.card import data_card
 from dataprep.plan import FORMAT_VERSION, BuildConfig
-from dataprep.shards import BINS, HISTOGRAMS, encode_line, sidecar_path
+from dataprep.shards import BINS, HISTOGRAMS, encode_line, kept_counts, sidecar_path
 from intarsia.files import atomic_path, atomic_write, read_json, write_json
 
 MANIFEST = "manifest.json"
@@ -57,8 +57,8 @@ def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -
     """The sums over all shards and the plan: shardlist, in, kept, rejected, labels, histograms."""
     kept: Counter[str] = Counter()
     labels: Counter[str] = Counter()
-    planned = header["counts"]["rejected"]
-    rejected = {what: Counter(planned.get(what, {})) for what in ("pictures", "boxes", "draws")}
+    config, planned = BuildConfig(**header["config"]), header["counts"]["rejected"]
+    rejected = {what: Counter(planned.get(what, {})) for what in config.accounts}
     histograms: dict[str, np.ndarray] = {name: np.zeros(BINS, np.int64) for name in HISTOGRAMS}
     shardlist = []
     for sidecar in sidecars:
@@ -76,11 +76,13 @@ def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -
                 "sha256": sidecar["sha256"],
             }
         )
-    draws = BuildConfig(**header["config"]).draws(kept["pictures"], kept["boxes"])
+    given = header["counts"]["in"] | {"draws": config.draws(kept["pictures"], kept["boxes"])}
+    if config.needs_masks:
+        given["masks"] = kept["masks"] + rejected["masks"].total()
     return {
         "shardlist": shardlist,
-        "in": header["counts"]["in"] | {"draws": draws},
-        "kept": {name: kept[name] for name in ("pictures", "boxes", "samples")},
+        "in": given,
+        "kept": kept_counts(kept, config),
         "rejected": {what: dict(sorted(numbers.items())) for what, numbers in rejected.items()},
         "labels": dict(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
         "histograms": {name: total.tolist() for name, total in histograms.items()},

@@ -6,92 +6,122 @@ The text is COCO's `segmentation` as JSON (polygons or run lengths), or the path
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
 from PIL import Image
 
+from dataprep.csv_files import csv_header, find_fault
+from dataprep.openimages import read_class_names
 from dataprep.picture_index import index_pictures
-from dataprep.pictures import refuse_lfs_pointer, resize
 from dataprep.records import Annotations, Rejected, RejectReason
 from intarsia.errors import UserError
-from intarsia.files import read_json
 
-COLUMNS = ("MaskPath", "ImageID", "BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax")
+BOUNDS = ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax")
+NAMES = ("MaskPath", "ImageID", "LabelName")
 TOLERANCE = 1e-3  # of the picture, between a box and the box of its mask: both files round
 
 
-def read_coco_masks(path: Path | str) -> dict[int, str]:
-    """Annotation id -> its segmentation as JSON, for those that have one. The whole file is held in memory.
+def read_open_images_masks(
+    folder: Path | str, annotations: Annotations, classes: Path | str
+) -> Callable[[np.ndarray], pa.Array]:
+    """Rows of boxes -> paths of their masks below `folder`, text, empty for a box without one.
 
-    Raises:
-        UserError: if the file cannot be read.
-    """
-    refuse_lfs_pointer(Path(path))
-    return {
-        record["id"]: json.dumps(record["segmentation"], separators=(",", ":"))
-        for record in read_json(path)["annotations"]
-        if record.get("segmentation")
-    }
-
-
-def read_open_images_masks(folder: Path | str, annotations: Annotations) -> dict[int, str]:
-    """Box id -> path of its mask below `folder`, for the boxes that have one.
-
-    Masks have box ids of their own: a mask belongs to the boxes of its picture that lie where its own lies.
+    Masks have box ids of their own, and a box that is that of the annotations: a mask belongs to the box of
+    its picture and class that lies there; of several masks the one whose box is nearest counts. A PNG that is
+    not there keeps its name, so that it is told when the box is drawn.
 
     Args:
-        folder: holds one or more CSVs in the published layout (MaskPath, ImageID, BoxXMin, …) and the PNGs,
-            flat or in sub-folders.
+        folder: holds one or more CSVs in the published layout (MaskPath, ImageID, LabelName, BoxXMin, …) and
+            the PNGs, flat or in sub-folders.
         annotations: whose boxes are in fractions.
+        classes: class-descriptions-boxable.csv.
 
     Raises:
-        UserError: if there is no such CSV, or not one of its PNGs.
+        UserError: if there is no such CSV, one with a line that is not like its header, or not one PNG.
     """
     root = Path(folder)
-    numbers = {name: place for place, name in enumerate(annotations.image_ids)}
-    order = np.argsort(annotations.picture, kind="stable")
-    ends = np.cumsum(np.bincount(annotations.picture[annotations.picture >= 0], minlength=len(numbers)))
-    unlisted = int(np.count_nonzero(annotations.picture < 0))  # they stand first
-    starts: list[int] = [unlisted, *(ends + unlisted).tolist()]
-    rows: list[int] = []
-    names: list[str] = []
-    for name, image_id, bounds in _mask_rows(root):
-        if image_id in numbers:
-            place = numbers[image_id]
-            boxes = order[starts[place] : starts[place + 1]]
-            near = np.abs(annotations.bounds[boxes] - bounds).max(axis=1) <= TOLERANCE
-            rows += boxes[near].tolist()
-            names += [name] * int(np.count_nonzero(near))
-    paths = index_pictures(root).find(names, names).to_pylist()
-    if names and not any(paths):
+    table = pa.concat_tables([_read(path) for path in _tables(root)])
+    rows, masks, distance = _pairs(table, annotations, read_class_names(classes))
+    order = np.lexsort((masks, distance, rows))
+    rows, masks = rows[order], masks[order]
+    first = np.diff(rows, prepend=-1) > 0
+    rows, masks = rows[first], masks[first]
+    names = table["MaskPath"].combine_chunks().take(pa.array(masks))
+    found = index_pictures(root).find(names.to_pylist(), names.to_pylist())
+    there = np.array([bool(path) for path in found.to_pylist()], bool)
+    if len(names) and not there.any():
         raise UserError(
             f"--segmentations {root}: {names[0]} and all other masks that its CSV names are missing"
         )
-    found = {int(annotations.box_ids[row]): path for row, path in zip(rows, paths, strict=True) if path}
-    return dict(sorted(found.items()))
+    paths = pa.concat_arrays([pa.array([""]), pa.array(np.where(there, found, names), pa.string())])
+    places: np.ndarray = np.zeros(len(annotations), np.int32)
+    places[rows] = np.arange(1, len(rows) + 1)
+    return lambda wanted: paths.take(pa.array(places[wanted]))
 
 
-def _mask_rows(root: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name, picture and box (x0, y0, x1, y1) of every mask."""
-    tables = [path for path in sorted(root.rglob("*.csv")) if _has_columns(path)]
-    if not tables:
-        raise UserError(f"--segmentations {root} holds no CSV with the columns {', '.join(COLUMNS)}")
-    for table in tables:
-        with table.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                try:
-                    bounds = np.array([float(row[name]) for name in COLUMNS[2:]])
-                except (TypeError, ValueError):
-                    raise UserError(f"{table}: the box of {row['MaskPath']} is not four numbers") from None
-                yield row["MaskPath"], row["ImageID"], bounds
+def _tables(root: Path) -> list[Path]:
+    found = []
+    for path in sorted(root.rglob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            if {*NAMES, *BOUNDS} <= set(next(csv.reader(file), ())):
+                found.append(path)
+    if not found:
+        columns = ", ".join((*NAMES, *BOUNDS))
+        raise UserError(f"--segmentations {root} holds no CSV with the columns {columns}")
+    return found
 
 
-def _has_columns(path: Path) -> bool:
-    with path.open(newline="", encoding="utf-8") as file:
-        return set(COLUMNS) <= set(next(csv.reader(file), ()))
+def _read(path: Path) -> pa.Table:
+    header = csv_header(path, (*NAMES, *BOUNDS))
+    types = dict.fromkeys(NAMES, pa.string()) | dict.fromkeys(BOUNDS, pa.float64())
+    try:
+        return pacsv.read_csv(
+            path,
+            read_options=pacsv.ReadOptions(column_names=header, skip_rows=1),
+            convert_options=pacsv.ConvertOptions(include_columns=list(types), column_types=types),
+        )
+    except pa.ArrowInvalid as error:
+        text = " ".join(str(error).split())
+        raise UserError(find_fault(path, header, BOUNDS) or f"{path}: {text}") from None
+
+
+def _pairs(
+    table: pa.Table, notes: Annotations, names: dict[str, str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of boxes, rows of masks that lie where they lie, and how far apart: int64, int64, float64."""
+    labels = {name: code for code, name in reversed(list(enumerate(notes.labels)))}
+    same = np.array([labels[name] for name in notes.labels], np.int64)  # two codes may have one name
+    boxes = notes.picture.astype(np.int64) * len(labels) + same[notes.label]
+    order = np.argsort(boxes, kind="stable")
+    boxes = boxes[order]
+
+    pictures = {name: place for place, name in enumerate(notes.image_ids)}
+    picture = _codes(table["ImageID"], lambda name: pictures.get(name, -1))
+    label = _codes(table["LabelName"], lambda code: labels.get(names.get(code, code), -1))
+    masks = np.flatnonzero((picture >= 0) & (label >= 0))
+    wanted = picture[masks] * len(labels) + label[masks]
+    starts = np.searchsorted(boxes, wanted)
+    numbers = np.searchsorted(boxes, wanted, side="right") - starts
+    masks = np.repeat(masks, numbers)
+    within = np.arange(len(masks)) - np.repeat(np.cumsum(numbers) - numbers, numbers)
+    rows = order[np.repeat(starts, numbers) + within]
+    bounds = np.stack([table[name].to_numpy() for name in BOUNDS], axis=1)
+    distance = np.abs(notes.bounds[rows] - bounds[masks]).max(axis=1, initial=0)
+    near = distance <= TOLERANCE
+    return rows[near], masks[near], distance[near]
+
+
+def _codes(column: pa.ChunkedArray, code: Callable[[str], int]) -> np.ndarray:
+    """int64: the code of each text, asked for once; -1 where there is none."""
+    coded = column.combine_chunks().dictionary_encode()
+    codes = np.array([*(code(name) for name in coded.dictionary.to_pylist()), -1], np.int64)
+    return codes[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
 
 
 def object_mask(text: str, folder: Path | str, size: tuple[int, int]) -> np.ndarray | Rejected | None:
@@ -105,10 +135,11 @@ def object_mask(text: str, folder: Path | str, size: tuple[int, int]) -> np.ndar
     if not text:
         return None
     try:
-        pixels = _from_json(text, size) if text[0] in "[{" else _from_png(Path(folder) / text)
+        return _from_json(text, size) if text[0] in "[{" else _from_png(Path(folder) / text, size)
+    except FileNotFoundError:
+        return Rejected(RejectReason.OBJECT_MASK_MISSING, text)
     except Exception as error:  # noqa: BLE001 - pycocotools and Pillow raise anything on bad input; it is told
         return Rejected(RejectReason.OBJECT_MASK_UNREADABLE, f"{type(error).__name__}: {error}")
-    return pixels if pixels.shape == size[::-1] else resize(pixels, size)
 
 
 def _from_json(text: str, size: tuple[int, int]) -> np.ndarray:
@@ -118,7 +149,8 @@ def _from_json(text: str, size: tuple[int, int]) -> np.ndarray:
     segmentation = _checked(json.loads(text))
     packed = isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
     runs: Any = segmentation if packed else coco_mask.frPyObjects(segmentation, height, width)
-    return coco_mask.decode(coco_mask.merge(runs) if isinstance(runs, list) else runs) * np.uint8(255)
+    pixels = coco_mask.decode(coco_mask.merge(runs) if isinstance(runs, list) else runs) * np.uint8(255)
+    return pixels if pixels.shape == size[::-1] else cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
 
 
 def _checked(segmentation: object) -> object:
@@ -139,6 +171,7 @@ def _checked(segmentation: object) -> object:
     return segmentation
 
 
-def _from_png(path: Path) -> np.ndarray:
+def _from_png(path: Path, size: tuple[int, int]) -> np.ndarray:
     with Image.open(path, formats=("PNG",)) as picture:
-        return np.where(np.array(picture.convert("L")) > 0, np.uint8(255), np.uint8(0))
+        pixels = np.where(np.array(picture.convert("L")) > 0, np.uint8(255), np.uint8(0))
+    return pixels if picture.size == size else cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)

@@ -71,6 +71,11 @@ class BuildConfig(FilterOptions):
         """Whether instance masks are looked at."""
         return self.object_masks or self.exemplar_background != "keep"
 
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """Of what there are accounts: in = kept + rejected. Masks are those of samples whose box has one."""
+        return ("pictures", "boxes", "draws", *(("masks",) if self.needs_masks else ()))
+
     def draws(self, pictures: int, boxes: int) -> int:
         """How many draws there are of so many kept pictures with so many kept boxes."""
         return self.draws_per_image * (boxes if self.all_boxes else pictures)
@@ -205,8 +210,7 @@ def plan_table(plan: Plan, first: int = 0, last: int | None = None) -> pa.Table:
     columns["label"] = pa.array(notes.labels, pa.string()).take(pa.array(notes.label[rows]))
     columns |= {name: pa.array(values[rows]) for name, values in notes.flags.items()}
     if notes.segmentation is not None:
-        outlines = [notes.segmentation.get(box, "") for box in notes.box_ids[rows].tolist()]
-        columns["segmentation"] = pa.array(outlines, pa.string())
+        columns["segmentation"] = notes.segmentation(rows)
     boxes = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
     image_ids = [notes.image_ids[p] for p in order]
     return pa.table(
@@ -223,7 +227,8 @@ def plan_table(plan: Plan, first: int = 0, last: int | None = None) -> pa.Table:
 
 def _plan_slices(plan: Plan) -> Iterator[pa.Table]:
     """The whole table in pieces of some whole shards each, so that it is never all in memory."""
-    step = max(_SLICE // plan.config.images_per_shard, 1) * plan.config.images_per_shard
+    pictures = _SLICE if plan.annotations.segmentation is None else _SLICE // 8  # outlines are long
+    step = max(pictures // plan.config.images_per_shard, 1) * plan.config.images_per_shard
     for first in range(0, max(len(plan.order), 1), step):
         yield plan_table(plan, first, first + step)
 

@@ -1,11 +1,12 @@
 """What annotations say, in columns; why something is dropped; and the rules that keep or drop a box."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
+import pyarrow as pa
 
 from intarsia.boxes import Box, box_from_fractions, box_from_xyxy
 
@@ -51,6 +52,8 @@ class RejectReason(StrEnum):
     RENDER_FAILED = "render_failed"  # an error of ours; its text is the detail
     # a draw
     EMPTY_MASK = "empty_mask"
+    # a sample's object mask; the sample stays, without it
+    OBJECT_MASK_MISSING = "object_mask_missing"
     OBJECT_MASK_UNREADABLE = "object_mask_unreadable"
 
 
@@ -192,7 +195,8 @@ class Annotations:
         flags: int8 [N] each: 1 yes, 0 no, -1 unknown.
         dropped: boxes besides these N that a reader which was given rules did not keep.
         judged: those rules.
-        segmentation: box id -> the object's outline (`object_masks`); None where none is wanted.
+        segmentation: rows of boxes -> their objects' outlines (`object_masks`), text, empty where there is
+            none; None where none is wanted.
     """
 
     source: str
@@ -208,7 +212,7 @@ class Annotations:
     flags: dict[str, np.ndarray]
     dropped: Dropped = field(default_factory=Dropped)
     judged: FilterRules | None = None
-    segmentation: Mapping[int, str] | None = None
+    segmentation: Callable[[np.ndarray], pa.Array] | None = None
 
     def __len__(self) -> int:
         return len(self.picture)

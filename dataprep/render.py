@@ -55,7 +55,7 @@ class Subject:
     boxes: tuple[LabelledBox, ...]
     source_size: tuple[int, int] | None = None
     draws_per_box: int = 0
-    masks: Callable[[int], np.ndarray | Rejected | None] = _no_mask
+    masks: Callable[[int], np.ndarray | None] = _no_mask
     background: str = "keep"
 
 
@@ -96,8 +96,6 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
     if subject.draws_per_box:
         place = draw % DRAWS_PER_EPOCH // subject.draws_per_box
     chosen, whole = subject.boxes[place], subject.masks(place)
-    if isinstance(whole, Rejected):
-        return whole
     extended = extend_box(chosen.box, picture.size, rng)
     edit_mask = draw_edit_mask(chosen.box, extended, picture.size, rng)
     window = crop_window(extended, picture.size, rng)

@@ -52,7 +52,7 @@ class ShardTally:
 
     kept: Counter[str] = field(default_factory=Counter)
     rejected: dict[str, Counter[str]] = field(
-        default_factory=lambda: {"pictures": Counter(), "boxes": Counter(), "draws": Counter()}
+        default_factory=lambda: {name: Counter() for name in ("pictures", "boxes", "draws", "masks")}
     )
     rejects: list[dict[str, Any]] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
@@ -77,6 +77,14 @@ class ShardTally:
         """Count a draw."""
         self.rejected["draws"][rejected.reason.value] += 1
         self._note("draw", record, rejected, {"draw": draw})
+
+    def count_mask(self, record: PictureRecord, draw: int, mask: np.ndarray | Rejected | None) -> None:
+        """Count the object mask of a sample, where its box has one."""
+        if isinstance(mask, Rejected):
+            self.rejected["masks"][mask.reason.value] += 1
+            self._note("mask", record, mask, {"draw": draw})
+        elif mask is not None:
+            self.kept["masks"] += 1
 
     def keep(self, boxes: int, samples: list[Sample]) -> None:
         """Count a picture with its boxes and samples."""
@@ -179,7 +187,7 @@ def render_record(
         )
         gone = {box_id for box_id, _ in dropped}
         outlines = [box.segmentation for box in record.boxes if box.box_id not in gone]
-        drawn, jpeg = _draw_all(record, picture, usable, outlines, job) if usable else ([], None)
+        drawn, masks, jpeg = _draw_all(record, picture, usable, outlines, job) if usable else ([], [], None)
         samples = [sample for sample in drawn if isinstance(sample, Sample)]
         encoded = [(sample.meta.key, encode_sample(sample, jpeg)) for sample in samples]
     except UserError:  # not this picture's fault: nothing may be recorded against it
@@ -199,6 +207,8 @@ def render_record(
     for draw, result in enumerate(drawn):
         if isinstance(result, Rejected):
             tally.reject_draw(record, draw, result)
+        else:
+            tally.count_mask(record, draw, masks[draw])
     tally.keep(len(usable), samples)
     tally.hashes[record.image_id] = f"{picture_hash(picture.pixels):016x}"
     return encoded
@@ -216,18 +226,24 @@ def _draw_all(
     boxes: tuple[LabelledBox, ...],
     outlines: list[str],
     job: ShardJob,
-) -> tuple[list[Sample | Rejected], bytes | None]:
-    """All draws of a picture, and the JPEG that is the image of each, where the whole picture is."""
+) -> tuple[list[Sample | Rejected], list[np.ndarray | Rejected | None], bytes | None]:
+    """All draws of a picture, each one's object mask, and the JPEG to store where the picture is whole."""
     config = job.config
     source = config.profile == "source"
     stored = store_picture(picture, config.short_side) if source else picture
 
+    found: list[np.ndarray | Rejected | None] = []  # one for each draw
+
     @cache
-    def masks(place: int) -> np.ndarray | Rejected | None:
+    def read_mask(place: int) -> np.ndarray | Rejected | None:
         mask = object_mask(outlines[place], job.segmentations, picture.size)
         if not isinstance(mask, np.ndarray) or stored.size == picture.size:
             return mask
         return resize(mask, stored.size)
+
+    def masks(place: int) -> np.ndarray | None:
+        found.append(mask := read_mask(place))
+        return None if isinstance(mask, Rejected) else mask
 
     subject = Subject(
         source=config.source,
@@ -245,7 +261,7 @@ def _draw_all(
     drawn = [draw_sample(subject, side, config.seed, draw) for draw in range(number)]
     if not config.object_masks:
         drawn = [replace(s, object_mask=None) if isinstance(s, Sample) else s for s in drawn]
-    return drawn, stored.jpeg if source else None
+    return drawn, found, stored.jpeg if source else None
 
 
 def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -> dict[str, Any]:
@@ -256,13 +272,18 @@ def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -
         "samples": tally.kept["samples"],
         "bytes": tar.stat().st_size,
         "sha256": sha256,
-        "kept": {name: tally.kept[name] for name in ("pictures", "boxes", "samples")},
-        "rejected": {what: dict(sorted(numbers.items())) for what, numbers in tally.rejected.items()},
+        "kept": kept_counts(tally.kept, job.config),
+        "rejected": {what: dict(sorted(tally.rejected[what].items())) for what in job.config.accounts},
         "labels": dict(sorted(tally.labels.items())),
         "histograms": {name: getattr(tally, name).tolist() for name in HISTOGRAMS},
         "hashes": tally.hashes,
         "rejects": tally.rejects,
     }
+
+
+def kept_counts(kept: Counter[str], config: BuildConfig) -> dict[str, int]:
+    """What sidecars and the manifest tell of what was kept; a kept draw is a sample."""
+    return {name: kept[name] for name in ("samples" if a == "draws" else a for a in config.accounts)}
 
 
 def tar_samples(tar: Path, places: Collection[int]) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -12,7 +12,7 @@ from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header
 from dataprep.progress import NOTES
 from dataprep.shards import encode_line, sidecar_path
 from dataprep.stats import read_manifest
-from dataprep.verify_shard import count_rejects, shard_problems
+from dataprep.verify_shard import ACCOUNTS, count_rejects, shard_problems
 from intarsia.errors import UserError
 from intarsia.files import read_json
 
@@ -98,7 +98,7 @@ def _reject_problems(path: Path, manifest: dict[str, Any], sidecars: list[dict[s
     if not path.is_file():
         yield f"{path.name}: missing"
         return
-    counts: dict[str, Counter[str]] = {"pictures": Counter(), "boxes": Counter(), "draws": Counter()}
+    counts: dict[str, Counter[str]] = {what: Counter() for what in ACCOUNTS}
     rendered = (encode_line(record) for sidecar in sidecars for record in sidecar["rejects"])
     strange = 0
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -116,6 +116,6 @@ def _reject_problems(path: Path, manifest: dict[str, Any], sidecars: list[dict[s
         yield f"{path.name}{where}: its lines are not those of the sidecars"
     for what, numbers in counts.items():
         listed = {reason: number for reason, number in sorted(numbers.items()) if number}
-        counted = {reason: number for reason, number in manifest["rejected"][what].items() if number}
+        counted = {reason: number for reason, number in manifest["rejected"].get(what, {}).items() if number}
         if listed != counted:
             yield f"{path.name}: lists {what} {listed}, {MANIFEST} counts {counted}"

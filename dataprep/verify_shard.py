@@ -20,7 +20,8 @@ from intarsia.masks import JITTER, LARGEST_HOLE
 from intarsia.sample import EXEMPLAR_SIZE, MEMBERS, OBJECT_MASK, Sample, SampleMeta, decode_sample
 
 SAMPLES_PER_SHARD = 4  # that are decoded where not all are
-_PLURAL = {"picture": "pictures", "box": "boxes", "draw": "draws"}
+_PLURAL = {"picture": "pictures", "box": "boxes", "draw": "draws", "mask": "masks"}
+ACCOUNTS = tuple(_PLURAL.values())
 
 Group = tuple[str, list[tarfile.TarInfo]]  # a sample's key and its members, in the order of the tar
 
@@ -68,7 +69,7 @@ def count_rejects(records: list[dict[str, Any]]) -> dict[str, Counter[str]]:
     Raises:
         KeyError, TypeError: for something that is no such record.
     """
-    counts: dict[str, Counter[str]] = {"pictures": Counter(), "boxes": Counter(), "draws": Counter()}
+    counts: dict[str, Counter[str]] = {what: Counter() for what in ACCOUNTS}
     for record in records:
         counts[_PLURAL[record["what"]]][record["reason"]] += 1
         counts["boxes"][record["reason"]] += len(record.get("box_ids", ()))
@@ -112,6 +113,9 @@ def _content_problems(
         yield from _end_problems(members, tar.stat().st_size)
         groups = [(key, list(group)) for key, group in groupby(members, _key_of)]
         yield from _key_problems(groups, sidecar, planned)
+        masks = sum(member.name.endswith(f".{OBJECT_MASK}") for member in members)
+        if masks != (sidecar["kept"].get("masks", 0) if config.object_masks else 0):
+            yield f"{masks} object masks, the sidecar says {sidecar['kept'].get('masks', 0)}"
         sound = []
         for group in groups:
             found = list(_member_problems(*group))

@@ -9,10 +9,12 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from dataprep.build import BuildRequest
-from dataprep.object_masks import object_mask
+from dataprep.object_masks import object_mask, read_open_images_masks
+from dataprep.openimages import read_open_images
 from dataprep.plan import BuildConfig
 from dataprep.records import Rejected, RejectReason
 from dataprep.render import redraw_sample
+from dataprep.verify import verify_folder
 from intarsia.boxes import Box
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
@@ -90,19 +92,23 @@ def test_masks_are_pycocotools() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "torn.png",
         "[[1, 2, 3]]",
         "[[1, 2, 3, 4, 5, 1e300]]",
         '{"size": [120, 160], "counts": [5, -5]}',
         '{"size": [120, 160], "counts": [7]}',
         "[[",
-        "none.png",
     ],
 )
 def test_a_mask_that_cannot_be_read_is_told(text: str, tmp_path: Path) -> None:
+    Image.new("1", SIZE).save(tmp_path / "whole.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-20])
     rejected = object_mask(text, tmp_path, SIZE)
     assert isinstance(rejected, Rejected)
     assert rejected.reason == RejectReason.OBJECT_MASK_UNREADABLE
     assert rejected.detail
+    missing = object_mask("none.png", tmp_path, SIZE)
+    assert missing == Rejected(RejectReason.OBJECT_MASK_MISSING, "none.png")
 
 
 def test_a_sample_has_its_objects_mask_as_last_member(tmp_path: Path, coco: tuple[Path, Path]) -> None:
@@ -174,16 +180,23 @@ def test_without_the_options_nothing_of_masks_is_there(tmp_path: Path, coco: tup
         assert "exemplar_background" not in json.loads(members["json"])
 
 
-def test_a_mask_that_cannot_be_read_costs_its_draw_and_is_counted(
+def test_a_sample_whose_mask_cannot_be_read_stays_without_it_and_this_is_counted(
     tmp_path: Path, coco: tuple[Path, Path]
 ) -> None:
     content = json.loads(coco[0].read_text())
     content["annotations"][0]["segmentation"] = [[1, 2, 3]]
     (tmp_path / "bad.json").write_text(json.dumps(content))
     stored = build(tmp_path, (tmp_path / "bad.json", coco[1]))
-    assert len(stored) == 11
+    assert len(stored) == 12
+    assert sum(OBJECT_MASK in members for members in stored.values()) == 7
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["rejected"]["draws"] == {"object_mask_unreadable": 1}
+    assert manifest["rejected"]["draws"] == {}
+    assert manifest["rejected"]["masks"] == {"object_mask_unreadable": 1}
+    assert (manifest["in"]["masks"], manifest["kept"]["masks"]) == (8, 7)
+    (line,) = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(line)["what"] == "mask"
+    assert "three points at least" in json.loads(line)["detail"]
+    assert verify_folder(tmp_path / "out", full=True) == []
 
 
 def open_images(folder: Path, coco: tuple[Path, Path], **options: object) -> BuildRequest:
@@ -220,6 +233,70 @@ def test_open_images_masks_find_their_boxes(tmp_path: Path, coco: tuple[Path, Pa
             assert ((sample.object_mask >= 128) != (ellipse() >= 128)).mean() < 0.02
     assert sorted(meta.image_id for meta in found.values()) == ["1", "2", "3"]
     assert {meta.label for meta in found.values()} == {"Dog"}
+
+
+def test_a_mask_that_is_not_there_is_told_and_the_sample_stays(
+    tmp_path: Path, coco: tuple[Path, Path]
+) -> None:
+    request = open_images(tmp_path, coco, all_boxes=True, object_masks=True)
+    (tmp_path / "masks" / "1" / "2_dog.png").unlink()
+    (tmp_path / "masks" / "1" / "3_dog.png").write_bytes(b"no picture")
+    stored = members_of(request)
+    assert len(stored) == 8
+    assert sum(OBJECT_MASK in members for members in stored.values()) == 1
+    manifest = json.loads((request.out / "manifest.json").read_text())
+    assert manifest["rejected"]["masks"] == {"object_mask_missing": 1, "object_mask_unreadable": 1}
+    lines = [json.loads(line) for line in (request.out / "rejects.jsonl").read_text().splitlines()]
+    assert [line["image_id"] for line in lines if line["reason"] == "object_mask_missing"] == ["2"]
+    assert verify_folder(request.out, full=True) == []
+
+
+def test_a_mask_goes_to_the_box_of_its_class_and_the_nearest_mask_wins(
+    tmp_path: Path, coco: tuple[Path, Path]
+) -> None:
+    request = open_images(tmp_path, coco)
+    notes = read_open_images(request.inputs["boxes"], request.inputs["classes"])
+    table, png = next((tmp_path / "masks").glob("*.csv")), tmp_path / "masks" / "1" / "1_dog.png"
+    for name in ("far", "near", "wheel"):
+        png.with_name(f"{name}.png").write_bytes(png.read_bytes())
+    header = table.read_text().splitlines()[0]
+    rows = [
+        "far.png,1,/m/cup,aa,0.0305,0.35,0.5,0.9,0.9,",
+        "near.png,1,/m/cup,ab,0.0301,0.35,0.5,0.9,0.9,",
+        "away.png,1,/m/cup,ac,0.0401,0.35,0.5,0.9,0.9,",
+        "wheel.png,2,/m/dog,ad,0.03,0.35,0.5,0.9,0.9,",
+        "strange.png,9,/m/dog,ae,0.03,0.35,0.5,0.9,0.9,",
+        "class.png,1,/m/none,af,0.03,0.35,0.5,0.9,0.9,",
+    ]
+    table.write_text("\n".join([header, *rows]) + "\n")
+    taken = read_open_images_masks(tmp_path / "masks", notes, request.inputs["classes"])
+    found = taken(np.arange(len(notes))).to_pylist()
+    assert [name for name in found if name] == ["1/near.png"]
+    assert notes.image_ids[notes.picture[found.index("1/near.png")]] == "1"
+    table.write_text("\n".join([header, rows[0].replace("0.0305", "x")]) + "\n")
+    with pytest.raises(UserError, match="line 2: BoxXMin is 'x', not a number"):
+        read_open_images_masks(tmp_path / "masks", notes, request.inputs["classes"])
+
+
+def test_ones_own_boxes_may_have_masks(tmp_path: Path, coco: tuple[Path, Path]) -> None:
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(ellipse()).save(tmp_path / "masks" / "[a].png")
+    box = ",".join(map(str, ELLIPSE))
+    csv = tmp_path / "own.csv"
+    csv.write_text(f"path,x0,y0,x1,y1,mask\n1.jpg,{box},[a].png\n2.jpg,{box},\n3.jpg,{box},b.png\n")
+    content = {"source": "boxes", "name": "toy", "profile": "source", "object_masks": True}
+    inputs = {"boxes": csv, "segmentations": tmp_path / "masks"}
+    request = BuildRequest(BuildConfig(**content), inputs, coco[1], tmp_path / "out")
+    samples = [decode_sample(members) for members in members_of(request).values()]
+    masks = {sample.meta.image_id: sample.object_mask for sample in samples}
+    assert np.array_equal(masks["1.jpg"], ellipse())
+    assert masks["2.jpg"] is None
+    assert masks["3.jpg"] is None
+    manifest = json.loads((request.out / "manifest.json").read_text())
+    assert manifest["rejected"]["masks"] == {"object_mask_missing": 1}
+    csv.write_text(csv.read_text().replace(",mask", ",other"))
+    with pytest.raises(UserError, match="line 1: the column mask is missing"):
+        members_of(request)
 
 
 def test_missing_masks_are_told(tmp_path: Path, coco: tuple[Path, Path]) -> None:

@@ -16,7 +16,7 @@ from benchmarks.openimages_csv import write_empty_pictures, write_open_images
 from benchmarks.plan import measure_plan
 from dataprep import json_stream, openimages, plan, plan_rejects
 from dataprep.coco import read_coco
-from dataprep.columns import Column
+from dataprep.columns import Column, TextColumn
 from dataprep.json_stream import EMPTY, stream_object
 from dataprep.openimages import read_open_images
 from dataprep.picture_index import index_paths, index_pictures
@@ -199,6 +199,16 @@ def test_a_column_is_all_that_was_appended(pieces: list[list[int]]) -> None:
     whole = [value for piece in pieces for value in piece]
     assert column.finish().tolist() == whole
     assert pairs.finish().tolist() == [[value, value] for value in whole]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=5), min_size=1), st.data())
+def test_texts_on_the_disk_come_back_in_any_order(texts: list[str], data: st.DataObject) -> None:
+    column = TextColumn()
+    for text in texts:
+        column.append(text)
+    rows = data.draw(st.lists(st.integers(0, len(texts) - 1)))
+    assert column.take(np.array(rows, np.int64)).to_pylist() == [texts[row] for row in rows]
 
 
 @settings(deadline=None)
