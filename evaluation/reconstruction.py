@@ -12,7 +12,7 @@ import numpy as np
 from evaluation.metrics import mse
 from intarsia.model import EditModel
 from intarsia.sample import Sample
-from sampling.edit import EditRequest, EditResult, edit
+from sampling.editing import EditRequest, EditResult, edit
 from sampling.settings import EditSettings
 
 

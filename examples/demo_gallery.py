@@ -15,7 +15,7 @@ from intarsia.files import atomic_path, atomic_write
 from intarsia.model import build_model
 from intarsia.sample import Sample
 from intarsia.weights import load_model
-from sampling.edit import EditResult
+from sampling.editing import EditResult
 from sampling.settings import EditSettings
 from training.config import TrainConfig
 from training.shards import ShardReader, find_shards

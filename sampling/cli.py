@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
 
-from intarsia.config import build_config
 from intarsia.errors import UsageError, run_command
+from sampling.options import (
+    add_canvas_options,
+    add_input_options,
+    add_machine_options,
+    add_sampler_options,
+    edit_settings,
+    machine_settings,
+)
 from sampling.porting import add_commands as add_porting
-from sampling.settings import EditSettings, SchedulerName
-
-if TYPE_CHECKING:
-    import torch
 
 _EPILOG = "Add --debug to any command to see the whole traceback of an error."
 
@@ -42,7 +45,7 @@ def _add_edit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="repaint the masked part of one picture",
         description="Repaint the white part of a mask in a picture so that it shows the exemplar's object. "
         "Writes OUT, of the picture's size, and beside it OUT's name with .side-by-side.png: hole, exemplar, "
-        "edit.",
+        "edit. Several guidance scales give one grid, a column for each.",
         epilog=_EPILOG,
     )
     files = parser.add_argument_group("files")
@@ -53,130 +56,82 @@ def _add_edit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     files.add_argument("--exemplar", type=Path, required=True, metavar="FILE", help="what to paint")
     files.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.png", help="the result (-SEED is added for several)"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE.png",
+        help="the result (-SEED and -wSCALE are added for several)",
     )
-    _add_sampling_options(parser)
-    parser.set_defaults(run=_edit)
-
-
-def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """Options that every command with a sampler in it shares."""
-    default = EditSettings()
-    group = parser.add_argument_group("sampling")
-    group.add_argument(
-        "--guidance-scale",
-        type=float,
-        default=default.guidance_scale,
-        metavar="W",
-        help="how strongly to follow the exemplar; 1 = no guidance (default %(default)s)",
-    )
-    group.add_argument(
-        "--num-inference-steps",
-        type=int,
-        default=default.num_inference_steps,
-        metavar="N",
-        help="denoising steps (default %(default)s)",
-    )
-    group.add_argument(
-        "--scheduler",
-        choices=get_args(SchedulerName),
-        default=default.scheduler,
-        help="default %(default)s",
-    )
-    group.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
-    group.add_argument(
+    files.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
+    files.add_argument(
         "--num-images",
         type=int,
         default=1,
         metavar="N",
         help="edits to make, with seeds SEED, SEED + 1, ... (default %(default)s)",
     )
-    group.add_argument(
-        "--no-composite",
-        dest="composite",
-        action="store_false",
-        help="give the model's whole picture; by default the input's own pixels stay outside the mask",
-    )
-    machine = parser.add_argument_group("machine")
-    machine.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1, mps ...; auto takes a GPU where there is one"
-    )
-    machine.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of the weights; the 16-bit ones are for GPUs (default %(default)s)",
-    )
-    machine.add_argument(
-        "--batch-size",
-        type=int,
-        default=default.batch_size,
-        metavar="N",
-        help="edits at once; memory and speed only (default %(default)s)",
-    )
+    add_input_options(parser)
+    add_sampler_options(parser)
+    add_canvas_options(parser)
+    add_machine_options(parser)
+    parser.set_defaults(run=_edit)
 
 
 def _edit(arguments: argparse.Namespace) -> None:
-    settings = _settings(arguments)
-    outputs = _output_paths(arguments.out, arguments.seed, arguments.num_images)
+    where = "python -m sampling edit"
+    settings, machine = edit_settings(arguments, where), machine_settings(arguments, where)
+    scales = [own.guidance_scale for own in settings]
+    outputs = _output_paths(arguments.out, arguments.seed, arguments.num_images, scales)
     # Pictures before the model: a wrong path is told at once, not after seconds of loading.
     from sampling.canvas import check_mask
-    from sampling.pictures import read_mask, read_picture, write_png
+    from sampling.pictures import open_mask, open_picture, read_exemplar, write_png
 
-    image = read_picture(arguments.image)
-    edit_mask = check_mask(read_mask(arguments.mask), image)
-    exemplar = read_picture(arguments.exemplar)
+    source, mask = open_picture(arguments.image), open_mask(arguments.mask, arguments.invert_mask)
+    edit_mask = check_mask(mask.edit_mask, source.pixels)
+    exemplar = read_exemplar(arguments.exemplar, arguments.exemplar_background)
 
     from tqdm import tqdm
 
-    from intarsia.weights import load_model
-    from sampling.edit import EditRequest, edit
-    from sampling.preview import grid
+    from sampling.editing import EditRequest, edit
+    from sampling.machine import open_model
+    from sampling.preview import grid, sweep_grid
 
-    model = load_model(arguments.model, *_place(arguments))
-    requests = [EditRequest(image, edit_mask, exemplar, seed) for seed in outputs]
+    model, device = open_model(arguments.model, machine)
+    requests = [EditRequest(source.pixels, edit_mask, exemplar, *own) for own in outputs]
     with tqdm(unit="step", leave=False, disable=None) as bar:  # None: only on a terminal
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        results = edit(model, requests, settings, show)
+        results = edit(model, requests, settings[0], show, device)
+    remarks = [*source.remarks, *mask.remarks, *(text for result in results for text in result.remarks)]
+    for text in dict.fromkeys(remarks):
+        sys.stderr.write(f"note: {text}\n")
+    changed = edit_mask if arguments.composite else None
     for path, result in zip(outputs.values(), results, strict=True):
-        write_png(result.image, path)
+        write_png(result.image, path, source, changed)
         print(path)
     side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
-    write_png(grid(results), side_by_side)
+    write_png(grid(results) if len(scales) == 1 else sweep_grid(results), side_by_side)
     print(side_by_side)
 
 
-def _settings(arguments: argparse.Namespace) -> EditSettings:
-    content = {name: getattr(arguments, name) for name in EditSettings.model_fields}
-    return build_config(EditSettings, content, where="python -m sampling edit")
-
-
-def _output_paths(out: Path, seed: int, num_images: int) -> dict[int, Path]:
-    """Seed -> file; one image takes the name as it is."""
+def _output_paths(
+    out: Path, seed: int, num_images: int, scales: Sequence[float]
+) -> dict[tuple[int, float], Path]:
+    """(seed, guidance scale) -> file; one image takes the name as it is."""
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} must end in .png; another format would change pixels outside the mask")
     if num_images < 1:
         raise UsageError(f"--num-images {num_images} must be 1 or more")
     if not 0 <= seed < 2**63 - num_images:
         raise UsageError(f"--seed {seed} must be 0 or more and below 2^63")
-    if num_images == 1:
-        return {seed: out}
-    return {s: out.with_name(f"{out.stem}-{s}.png") for s in range(seed, seed + num_images)}
-
-
-def _place(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
-    import torch
-
-    name = arguments.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise UsageError(f"--device {name} is not there on this machine; try cpu or auto") from None
-    return device, getattr(torch, arguments.dtype)
+    if len(set(scales)) < len(scales):
+        raise UsageError("--guidance-scale names a scale twice")
+    paths = {}
+    for own in range(seed, seed + num_images):
+        for scale in scales:
+            name = out.stem + (f"-{own}" if num_images > 1 else "") + (f"-w{scale:g}" if scales[1:] else "")
+            paths[own, scale] = out.with_name(f"{name}.png")
+    return paths

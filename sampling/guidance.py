@@ -1,5 +1,6 @@
 """Classifier-free guidance: away from the prediction without an exemplar, towards the one with it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,9 +27,35 @@ class Condition:
     null_exemplar: Tensor
 
 
-def guide(null_noise: Tensor, exemplar_noise: Tensor, guidance_scale: float) -> Tensor:
+def guide(null_noise: Tensor, exemplar_noise: Tensor, guidance_scale: float | Tensor) -> Tensor:
     """eps_null + w (eps_exemplar - eps_null), equation 6 of Ho & Salimans 2022 with w = their w + 1."""
     return null_noise + guidance_scale * (exemplar_noise - null_noise)
+
+
+def guided_model(
+    unet: UNet2DConditionModel,
+    condition: Condition,
+    guidance_scale: Sequence[float],
+    interval: tuple[float, float] = (0.0, 1.0),
+    num_train_timesteps: int = 1000,
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The UNet as the denoise loop wants it: (latents, timestep) -> guided noise.
+
+    Args:
+        unet: 9 channels or 4.
+        condition: what is painted where.
+        guidance_scale: w of each row.
+        interval: guided only where timestep / num_train_timesteps lies within (Kynkäänniemi et al. 2024);
+            elsewhere the scale is 1, and the branch without exemplar is not computed.
+        num_train_timesteps: of the model.
+    """
+    unguided = [1.0] * len(guidance_scale)
+
+    def predict_noise(latents: Tensor, timestep: Tensor) -> Tensor:
+        inside = interval[0] <= float(timestep) / num_train_timesteps <= interval[1]
+        return guided_noise(unet, latents, timestep, condition, guidance_scale if inside else unguided)
+
+    return predict_noise
 
 
 def guided_noise(
@@ -36,27 +63,33 @@ def guided_noise(
     noisy_latents: Tensor,
     timestep: Tensor,
     condition: Condition,
-    guidance_scale: float,
+    guidance_scale: float | Sequence[float],
 ) -> Tensor:
-    """The noise that the UNet sees in `noisy_latents`, guided; float32 [B, C, h, w].
+    """What the UNet answers to `noisy_latents` (noise, or velocity), guided; float32 [B, C, h, w].
 
-    One forward pass with both branches in the batch; at a scale of 1 the branch without exemplar cancels out
-    and is not computed.
+    One forward pass with both branches in the batch. Where the scale is 1 the branch without exemplar
+    cancels out and is not computed.
 
     Args:
-        unet: the 9-channel UNet.
+        unet: with 9 input channels, or with 4: it is then told nothing about the picture.
         noisy_latents: [B, C, h, w], float32.
         timestep: scalar.
         condition: what is painted where.
-        guidance_scale: w.
+        guidance_scale: w, one for all or one for each row.
     """
-    model_input = unet_input(
-        noisy_latents.to(unet.dtype), condition.masked_image_latents, condition.edit_mask_latent
-    )
+    model_input = noisy_latents.to(unet.dtype)
+    if unet.config.in_channels > model_input.shape[1]:
+        model_input = unet_input(model_input, condition.masked_image_latents, condition.edit_mask_latent)
     tokens = condition.exemplar_token
-    if guidance_scale == 1.0:
+    each = guidance_scale if isinstance(guidance_scale, Sequence) else [guidance_scale] * len(tokens)
+    rows = [row for row, scale in enumerate(each) if scale != 1.0]
+    if not rows:
         return unet(model_input, timestep, encoder_hidden_states=tokens).sample.float()
-    both = torch.cat([condition.null_exemplar.expand_as(tokens), tokens])
-    noise = unet(torch.cat([model_input] * 2), timestep, encoder_hidden_states=both).sample.float()
-    null_noise, exemplar_noise = noise.chunk(2)
-    return guide(null_noise, exemplar_noise, guidance_scale)
+    some = slice(None) if len(rows) == len(each) else torch.tensor(rows, device=tokens.device)
+    null = condition.null_exemplar.expand(len(rows), -1, -1)
+    both = torch.cat([model_input[some], model_input]), torch.cat([null, tokens])
+    noise = unet(both[0], timestep, encoder_hidden_states=both[1]).sample.float()
+    null_noise, exemplar_noise = noise[: len(rows)], noise[len(rows) :]
+    scales = noise.new_tensor([each[row] for row in rows])[:, None, None, None]
+    guided = guide(null_noise, exemplar_noise[some], scales)
+    return guided if len(rows) == len(each) else exemplar_noise.index_copy(0, some, guided)

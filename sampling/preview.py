@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from intarsia.model import EditModel
 from sampling.canvas import check_mask
-from sampling.edit import EditRequest, EditResult, edit
+from sampling.editing import EditRequest, EditResult, edit
 from sampling.pictures import Picture
 from sampling.settings import EditSettings
 
@@ -36,16 +36,36 @@ def grid(
         truths: the pictures that the edits should have come near to, one for each result.
         cell: side in pixels of the square that each picture is fitted into; its proportions are kept.
     """
-    columns = ["picture with the hole", "exemplar", "edit"] + (["truth"] if truths is not None else [])
+    titles = ["picture with the hole", "exemplar", "edit"] + (["truth"] if truths is not None else [])
+    rows = [[with_hole(result.request), result.request.exemplar, result.image] for result in results]
+    for row, truth in zip(rows, truths or [], strict=False):
+        row.append(truth)
+    return _sheet(titles, rows, cell)
+
+
+def sweep_grid(results: Sequence[EditResult], cell: int = 256) -> Image.Image:
+    """One row for each seed: picture with the hole, exemplar, then the edit at each guidance scale.
+
+    Args:
+        results: of one picture and exemplar, every seed at every scale.
+        cell: as in `grid`.
+    """
+    images = {(r.request.seed, r.settings.guidance_scale): r.image for r in results}
+    seeds = list(dict.fromkeys(seed for seed, _ in images))
+    scales = list(dict.fromkeys(scale for _, scale in images))
+    first = [with_hole(results[0].request), results[0].request.exemplar]
+    titles = ["picture with the hole", "exemplar"] + [f"guidance scale {scale:g}" for scale in scales]
+    rows = [first + [images[seed, scale] for scale in scales] for seed in seeds]
+    return _sheet(titles, rows, cell)
+
+
+def _sheet(titles: Sequence[str], rows: Sequence[Sequence[Picture]], cell: int) -> Image.Image:
     pitch = cell + _MARGIN
-    size = (_MARGIN + len(columns) * pitch, _HEADER + len(results) * pitch)
-    sheet = Image.new("RGB", size, "white")
+    sheet = Image.new("RGB", (_MARGIN + len(titles) * pitch, _HEADER + len(rows) * pitch), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(columns):
+    for column, title in enumerate(titles):
         draw.text((_MARGIN + column * pitch, _HEADER // 3), title, fill="black")
-    for row, result in enumerate(results):
-        pictures = [with_hole(result.request), result.request.exemplar, result.image]
-        pictures += [truths[row]] if truths is not None else []
+    for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
             fitted = _fit(picture, cell)
             left = _MARGIN + column * pitch + (cell - fitted.width) // 2

@@ -7,7 +7,7 @@ import numpy as np
 
 from intarsia.files import atomic_path
 from intarsia.model import EditModel
-from sampling.edit import EditRequest
+from sampling.editing import EditRequest
 from sampling.preview import preview_grid
 from sampling.settings import EditSettings
 from training.config import PreviewConfig

@@ -142,7 +142,7 @@ def test_debug_shows_the_traceback(command: dict[str, str]) -> None:
 
 
 def test_a_missing_or_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["edit"], ["edit", "--scheduler", "euler"], ["paint"], []):
+    for words in (["edit"], ["edit", "--scheduler", "heun"], ["paint"], []):
         with pytest.raises(SystemExit) as end:
             main(words)
         assert end.value.code == 2

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from intarsia.errors import UserError
 from intarsia.model import EditModel
-from sampling.canvas import check_mask, fit_exemplar, fit_image, fit_mask, paste_back
-from sampling.edit import EditRequest, edit
+from sampling.canvas import check_mask, fit_exemplar, lay_canvas
+from sampling.editing import EditRequest, edit
 from sampling.preview import grid, preview_grid, with_hole
 from sampling.settings import EditSettings
 from tests.sampling.tiny import request
@@ -136,7 +136,7 @@ def test_masks_that_cannot_be_meant_are_refused_in_words(model: EditModel) -> No
     dot = np.zeros((640, 640), bool)
     dot[3, 3] = True
     with pytest.raises(UserError, match="a mask marks too little to be seen at 64 x 64 pixels"):
-        edit(model, [replace(large, edit_mask=dot)], QUICK)
+        edit(model, [replace(large, edit_mask=dot)], QUICK.model_copy(update={"fit": "resize"}))
 
 
 def test_broken_weights_are_told_and_not_painted_black(model: EditModel) -> None:
@@ -149,27 +149,37 @@ def test_broken_weights_are_told_and_not_painted_black(model: EditModel) -> None
 # -- canvas ------------------------------------------------------------------------------------------------
 
 
-@given(width=st.integers(1, 90), height=st.integers(1, 90), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
-def test_any_picture_fits_the_square_and_comes_back(width: int, height: int, seed: int) -> None:
+@given(
+    width=st.integers(1, 90),
+    height=st.integers(1, 90),
+    fit=st.sampled_from(["resize", "crop", "pad", "auto"]),
+    blend=st.integers(0, 5),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=80, deadline=None)
+def test_any_picture_fits_the_square_and_comes_back(
+    width: int, height: int, fit: str, blend: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     edit_mask = rng.random((height, width)) < 0.5
     edit_mask[: (height + 1) // 2] = True
-    square = fit_image(image, 64)
+    canvas = lay_canvas(edit_mask, 64, EditSettings(fit=fit))
+    square = canvas.fit_image(image)
     assert square.shape == (64, 64, 3)
-    assert fit_mask(edit_mask, 64).shape == (64, 64)
+    assert canvas.fit_mask(edit_mask).shape == (64, 64)
     assert fit_exemplar(image).shape == (224, 224, 3)
-    back = paste_back(255 - square, image, edit_mask)
+    back = canvas.paste_back(255 - square, image, edit_mask, blend)
     assert back.shape == image.shape
     assert (back[~edit_mask] == image[~edit_mask]).all()
-    assert paste_back(square, image, None).shape == image.shape
+    assert canvas.paste_back(square, image, None).shape == image.shape
 
 
 def test_a_picture_of_the_models_size_is_not_resampled() -> None:
-    image = request(0).image
-    assert (fit_image(image, 64) == image).all()
-    assert (paste_back(image, np.zeros_like(image), np.ones((64, 64), bool)) == image).all()
+    image, mask = request(0).image, np.ones((64, 64), bool)
+    canvas = lay_canvas(mask, 64, EditSettings())
+    assert (canvas.fit_image(image) == image).all()
+    assert (canvas.paste_back(image, np.zeros_like(image), mask) == image).all()
 
 
 def test_a_mask_of_numbers_is_divided_at_one_half() -> None:

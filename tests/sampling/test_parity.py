@@ -18,10 +18,12 @@ from diffusers import DDIMScheduler, PNDMScheduler
 from diffusers.pipelines.deprecated import paint_by_example
 from PIL import Image
 
-from intarsia.conditioning import image_to_unit, mask_to_unit
+from intarsia.conditioning import decode_latents, mask_to_unit
 from intarsia.weights import load_model
-from sampling.canvas import fit_image
-from sampling.edit import paint, prepare
+from sampling.canvas import lay_canvas
+from sampling.encoding import Encoder
+from sampling.guidance import guided_model
+from sampling.sampler import denoise, new_noise_scheduler
 from sampling.settings import EditSettings
 from tests.paths import COCO_MINI
 
@@ -61,16 +63,20 @@ def our_picture(model: Any, pipeline: Any, inputs: tuple[Any, ...], settings: Ed
     generator = torch.Generator().manual_seed(seed)
     start_noise = torch.randn(1, 4, 32, 32, generator=generator)  # before the autoencoder's
     posterior_noise = torch.randn(1, 4, 32, 32, generator=generator)
-    unit, mask = image_to_unit(torch.from_numpy(image)[None]), mask_to_unit(torch.from_numpy(edit_mask)[None])
     any_exemplar = torch.zeros(1, 224, 224, 3, dtype=torch.uint8)
     cropped = pipeline.feature_extractor(images=Image.fromarray(exemplar), return_tensors="pt").pixel_values
+    pixels, mask = torch.from_numpy(image)[None], torch.from_numpy(edit_mask)[None]
     with torch.no_grad():
+        encoder = Encoder(model, torch.device("cpu"))
         condition = replace(
-            prepare(model, unit, mask, any_exemplar, posterior_noise),
-            edit_mask_latent=F.interpolate(mask, (32, 32)),
+            encoder.condition(pixels, mask, any_exemplar, posterior_noise),
+            edit_mask_latent=F.interpolate(mask_to_unit(mask), (32, 32)),
             exemplar_token=model.exemplar_encoder(model.encode_exemplar(cropped)),
         )
-        return paint(model, condition, start_noise, settings)
+        predict = guided_model(model.unet, condition, [settings.guidance_scale])
+        scheduler = new_noise_scheduler(model.config.noise, settings.scheduler)
+        latents = denoise(predict, scheduler, start_noise, settings.num_inference_steps)
+        return decode_latents(model.vae, latents)
 
 
 @pytest.mark.parametrize("scale", [1.0, 5.0])
@@ -85,7 +91,9 @@ def test_the_same_folder_paints_the_same_picture_in_diffusers(
     edit_mask = np.zeros((64, 64), np.uint8)
     edit_mask[11:50, 17:47] = 255
     exemplar = np.asarray(Image.open(PICTURES[-1]).convert("RGB"))
-    inputs = (fit_image(np.asarray(Image.open(PICTURES[0]).convert("RGB")), 64), edit_mask, exemplar, 31)
+    canvas = lay_canvas(edit_mask > 0, 64, EditSettings())
+    image = canvas.fit_image(np.asarray(Image.open(PICTURES[0]).convert("RGB").resize((64, 64))))
+    inputs = (image, edit_mask, exemplar, 31)
     expected = pipeline_picture(pipeline, inputs, steps=20, scale=scale)
     settings = EditSettings(num_inference_steps=20, guidance_scale=scale, scheduler=name)
     ours = our_picture(load_model(model_folder), pipeline, inputs, settings)

@@ -7,7 +7,7 @@ import numpy as np
 from intarsia.architecture import ModelConfig
 from intarsia.config import Config, load_config
 from intarsia.model import EditModel, build_model
-from sampling.edit import EditRequest
+from sampling.editing import EditRequest
 from tests.paths import ROOT
 
 

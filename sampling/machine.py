@@ -1,0 +1,86 @@
+"""Where the model runs: device, precision, and how to do with little memory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from intarsia.errors import UsageError
+from intarsia.model import EditModel
+from intarsia.weights import load_model
+from sampling.settings import MachineSettings
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Machine(NamedTuple):
+    """A model and the device that it works on; its weights may wait elsewhere (`low_vram`)."""
+
+    model: EditModel
+    device: torch.device
+
+
+def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
+    """Load a model folder for sampling.
+
+    With `low_vram` the weights wait in the CPU's memory, and `edit` brings one network at a time to the
+    device. In float16 the autoencoder stays float32: it overflows in half precision, which gives black
+    pictures.
+
+    Raises:
+        UsageError: if the device is not there.
+        UserError: as `load_model`.
+    """
+    device = pick_device(settings.device)
+    dtype = pick_dtype(settings.dtype, device)
+    model = load_model(folder, "cpu" if settings.low_vram else device, dtype)
+    if dtype == torch.float16:
+        model.vae.float()
+    if settings.low_vram:
+        model.vae.enable_slicing()
+        model.vae.enable_tiling()
+    if settings.compile:
+        model.unet.compile()
+    return Machine(model, device)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; "auto" takes a GPU where there is one.
+
+    Raises:
+        UsageError: if it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"--device {name} is not there on this machine; try cpu or auto") from None
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision called `name`; "auto": bfloat16 on a GPU that has it, float16 on others, else float32."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+@contextmanager
+def visiting(module: M, device: torch.device) -> Iterator[M]:
+    """`module` on `device`, and back where it was afterwards; nothing happens if it lives there."""
+    home = next(module.parameters()).device
+    if home == device:
+        yield module
+        return
+    module.to(device)
+    try:
+        yield module
+    finally:
+        module.to(home)
