@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from intarsia.errors import UsageError, run_command
+from sampling.merge import add_command as add_merging
 from sampling.options import (
     add_canvas_options,
     add_input_options,
@@ -34,6 +35,7 @@ def _run(argv: Sequence[str]) -> int | None:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_edit(commands)
+    add_merging(commands, _EPILOG)
     add_porting(commands, _EPILOG)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments)

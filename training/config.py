@@ -61,6 +61,18 @@ class ObjectiveConfig(Config):
     offset_noise: float = Field(default=0.0, ge=0)  # deviation of a noise that is equal over each channel
 
 
+class LoraConfig(Config):
+    """Adapters of low rank, trained in place of the UNet's own weights (Hu et al. 2021)."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int | None = Field(default=None, ge=1)  # the adapters count alpha / rank; null = rank
+    targets: tuple[str, ...] = Field(  # ends of layer names
+        default=("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_v", "attn2.to_out.0"),
+        min_length=1,
+    )
+    train_exemplar_encoder: bool = False  # the mapper, its projection and the null exemplar, whole
+
+
 class CheckpointConfig(Config):
     """When the run is saved, and how many saves are kept."""
 
@@ -104,6 +116,7 @@ class TrainConfig(Config):
     max_steps: int = Field(default=1000, ge=1)
     exemplar_dropout: float = Field(default=0.2, ge=0, le=1)  # share of samples that see the null exemplar
     objective: ObjectiveConfig = ObjectiveConfig()
+    lora: LoraConfig | None = None  # null = the model's own weights are trained
     freeze: tuple[str, ...] = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
     freeze_unused: bool = True  # leave out weights that one exemplar token can give no gradient
     zero_stage: Literal[0, 1, 2] = 1
@@ -119,6 +132,11 @@ class TrainConfig(Config):
         if self.precision == "bf16" and self.zero_stage == 0:
             raise ValueError(
                 "precision=bf16 needs zero_stage=1 or 2: at stage 0 DeepSpeed takes a hidden optimizer step"
+            )
+        if self.lora and self.model.init.stable_diffusion:
+            raise ValueError(
+                "lora needs model.init.model_folder, a model that can edit: adapters do not train the first "
+                "convolution, in which Stable Diffusion's UNet is blind to the hole"
             )
         if self.objective.min_snr_gamma is not None and self.model.noise.rescale_betas_zero_snr:
             raise ValueError(
@@ -195,5 +213,7 @@ def require_paths(config: TrainConfig) -> None:
     """
     if not config.data.shards:
         raise UsageError("no shards given: add data.shards=FOLDER (made by `python -m dataprep build`)")
+    if config.lora and config.model.init.model_folder is None:
+        raise UsageError("no base given: lora adapts a model; add model.init.model_folder=FOLDER")
     if config.run is None:
         raise UsageError("no run folder given: add run=FOLDER; the same folder again continues the run")

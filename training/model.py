@@ -5,6 +5,7 @@ import torch
 from intarsia.model import EditModel, build_model
 from training.config import TrainConfig
 from training.frozen import freeze_parts, freeze_unused, halve_frozen
+from training.lora import add_adapters
 from training.objective import Trainee
 
 
@@ -22,6 +23,8 @@ def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditM
     model = build_model(config.model, config.seed)
     if config.freeze_unused:
         freeze_unused(model)
+    if config.lora:
+        add_adapters(model, config.lora, config.seed)
     freeze_parts(Trainee(model), config.freeze)
     if config.activation_checkpointing:
         model.unet.enable_gradient_checkpointing()

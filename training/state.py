@@ -70,6 +70,11 @@ class RunFolder:
         """The finished model."""
         return self.root / "model"
 
+    @property
+    def adapters(self) -> Path:
+        """The finished adapters, of a run that trains no more than them."""
+        return self.root / "lora"
+
 
 @dataclass
 class TrainState:
