@@ -1,0 +1,147 @@
+"""How sure a number is: bootstrap intervals, and paired comparison of two models on the same cases."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.metrics import Float
+from intarsia.errors import UserError
+
+DRAWS = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and the interval that bootstrap gives it.
+
+    Attributes:
+        value: on all cases.
+        low: lower end of the interval; NaN where a single case leaves nothing to draw from.
+        high: upper end.
+        count: cases that count; those whose value is NaN do not.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the cases that both have.
+
+    Attributes:
+        a: the first model's mean.
+        b: the second's.
+        difference: of `b` - `a`, case by case.
+        beyond_noise: whether the interval of the difference leaves out 0.
+        missing: cases that only one of them has, or where one's value is NaN; they are not compared.
+    """
+
+    a: float
+    b: float
+    difference: Estimate
+    beyond_noise: bool
+    missing: tuple[str, ...]
+
+
+def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> Estimate:
+    """The mean of values [N] with its percentile interval (Efron 1979); NaN values are left out.
+
+    Raises:
+        ValueError: if nothing but NaN is left.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not values.size:
+        raise ValueError("no value to average")
+    return bootstrap(lambda chosen: float(values[chosen].mean()), values.size, seed, draws, level)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float],
+    count: int,
+    seed: int = 0,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> Estimate:
+    """Any number of `count` cases with its percentile interval.
+
+    Args:
+        statistic: takes the numbers of the cases, some of them several times, and gives the number.
+        count: of cases.
+        seed: of the draws; the same seed gives the same interval.
+        draws: with replacement, each of `count` cases.
+        level: share of the draws that the interval holds.
+    """
+    value = statistic(np.arange(count))
+    if count < 2:
+        return Estimate(value, float("nan"), float("nan"), count)
+    rng = np.random.default_rng(seed)
+    drawn = [statistic(rng.integers(0, count, count)) for _ in range(draws)]
+    ends: Float = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(ends[0]), float(ends[1]), count)
+
+
+def compare(a: Mapping[str, float], b: Mapping[str, float], seed: int = 0, draws: int = DRAWS) -> Comparison:
+    """Compare two models case by case: what the cases share cancels, so small differences show.
+
+    Args:
+        a: case -> the first model's value.
+        b: case -> the second model's value, by the same recipe.
+        seed: of the bootstrap.
+        draws: of the bootstrap.
+
+    Raises:
+        UserError: if they share no case.
+    """
+    shared = [k for k in sorted(a.keys() & b.keys()) if not (np.isnan(a[k]) or np.isnan(b[k]))]
+    if not shared:
+        raise UserError("the two sets of results share no case; compare results of the same bench")
+    first, second = (np.array([values[key] for key in shared]) for values in (a, b))
+    difference = bootstrap_mean(second - first, seed, draws)
+    return Comparison(
+        a=float(first.mean()),
+        b=float(second.mean()),
+        difference=difference,
+        beyond_noise=difference.low > 0 or difference.high < 0,
+        missing=tuple(sorted((a.keys() | b.keys()) - set(shared))),
+    )
+
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+def pair_folders(a: Path | str, b: Path | str) -> tuple[dict[str, tuple[Path, Path]], tuple[str, ...]]:
+    """The pictures of two result folders by their path below the folder without extension, and the names that
+    only one folder has.
+
+    Raises:
+        UserError: if a folder is missing, two of its pictures differ only in extension, or none are shared.
+    """
+    first, second = _pictures(Path(a)), _pictures(Path(b))
+    shared = sorted(first.keys() & second.keys())
+    if not shared:
+        raise UserError(
+            f"{a} and {b} share no picture by name; give two folders of results of the same bench"
+        )
+    return {name: (first[name], second[name]) for name in shared}, tuple(sorted(first.keys() ^ second.keys()))
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder of results")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in _PICTURES:
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise UserError(f"{found[name]} and {path} are two results of one case; keep one of them")
+        found[name] = path
+    return found

@@ -1,0 +1,317 @@
+"""Feature networks against peers with the same random weights, and the preprocessing of each recipe."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from torchmetrics.functional.image import lpips as peer_lpips
+from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer, ViTConfig, ViTModel
+
+from evaluation import features, resizing
+from evaluation.dino import DinoGeometry, load_dino
+from evaluation.inception import Inception, load_inception
+from evaluation.lpips import Lpips
+from evaluation.metrics import cosine
+from evaluation.scoring import Request, score
+from evaluation.store import Store
+from evaluation.weights import find_weights, fingerprint_weights, parse_weights
+from intarsia.errors import UsageError, UserError
+from intarsia.pretrained import read_weights
+from tests.evaluation.nets import fill, save, tiny_clip
+
+
+def picture(height: int = 60, width: int = 90, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = 127 + 100 * np.sin(x[..., None] / 9 + y[..., None] / 6 + rng.uniform(0, 6, 3))
+    return (waves + rng.normal(0, 10, waves.shape)).clip(0, 255).astype(np.uint8)
+
+
+# -- preprocessing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(60, 90), (300, 224), (512, 512), (700, 340)])
+def test_clip_preprocessing_is_transformers(size: tuple[int, int]) -> None:
+    peer = CLIPImageProcessor()(Image.fromarray(picture(*size)), return_tensors="np")["pixel_values"][0]
+    np.testing.assert_allclose(resizing.clip_bicubic(picture(*size)), peer, atol=1e-5)
+
+
+def test_the_published_region_leaves_out_the_last_row_and_column() -> None:
+    image = picture()
+    mask = np.zeros((60, 90), bool)
+    mask[10:31, 20:61] = True
+    part = torch.from_numpy(image[10:30, 20:60].transpose(2, 0, 1)[None] / 255.0)
+    wanted = F.interpolate(part, (224, 224), mode="bilinear")[0]
+    mean, std = (
+        torch.tensor([0.48145466, 0.4578275, 0.40821073]),
+        torch.tensor([0.26862954, 0.26130258, 0.27577711]),
+    )
+    wanted = (wanted - mean[:, None, None]) / std[:, None, None]
+    np.testing.assert_allclose(resizing.clip_pbe_region(image, mask), wanted, atol=1e-5)
+    box = np.ascontiguousarray(image[10:31, 20:61])
+    np.testing.assert_array_equal(resizing.clip_box(image, mask), resizing.clip_square(box))
+
+
+def test_regions_that_cannot_be_cropped_are_told() -> None:
+    image, mask = picture(), np.zeros((60, 90), bool)
+    with pytest.raises(ValueError, match="marks nothing"):
+        resizing.clip_box(image, mask)
+    mask[5, 50] = mask[20, 10] = True  # the first pixel lies right of the last
+    with pytest.raises(ValueError, match=r"published crop of this mask is empty.*bbox"):
+        resizing.clip_pbe_region(image, mask)
+    assert resizing.clip_box(image, mask).shape == (3, 224, 224)
+    with pytest.raises(ValueError, match=r"the mask is \(90, 60\) pixels, the picture \(50, 60\)"):
+        resizing.clip_box(image[:, :50], mask)
+
+
+def test_the_published_structure_input_is_the_quirk_and_the_right_one_is_not() -> None:
+    grey = np.full((30, 40, 3), 128, np.uint8)
+    published, right = resizing.dino_published(grey)[0, 0, 0], resizing.dino_right(grey)[0, 0, 0]
+    assert published == pytest.approx((128 - 0.485) / 0.229, rel=1e-5)
+    assert right == pytest.approx((128 / 255 - 0.485) / 0.229, rel=1e-4)
+
+
+# -- networks -------------------------------------------------------------------------------------------
+
+
+def test_clip_features_are_transformers(tmp_path) -> None:
+    folder = tiny_clip(tmp_path / "clip")
+    clip = features.clip("clip-b32", {"clip-b32": folder})
+    image = Image.fromarray(picture())
+    image.save(tmp_path / "picture.png")
+    [row] = score([{"x": Request((tmp_path / "picture.png",), clip.whole)}], Store(tmp_path / "store"))
+    peer = CLIPModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        pixels = CLIPImageProcessor()(image, return_tensors="pt")["pixel_values"]
+        tokens = CLIPTokenizer.from_pretrained(folder)(["a cat", "dogs"], padding=True, return_tensors="pt")
+        output = peer(pixel_values=pixels, **tokens)
+    assert float(cosine(row["x"], output.image_embeds[0].numpy())) == pytest.approx(1, abs=1e-6)
+    assert cosine(clip.texts(["a cat", "dogs"]), output.text_embeds.numpy()) == pytest.approx(
+        [1, 1], abs=1e-6
+    )
+    assert clip.whole.recipe == "clip-b32/bicubic224/v1"
+
+
+def test_clip_recipes_differ_where_pixels_do(tmp_path) -> None:
+    clip = features.clip("clip-b32", {"clip-b32": tiny_clip(tmp_path / "clip")})
+    measures = [clip.whole, clip.middle512, clip.exemplar, clip.region("pbe"), clip.region("bbox")]
+    assert len({measure.recipe for measure in measures}) == 5
+    assert len({measure.identity for measure in measures}) == 5
+
+
+def test_a_clip_folder_without_all_weights_is_refused(tmp_path) -> None:
+    folder = tiny_clip(tmp_path / "clip")
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(folder / "model.safetensors")
+    state.pop("visual_projection.weight")
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 1 of CLIP's weights \(first visual_projection.weight\)"):
+        features.clip("clip-b32", {"clip-b32": folder})
+
+
+@pytest.fixture(scope="module")
+def inception() -> Inception:
+    network = Inception()
+    fill(network)
+    return network.eval()
+
+
+def test_inception_has_the_standard_files_names(inception) -> None:
+    state = inception.state_dict()
+    assert sum(value.numel() for value in inception.parameters()) == 21_785_568  # pytorch-fid's without fc
+    for name, shape in {
+        "Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3),
+        "Mixed_5b.branch5x5_2.bn.running_var": (64,),
+        "Mixed_6e.branch7x7dbl_5.conv.weight": (192, 192, 1, 7),
+        "Mixed_7c.branch3x3dbl_3b.conv.weight": (384, 384, 3, 1),
+        "Mixed_7c.branch_pool.conv.weight": (192, 2048, 1, 1),
+    }.items():
+        assert tuple(state[name].shape) == shape
+
+
+def test_inception_loads_the_standard_file_and_refuses_the_classifier(tmp_path, inception) -> None:
+    state = {k: v for k, v in inception.state_dict().items() if "num_batches" not in k}  # as in old files
+    state |= {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    torch.save(state, tmp_path / "pt_inception-2015-12-05-6726825d.pth")
+    measure = features.inception(parse_weights([str(tmp_path)]))
+    assert measure.recipe == "inception/bilinear299/v1"
+    image = picture()
+    prepared = measure.prepare(image)
+    wanted = (
+        2
+        * F.interpolate(torch.from_numpy(image.transpose(2, 0, 1)[None] / 255.0), (299, 299), mode="bilinear")
+        - 1
+    )
+    np.testing.assert_allclose(prepared, wanted[0], atol=1e-5)
+    with torch.no_grad():
+        direct = inception(torch.from_numpy(prepared[None]))
+    np.testing.assert_array_equal(measure.network.run(prepared[None]), direct)
+    with pytest.raises(UserError, match="torchvision's ImageNet classifier, whose features are not FID's"):
+        load_inception(state | {"fc.weight": torch.zeros(1000, 2048)}, "x")
+    with pytest.raises(UserError, match="1 missing"):
+        load_inception({k: v for k, v in state.items() if k != "Conv2d_1a_3x3.conv.weight"}, "x")
+
+
+class PeerFeatures(torch.nn.Module):
+    """Gives torchmetrics' LPIPS our backbone: its own would come from torchvision."""
+
+    def __init__(self, network: Lpips) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, scaled: torch.Tensor) -> list[torch.Tensor]:
+        return self.network.layers(scaled * self.network.scale + self.network.shift)
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
+def test_lpips_equals_torchmetrics_with_the_authors_linear_weights(tmp_path, net, monkeypatch) -> None:
+    network = Lpips(net)
+    fill(network.features)
+    given = {net: save(network.features, tmp_path / "backbone.pth", "features.")}
+    measure = features.lpips(net, "whole", given)
+    name = {"alex": "Alexnet", "vgg": "Vgg16", "squeeze": "SqueezeNet"}[net]
+    monkeypatch.setattr(peer_lpips, name, lambda **_: PeerFeatures(network))
+    a, b = picture(64, 80, 1), picture(64, 80, 2)
+    ours = measure.network.run(measure.prepare(a, b)[None])
+    planes = [torch.from_numpy(p.transpose(2, 0, 1)[None] / 127.5 - 1).float() for p in (a, b)]
+    with torch.no_grad():
+        peer = peer_lpips._LPIPS(pretrained=True, net=net).eval()(*planes)
+    assert float(ours[0]) == pytest.approx(float(peer), rel=1e-5)
+    assert float(ours[0]) > 0.01
+
+
+def test_lpips_of_a_region_ignores_the_rest(tmp_path) -> None:
+    network = Lpips("squeeze")
+    fill(network.features)
+    given = {"squeeze": save(network.features, tmp_path / "backbone.pth", "features.")}
+    a, b = picture(64, 64, 1), picture(64, 64, 2)
+    mask = np.zeros((64, 64), bool)
+    mask[20:40, 20:50] = True
+    changed = np.where(mask[..., None], 255 - a, a)
+    background = features.lpips("squeeze", "background", given)
+    assert (background.prepare(a, b, mask) == background.prepare(changed, b, mask)).all()
+    with torch.no_grad():
+        planes = [torch.from_numpy(resizing.signed(p)[None]) for p in (a, b)]
+        weights = torch.from_numpy(mask[None, None]).float()
+        loaded = features.load_lpips(
+            "squeeze",
+            read_weights(given["squeeze"]),
+            read_weights(find_weights("lpips-squeeze")),
+            ("a", "b"),
+        )
+        inside, outside, both = (
+            loaded(*planes, where) for where in (weights, 1 - weights, torch.ones(1, 1, 64, 64))
+        )
+    share = float(mask.mean())
+    assert float(both) == pytest.approx(float(inside) * share + float(outside) * (1 - share), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def vit() -> ViTModel:
+    config = ViTConfig(
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=96,
+        image_size=32,
+        patch_size=8,
+        layer_norm_eps=1e-6,
+        hidden_act="gelu",
+    )
+    network = ViTModel(config, add_pooling_layer=False)
+    fill(network)
+    return network.eval()
+
+
+def test_dino_keys_are_those_of_transformers_vit_in_either_layout(vit) -> None:
+    geometry = DinoGeometry(width=24, depth=3, heads=4, patch=8, size=32)
+    ours = load_dino(vit.state_dict(), "hub", geometry)
+    caught: list[torch.Tensor] = []
+    last = vit.layers[-1].attention.k_proj
+    last.register_forward_hook(lambda module, inputs, output: caught.append(output))
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        vit(pixels)
+        keys = ours(pixels)
+    torch.testing.assert_close(keys, caught[0], atol=1e-5, rtol=1e-5)
+    again = load_dino(
+        ours.state_dict() | {"norm.weight": torch.ones(24), "norm.bias": torch.zeros(24)}, "x", geometry
+    )
+    with torch.no_grad():
+        assert (again(pixels) == keys).all()
+    old = {modern_to_old(name): value for name, value in vit.state_dict().items()}
+    with torch.no_grad():
+        assert (load_dino(old, "old", geometry)(pixels) == keys).all()
+
+
+def modern_to_old(name: str) -> str:
+    """transformers 5's names of a ViT to transformers 4's, which the hub's files bear."""
+    for new, before in (
+        ("layers.", "encoder.layer."),
+        ("attention.q_proj", "attention.attention.query"),
+        ("attention.k_proj", "attention.attention.key"),
+        ("attention.v_proj", "attention.attention.value"),
+        ("attention.o_proj", "attention.output.dense"),
+        ("mlp.fc1", "intermediate.dense"),
+        ("mlp.fc2", "output.dense"),
+    ):
+        name = name.replace(new, before)
+    return name
+
+
+# -- weights --------------------------------------------------------------------------------------------
+
+
+def test_missing_weights_say_what_where_and_how(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(
+        UserError,
+        match=r"FID's InceptionV3 \(pt_inception-2015-12-05-6726825d.pth\) is not on this machine: "
+        r"get it from https://\S+ \(Apache-2.0\), and pass it with --weights inception=PATH or in a folder",
+    ):
+        find_weights("inception", {"folder": tmp_path})
+    with pytest.raises(UserError, match=r"run `hf download openai/clip-vit-base-patch16`, or get it from"):
+        find_weights("clip-b16")
+
+
+def test_weights_are_found_by_name_in_a_folder_and_in_torchs_cache(tmp_path, monkeypatch) -> None:
+    file = "squeezenet1_1-b8a52dc0.pth"
+    for place in ("folder", "torch/hub/checkpoints"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / file).touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert find_weights("squeeze") == tmp_path / "torch/hub/checkpoints" / file
+    assert find_weights("squeeze", parse_weights([str(tmp_path / "folder")])) == tmp_path / "folder" / file
+    own = tmp_path / "own.pth"
+    own.touch()
+    assert find_weights("squeeze", parse_weights([f"squeeze={own}"])) == own
+
+
+def test_weights_options_are_checked(tmp_path) -> None:
+    with pytest.raises(UsageError, match="no weights are named 'clip'; valid: clip-b32"):
+        parse_weights([f"clip={tmp_path}"])
+    with pytest.raises(UsageError, match=r"none.pth does not exist"):
+        parse_weights([f"vgg={tmp_path / 'none.pth'}"])
+    (tmp_path / "file.pth").touch()
+    with pytest.raises(UsageError, match=r"a single file needs a name"):
+        parse_weights([str(tmp_path / "file.pth")])
+
+
+def test_a_fingerprint_sees_every_weight() -> None:
+    state = {"a": torch.zeros(3), "b": torch.ones(2, 2)}
+    assert fingerprint_weights(state) == fingerprint_weights(dict(reversed(state.items())))
+    assert fingerprint_weights(state) != fingerprint_weights(state | {"a": torch.tensor([0.0, 0.0, 1e-30])})
+    assert fingerprint_weights(state) != fingerprint_weights({"a": torch.ones(2, 2), "b": torch.zeros(3)})
+
+
+def test_two_files_of_one_network_have_one_fingerprint(tmp_path) -> None:
+    first, second = (
+        features.clip("clip-b32", {"clip-b32": tiny_clip(tmp_path / name, seed=seed)}).images.weights
+        for name, seed in (("a", 0), ("b", 1))
+    )
+    same = features.clip("clip-b32", {"clip-b32": tiny_clip(Path(tmp_path / "c"))}).images.weights
+    assert first == same != second
