@@ -11,6 +11,7 @@ Fit = Literal["auto", "resize", "crop", "pad"]
 KnownRegion = Literal["model", "replace", "both"]
 MatchColour = Literal["none", "mean", "deviation"]
 ExemplarBackground = Literal["crop", "neutral"]
+InversionMethod = Literal["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
 
 KARRAS = ("dpm++", "unipc", "euler")
 
@@ -54,3 +55,20 @@ class MachineSettings(Config):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 on a GPU, else float32
     compile: bool = False  # the UNet by torch.compile: slow to start, quicker steps
     low_vram: bool = False  # only the network at work is on the device; the autoencoder works in parts
+
+
+class InversionSettings(Config):
+    """How to edit from the picture instead of noise."""
+
+    method: InversionMethod = "direct"
+    num_inference_steps: int = Field(default=50, ge=1, le=500)
+    guidance_scale: float = Field(default=7.5, ge=0.0, le=100.0)  # of the edit; 1 = unguided
+    # Share of the walk that the edit begins at: below 1 it keeps more of the picture's pose and layout.
+    strength: float | None = Field(default=None, gt=0, le=1)  # null = 1, and 0.76 for ddpm, as published
+    offset_scale: float = Field(default=1.0, ge=0, le=1)  # direct: share of the difference that is added back
+    inner_steps: int = Field(default=10, ge=1)  # null-condition: most updates of the token at each place
+
+    def start(self, steps: int) -> int:
+        """The place that the edit begins at, 1 … steps."""
+        strength = self.strength or (0.76 if self.method == "ddpm" else 1.0)
+        return max(1, round(strength * steps))
