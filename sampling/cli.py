@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from intarsia.errors import UsageError, run_command
+from sampling.invert_command import add_command as add_invert
 from sampling.merge import add_command as add_merging
 from sampling.options import (
     add_canvas_options,
@@ -36,6 +37,7 @@ def _run(argv: Sequence[str]) -> int | None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_edit(commands)
     add_merging(commands, _EPILOG)
+    add_invert(commands, _EPILOG)
     add_porting(commands, _EPILOG)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments)

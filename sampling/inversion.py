@@ -188,8 +188,9 @@ def _null_condition(
     levels: Levels,
     step: Step,
 ) -> SourceBranch:
-    """The counterpart of null-text inversion (Mokady et al. 2023): at each place the null token that leads the
-    guided source branch to where the inversion was.
+    """The null token, for each place, that leads the guided source branch to where the inversion was.
+
+    The counterpart of null-text inversion (Mokady et al. 2023).
 
     Adam starts each place from the token of the place before; its rate falls linearly from 1e-2 to half of
     that, and it stops early at a mean squared error of 1e-5 + 2e-5 · (places done).
@@ -270,4 +271,5 @@ def _guided(
     if scale == 1.0:
         return denoiser(latents, timestep, condition)
     both = denoiser(torch.cat([latents, latents]), timestep, torch.cat([null, condition]))
-    return guide(*both.chunk(2), scale)
+    null_noise, exemplar_noise = both.chunk(2)
+    return guide(null_noise, exemplar_noise, scale)

@@ -134,8 +134,8 @@ def add_canvas_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_machine_options(parser: argparse.ArgumentParser) -> None:
-    """Where the model runs."""
+def add_machine_options(parser: argparse.ArgumentParser, batches: bool = True) -> None:
+    """Where the model runs, and, for a command that edits several pictures at once, how many."""
     default = MachineSettings()
     group = parser.add_argument_group("machine")
     group.add_argument(
@@ -159,6 +159,8 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only the network at work is on the GPU; the rest waits outside",
     )
+    if not batches:
+        return
     group.add_argument(
         "--batch-size",
         type=int,

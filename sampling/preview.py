@@ -40,7 +40,7 @@ def grid(
     rows = [[with_hole(result.request), result.request.exemplar, result.image] for result in results]
     for row, truth in zip(rows, truths or [], strict=False):
         row.append(truth)
-    return _sheet(titles, rows, cell)
+    return sheet(titles, rows, cell)
 
 
 def sweep_grid(results: Sequence[EditResult], cell: int = 256) -> Image.Image:
@@ -56,13 +56,19 @@ def sweep_grid(results: Sequence[EditResult], cell: int = 256) -> Image.Image:
     first = [with_hole(results[0].request), results[0].request.exemplar]
     titles = ["picture with the hole", "exemplar"] + [f"guidance scale {scale:g}" for scale in scales]
     rows = [first + [images[seed, scale] for scale in scales] for seed in seeds]
-    return _sheet(titles, rows, cell)
+    return sheet(titles, rows, cell)
 
 
-def _sheet(titles: Sequence[str], rows: Sequence[Sequence[Picture]], cell: int) -> Image.Image:
+def sheet(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Picture]],
+    cell: int = 256,
+    labels: Sequence[str] = (),
+) -> Image.Image:
+    """Rows of pictures under titles; `cell` as in `grid`, `labels` are written into the rows' first cells."""
     pitch = cell + _MARGIN
-    sheet = Image.new("RGB", (_MARGIN + len(titles) * pitch, _HEADER + len(rows) * pitch), "white")
-    draw = ImageDraw.Draw(sheet)
+    paper = Image.new("RGB", (_MARGIN + len(titles) * pitch, _HEADER + len(rows) * pitch), "white")
+    draw = ImageDraw.Draw(paper)
     for column, title in enumerate(titles):
         draw.text((_MARGIN + column * pitch, _HEADER // 3), title, fill="black")
     for row, pictures in enumerate(rows):
@@ -70,8 +76,12 @@ def _sheet(titles: Sequence[str], rows: Sequence[Sequence[Picture]], cell: int) 
             fitted = _fit(picture, cell)
             left = _MARGIN + column * pitch + (cell - fitted.width) // 2
             top = _HEADER + row * pitch + (cell - fitted.height) // 2
-            sheet.paste(fitted, (left, top))
-    return sheet
+            paper.paste(fitted, (left, top))
+    for row, label in enumerate(labels):
+        place = (_MARGIN + 4, _HEADER + row * pitch + 4)
+        draw.rectangle(draw.textbbox(place, label), fill="white")
+        draw.text(place, label, fill="black")
+    return paper
 
 
 def with_hole(request: EditRequest) -> Picture:

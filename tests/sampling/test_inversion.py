@@ -1,13 +1,21 @@
 """Inversion: what each method promises, on a model whose noise is known in closed form and on a tiny one."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from intarsia.architecture import NoiseConfig
+from intarsia.weights import save_model
+from sampling.canvas import fit_exemplar
+from sampling.cli import main
+from sampling.encoding import Encoder
+from sampling.guidance import Condition, guided_noise
 from sampling.inversion import (
     Inverted,
     Levels,
@@ -19,8 +27,10 @@ from sampling.inversion import (
     move,
     new_levels,
 )
+from sampling.invert import model_denoiser
 from sampling.sampler import new_noise_scheduler
 from sampling.settings import InversionSettings
+from tests.sampling.tiny import request, tiny_model
 
 NOISE = NoiseConfig()
 SHAPE = (2, 4, 6, 6)
@@ -194,3 +204,69 @@ def test_the_levels_are_those_of_the_model() -> None:
     assert levels.timesteps[0] == 1
     assert levels.timesteps[-1] == 981
     assert all(a > b for a, b in zip(levels.signal, levels.signal[1:], strict=False))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_models_answer_becomes_noise(prediction: str) -> None:
+    model = tiny_model(3, f"model.noise.prediction_type={prediction}")
+    own = request(1)
+    encoder = Encoder(model, torch.device("cpu"))
+    pictures = [torch.from_numpy(a)[None] for a in (own.image, own.edit_mask.astype("uint8") * 255)]
+    exemplar = torch.from_numpy(fit_exemplar(own.exemplar))[None]
+    with torch.no_grad():
+        condition = encoder.condition(*pictures, exemplar, torch.zeros(1, 4, 32, 32))
+        latents = torch.randn(2, 4, 32, 32, generator=generator())
+        denoiser = model_denoiser(model.unet, condition, model.config.noise)
+        answer = denoiser(latents, 501, condition.exemplar_token.expand(2, -1, -1))
+        scheduler = new_noise_scheduler(model.config.noise, "ddim")
+        scheduler.set_timesteps(2)
+        twice = Condition(*(t.expand(2, *t.shape[1:]) for t in vars(condition).values()))
+        said = guided_noise(model.unet, latents, torch.tensor(501), twice, 1.0)
+        step = scheduler.step(said, 501, latents)
+    signal = float(scheduler.alphas_cumprod[501])
+    ours = (latents - (1 - signal) ** 0.5 * answer) / signal**0.5
+    assert torch.allclose(ours, step.pred_original_sample, atol=1e-4)
+
+
+def run_command(tmp_path: Path, *more: str) -> int:
+    own, files = request(2, 80, 64), {}
+    mask = own.edit_mask.astype("uint8") * 255
+    for name, pixels in (("image", own.image), ("mask", mask), ("exemplar", own.exemplar)):
+        files[name] = str(tmp_path / f"{name}.png")
+        Image.fromarray(pixels).save(files[name])
+    save_model(tiny_model(4), tmp_path / "model")
+    inputs = [part for name, path in files.items() for part in (f"--{name}", path)]
+    base = ["invert", "--model", str(tmp_path / "model"), *inputs, "--out", str(tmp_path / "out.png")]
+    return main([*base, "--num-inference-steps", "4", *more])
+
+
+def test_the_command_edits_inside_the_mask_alone_and_tells_its_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(tmp_path, "--method", "all", "--inner-steps", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    figures = {line.split()[0]: line.split() for line in lines[1:-1]}
+    assert list(figures) == ["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
+    assert float(figures["direct"][1]) <= 1e-5 < float(figures["ddim"][1])
+    assert float(figures["ddpm"][1]) <= 1e-5
+    own = request(2, 80, 64)
+    for method in figures:
+        edited = np.asarray(Image.open(tmp_path / f"out-{method}.png"))
+        assert np.array_equal(edited[~own.edit_mask], own.image[~own.edit_mask])
+        assert not np.array_equal(edited, own.image)
+    assert Image.open(tmp_path / "out.side-by-side.png").height > 5 * 256
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--strength", "0"], "strength=0.0: Input should be greater than 0"),
+        (["--seed", "-1"], "--seed -1 must be 0 or more"),
+        (["--out", "a.jpg"], "--out a.jpg must end in .png"),
+    ],
+)
+def test_wrong_options_end_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    assert run_command(tmp_path, *options) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,150 @@
+"""`python -m sampling invert`: options, table and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from intarsia.config import build_config
+from intarsia.errors import UsageError
+from sampling.options import add_canvas_options, add_input_options, add_machine_options, machine_settings
+from sampling.settings import EditSettings, InversionMethod, InversionSettings
+
+_METHODS = get_args(InversionMethod)
+_WHERE = "python -m sampling invert"
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+    """Add `invert` to the sampling command line."""
+    parser = commands.add_parser(
+        "invert",
+        help="edit a picture starting from the picture instead of noise",
+        description="Find latents that lead back to the picture, and walk from there towards the exemplar: "
+        "poses and layouts carry over. Writes OUT (the edit; with --method all one for each, -METHOD added) "
+        "and OUT's name with .side-by-side.png: picture, reconstruction, exemplar, edit.",
+        epilog=epilog,
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    files.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture to edit")
+    files.add_argument(
+        "--mask", type=Path, required=True, metavar="FILE", help="of the picture's size; white = repaint"
+    )
+    files.add_argument("--exemplar", type=Path, required=True, metavar="FILE", help="what to paint")
+    files.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the result")
+    _add_inversion_options(parser)
+    add_input_options(parser)
+    add_canvas_options(parser)
+    add_machine_options(parser, batches=False)
+    parser.set_defaults(run=_invert)
+
+
+def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
+    default = InversionSettings()
+    group = parser.add_argument_group("inversion")
+    group.add_argument(
+        "--method",
+        choices=(*_METHODS, "all"),
+        default=default.method,
+        help="default %(default)s; docs/sampling.md tells what each is for",
+    )
+    group.add_argument(
+        "--guidance-scale",
+        type=float,
+        default=default.guidance_scale,
+        metavar="W",
+        help="of the edit (default %(default)s)",
+    )
+    group.add_argument(
+        "--num-inference-steps",
+        type=int,
+        default=default.num_inference_steps,
+        metavar="N",
+        help="steps each way (default %(default)s)",
+    )
+    group.add_argument(
+        "--strength",
+        type=float,
+        metavar="S",
+        help="share of the way to noise that the edit starts at; less keeps more of the picture "
+        "(default 1, for ddpm 0.76)",
+    )
+    group.add_argument(
+        "--offset-scale",
+        type=float,
+        default=default.offset_scale,
+        metavar="R",
+        help="direct: share of the difference that is added back to the source branch (default %(default)s)",
+    )
+    group.add_argument(
+        "--inner-steps",
+        type=int,
+        default=default.inner_steps,
+        metavar="N",
+        help="null-condition: most updates of the null exemplar at each step (default %(default)s)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="of the noise that ddpm draws (default 0)")
+
+
+def _invert(arguments: argparse.Namespace) -> None:
+    methods = _METHODS if arguments.method == "all" else (arguments.method,)
+    given = {name: getattr(arguments, name) for name in InversionSettings.model_fields}
+    settings = [build_config(InversionSettings, given | {"method": method}, _WHERE) for method in methods]
+    shared = ("fit", "context", "blend", "match_colour", "composite")
+    canvas = build_config(EditSettings, {name: getattr(arguments, name) for name in shared}, _WHERE)
+    machine = machine_settings(arguments, _WHERE)
+    if arguments.out.suffix.lower() != ".png":
+        raise UsageError(f"--out {arguments.out} must end in .png; other formats change the kept pixels")
+    if not 0 <= arguments.seed < 2**63:
+        raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
+
+    from sampling.canvas import check_mask
+    from sampling.pictures import open_mask, open_picture, read_exemplar, write_png
+
+    source, mask = open_picture(arguments.image), open_mask(arguments.mask, arguments.invert_mask)
+    edit_mask = check_mask(mask.edit_mask, source.pixels)
+    exemplar = read_exemplar(arguments.exemplar, arguments.exemplar_background)
+
+    from tqdm import tqdm
+
+    from sampling.editing import EditRequest
+    from sampling.invert import invert_picture
+    from sampling.machine import open_model
+    from sampling.preview import sheet
+
+    model, device = open_model(arguments.model, machine)
+    model.requires_grad_(False)
+    for text in (*source.remarks, *mask.remarks):
+        sys.stderr.write(f"note: {text}\n")
+    request = EditRequest(source.pixels, edit_mask, exemplar, arguments.seed)
+    rows = []
+    _line("method", "reconstruction", "background", "seconds", "UNet calls")
+    for own in settings:
+        with tqdm(unit="call", leave=False, disable=None, desc=own.method) as bar:
+
+            def show(done: int, total: int, bar: tqdm = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            result = invert_picture(model, request, own, canvas, device, show)
+        path = arguments.out
+        if len(settings) > 1:
+            path = path.with_name(f"{path.stem}-{own.method}.png")
+        write_png(result.image, path, source, edit_mask if canvas.composite else None)
+        rows.append([source.pixels, result.reconstruction, exemplar, result.image])
+        figures = f"{result.latent_error:.2e}", f"{result.background_psnr:.2f} dB", f"{result.seconds:.1f}"
+        _line(own.method, *figures, str(result.calls), str(path))
+    titles = ["picture", "reconstruction", "exemplar", "edit"]
+    labels = [own.method for own in settings]
+    side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
+    write_png(sheet(titles, rows, labels=labels), side_by_side)
+    sys.stdout.write(f"{side_by_side}\n")
+
+
+def _line(*fields: str) -> None:
+    widths = (20, 16, 12, 9, 11, 0)
+    cells = [field.ljust(width) for field, width in zip(fields, widths, strict=False)]
+    sys.stdout.write(" ".join(cells).rstrip() + "\n")
+    sys.stdout.flush()
