@@ -1,4 +1,4 @@
-"""`python -m slurm`: what a user asks of the cluster before anything is submitted to it."""
+"""`python -m slurm`: what a user asks of a cluster."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from intarsia.errors import run_command
+from slurm import submit
 from slurm.doctor import Finding, examine
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "failure": "FAILURE"}
@@ -17,10 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(argv: Sequence[str]) -> int:
+    if argv and argv[0] == "submit":
+        return submit.command(argv[1:])
     parser = argparse.ArgumentParser(
         prog="python -m slurm", description=__doc__, epilog="--debug shows the whole traceback of an error."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("submit", help="submit a job, a chain, an array or a sweep", add_help=False)
     doctor = commands.add_parser(
         "doctor", help="check this machine and this checkout; exit code 1 on a failure"
     )

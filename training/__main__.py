@@ -67,7 +67,9 @@ def _train(argv: Sequence[str]) -> int:
     from training.loop import train
 
     code = train(config, world, stop)
-    distributed.disconnect()  # not after an error: other ranks may never come, and the launcher ends them
+    distributed.disconnect(
+        world
+    )  # not after an error: other ranks may never come, and the launcher ends them
     return code
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from intarsia.errors import UserError
 
 EXIT_AGAIN = 75  # saved and stopped by a signal: run the same command again (EX_TEMPFAIL)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _PORTS = range(20_000, 32_000)  # below the ephemeral range
 
 
@@ -28,7 +29,7 @@ class StopFlag:
 
     def install(self) -> "StopFlag":
         """Take over SIGTERM and SIGUSR1. Call it before slow imports: until then a signal kills."""
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in _STOP_SIGNALS:
             signal.signal(number, self._raise)
         return self
 
@@ -150,10 +151,17 @@ def connect() -> World:
     return World(rank, size, device, control)
 
 
-def disconnect() -> None:
-    """Leave torch.distributed, where it was started."""
+def disconnect(world: World) -> None:
+    """Leave torch.distributed, all ranks together. Collective.
+
+    Once the first rank has gone with a code that is not 0, the launcher sends SIGTERM to others, and Python
+    drops its handlers early when it ends: a rank killed just then would hide the code.
+    """
     import torch
 
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    world.barrier()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

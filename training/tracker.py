@@ -10,6 +10,8 @@ import math
 import netrc
 import os
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlparse
@@ -67,21 +69,34 @@ class RunTracker:
         plain = {key: value if math.isfinite(value) else None for key, value in values.items()}
         self._file.write(json.dumps({"step": step, **plain}) + "\n")
         self._file.flush()
-        if self._wandb is not None:
-            self._wandb.log(values, step=step)
+        self._tell_wandb(lambda run: run.log(values, step=step))
 
     def image(self, step: int, name: str, path: Path) -> None:
         """Record a picture; the file itself is in the run folder already."""
         if self._wandb is not None:
             import wandb
 
-            self._wandb.log({name: wandb.Image(str(path))}, step=step)
+            picture = wandb.Image(str(path))
+            self._tell_wandb(lambda run: run.log({name: picture}, step=step))
 
     def close(self) -> None:
         """Close the file and let W&B finish its upload or its offline file."""
         self._file.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        self._tell_wandb(lambda run: run.finish())
+
+    def _tell_wandb(self, message: Callable[[Any], None]) -> None:
+        """Do something with the W&B run. Its own process may be gone, killed or stopped before us: go on."""
+        if self._wandb is None:
+            return
+        import wandb
+
+        try:
+            message(self._wandb)
+        except (OSError, wandb.Error) as error:
+            log.warning("W&B's process is gone (%s): the numbers go to %s alone", error, self._file.name)
+            self._wandb = None
+            with suppress(OSError, wandb.Error):  # or it tries again, and fails again, when Python ends
+                wandb.teardown()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -21,18 +21,22 @@ def call(*command: str) -> str:
     return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT).stdout.strip()
 
 
-def wait_for(condition: Callable[[], T], what: Callable[[], object] = str, seconds: float = 90) -> T:
+def wait_for(
+    condition: Callable[[], T], what: Callable[[], object] = str, seconds: float = 90, pause: float = 0.05
+) -> T:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s in vain; {what()}"
-        time.sleep(0.05)
+        time.sleep(pause)
     return value
 
 
 @contextmanager
-def two_nodes(cpus: int = 2) -> Iterator[None]:
+def two_nodes(*settings: str) -> Iterator[None]:
+    """Both up inside the block; `settings` are lines of slurm.conf."""
     call(TOOL, "down")
-    call(TOOL, "up", "--nodes", "2", "--cpus", str(cpus), "--mem", "4096")
+    options = [word for setting in settings for word in ("--set", setting)]
+    call(TOOL, "up", "--nodes", "2", "--cpus", "2", "--mem", "4096", *options)
     try:
         yield
     finally:
@@ -56,9 +60,16 @@ def power_off(node: str) -> None:
 class Job:
     """A job that was submitted, and its log."""
 
-    def __init__(self, folder: Path, script: str, *arguments: str, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        script: str,
+        *arguments: str,
+        options: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.folder = folder
-        environment = os.environ | {"PYTHON": sys.executable}
+        environment = os.environ | {"PYTHON": sys.executable} | (environment or {})
         command = ["sbatch", "--parsable", f"--output={folder}/%x-%j.out", *options, script, *arguments]
         run = subprocess.run(
             command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT, env=environment

@@ -49,7 +49,7 @@ def main() -> None:
             continue
         expected = distributed.EXIT_AGAIN if job.get("stop_after") else 0
         assert code == expected, (job, code)
-    distributed.disconnect()
+    distributed.disconnect(world)
 
 
 if __name__ == "__main__":

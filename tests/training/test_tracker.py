@@ -65,3 +65,25 @@ def test_a_login_in_netrc_counts(tmp_path: Path) -> None:
     path.write_text("machine api.wandb.ai login user password k\n")
     assert wandb_mode("auto", {"NETRC": str(path)}) == "online"
     assert wandb_mode("auto", {"NETRC": str(path), "WANDB_BASE_URL": "https://wandb.my.lab"}) == "offline"
+
+
+def test_the_end_of_wandbs_own_process_does_not_end_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Slurm may signal every process of a job: W&B's obeys at once, while we still have to save."""
+    import psutil
+    import wandb
+
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    run = wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True, console="off"))
+    tracker = RunTracker(RunFolder(tmp_path), 0, run)
+    tracker.log(1, {"train/loss": 1.0})
+    [process] = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
+    process.terminate()
+    process.wait(20)
+    steps = range(2, 30)
+    for step in steps:  # the first may still go into the socket's buffer
+        tracker.log(step, {"train/loss": 1.0})
+    tracker.close()
+    assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [1, *steps]
+    assert "W&B's process is gone" in caplog.text

@@ -1,0 +1,91 @@
+#!/bin/bash
+# Begin, or continue, one training run over the nodes of a Slurm job, on GPUs or CPUs:
+#
+#     sbatch [sbatch options] slurm/train.sh CONFIG.yaml data.shards=DIR run=RUN [a.b=c ...]
+#     sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 slurm/train.sh CONFIG.yaml ...
+#
+# Contract   submitted from the root of the checkout; it, the shards and RUN are on a file system that all nodes
+#            see; one task for each GPU. Ranks find each other by Slurm's own variables, the port comes from the
+#            job's id: no hostfile, no ssh.
+# Result     RUN/model; exit code 0 once it is there. The log is train-JOBID.out: the plan, what rank 0 says, and
+#            at the end the error of the rank that failed first. RUN/logs/rank-N.out has all that rank N printed.
+# Resume     submit the same command again: it goes on from the newest whole checkpoint.
+# By itself  the job starts again after a preemption or the loss of a node; two minutes before the time limit
+#            (the run is saved first); and when a rank was killed, unless that comes thrice without a save between.
+# For good   it ends when it is done, when a rank fails with an error, and by scancel (saved in the 30 s or
+#            whatever KillWait the cluster grants).
+# Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, of the job by itself (50).
+#SBATCH --job-name=train
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=12:00:00
+#SBATCH --signal=USR1@120           # to every rank, two minutes before the time limit: save and stop
+#SBATCH --requeue
+#SBATCH --open-mode=append          # a restarted job writes on in the same log
+#SBATCH --output=%x-%j.out
+set -euo pipefail
+# No trap on TERM: scancel ends this shell at once, so that nothing below starts the job again.
+
+fail() { echo "error: $*" >&2; exit 2; }
+[[ -n ${SLURM_JOB_ID-} ]] || fail "this is a job script: sbatch slurm/train.sh CONFIG.yaml ..."
+cd "$SLURM_SUBMIT_DIR"
+[[ -f training/loop.py ]] || fail "submit from the root of the checkout, $PWD is not one"
+PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
+[[ -x $PYTHON ]] || fail "there is no $PYTHON; run make setup, or set PYTHON"
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}   # since Slurm 22.05 srun does not inherit it
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
+restarts=${SLURM_RESTART_COUNT:-0}
+tasks=${SLURM_NTASKS_PER_NODE:-1} gpus=${SLURM_GPUS_ON_NODE:-0}
+((gpus == 0 || gpus == tasks)) ||
+  fail "$gpus GPUs and $tasks tasks per node; give each GPU its task: --ntasks-per-node=$gpus"
+
+plan=$("$PYTHON" -m training "$@" --dry-run) || exit  # a mistake is told here, before any rank starts
+run=$("$PYTHON" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)["run"] or "")' <<<"$plan")
+[[ -n $run ]] || fail "no run folder given: add run=FOLDER; the same folder again continues the run"
+mkdir -p "$run/logs" || fail "run=$run: the folder cannot be made"
+newest() { cat "$run/checkpoints/latest" 2>/dev/null || echo "the beginning"; }
+echo "train.sh: job $SLURM_JOB_ID, restart $restarts, run $run from $(newest)"
+echo "train.sh: nodes $SLURM_JOB_NODELIST, tasks per node $tasks, CPUs per task $SRUN_CPUS_PER_TASK," \
+  "GPUs per node $gpus, until $(squeue --noheader --jobs "$SLURM_JOB_ID" --format %e)"
+((restarts)) || echo "$plan"
+
+output=$run/logs/rank-0.out
+shown=$(stat -c %s "$output" 2>/dev/null || echo 0)   # by an earlier start
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+srun --kill-on-bad-exit=1 --open-mode=append --output="$run/logs/rank-%t.out" \
+  "$PYTHON" -m training "$@" 2> >(tee "$said" >&2) &
+tail -c "+$((shown + 1))" -F --pid=$! "$output" 2>/dev/null || true
+status=0
+wait $! || status=$?
+((status)) || exit 0
+
+again() { # WHY
+  if ((restarts < ${MAX_RESTARTS:-50})); then
+    echo "train.sh: $1; the job starts again"
+    scontrol requeue "$SLURM_JOB_ID" || echo "error: it may not; submit the same command again" >&2
+  else
+    echo "error: $1, and the job was restarted $restarts times; submit the same command again" >&2
+  fi
+  exit "$status"
+}
+# srun says in order of time: "srun: error: node2: task 1: Exited with exit code 1", or "... tasks 0-3: Killed".
+first=$(grep -m 1 -oE '[^ ]+: tasks? [0-9].*' "$said" || true)
+case $first in
+  *"exit code 75") again "saved and stopped before the end" ;;   # EX_TEMPFAIL of sysexits.h
+  *"User defined signal 1"*) again "told to stop while starting" ;;
+  "") exit "$status" ;;                                          # no rank's fault: srun said it
+esac
+rank=$(sed -E 's/.*: tasks? ([0-9]+).*/\1/' <<<"$first")
+if [[ $first == *"Exited with"* ]]; then
+  echo "train.sh: $first; the end of $run/logs/rank-$rank.out:" >&2
+  tail -n 30 "$run/logs/rank-$rank.out" >&2
+else
+  place="job $SLURM_JOB_ID, killed after $(newest)"     # the same, again and again, leads nowhere
+  echo "$place" >>"$run/logs/killed"
+  (($(grep -cxF "$place" "$run/logs/killed") > 2)) || again "$first"
+  echo "error: $first, three times without a save in between; submit the same command again" >&2
+fi
+exit "$status"
