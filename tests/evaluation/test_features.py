@@ -1,5 +1,6 @@
 """Feature networks against peers with the same random weights, and the preprocessing of each recipe."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,17 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import lpips as peer_lpips
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer, ViTConfig, ViTModel
 
+from benchmarks.nets import fill, recorded_input, save, tiny_clip
 from evaluation import features, resizing
 from evaluation.dino import DinoGeometry, load_dino
 from evaluation.inception import Inception, load_inception
-from evaluation.lpips import Lpips
+from evaluation.lpips import Lpips, load_lpips
 from evaluation.metrics import cosine
 from evaluation.scoring import Request, score
 from evaluation.store import Store
 from evaluation.weights import find_weights, fingerprint_weights, parse_weights
 from intarsia.errors import UsageError, UserError
 from intarsia.pretrained import read_weights
-from tests.evaluation.nets import fill, save, tiny_clip
 
 
 def picture(height: int = 60, width: int = 90, seed: int = 0) -> np.ndarray:
@@ -156,6 +157,27 @@ def test_inception_loads_the_standard_file_and_refuses_the_classifier(tmp_path, 
         load_inception({k: v for k, v in state.items() if k != "Conv2d_1a_3x3.conv.weight"}, "x")
 
 
+# What pytorch-fid and lpips gave for the same weights and pictures: `python -m benchmarks.evaluation peers`.
+RECORDED = json.loads(Path(__file__).with_name("peers.json").read_text())
+
+
+def test_inception_gives_what_pytorch_fid_gave(inception) -> None:
+    with torch.no_grad():
+        ours = inception(recorded_input(299)).flatten()[::128]
+    np.testing.assert_allclose(ours, RECORDED["inception"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
+def test_lpips_gives_what_the_lpips_package_gave(net) -> None:
+    backbone = Lpips(net).features
+    fill(backbone)
+    state = {f"features.{name}": value for name, value in backbone.state_dict().items()}
+    network = load_lpips(net, state, read_weights(find_weights(f"lpips-{net}")), ("a", "b"))
+    with torch.no_grad():
+        ours = network(recorded_input(64, 1), recorded_input(64, 2))
+    assert float(ours) == pytest.approx(RECORDED[f"lpips-{net}"], rel=1e-4)
+
+
 class PeerFeatures(torch.nn.Module):
     """Gives torchmetrics' LPIPS our backbone: its own would come from torchvision."""
 
@@ -197,7 +219,7 @@ def test_lpips_of_a_region_ignores_the_rest(tmp_path) -> None:
     with torch.no_grad():
         planes = [torch.from_numpy(resizing.signed(p)[None]) for p in (a, b)]
         weights = torch.from_numpy(mask[None, None]).float()
-        loaded = features.load_lpips(
+        loaded = load_lpips(
             "squeeze",
             read_weights(given["squeeze"]),
             read_weights(find_weights("lpips-squeeze")),
