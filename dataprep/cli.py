@@ -109,7 +109,8 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "--exemplar-background",
         default="keep",
         choices=["keep", "grey", "white"],
-        help="what stands round the object in the exemplar, where its mask is known (default %(default)s)",
+        help="what stands round the object in the exemplar, where its mask is known (default %(default)s); "
+        "--profile source then needs --all-boxes and --object-masks",
     )
     add(
         "--short-side",

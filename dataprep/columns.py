@@ -1,6 +1,6 @@
 """Columns that grow in place: joining pieces at the end would hold everything twice."""
 
-import mmap
+import os
 import tempfile
 from array import array
 
@@ -51,10 +51,6 @@ class TextColumn:
         starts, stops = ends[rows], ends[rows + 1]
         offsets = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int32)
         self._file.flush()
-        content = b""
-        if offsets[-1]:
-            with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as file:
-                content = b"".join(
-                    file[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
-                )
+        file, places = self._file.fileno(), zip(starts.tolist(), stops.tolist(), strict=True)
+        content = b"".join(os.pread(file, stop - start, start) for start, stop in places)
         return pa.StringArray.from_buffers(len(rows), pa.py_buffer(offsets), pa.py_buffer(content))
