@@ -32,7 +32,8 @@ from dataprep.tars import write_tar
 from intarsia.files import sha256_bytes
 from intarsia.masks import draw_edit_mask
 from intarsia.rng import sample_rng
-from intarsia.sample import Sample, encode_jpeg, encode_png, encode_sample
+from intarsia.png import encode_png
+from intarsia.sample import Sample, encode_jpeg, encode_sample
 from training.data import SampleDataset
 from training.order import DataOrder
 from training.shards import ShardReader, find_shards

@@ -15,7 +15,8 @@ from dataprep.stats import read_manifest
 from intarsia.errors import UsageError
 from intarsia.files import read_json
 from intarsia.rng import derive_seed
-from intarsia.sample import Sample, SampleMeta, decode_png, decode_sample
+from intarsia.png import decode_png
+from intarsia.sample import Sample, SampleMeta, decode_sample
 
 
 @dataclass(frozen=True)

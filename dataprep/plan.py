@@ -61,8 +61,8 @@ class BuildConfig(FilterOptions):
         cut_out = self.exemplar_background != "keep"
         if cut_out and self.profile == "source" and not (self.all_boxes and self.object_masks):
             raise ValueError(
-                f"--exemplar-background {self.exemplar_background} with --profile source needs --all-boxes and "
-                "--object-masks: a loader that draws afresh knows the mask of a sample's own box alone"
+                f"--exemplar-background {self.exemplar_background} with --profile source needs --all-boxes "
+                "and --object-masks: a loader that draws afresh knows the mask of a sample's own box alone"
             )
         return self
 

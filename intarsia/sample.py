@@ -1,25 +1,20 @@
 """The training sample, and the one place that knows how a shard names and encodes its members."""
 
-import io
 import json
-import struct
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image
 
 from intarsia.boxes import Box
 from intarsia.errors import UserError
+from intarsia.png import decode_png, encode_png
 
 SCHEMA_VERSION = 1
 EXEMPLAR_SIZE = 224  # CLIP ViT-L/14's input
 JPEG_QUALITY = 95
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
 OBJECT_MASK = "object_mask.png"  # an optional member, last
 _OPTIONAL = (
     "source_size",
@@ -216,32 +211,3 @@ def encode_jpeg(pixels: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
 def decode_jpeg(content: bytes) -> np.ndarray:
     """uint8 [H, W, 3] RGB of a JPEG; ValueError for one with any damage."""
     return simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
-
-
-def encode_png(pixels: np.ndarray) -> bytes:
-    """8-bit grey PNG of uint8 [H, W].
-
-    Written here since a mask is long runs of equal bytes: without row filters, and with zlib's search for
-    runs alone, it takes a third of Pillow's time and no more bytes.
-    """
-    height, width = pixels.shape
-    rows: np.ndarray = np.zeros((height, 1 + width), np.uint8)  # a row begins with its filter: 0, none
-    rows[:, 1:] = pixels
-    deflate = zlib.compressobj(1, zlib.DEFLATED, strategy=zlib.Z_RLE)
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    body = deflate.compress(rows.data) + deflate.flush()
-    return _PNG_START + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", body) + _png_chunk(b"IEND", b"")
-
-
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def decode_png(content: bytes) -> np.ndarray:
-    """uint8 [H, W] of an 8-bit grey PNG; ValueError for one that is cut short or of another kind."""
-    if not content.endswith(_PNG_END):  # Pillow reads on where only the end is missing
-        raise ValueError("its end is missing")
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
-        if picture.mode != "L":
-            raise ValueError(f"mode {picture.mode}, not 8-bit grey")
-        return np.array(picture)

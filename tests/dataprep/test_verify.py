@@ -17,7 +17,8 @@ from dataprep.cli import main
 from dataprep.verify import verify_folder
 from intarsia.boxes import Box
 from intarsia.files import sha256_file
-from intarsia.sample import MEMBERS, Sample, decode_sample, encode_png, encode_sample
+from intarsia.png import encode_png
+from intarsia.sample import MEMBERS, Sample, decode_sample, encode_sample
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import toy_request
 
