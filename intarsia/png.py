@@ -26,7 +26,7 @@ _META_ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)
 def encode_png(pixels: np.ndarray) -> bytes:
     """8-bit grey PNG of uint8 [H, W]; the same bytes with any version of any library.
 
-    A mask of 512 x 512 takes a third of a millisecond and 2 kB, as with zlib; whatever is no mask is stored in
+    A mask of 512 x 512 takes a third of a millisecond and 2 kB, as with zlib; whatever is no mask comes to
     somewhat more than its own size.
     """
     height, width = pixels.shape

@@ -11,7 +11,8 @@ from PIL import Image
 
 from intarsia.png import decode_png, encode_png
 
-RUNS = st.lists(st.tuples(st.sampled_from([0, 255, 1, 128, 254]), st.integers(1, 1100)), min_size=1, max_size=30)
+VALUES = st.sampled_from([0, 255, 1, 128, 254])
+RUNS = st.lists(st.tuples(VALUES, st.integers(1, 1100)), min_size=1, max_size=30)
 
 
 @settings(deadline=None)
