@@ -31,8 +31,8 @@ from dataprep.shards import ShardJob, build_shard
 from dataprep.tars import write_tar
 from intarsia.files import sha256_bytes
 from intarsia.masks import draw_edit_mask
-from intarsia.rng import sample_rng
 from intarsia.png import encode_png
+from intarsia.rng import sample_rng
 from intarsia.sample import Sample, encode_jpeg, encode_sample
 from training.data import SampleDataset
 from training.order import DataOrder

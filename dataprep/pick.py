@@ -14,8 +14,8 @@ from dataprep.shards import BINS, tar_samples
 from dataprep.stats import read_manifest
 from intarsia.errors import UsageError
 from intarsia.files import read_json
-from intarsia.rng import derive_seed
 from intarsia.png import decode_png
+from intarsia.rng import derive_seed
 from intarsia.sample import Sample, SampleMeta, decode_sample
 
 

@@ -48,7 +48,7 @@ def test_the_bytes_do_not_come_from_a_compressor(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(zlib, "compressobj", refuse)
     y, x = np.mgrid[0:512, 0:512]
     inside = (x - 250) ** 2 + (y - 200) ** 2
-    soft = np.clip((150**2 - inside) // 20 + 128, 0, 255).astype(np.uint8)
+    soft = np.clip(150**2 - inside + 128, 0, 255).astype(np.uint8)  # an edge of a pixel or two
     content = encode_png(soft)
     assert len(content) < 4000
     body = content[content.index(b"IDAT") + 4 : -16]
