@@ -190,10 +190,11 @@ class ModelConfig(Config):
             raise ValueError(
                 f"unet.out_channels={self.unet.out_channels} must equal vae.latent_channels={latent}"
             )
-        if self.unet.in_channels != 2 * latent + 1:
+        if self.unet.in_channels not in (2 * latent + 1, latent):
             raise ValueError(
                 f"unet.in_channels={self.unet.in_channels} must be {2 * latent + 1}: "
-                f"noisy latents ({latent}), masked image latents ({latent}) and the mask (1)"
+                f"noisy latents ({latent}), masked image latents ({latent}) and the mask (1); or {latent} "
+                "for a model that is to be sampled only, and is told nothing about the picture"
             )
         multiple = self.vae.downsampling * self.unet.downsampling
         if self.image_size % multiple:

@@ -19,7 +19,7 @@ from sampling.settings import ExemplarBackground
 Picture: TypeAlias = NDArray[np.uint8]  # [H, W, 3], RGB
 Mask: TypeAlias = NDArray[np.bool_]  # [H, W], True = repaint
 
-NEUTRAL = (122, 117, 104)  # CLIP's mean colour: a background that the exemplar encoder sees as zeros
+NEUTRAL = (123, 117, 104)  # CLIP's mean colour: a background that the exemplar encoder sees as zeros
 _SOFT_SHARE = 0.001  # of a mask's pixels between black and white, from which on it is remarked
 
 

@@ -138,6 +138,11 @@ class TrainConfig(Config):
                 "lora needs model.init.model_folder, a model that can edit: adapters do not train the first "
                 "convolution, in which Stable Diffusion's UNet is blind to the hole"
             )
+        if self.model.unet.in_channels == self.model.unet.out_channels:
+            raise ValueError(
+                f"model.unet.in_channels={self.model.unet.in_channels} can only be sampled: training shows "
+                "the UNet the masked picture, too; take the default"
+            )
         if self.objective.min_snr_gamma is not None and self.model.noise.rescale_betas_zero_snr:
             raise ValueError(
                 "objective.min_snr_gamma gives the last timestep of model.noise.rescale_betas_zero_snr the "

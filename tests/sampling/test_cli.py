@@ -94,6 +94,28 @@ def test_without_compositing_pixels_outside_change(
     assert (read_picture(tmp_path / "out.png")[~mask] != read_picture(PICTURES[0])[~mask]).any()
 
 
+def test_several_scales_make_one_grid(command: dict[str, str], tmp_path: Path) -> None:
+    assert run(command, guidance_scale="1,4", num_images="2") == 0
+    names = {"out-0-w1.png", "out-0-w4.png", "out-1-w1.png", "out-1-w4.png", "out.side-by-side.png"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    sheet = read_picture(tmp_path / "out.side-by-side.png")
+    assert sheet.shape == (22 + 2 * (256 + 8), 8 + 4 * (256 + 8), 3), "two seeds; hole, exemplar, two scales"
+    assert run(command, guidance_scale="4", seed="1", out=str(tmp_path / "alone.png")) == 0
+    alone, swept = (read_picture(tmp_path / name).astype(int) for name in ("alone.png", "out-1-w4.png"))
+    assert np.abs(alone - swept).max() <= 1
+
+
+def test_an_inverted_mask_and_its_remark(
+    command: dict[str, str], tmp_path: Path, mask_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for pair in command.items() for word in pair]
+    assert main(["edit", *words, "--invert-mask"]) == 0
+    kept = read_mask(mask_file)
+    assert (read_picture(tmp_path / "out.png")[kept] == read_picture(PICTURES[0])[kept]).all()
+    assert main(["edit", *words, "--guidance-scale", "1"]) == 0
+    assert "note: guidance scale 1: the exemplar is followed weakly" in capsys.readouterr().err
+
+
 WRONG = [
     ({"model": "no/model"}, 1, "model folder no/model does not exist"),
     ({"model": "configs"}, 1, "configs is not a model folder: it holds no model_index.json"),
@@ -107,6 +129,10 @@ WRONG = [
     ({"num_images": "0"}, 2, "--num-images 0 must be 1 or more"),
     ({"seed": "-1"}, 2, "--seed -1 must be 0 or more"),
     ({"batch_size": "0"}, 2, "batch_size=0"),
+    ({"guidance_scale": "2,3,2"}, 2, "--guidance-scale names a scale twice"),
+    ({"guidance_interval": "0.8,0.2"}, 2, "guidance_interval=0.8,0.2 must be two numbers 0 <= LOW < HIGH"),
+    ({"eta": "0.5"}, 2, "eta=0.5 works with ddim only, not with plms"),
+    ({"blend": "-1"}, 2, "blend=-1"),
     ({"device": "abacus"}, 2, "--device abacus is not there on this machine; try cpu or auto"),
 ]
 
@@ -142,7 +168,8 @@ def test_debug_shows_the_traceback(command: dict[str, str]) -> None:
 
 
 def test_a_missing_or_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["edit"], ["edit", "--scheduler", "heun"], ["paint"], []):
+    number = ["edit", "--guidance-scale", "much"]
+    for words in (["edit"], number, ["edit", "--scheduler", "heun"], ["paint"], []):
         with pytest.raises(SystemExit) as end:
             main(words)
         assert end.value.code == 2

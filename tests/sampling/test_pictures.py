@@ -5,10 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
+from intarsia.conditioning import CLIP_MEAN
 from intarsia.errors import UserError
-from sampling.pictures import read_mask, read_picture, write_png
+from sampling.pictures import (
+    NEUTRAL,
+    open_mask,
+    open_picture,
+    read_exemplar,
+    read_mask,
+    read_picture,
+    write_png,
+)
 from tests.paths import SHARED_DATA
 
 HARD = SHARED_DATA / "hard-inputs"
@@ -106,3 +115,115 @@ def test_a_written_picture_reads_back_bit_for_bit(tmp_path: Path) -> None:
     write_png(pixels, tmp_path / "new" / "p.png")
     assert (read_picture(tmp_path / "new" / "p.png") == pixels).all()
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["p.png"]
+
+
+# -- what a result keeps of its picture --------------------------------------------------------------------
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+HOLE = np.zeros((8, 16), bool)
+HOLE[2:5, 3:9] = True
+
+
+def test_profile_and_exif_stay_and_the_picture_stays_upright(tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, (16, 8, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    Image.fromarray(stored).save(tmp_path / "p.png", exif=exif, icc_profile=SRGB)
+    source = open_picture(tmp_path / "p.png")
+    assert source.pixels.shape == (8, 16, 3)
+    write_png(source.pixels, tmp_path / "out.png", source, HOLE, text={"seed": "3 ä"})
+    with Image.open(tmp_path / "out.png") as written:
+        assert written.info["icc_profile"] == SRGB
+        assert written.getexif()[0x010F] == "a camera"
+        assert 0x0112 not in written.getexif()
+        assert written.text == {"seed": "3 ä"}
+    assert (read_picture(tmp_path / "out.png") == source.pixels).all()
+    assert source.remarks == ()
+
+
+def test_a_transparent_picture_keeps_its_colours_and_alpha_outside_the_mask(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 4), dtype=np.uint8)
+    source = open_picture(save(tmp_path, pixels))
+    edited = 255 - source.pixels
+    write_png(edited, tmp_path / "out.png", source, HOLE)
+    written = np.asarray(Image.open(tmp_path / "out.png"))
+    assert (written[~HOLE] == pixels[~HOLE]).all()
+    assert (written[HOLE, :3] == edited[HOLE]).all()
+    assert (written[HOLE, 3] == 255).all()
+    write_png(edited, tmp_path / "all.png", source)
+    assert Image.open(tmp_path / "all.png").mode == "RGB"
+
+
+def test_an_opaque_alpha_channel_is_no_transparency(tmp_path: Path) -> None:
+    assert open_picture(save(tmp_path, np.full((4, 4, 4), 255, np.uint8))).rgba is None
+
+
+def test_what_reading_changes_is_remarked(tmp_path: Path) -> None:
+    deep = save(tmp_path, np.full((2, 2), 700, np.uint16), name="deep.png")
+    assert "deep.png has 16 bits a channel; it is edited and written with 8" in open_picture(deep).remarks[0]
+    Image.new("CMYK", (4, 4)).save(tmp_path / "c.jpg", icc_profile=b"no profile")
+    ink = open_picture(tmp_path / "c.jpg")
+    assert "c.jpg is CMYK; it is edited and written as RGB" in ink.remarks[0]
+    assert ink.icc_profile is None
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    moving = open_picture(tmp_path / "a.gif")
+    assert "a.gif has 2 frames; only the first is used" in moving.remarks[0]
+    assert (moving.pixels == (255, 0, 0)).all()
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(UserError, match=r"f\.tif has floating-point pixels; save it with 8 bits a channel"):
+        open_picture(tmp_path / "f.tif")
+
+
+def test_a_grey_profile_does_not_go_to_an_rgb_result(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "g.png", icc_profile=SRGB[:16] + b"GRAY" + SRGB[20:])
+    assert open_picture(tmp_path / "g.png").icc_profile is None
+
+
+# -- masks and exemplars -----------------------------------------------------------------------------------
+
+
+def test_an_inverted_mask_is_the_other_half(tmp_path: Path) -> None:
+    path = save(tmp_path, np.array([[0, 127, 128, 255]], np.uint8))
+    assert (read_mask(path, invert=True) == ~read_mask(path)).all()
+
+
+def test_an_empty_mask_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    black, white = (
+        save(tmp_path, np.full((4, 4), level, np.uint8), name=f"{level}.png") for level in (0, 255)
+    )
+    with pytest.raises(UserError, match=r"0\.png has no white .* if black was meant, give --invert-mask"):
+        read_mask(black)
+    with pytest.raises(
+        UserError, match=r"255\.png is white all over, so inverted .* leave out --invert-mask"
+    ):
+        read_mask(white, invert=True)
+
+
+def test_soft_masks_are_divided_with_a_remark(tmp_path: Path) -> None:
+    hard = np.zeros((40, 40), np.uint8)
+    hard[10:20] = 255
+    assert open_mask(save(tmp_path, hard)).remarks == ()
+    hard[20:22] = 100
+    [remark] = open_mask(save(tmp_path, hard)).remarks
+    assert "5.0% of the mask's pixels are neither black nor white; they are divided at one half" in remark
+
+
+def test_alpha_cuts_an_exemplar_out(tmp_path: Path) -> None:
+    pixels = np.full((40, 30, 4), (200, 10, 60, 0), np.uint8)
+    pixels[10:30, 5:15, 3] = 255
+    path = save(tmp_path, pixels)
+    neutral, cropped = read_exemplar(path, "neutral"), read_exemplar(path, "crop")
+    assert neutral.shape == (40, 30, 3)
+    assert (neutral[pixels[..., 3] == 0] == NEUTRAL).all(), "what is transparent has no say"
+    assert (neutral[pixels[..., 3] == 255] == (200, 10, 60)).all()
+    assert cropped.shape == (20, 10, 3)
+    assert (cropped == (200, 10, 60)).all()
+    assert np.abs(np.array(NEUTRAL) - np.array(CLIP_MEAN) * 255).max() < 0.51
+    with pytest.raises(UserError, match=r"none\.png is transparent all over"):
+        read_exemplar(save(tmp_path, np.zeros((4, 4, 4), np.uint8), name="none.png"))
+
+
+def test_an_exemplar_without_alpha_stays_as_it_is(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    assert (read_exemplar(save(tmp_path, pixels), "crop") == pixels).all()

@@ -58,6 +58,7 @@ def test_unknown_keys_are_refused_with_the_valid_ones(tmp_path: Path) -> None:
         ("micro_batch_size=0", "micro_batch_size=0"),
         ("exemplar_dropout=1.5", "exemplar_dropout=1.5"),
         ("global_batch_size=6", "global_batch_size=6 is no multiple of micro_batch_size=4"),
+        ("model.unet.in_channels=4", "model.unet.in_channels=4 can only be sampled"),
     ],
 )
 def test_bad_values_are_named(tmp_path: Path, override: str, words: str) -> None:
