@@ -122,6 +122,7 @@ class TrainConfig(Config):
     zero_stage: Literal[0, 1, 2] = 1
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and moments stay fp32
     activation_checkpointing: bool = False
+    compile: bool = False  # torch.compile of the UNet's blocks; gradients are compared before the first step
     checkpoint: CheckpointConfig = CheckpointConfig()
     preview: PreviewConfig = PreviewConfig()
     tracker: TrackerConfig = TrackerConfig()

@@ -1,12 +1,17 @@
 """The model as a run trains it: initialised, its parts frozen, laid out for speed."""
 
+import logging
+
 import torch
 
 from intarsia.model import EditModel, build_model
+from training.compiled import check_gradients, compile_blocks
 from training.config import TrainConfig
 from training.frozen import freeze_parts, freeze_unused, halve_frozen
 from training.lora import add_adapters
 from training.objective import Trainee
+
+log = logging.getLogger(__name__)
 
 
 def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditModel:
@@ -18,7 +23,8 @@ def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditM
         is_main: whether this rank writes the finished model, for which it keeps what others need not.
 
     Raises:
-        UserError: for weights that do not fit, and parts to freeze that do not exist.
+        UserError: for weights that do not fit, parts to freeze that do not exist, and where compiling gives
+            wrong gradients.
     """
     model = build_model(config.model, config.seed)
     if config.freeze_unused:
@@ -31,4 +37,9 @@ def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditM
     if config.precision == "bf16":
         halve_frozen(model, keep_exact=is_main)
     model.vae.to(memory_format=torch.channels_last)  # its convolutions are the quicker for it
-    return model.to(device).train()
+    model.to(device).train()
+    if config.compile:
+        blocks = compile_blocks(model.unet)
+        error = check_gradients(Trainee(model), config, device)
+        log.info("compiled %d blocks; their gradients agree with plain ones to %.1e", blocks, error)
+    return model
