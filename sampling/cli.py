@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from intarsia.errors import UsageError, run_command
+from sampling.batch_command import add_commands as add_batch
 from sampling.invert_command import add_command as add_invert
 from sampling.merge import add_command as add_merging
 from sampling.options import (
@@ -37,6 +38,7 @@ def _run(argv: Sequence[str]) -> int | None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_edit(commands)
     add_merging(commands, _EPILOG)
+    add_batch(commands, _EPILOG)
     add_invert(commands, _EPILOG)
     add_porting(commands, _EPILOG)
     arguments = parser.parse_args(argv)
@@ -99,6 +101,7 @@ def _edit(arguments: argparse.Namespace) -> None:
     from sampling.editing import EditRequest, edit
     from sampling.machine import open_model
     from sampling.preview import grid, sweep_grid
+    from sampling.provenance import made_from, pattern, source_file
 
     model, device = open_model(arguments.model, machine)
     requests = [EditRequest(source.pixels, edit_mask, exemplar, *own) for own in outputs]
@@ -113,8 +116,11 @@ def _edit(arguments: argparse.Namespace) -> None:
     for text in dict.fromkeys(remarks):
         sys.stderr.write(f"note: {text}\n")
     changed = edit_mask if arguments.composite else None
+    shared = pattern(arguments.model, machine, arguments.invert_mask, arguments.exemplar_background)
+    files = {name: source_file(getattr(arguments, name)) for name in ("image", "mask", "exemplar")}
     for path, result in zip(outputs.values(), results, strict=True):
-        write_png(result.image, path, source, changed)
+        own = made_from(shared, files, result.request.seed, result.settings)
+        write_png(result.image, path, source, changed, own.to_text())
         print(path)
     side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
     write_png(grid(results) if len(scales) == 1 else sweep_grid(results), side_by_side)
