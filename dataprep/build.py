@@ -1,6 +1,5 @@
 """The build from annotations to a finished folder: plan or go on, run what is missing, merge."""
 
-import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from dataprep.stores import describe_store, locate, open_store, packed_tars
 from dataprep.tar_store import unpack_tars
 from intarsia.config import config_differences
 from intarsia.errors import UsageError, UserError
-from intarsia.files import atomic_path, read_json, sweep_temporaries
+from intarsia.files import atomic_path, locked, read_json, sweep_temporaries
 
 
 @dataclass(frozen=True)
@@ -311,13 +310,7 @@ def _describe_inputs(request: BuildRequest) -> dict[str, Any]:
 def _locked(out: Path) -> Iterator[None]:
     """Hold the folder against a second build; the lock goes with the process, however it ends."""
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"another build is running in {out}; wait for it, or choose another --out"
-            ) from None
+    with locked(out / ".lock", f"another build is running in {out}; wait for it, or choose another --out"):
         yield
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dataprep.journal import STARTS, journal_path
@@ -46,13 +47,7 @@ def run_here(
     up: Callable[[], object] = lambda: None,
 ) -> Iterator[dict[str, Any]]:
     """`run_shards` with Ray in this process; `up` is called once a first worker is there."""
-    _quiet_environment(address)
-    import ray
-
-    started = not ray.is_initialized()
-    if started:
-        _start(workers, address, verbose)
-    try:
+    with ray_running(workers, address, verbose):
         _await_worker()
         up()
         for row in _run(jobs, verbose):
@@ -62,6 +57,23 @@ def run_here(
                     f"building stopped: {report['error']}; the shards so far stay, run the same command again"
                 )
             yield report
+
+
+@contextmanager
+def ray_running(workers: int | None, address: str | None, verbose: bool) -> Iterator[Any]:
+    """Ray in this process, started where it is not yet, for the arguments of `run_shards`.
+
+    Raises:
+        UserError: if it does not start, or stops inside the block.
+    """
+    _quiet_environment(address)
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        _start(workers, address, verbose)
+    try:
+        yield ray
     except ray.exceptions.RayError as error:
         text = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
         raise UserError(f"Ray stopped: {text}; run the same command again, or with --debug") from error
@@ -91,17 +103,12 @@ def _await_worker() -> None:
 
 
 def _run(jobs: list[ShardJob], verbose: bool) -> Iterator[dict[str, str]]:
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.ERROR)
+    data = quiet_data(verbose)
     rows = [  # a worker opens its job itself, once it has noted its start
         {
             "journal": str(journal_path(job.folder, job.config, job.shard)),
             "shard": job.config.shard_name(job.shard),
-            "job": ray.cloudpickle.dumps(job),
+            "job": pickle.dumps(job),
         }
         for job in jobs
     ]
@@ -121,8 +128,18 @@ def _run(jobs: list[ShardJob], verbose: bool) -> Iterator[dict[str, str]]:
         }
 
     # Ray gives a dead worker's task to another one without end; the shard's journal sets the limit.
-    data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(build)
-    yield from data.iter_rows()
+    yield from data.from_items(rows, override_num_blocks=len(rows)).map(build).iter_rows()
+
+
+def quiet_data(verbose: bool) -> Any:
+    """Ray Data, without the bars and plans that it prints."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.ERROR)
+    return ray.data
 
 
 def _quiet_environment(address: str | None) -> None:

@@ -17,6 +17,7 @@ from intarsia.errors import UserError
 from intarsia.files import read_json
 
 LOCK = ".lock"
+LATENTS = "latents-"  # folders in which training keeps what it made of the shards
 PROBLEMS_PER_SHARD = 20  # told; the others are counted
 _SIDECAR_KEYS = {"fingerprint", "shard", "samples", "bytes", "sha256", "kept", "rejected", "labels"}
 _SIDECAR_KEYS |= {"histograms", "rejects", "format_version"}
@@ -80,7 +81,7 @@ def _alien_files(folder: Path, config: BuildConfig, shards: int) -> Iterator[str
     known = {PLAN_FILE, MANIFEST, REJECTS, CARD, LOCK, NOTES}
     known |= {f"{config.shard_name(shard)}.{kind}" for shard in range(shards) for kind in ("tar", "json")}
     for path in sorted(folder.iterdir()):
-        if path.name not in known:
+        if path.name not in known and not (path.name.startswith(LATENTS) and path.is_dir()):
             yield f"{path.name}: no file of this build"
 
 

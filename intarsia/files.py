@@ -1,5 +1,6 @@
 """Files that are either whole or absent: atomic writes, hashes, and the sweep of what a crash left."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -81,6 +82,21 @@ def read_json(path: Path | str) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"{path}{where}: not valid JSON ({error})") from None
+
+
+@contextmanager
+def locked(path: Path | str, busy: str) -> Iterator[None]:
+    """Hold the file `path` against other processes; the lock goes with this one, however it ends.
+
+    Raises:
+        UserError: saying `busy`, where another process holds it.
+    """
+    with Path(path).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(busy) from None
+        yield
 
 
 def sync(path: Path) -> None:

@@ -17,6 +17,7 @@ class DataConfig(Config):
     shards: tuple[str, ...] = ()  # one shard folder, or several that are read as one data set
     num_workers: int = Field(default=2, ge=0)  # loader processes per rank; 0 = read in the training process
     redraw: bool | None = None  # fresh draws in every epoch; null: from whole pictures, not of crops
+    latents: bool = False  # read what `cache-latents` stored instead of asking the frozen networks
     window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
     open_shards: int = Field(default=32, ge=1)  # shards held open (file and offset index) per process
     cache_dir: Path | None = None  # local disk for copies of remote shards; null: below the temporary folder

@@ -1,8 +1,8 @@
 """Shards to batches in the exact order of `order.py`: read by offset, uint8 out, nothing random in here."""
 
 import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from dataprep.render import redraw_crop, redraw_sample
 from intarsia.errors import UserError
+from intarsia.model import EditModel
 from intarsia.sample import Sample
 from training.config import BatchShape, DataConfig, TrainConfig
+from training.latents import STORED, LatentReader, check_redraw, find_latents, frozen_hash
 from training.order import DataOrder, rank_positions
 from training.shards import ShardReader, find_shards, open_cache
 
@@ -28,16 +30,27 @@ class Batch:
     Attributes:
         positions: int64 [B], places in the global order; they key the noise, too.
         keys: the samples' names.
-        image: uint8 [B, H, W, 3] RGB.
+        image: uint8 [B, H, W, 3] RGB; None, as edit_mask and exemplar, where all is stored.
         edit_mask: uint8 [B, H, W], 255 = repaint.
         exemplar: uint8 [B, 224, 224, 3] RGB.
+        stored: what is stored of the frozen networks' work, by the names in `encode.Posteriors`.
     """
 
     positions: Tensor
     keys: list[str]
-    image: Tensor
-    edit_mask: Tensor
-    exemplar: Tensor
+    image: Tensor | None
+    edit_mask: Tensor | None
+    exemplar: Tensor | None
+    stored: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample of a batch: its pixels, or what is stored of it, or both where the mask is drawn afresh."""
+
+    key: str
+    sample: Sample | None
+    stored: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class SampleDataset(Dataset):
@@ -59,14 +72,26 @@ class SampleDataset(Dataset):
         self.image_size = image_size
         self.seed = seed
         self.redraw = redraw
+        self.latents: LatentReader | None = None
 
-    def __getitem__(self, position: int) -> tuple[int, Sample] | UserError:
-        """The sample at a position of the global order. A UserError is a value: workers would garble it."""
+    def __getitem__(self, position: int) -> tuple[int, Sample | Item] | UserError:
+        """What stands at a position of the global order. A UserError is a value: workers would garble it."""
         try:
             shard, index = self.order.locate(position)
-            return position, self.sample(shard, index, epoch=position // self.order.total)
+            epoch = position // self.order.total
+            if self.latents is None:
+                return position, self.sample(shard, index, epoch)
+            return position, self._with_stored(self.latents, (shard, index), epoch)
         except UserError as error:
             return error
+
+    def _with_stored(self, latents: LatentReader, place: tuple[int, int], epoch: int) -> Item:
+        """All that is stored and no pixels; of crops with fresh masks the pixels and their own latents."""
+        stored = latents.read(*place)
+        if self.redraw:
+            sample = self.sample(*place, epoch)
+            return Item(sample.meta.key, sample, {"image": stored.image})
+        return Item(stored.key, None, {name: getattr(stored, name) for name in STORED})
 
     def sample(self, shard: int, index: int, epoch: int) -> Sample:
         """Sample `index` of a shard, at the size that the model takes, as `epoch` draws it.
@@ -102,29 +127,45 @@ class SampleDataset(Dataset):
 
 
 def open_dataset(config: TrainConfig) -> SampleDataset:
-    """The samples of the run's shards, in the run's order.
+    """The samples of the run's shards, in the run's order; `use_latents` adds what is stored of them.
 
     Raises:
         UserError: for folders that hold no readable shards, or a cache that is too small for them.
     """
     shards = find_shards(config.data.shards)
+    if config.data.latents:
+        check_redraw(shards, config.data.redraw)
     order = DataOrder([shard.count for shard in shards], config.seed, config.data.window_shards)
     reader = ShardReader(shards, config.data.open_shards, open_cache(config.data, shards))
     return SampleDataset(reader, order, config.model.image_size, config.seed, config.data.redraw)
 
 
-def collate(items: Sequence[tuple[int, Sample] | UserError]) -> Batch | UserError:
+def use_latents(config: TrainConfig, dataset: SampleDataset, model: EditModel) -> None:
+    """Let a run with `data.latents` read what is stored for the networks of its model.
+
+    Raises:
+        UserError: where that is missing, incomplete, or of other networks or shards.
+    """
+    if config.data.latents:
+        files = find_latents(dataset.reader.shards, frozen_hash(model))
+        dataset.latents = LatentReader(files, config.data.open_shards, dataset.reader.cache)
+
+
+def collate(items: Sequence[tuple[int, Sample | Item] | UserError]) -> Batch | UserError:
     """Samples to a batch; the first error instead, where there is one."""
     for item in items:
         if isinstance(item, UserError):
             return item
-    samples = [sample for _, sample in items]  # type: ignore[misc]
+    positions, parts = zip(*items, strict=True)  # type: ignore[arg-type]
+    rows = [part if isinstance(part, Item) else Item(part.meta.key, part) for part in parts]
+    samples = [row.sample for row in rows if row.sample is not None]
     return Batch(
-        positions=torch.tensor([position for position, _ in items]),  # type: ignore[misc]
-        keys=[sample.meta.key for sample in samples],
-        image=_stack([sample.image for sample in samples]),
-        edit_mask=_stack([sample.edit_mask for sample in samples]),
-        exemplar=_stack([sample.exemplar for sample in samples]),
+        positions=torch.tensor(positions),
+        keys=[row.key for row in rows],
+        image=_stack([sample.image for sample in samples]) if samples else None,
+        edit_mask=_stack([sample.edit_mask for sample in samples]) if samples else None,
+        exemplar=_stack([sample.exemplar for sample in samples]) if samples else None,
+        stored={name: _stack([row.stored[name] for row in rows]) for name in rows[0].stored},
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from intarsia.config import dump_config
 from training import checkpoint, engine
 from training.config import TrainConfig, batch_shape
-from training.data import batches, open_dataset
+from training.data import batches, open_dataset, use_latents
 from training.distributed import EXIT_AGAIN, StopFlag, World
 from training.ema import averaged_weights
 from training.finish import write_model
@@ -37,6 +37,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
 
     # Model: the trained part goes into the engine, the frozen part stays outside.
     model = new_model(config, world.device, world.is_main)
+    use_latents(config, dataset, model)
     trainer = engine.start_engine(config, shape, Trainee(model))
     noise_scheduler = new_noise_scheduler(config.model.noise)
     averaging = config.optimizer.ema_decay is not None

@@ -369,3 +369,10 @@ def test_of_many_problems_some_are_told_and_the_rest_counted(
     problems = verify_folder(folder)
     assert sum(text.startswith(SHARD) for text in problems) == 3
     assert f"{SHARD}.tar: and 2 problems more" in problems
+
+
+def test_what_training_keeps_beside_the_shards_is_no_alien(folder: Path) -> None:
+    (folder / "latents-0123456789ab").mkdir()
+    assert verify_folder(folder) == []
+    (folder / "latents-file").write_bytes(b"x")
+    assert verify_folder(folder) == ["latents-file: no file of this build"]
