@@ -23,7 +23,7 @@ from training.tracker import read_metrics
 
 pytestmark = pytest.mark.cluster
 STEPS, EVERY = 40, 5
-SBATCH = ("--nodes=2", "--cpus-per-task=1", "--mem=2000", "--time=10")
+SBATCH = ("--nodes=2", "--cpus-per-task=1", "--mem=2000", "--time=60")
 # A file system that takes its time, as long as the file SLOW says (seconds).
 SLOW_FILES = """
 import os, time
