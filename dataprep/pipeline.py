@@ -103,12 +103,14 @@ def _await_worker() -> None:
 
 
 def _run(jobs: list[ShardJob], verbose: bool) -> Iterator[dict[str, str]]:
+    from ray import cloudpickle
+
     data = quiet_data(verbose)
     rows = [  # a worker opens its job itself, once it has noted its start
         {
             "journal": str(journal_path(job.folder, job.config, job.shard)),
             "shard": job.config.shard_name(job.shard),
-            "job": pickle.dumps(job),
+            "job": cloudpickle.dumps(job),
         }
         for job in jobs
     ]

@@ -182,13 +182,13 @@ SPOILED: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     (
         "a switch we do not build",
-        lambda f: edit_json(f / "unet" / "config.json", use_linear_projection=True),
-        "use_linear_projection=True is not supported, only False is",
+        lambda f: edit_json(f / "unet" / "config.json", dual_cross_attention=True),
+        "dual_cross_attention=True is not supported, only False is",
     ),
     (
         "heads by level",
-        lambda f: edit_json(f / "unet" / "config.json", attention_head_dim=[4, 8]),
-        "unet.attention_head_dim=[4, 8]: Input should be a valid integer",
+        lambda f: edit_json(f / "unet" / "config.json", attention_head_dim=[4, 8, 8]),
+        "attention_head_dim has 3 entries and block_out_channels 2",
     ),
     (
         "another prediction",
