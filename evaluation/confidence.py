@@ -114,7 +114,7 @@ def compare(a: Mapping[str, float], b: Mapping[str, float], seed: int = 0, draws
     )
 
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 def pair_folders(a: Path | str, b: Path | str) -> tuple[dict[str, tuple[Path, Path]], tuple[str, ...]]:
@@ -138,7 +138,7 @@ def _pictures(folder: Path) -> dict[str, Path]:
         raise UserError(f"{folder} is not a folder of results")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in _PICTURES:
+        if path.suffix.lower() not in PICTURES:
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:

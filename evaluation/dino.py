@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from intarsia.errors import UserError
 from intarsia.pretrained import State, load_strictly
 
 
@@ -97,14 +98,29 @@ class DinoKeys(nn.Module):
 def load_dino(state: State, where: str, geometry: DinoGeometry | None = None) -> DinoKeys:
     """The network with weights of either layout.
 
+    Args:
+        state: of the authors' layout or Hugging Face's.
+        where: the file, for errors.
+        geometry: None: read off the weights, with heads of 64, as all of DINO's have.
+
     Raises:
         UserError: for weights of another network.
     """
-    network = DinoKeys(geometry or DinoGeometry())
     state = _from_hugging_face(state) if any("embeddings.cls_token" in name for name in state) else state
+    network = DinoKeys(geometry or _geometry(state, where))
     state = {k: v for k, v in state.items() if not k.startswith(("norm.", "head."))}  # behind the last block
     load_strictly(network, state, where)
     return network.eval()
+
+
+def _geometry(state: State, where: str) -> DinoGeometry:
+    try:
+        tokens, width = state["pos_embed"].shape[1:]
+        patch = state["patch_embed.proj.weight"].shape[-1]
+    except KeyError as error:
+        raise UserError(f"{where} lacks {error.args[0]}; give weights of a DINO transformer") from None
+    depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    return DinoGeometry(width, depth, width // 64, patch, patch * round((tokens - 1) ** 0.5))
 
 
 # Hugging Face's names, of transformers 4 and of 5, as patterns.

@@ -106,7 +106,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     inner = root @ b.covariance @ root
     cross = np.sqrt(np.linalg.eigvalsh((inner + inner.T) / 2).clip(0)).sum()
     step = a.mean - b.mean
-    return float(step @ step + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
+    distance = step @ step + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
+    return max(float(distance), 0.0)  # of equal sets, rounding leaves a trace of either sign
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Weights are found by `weights.find_weights` and never fetched. Networks run in f
 would make a number depend on the GPU's generation; a batch's size moves features by about 1e-7.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +78,13 @@ def clip(name: str = "clip-b32", given: Given | None = None, device: Device = "c
     Raises:
         UserError: if it is nowhere, or weights are missing in it.
     """
-    from transformers import CLIPModel
-
     folder = find_weights(name, given)
+    if not torch.cuda.is_available():  # transformers imports an installed DeepSpeed, which remarks on it
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from transformers import CLIPModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     try:
         model, report = CLIPModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError) as error:

@@ -62,6 +62,9 @@ QUICK = [
     ["training", "configs/train/demo.yaml", "optimizer.no_such_key=1"],
     ["sampling", "--help"],
     ["sampling", "edit", "--help"],
+    ["evaluation", "--help"],
+    ["evaluation", "piebench", "--help"],
+    ["evaluation", "fid", "--help"],
     ["slurm", "--help"],
     ["slurm", "doctor"],
 ]

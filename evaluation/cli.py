@@ -1,0 +1,30 @@
+"""The evaluation command line; libraries that take seconds to import are imported once they are needed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from evaluation.piebench_command import add_command as add_piebench
+from evaluation.sets_command import add_command as add_sets
+from intarsia.errors import run_command
+
+_EPILOG = "Add --debug to any command to see the whole traceback of an error."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run an evaluation command; the exit code is 0, 1 for a failure, 2 for wrong usage."""
+    return run_command(_run, argv)
+
+
+def _run(argv: Sequence[str]) -> int | None:
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation",
+        description="Score results: each number with the recipe that made it.",
+        epilog=_EPILOG,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_piebench(commands, _EPILOG)
+    add_sets(commands, _EPILOG)
+    arguments = parser.parse_args(argv)
+    return arguments.run(arguments)

@@ -1,0 +1,222 @@
+"""PIE-Bench: the real record, the border rule, the conventions of the table, and the command."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.nets import fill, save, tiny_clip
+from evaluation import features, metrics, piebench
+from evaluation.cli import main
+from evaluation.dino import DinoGeometry, DinoKeys
+from evaluation.lpips import Lpips
+from evaluation.piebench import decode_mask, read_bench
+from intarsia.errors import UserError
+from sampling.pictures import read_picture
+from tests.paths import ROOT, SHARED_DATA
+
+REAL = SHARED_DATA / "piebench"
+
+
+@pytest.mark.parametrize("folder", [REAL] if REAL.is_dir() else [])
+def test_the_real_record_decodes_to_the_given_mask(folder: Path) -> None:
+    [case] = read_bench(folder)
+    wanted = np.asarray(Image.open(folder / "000000000001_mask_decoded.png")) > 0
+    assert (case.edit_mask == wanted).all()
+    assert case.edit_mask.sum() == 82_730
+    assert case.target_prompt == "a square cake with orange frosting on a wooden plate"
+    assert (case.category, case.image_path) == ("0", "0_random_140/000000000001.jpg")
+
+
+def test_the_border_is_always_edited_and_runs_stop_at_the_end() -> None:
+    mask = decode_mask([], 5)
+    assert mask.sum() == 16
+    assert not mask[1:4, 1:4].any()
+    assert decode_mask([12, 1], 5)[2, 2]  # row-major
+    assert (decode_mask([7, 1, 24, 1000], 5)[1:4, 1:4].nonzero()[0] == [0]).all()
+    with pytest.raises(ValueError, match="3 entries are no pairs"):
+        decode_mask([1, 2, 3], 5)
+    with pytest.raises(ValueError, match="outside of 5 × 5"):
+        decode_mask([25, 1], 5)
+
+
+def test_a_bad_record_is_named(tmp_path) -> None:
+    record = {"image_path": "a.jpg", "original_prompt": "x", "editing_prompt": "y", "mask": []}
+    file = tmp_path / "mapping_file.json"
+    file.write_text(json.dumps({"7": record}))
+    with pytest.raises(UserError, match=r"mapping_file.json, record 7: KeyError\('editing_type_id'\)"):
+        read_bench(tmp_path)
+    file.write_text(json.dumps({"7": record | {"editing_type_id": "12"}}))
+    with pytest.raises(UserError, match=r"record 7: KeyError\('12'\)"):
+        read_bench(tmp_path)
+    file.write_text("[]")
+    with pytest.raises(UserError, match="holds no records"):
+        read_bench(tmp_path)
+
+
+def photo(name: str) -> Image.Image:
+    return Image.open(ROOT / "examples/coco-mini/images" / name).convert("RGB").resize((512, 512))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Path:
+    """Three records on bundled pictures: two categories, the third's mask covers everything."""
+    folder = tmp_path_factory.mktemp("pie")
+    names = sorted(path.name for path in (ROOT / "examples/coco-mini/images").iterdir())[:3]
+    records = {}
+    for number, name in enumerate(names):
+        source = folder / "annotation_images" / "1_change" / f"{number:012}.jpg"
+        source.parent.mkdir(parents=True, exist_ok=True)
+        photo(name).save(source, quality=95)
+        runs = [0, 512**2] if number == 2 else [512 * row + 100 for row in range(150, 300)]
+        if number != 2:
+            runs = [value for start in runs for value in (start, 200)]
+        records[f"{number:012}"] = {
+            "image_path": f"1_change/{number:012}.jpg",
+            "original_prompt": "a [cat] on a mat",
+            "editing_prompt": "a [dog] on a mat",
+            "editing_type_id": str(1 + number % 2),
+            "mask": runs,
+        }
+    (folder / "mapping_file.json").write_text(json.dumps(records))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(bench: Path) -> Path:
+    """Results with a changed middle; one as a strip of two pictures, one under its key."""
+    folder = bench.parent / f"{bench.name}-results"
+    rng = np.random.default_rng(0)
+    for number, source in enumerate(sorted((bench / "annotation_images").rglob("*.jpg"))):
+        pixels = read_picture(source).astype(np.int64)
+        pixels[150:300, 100:300] = rng.integers(0, 256, 3)
+        pixels += rng.integers(-6, 7, pixels.shape)
+        picture = pixels.clip(0, 255).astype(np.uint8)
+        path = folder / (f"1_change/{source.stem}.png" if number else f"{source.stem}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        strip = np.concatenate([np.zeros_like(picture), picture], 1) if number == 1 else picture
+        Image.fromarray(strip).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """A folder of random weights under the usual names."""
+    folder = tmp_path_factory.mktemp("weights")
+    tiny_clip(folder / "clip-vit-large-patch14")
+    dino = DinoKeys(DinoGeometry(width=64, depth=2, heads=1))
+    backbone = Lpips("squeeze").features
+    for module in (dino, backbone):
+        fill(module)
+    save(dino, folder / "dino_vitbase8_pretrain.pth")
+    save(backbone, folder / "squeezenet1_1-b8a52dc0.pth", "features.")
+    return folder
+
+
+def run(bench: Path, results: Path, weights: Path, *more: str) -> int:
+    store = str(results.parent / f"{results.name}-store")
+    given = ["--bench", str(bench), "--results", str(results), "--weights", str(weights), "--store", store]
+    return main(["piebench", *given, "--device", "cpu", *more])
+
+
+def test_the_table_holds_what_the_conventions_say(bench, results, weights, tmp_path, capsys) -> None:
+    assert run(bench, results, weights, "--out", str(tmp_path)) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^change object +2 ", shown, re.MULTILINE)
+    assert "Direct Inversion + P2P" in shown
+    assert "lpips-squeeze-0.1/last512-background-blank/v1@" in shown
+    report = json.loads((tmp_path / "piebench.json").read_text())
+    cases = report["cases"]
+    case, key = read_bench(bench)[1], "000000000001"
+    source = read_picture(bench / "annotation_images" / case.image_path)
+    result = read_picture(results / "1_change" / f"{key}.png")[:, -512:]
+    a, b = (metrics.blank(picture, case.edit_mask) for picture in (source, result))
+    assert cases[key]["mse"] == pytest.approx(1e4 * metrics.mse(a, b))
+    assert cases[key]["psnr"] == pytest.approx(metrics.psnr(a, b))
+    assert cases[key]["ssim"] == pytest.approx(100 * metrics.ssim(a, b, channels="rgb"))
+    given = {"folder": weights}
+    lpips = features.lpips("squeeze", "whole", given)
+    [perceived] = lpips.network.run(lpips.prepare(a, b)[None])
+    assert cases[key]["lpips"] == pytest.approx(1e3 * float(perceived), rel=1e-4)
+    structure = features.structure("published", given)
+    keys = structure.network.run(structure.prepare(source, result)[None])[0]
+    distance = metrics.structure_distance(*keys)
+    assert cases[key]["structure_distance"] == pytest.approx(1e3 * distance, rel=1e-3)
+    clip = features.clip("clip-l14", given)
+    [text] = clip.texts(["a dog on a mat"])
+    for column, picture in (("whole", result), ("edited", metrics.blank(result, ~case.edit_mask))):
+        image = clip.whole.network.run(clip.whole.prepare(picture)[None])[0]
+        similarity = float(metrics.text_similarity(image, text))
+        assert cases[key][f"clip_{column}"] == pytest.approx(similarity, abs=1e-3)
+    covered = cases["000000000002"]
+    assert covered["mse"] is None  # nothing is background there
+    assert covered["clip_edited"] == pytest.approx(covered["clip_whole"])
+    both = [cases[f"{number:012}"]["mse"] for number in (0, 1)]
+    assert report["table"]["all"]["mse"][0] == pytest.approx(np.mean(both))
+    assert report["table"]["all"]["count"] == 3
+    lines = (tmp_path / "piebench.csv").read_text().splitlines()
+    assert lines[0].startswith("key,category,structure_distance,psnr")
+    assert len(lines) == 4
+
+
+def test_a_second_run_decodes_nothing_and_gives_the_same(
+    bench, results, weights, capsys, monkeypatch
+) -> None:
+    assert run(bench, results, weights) == 0
+    first = capsys.readouterr().out
+    monkeypatch.setattr("evaluation.scoring.read_picture", None)  # whoever decodes, fails
+    assert run(bench, results, weights) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_structure_right_is_another_recipe(bench, results, weights, capsys) -> None:
+    assert run(bench, results, weights, "--structure", "right") == 0
+    assert "structure-dino-b8-key11/last512-antialias224/v1@" in capsys.readouterr().out
+
+
+def test_missing_results_are_refused_or_counted(bench, results, weights, tmp_path, capsys) -> None:
+    shutil.copytree(results, tmp_path / "some")
+    (tmp_path / "some/000000000000.png").unlink()
+    assert run(bench, tmp_path / "some", weights) == 1
+    assert "lacks 1 of 3 results (first 1_change/000000000000.jpg)" in capsys.readouterr().err
+    assert run(bench, tmp_path / "some", weights, "--only-present") == 0
+    assert "1 of 3 results are missing: not comparable" in capsys.readouterr().out
+    assert run(bench, tmp_path / "none", weights, "--only-present") == 1
+
+
+def test_a_result_of_another_size_is_named(bench, results, weights, tmp_path, capsys) -> None:
+    shutil.copytree(results, tmp_path / "small")
+    Image.new("RGB", (256, 256)).save(tmp_path / "small/000000000000.png")
+    assert run(bench, tmp_path / "small", weights) == 1
+    message = capsys.readouterr().err
+    assert "small/000000000000.png: the picture is 256 × 256 pixels; PIE-Bench wants 512 × 512" in message
+
+
+def test_missing_weights_are_told_before_any_work(bench, results, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    assert run(bench, results, tmp_path / "empty") == 1
+    assert "CLIP ViT-L/14 (clip-vit-large-patch14) is not on this machine" in capsys.readouterr().err
+
+
+def test_the_published_rows_are_the_given_table() -> None:
+    assert len(piebench.PUBLISHED) == 11
+    assert {len(row) for row in piebench.PUBLISHED.values()} == {len(piebench.SCALES)}
+    assert list(piebench.COLUMNS) == list(piebench.SCALES)
+
+
+def test_dino_of_any_size_is_read_off_its_weights() -> None:
+    from evaluation.dino import load_dino
+
+    network = DinoKeys(DinoGeometry(width=128, depth=3, heads=2, patch=16, size=64))
+    fill(network)
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert (load_dino(network.state_dict(), "x")(pixels) == network(pixels)).all()
+    with pytest.raises(UserError, match="lacks pos_embed; give weights of a DINO"):
+        load_dino({"x": torch.zeros(1)}, "x")

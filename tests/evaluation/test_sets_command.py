@@ -1,0 +1,98 @@
+"""`fid`: folders and statistics, kept and read again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.nets import tiny_clip
+from evaluation import features
+from evaluation.cli import main
+from evaluation.distributions import frechet_distance, kernel_distance, moments_of
+from evaluation.options import progress
+from sampling.pictures import read_picture
+
+
+def fill_folder(folder: Path, shift: int, count: int = 24) -> Path:
+    rng = np.random.default_rng(shift)
+    folder.mkdir()
+    for number in range(count):
+        y, x = np.mgrid[:60, :80]
+        waves = 127 + 90 * np.sin(x[..., None] / rng.uniform(3, 20) + y[..., None] / 9 + rng.uniform(0, 6, 3))
+        Image.fromarray((waves + shift).clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def sets(tmp_path) -> tuple[Path, Path, list[str]]:
+    clip = tiny_clip(tmp_path / "clip", width=8)
+    options = ["--features", "clip-b32", "--weights", f"clip-b32={clip}", "--store", str(tmp_path / "store")]
+    return fill_folder(tmp_path / "a", 0), fill_folder(tmp_path / "b", 40), options
+
+
+def test_the_command_gives_what_the_functions_give(sets, tmp_path, capsys) -> None:
+    a, b, options = sets
+    assert main(["fid", str(a), str(b), *options, "--kid", "--save", str(tmp_path / "a.npz")]) == 0
+    shown = capsys.readouterr().out
+    measure = features.clip("clip-b32", {"clip-b32": tmp_path / "clip"}).whole
+    rows = [
+        measure.network.run(np.stack([measure.prepare(read_picture(p)) for p in sorted(folder.iterdir())]))
+        for folder in (a, b)
+    ]
+    distance = frechet_distance(*(moments_of([row]) for row in rows))
+    assert float(shown.split()[2]) == pytest.approx(distance, abs=1e-4)
+    assert float(shown.split("10³ ")[1].split()[0]) == pytest.approx(
+        1e3 * kernel_distance(*rows).mean, abs=1e-2
+    )
+    assert "24 pictures, clip-b32/bicubic224/v1@" in shown
+    assert main(["fid", str(tmp_path / "a.npz"), str(b), *options]) == 0
+    again = capsys.readouterr().out
+    assert again.splitlines()[0] == shown.splitlines()[0]
+    assert main(["fid", str(tmp_path / "a.npz"), str(tmp_path / "a.npz")]) == 0  # needs no network at all
+    assert capsys.readouterr().out.startswith("Fréchet distance 0.0000")
+
+
+def test_test2017_is_looked_at_through_its_middle(sets, capsys) -> None:
+    a, b, options = sets
+    options[1] = "clip-b32-test2017"
+    assert main(["fid", str(a), str(b), *options]) == 0
+    shown = capsys.readouterr().out
+    assert f"{a}: 24 pictures, clip-b32/middle512-bicubic224/v1@" in shown
+    assert f"{b}: 24 pictures, clip-b32/bicubic224/v1@" in shown
+
+
+def test_too_few_pictures_are_told_and_none_refused(sets, tmp_path, capsys) -> None:
+    a, _, options = sets
+    few = fill_folder(tmp_path / "few", 1, 5)
+    assert main(["fid", str(a), str(few), *options]) == 0
+    assert "warning: 5 pictures leave a covariance of 8 dimensions" in capsys.readouterr().err
+    assert main(["fid", str(a), str(tmp_path / "store"), *options]) == 1
+    assert "holds 0 pictures" in capsys.readouterr().err
+    assert main(["fid", str(a), str(tmp_path / "x.npz"), "--kid", *options]) == 2
+    assert "--kid needs the pictures themselves" in capsys.readouterr().err
+
+
+class Stream:
+    def __init__(self, terminal: bool) -> None:
+        self.terminal, self.text = terminal, ""
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+
+def test_progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() -> None:
+    for terminal in (True, False):
+        stream, times = Stream(terminal), iter(range(100))
+        with progress("fid", stream, lambda times=times: next(times)) as report:
+            for done in range(1, 31):
+                report(done, 30)
+        assert stream.text.count("\n") == (1 if terminal else 4)
+        assert "fid: 1/30, 1.0/s, 29 s left" in stream.text
+        assert "fid: 30/30, 1.0/s" in stream.text
