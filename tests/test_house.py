@@ -59,6 +59,7 @@ QUICK = [
     ["dataprep", "--help"],
     ["dataprep", "build", "coco", "--help"],
     ["training", "--help"],
+    ["training", "estimate", "--help"],
     ["training", "configs/train/demo.yaml", "optimizer.no_such_key=1"],
     ["sampling", "--help"],
     ["sampling", "edit", "--help"],

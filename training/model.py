@@ -27,13 +27,7 @@ def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditM
             wrong gradients.
     """
     model = build_model(config.model, config.seed)
-    if config.freeze_unused:
-        freeze_unused(model)
-    if config.lora:
-        add_adapters(model, config.lora, config.seed)
-    freeze_parts(Trainee(model), config.freeze)
-    if config.activation_checkpointing:
-        model.unet.enable_gradient_checkpointing()
+    choose_trained(model, config)
     if config.precision == "bf16":
         halve_frozen(model, keep_exact=is_main)
     model.vae.to(memory_format=torch.channels_last)  # its convolutions are the quicker for it
@@ -43,3 +37,18 @@ def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditM
         error = check_gradients(Trainee(model), config, device)
         log.info("compiled %d blocks; their gradients agree with plain ones to %.1e", blocks, error)
     return model
+
+
+def choose_trained(model: EditModel, config: TrainConfig) -> None:
+    """Freeze what the config leaves out, and arrange what the backward pass keeps.
+
+    Raises:
+        UsageError: for parts to freeze that do not exist.
+    """
+    if config.freeze_unused:
+        freeze_unused(model)
+    if config.lora:
+        add_adapters(model, config.lora, config.seed)
+    freeze_parts(Trainee(model), config.freeze)
+    if config.activation_checkpointing:
+        model.unet.enable_gradient_checkpointing()

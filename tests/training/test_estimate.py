@@ -1,0 +1,135 @@
+"""What a run will need, told beforehand: held to published counts and to what a real process holds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intarsia.config import load_config
+from tests.paths import ROOT
+from tests.training.synthetic import make_shards, write_config
+from training.config import TrainConfig, batch_shape
+from training.counting import Counts, count
+from training.estimate import as_text, estimate
+from training.memory import STAGES, memory_at
+
+GIGA = 1e9
+OPTIONS = {"ema": False, "accumulates": False, "offload": False, "on_gpu": True}
+
+# Some 17 million weights; activations and weights weigh alike.
+MIDDLE = """\
+model:
+  image_size: 64
+  unet:
+    block_out_channels: [64, 320]
+    down_block_types: [DownBlock2D, CrossAttnDownBlock2D]
+    cross_attention_dim: 64
+  vae: {block_out_channels: [32, 32], layers_per_block: 1}
+  image_encoder: {hidden_size: 64, intermediate_size: 64, num_hidden_layers: 5, num_attention_heads: 4,
+    image_size: 32, patch_size: 8}
+optimizer: {lr: 1.0e-4, warmup_steps: 0, ema_decay: 0.99}
+micro_batch_size: 4
+"""
+
+
+@pytest.fixture(scope="module")
+def real() -> Counts:
+    config = load_config(TrainConfig, ROOT / "configs/train/pbe-sd14.yaml", ["micro_batch_size=1"])
+    return count(config)
+
+
+def test_the_real_model_is_as_large_as_published(real: Counts) -> None:
+    unused = 22_000_000  # the cross-attention's query and key, and the norm before them
+    assert real.trained == pytest.approx(923_306_500 - unused, abs=50_000)
+    assert real.frozen - (923_306_500 - real.trained) == 83_653_863 + 303_179_776
+
+
+def test_the_real_step_computes_what_was_counted_by_hand(real: Counts) -> None:
+    """UNet forward 797 GFLOP at 512 pixels, of which the one-token shortcut saves 3.2 %."""
+    assert real.flops["vae"] / GIGA == pytest.approx(2233, rel=0.002)
+    assert real.flops["clip"] / GIGA == pytest.approx(162, rel=0.005)
+    assert real.flops["forward"] / GIGA == pytest.approx(797 * (1 - 0.032), rel=0.003)
+    recomputed = 2980 / 2391  # with checkpointing against without
+    assert sum(real.flops[part] for part in ("forward", "backward")) / GIGA == pytest.approx(
+        2391 * recomputed * (1 - 0.032), rel=0.02
+    )
+
+
+def test_checkpointing_keeps_less_and_computes_more(tmp_path: Path) -> None:
+    config = load_config(TrainConfig, write_config(tmp_path, MIDDLE))
+    plain, checkpointed = count(config), count(config.model_copy(update={"activation_checkpointing": True}))
+    assert checkpointed.saved_bytes < 0.5 * plain.saved_bytes
+    assert checkpointed.step_bytes < plain.step_bytes
+    assert checkpointed.flops["backward"] > 1.2 * plain.flops["backward"]
+    assert plain.saved_bytes < plain.step_bytes < plain.step_and_grads_bytes + 4 * plain.trained
+
+
+def test_more_ranks_and_higher_stages_never_need_more() -> None:
+    counts = Counts(900_000_000, 400_000_000, 1_600_000_000, {}, 2 * 10**9, 3 * 10**9, 5 * 10**9, 10**9)
+    for stage in STAGES:
+        peaks = [memory_at(stage, ranks, counts, OPTIONS).peak for ranks in (1, 2, 8, 64)]
+        assert peaks == sorted(peaks, reverse=True)
+    shares = [memory_at(stage, 64, counts, OPTIONS) for stage in STAGES]
+    assert shares[0].moments == 8 * counts.trained
+    assert shares[1].moments == pytest.approx(8 * counts.trained / 64, abs=8)
+    assert shares[0].peak > shares[1].peak > shares[2].peak
+    averaging = memory_at(1, 1, counts, OPTIONS | {"ema": True})
+    assert averaging.ema == 4 * counts.trained
+    assert memory_at(1, 1, counts, OPTIONS | {"offload": True}).moments == 0
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The command with --calibrate, in a process whose freed memory goes back to the system at once."""
+    path = write_config(tmp_path_factory.mktemp("middle"), MIDDLE)
+    limits = {"MALLOC_MMAP_THRESHOLD_": "200000", "MALLOC_TRIM_THRESHOLD_": "200000"}
+    run = subprocess.run(
+        [sys.executable, "-m", "training", "estimate", str(path), "--json", "--calibrate", "2"],
+        cwd=ROOT,
+        env={**os.environ, **limits, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout)
+
+
+def test_the_peak_is_that_of_a_real_process_within_15_percent(calibrated: dict[str, Any]) -> None:
+    estimated = calibrated["memory"]["1"]["peak"]
+    assert estimated == pytest.approx(calibrated["measured"]["peak_bytes"], rel=0.15)
+
+
+def test_calibration_times_the_whole_run(calibrated: dict[str, Any]) -> None:
+    measured = calibrated["measured"]
+    assert measured["hours"] == pytest.approx(measured["seconds_per_step"] * calibrated["steps"] / 3600)
+    assert "measured here (cpu)" in as_text(calibrated)
+
+
+def test_hours_are_arithmetic_over_speed_and_shards_are_counted(tmp_path: Path) -> None:
+    shards = make_shards(tmp_path / "shards")
+    config = load_config(TrainConfig, write_config(tmp_path), [f"data.shards={shards}", "max_steps=8"])
+    content = estimate(config, batch_shape(config, 2), ["h100"], mfu=0.5)
+    gpu = content["gpus"]["h100"]
+    flops = content["flops_per_sample"]["whole"] * 8 * 8
+    assert gpu["gpu_hours"] == pytest.approx(flops / (0.5 * gpu["fp32_tflops"] * 1e12) / 3600)
+    assert gpu["gpu_hours"] == pytest.approx(2 * gpu["hours"])
+    size = sum(path.stat().st_size for path in shards.glob("*.tar"))
+    assert content["data"] == {"samples": 16, "bytes": size, "epochs": 4.0, "bytes_read": 4.0 * size}
+    assert "4.0 epochs" in as_text(content)
+
+
+def test_wrong_options_are_told_in_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from training.__main__ import main
+
+    config = str(write_config(tmp_path))
+    assert main(["estimate", config, "--world-size", "0"]) == 2
+    assert "--world-size=0 must be 1 or more" in capsys.readouterr().err
+    assert main(["estimate", config, "--mfu", "3"]) == 2
+    assert "--mfu=3 must lie above 0" in capsys.readouterr().err
+    assert main(["estimate", config, "--calibrate", "0"]) == 2
+    assert "--calibrate=0 must be 1 or more" in capsys.readouterr().err
