@@ -62,7 +62,7 @@ def _train(argv: Sequence[str]) -> int:
 
     from training import distributed
 
-    world = distributed.connect()
+    world = distributed.connect(config.distributed_timeout_s)
     batch_shape(config, world.size)
     from training.loop import train
 

@@ -2,20 +2,21 @@
 
 Every rank writes its part into a folder with a temporary name; then rank 0 writes state.json and, last, a
 manifest with sizes and hashes, syncs it all, renames the folder to step-00001234 and swaps the pointer
-`latest`.
+`latest`. The parts hold named fp32 numbers, whatever the stage and the ranks that wrote them: one format from
+which a run goes on, on the same ranks or on others, and from which a model folder is made.
 """
 
 import logging
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from intarsia.config import config_differences
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_write, read_json, sha256_file, sync, write_json
-from training.config import may_change
-from training.distributed import World
+from training.config import CheckpointConfig, may_change
 from training.state import RunFolder, TrainState, library_versions
 
 MANIFEST = "manifest.json"
@@ -25,60 +26,61 @@ _TEMPORARY = ".tmp-"
 log = logging.getLogger(__name__)
 
 
-def save(engine: Any, state: TrainState, folder: Path, world: World, keep_last: int) -> Path:
-    """Save the run after `state.step` steps. Collective; returns the checkpoint's folder on every rank.
+@dataclass(frozen=True)
+class Written:
+    """A file as its writer saw it."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder's name of a checkpoint."""
+    return f"step-{step:08d}"
+
+
+def temporary_for(final: Path) -> Path:
+    """Where a checkpoint is written before it counts."""
+    return final.with_name(f"{_TEMPORARY}{final.name}")
+
+
+def publish(
+    final: Path,
+    state: dict[str, Any],
+    outcomes: Sequence[Written | str | None],
+    options: CheckpointConfig,
+) -> UserError | None:
+    """Let a checkpoint count whose parts are written and synced; only rank 0.
 
     Args:
-        engine: the DeepSpeed engine; it writes weights, optimizer and averages.
-        state: written as state.json.
-        folder: of the checkpoints.
-        world: the ranks.
-        keep_last: how many checkpoints stay; older ones are deleted.
+        final: its folder.
+        state: of the run when it was saved.
+        outcomes: by rank: the part, or why it was not written.
+        options: which older checkpoints stay.
 
-    Raises:
-        UserError: on every rank, where one cannot write (a full disk, a folder that is gone).
+    Returns:
+        The error, where a rank or this last step failed; nothing of it is left then.
     """
-    final = folder / f"step-{state.step:08d}"
-    temporary = folder / f"{_TEMPORARY}{final.name}"
-    if world.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-    world.barrier()
-    failure = None
+    temporary = temporary_for(final)
+    written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
+    reason = "; ".join(f"rank {r}: {o}" for r, o in enumerate(outcomes) if not isinstance(o, Written))
     try:
-        engine.save_checkpoint(str(folder), tag=temporary.name, save_latest=False)
-    except (OSError, RuntimeError) as error:  # torch's writer raises the second on a full disk
-        failure = str(error)
-    world.barrier()
-    if world.is_main and not failure:
-        failure = _finish(temporary, final, state, keep_last)
-    if world.any(failure is not None):
-        if world.is_main:
-            shutil.rmtree(temporary, ignore_errors=True)
-        reason = failure or "another rank tells why"
-        raise UserError(f"checkpoint {final} cannot be written ({reason}); make room and run again")
-    return final
-
-
-def _finish(temporary: Path, final: Path, state: TrainState, keep_last: int) -> str | None:
-    try:
-        write_json(temporary / STATE, state.to_json())
-        _publish(temporary, final)
-        _retain(final.parent, keep_last)
+        if not reason:
+            _publish(temporary, final, state, written)
+            _retain(final.parent, options)
+            return None
     except OSError as error:
-        return str(error)
-    return None
+        reason = str(error)
+    shutil.rmtree(temporary, ignore_errors=True)
+    return UserError(f"checkpoint {final} cannot be written ({reason}); make room and run again")
 
 
-def _publish(temporary: Path, final: Path) -> None:
-    files = sorted(path for path in temporary.rglob("*") if path.is_file())
-    for path in files:
-        sync(path)
-    listing = {
-        str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-        for path in files
-    }
-    write_json(temporary / MANIFEST, {"files": listing})
+def _publish(temporary: Path, final: Path, state: dict[str, Any], parts: Sequence[Written]) -> None:
+    path = temporary / STATE
+    write_json(path, state)
+    written = [*parts, Written(STATE, path.stat().st_size, sha256_file(path))]
+    write_json(temporary / MANIFEST, {"files": {file.name: asdict(file) for file in written}})
     sync(temporary)
     if final.exists():  # a torn one of the same step: it was not loaded
         shutil.rmtree(final)
@@ -87,9 +89,11 @@ def _publish(temporary: Path, final: Path) -> None:
     atomic_write(final.parent / LATEST, final.name + "\n")
 
 
-def _retain(folder: Path, keep_last: int) -> None:
-    for old in list_checkpoints(folder)[:-keep_last]:
-        doomed = old.with_name(f"{_TEMPORARY}{old.name}")  # half-deleted, it must not look like a checkpoint
+def _retain(folder: Path, options: CheckpointConfig) -> None:
+    for old in list_checkpoints(folder)[: -options.keep_last]:
+        if options.keep_every and step_of(old) % options.keep_every == 0:
+            continue
+        doomed = temporary_for(old)  # half-deleted, it must not look like a checkpoint
         shutil.rmtree(doomed, ignore_errors=True)
         old.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
@@ -103,7 +107,12 @@ def sweep(folder: Path) -> None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoint folders, oldest first, valid or not."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    return sorted(path for path in folder.glob("step-*") if path.is_dir() and path.name[5:].isdigit())
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of steps after which a checkpoint was saved."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def what_is_torn(checkpoint: Path) -> str | None:
@@ -170,7 +179,7 @@ def _refuse_differences(lines: list[str], run: Path) -> None:
 
 
 def check_continues(old: TrainState, new: TrainState, run: Path) -> list[str]:
-    """Check that a run may go on from `old` with the config, ranks and data of `new`.
+    """Check that a run may go on from `old` with the config, batch and data of `new`.
 
     Returns:
         Remarks on what changed and may.
@@ -180,61 +189,17 @@ def check_continues(old: TrainState, new: TrainState, run: Path) -> list[str]:
     """
     lines = config_differences(old.config, new.config)
     _refuse_differences(lines, run)
-    if old.world_size != new.world_size:
+    if old.global_batch_size != new.global_batch_size:
         raise UsageError(
-            f"{run} was saved by {old.world_size} ranks and {new.world_size} are running; start "
-            f"{old.world_size} to continue it, or use another run folder"
+            f"{run} was begun with {old.global_batch_size} samples per step, and these ranks and batch "
+            f"options make {new.global_batch_size}; set global_batch_size={old.global_batch_size} and leave "
+            "grad_accum_steps out"
         )
     if old.data_fingerprint != new.data_fingerprint:
         raise UsageError(
             f"{run} was begun with other shards than {', '.join(new.config['data']['shards'])} hold; use the "
             "same shards, or another run folder"
         )
-    versions = config_differences(old.libraries, library_versions())
-    return [f"changed since the checkpoint: {line}" for line in lines + versions]
-
-
-def begin_or_continue(engine: Any, fresh: TrainState, run: RunFolder, world: World) -> TrainState:
-    """Go on from the newest whole checkpoint of the run folder, or begin. Collective.
-
-    Args:
-        engine: gets the checkpoint's weights, optimizer and averages.
-        fresh: the state of a run that begins now; its config, ranks and data must fit the checkpoint's.
-        run: the run folder.
-        world: the ranks.
-
-    Raises:
-        UserError: on every rank, where the folder cannot be continued.
-    """
-    checkpoint, state = world.from_main(_choose(fresh, run) if world.is_main else None)
-    if checkpoint is not None:
-        load(engine, checkpoint)
-    return state
-
-
-def _choose(fresh: TrainState, run: RunFolder) -> "tuple[Path | None, TrainState] | UserError":
-    try:
-        sweep(run.checkpoints)
-        checkpoint, remarks = newest_valid(run.checkpoints)
-        if checkpoint is None:
-            return None, fresh
-        old = read_state(checkpoint)
-        remarks += check_continues(old, fresh, run.root)
-        for remark in remarks:
-            log.warning(remark)
-        return checkpoint, replace(old, config=fresh.config, libraries=fresh.libraries)
-    except UserError as error:
-        return error
-
-
-def load(engine: Any, checkpoint: Path) -> None:
-    """Load weights, optimizer and averages. Collective.
-
-    Raises:
-        UserError: where DeepSpeed cannot load it.
-    """
-    path, _ = engine.load_checkpoint(
-        str(checkpoint.parent), tag=checkpoint.name, load_lr_scheduler_states=False
-    )
-    if path is None:
-        raise UserError(f"DeepSpeed cannot load {checkpoint}")
+    lines += config_differences({"ranks": old.world_size}, {"ranks": new.world_size})
+    lines += config_differences(old.libraries, library_versions())
+    return [f"changed since the checkpoint: {line}" for line in lines]

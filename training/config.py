@@ -78,7 +78,9 @@ class CheckpointConfig(Config):
     """When the run is saved, and how many saves are kept."""
 
     every_steps: int = Field(default=1000, ge=1)
-    keep_last: int = Field(default=3, ge=1)
+    keep_last: int = Field(default=3, ge=1)  # the newest so many stay
+    keep_every: int | None = Field(default=None, ge=1)  # and for ever those at multiples of so many steps
+    asynchronous: bool = True  # copy to CPU memory and write while training goes on
 
 
 class PreviewConfig(Config):
@@ -120,7 +122,8 @@ class TrainConfig(Config):
     lora: LoraConfig | None = None  # null = the model's own weights are trained
     freeze: tuple[str, ...] = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
     freeze_unused: bool = True  # leave out weights that one exemplar token can give no gradient
-    zero_stage: Literal[0, 1, 2] = 1
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    offload_optimizer: bool = False  # master weights, moments and averages in CPU memory; updated there
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and moments stay fp32
     activation_checkpointing: bool = False
     compile: bool = False  # torch.compile of the UNet's blocks; gradients are compared before the first step
@@ -128,12 +131,18 @@ class TrainConfig(Config):
     preview: PreviewConfig = PreviewConfig()
     tracker: TrackerConfig = TrackerConfig()
     log_every: int = Field(default=10, ge=1)  # steps per line of metrics
+    max_skipped_in_a_row: int = Field(default=10, ge=1)  # steps without a finite gradient before the run ends
+    distributed_timeout_s: float = Field(default=1800, gt=0)  # a rank that stands still for so long hangs
 
     @model_validator(mode="after")
     def _refuse_what_goes_wrong(self) -> "TrainConfig":
         if self.precision == "bf16" and self.zero_stage == 0:
             raise ValueError(
-                "precision=bf16 needs zero_stage=1 or 2: at stage 0 DeepSpeed takes a hidden optimizer step"
+                "precision=bf16 needs zero_stage=1, 2 or 3: DeepSpeed takes a hidden step at stage 0"
+            )
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError(
+                "offload_optimizer=true needs zero_stage=1, 2 or 3: stage 0 has nothing to offload"
             )
         if self.lora and self.model.init.stable_diffusion:
             raise ValueError(
@@ -158,17 +167,14 @@ class TrainConfig(Config):
         return self
 
 
-# What may change between two calls with the same run folder: it alters no number that training computes.
-# The shards may be moved; their content is held by a fingerprint in the checkpoint.
+# What may change between two calls with the same run folder: it alters no number that training computes, but
+# for rounding where the ranks or ZeRO's stage change. The shards may be moved; their content is held by a
+# fingerprint in the checkpoint, and so is the global batch size that follows from the batch options.
 FREE_KEYS = (
-    "run",
-    "max_steps",
-    "log_every",
-    "data.shards",
-    "data.num_workers",
-    "data.open_shards",
-    "data.cache_dir",
-    "data.cache_gb",
+    *("run", "max_steps", "log_every", "max_skipped_in_a_row", "distributed_timeout_s"),
+    *("data.shards", "data.num_workers", "data.open_shards", "data.cache_dir", "data.cache_gb"),
+    *("micro_batch_size", "grad_accum_steps", "global_batch_size"),
+    *("zero_stage", "offload_optimizer", "activation_checkpointing"),
 )
 FREE_GROUPS = ("checkpoint.", "preview.", "tracker.")
 
@@ -204,10 +210,11 @@ def batch_shape(config: TrainConfig, world_size: int) -> BatchShape:
     if accum is None:
         accum = total // (micro * world_size)
     if micro * accum * world_size != total:
+        ranks = [str(n) for n in range(1, total // micro + 1) if total % (micro * n) == 0]
         raise UsageError(
             f"global_batch_size={total} is not micro_batch_size={micro} × grad_accum_steps={accum or 1} × "
             f"{world_size} ranks; leave grad_accum_steps out and choose a global_batch_size that is a "
-            f"multiple of {micro * world_size}"
+            f"multiple of {micro * world_size}, or keep it and start {', '.join(ranks)} rank(s)"
         )
     return BatchShape(micro, accum, world_size)
 

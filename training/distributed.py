@@ -11,10 +11,12 @@ import subprocess
 import warnings
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
 from intarsia.errors import UserError
+from training.watchdog import Watchdog
 
 EXIT_AGAIN = 75  # saved and stopped by a signal: run the same command again (EX_TEMPFAIL)
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -45,6 +47,12 @@ class World:
     size: int
     device: Any  # torch.device
     control: Any = None
+    watchdog: Watchdog | None = None
+
+    def at(self, place: str) -> None:
+        """Tell the watchdog where we are; every rank comes to the same places in the same order."""
+        if self.watchdog is not None:
+            self.watchdog.at(place)
 
     @property
     def is_main(self) -> bool:
@@ -71,6 +79,16 @@ class World:
         all_of_them = [torch.empty_like(mine) for _ in range(self.size)]
         torch.distributed.all_gather(all_of_them, mine, group=self.control)
         return [sum(column) / self.size for column in zip(*(t.tolist() for t in all_of_them), strict=True)]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value`, on every rank, in rank order. Collective."""
+        if self.size == 1:
+            return [value]
+        import torch
+
+        box = [None] * self.size
+        torch.distributed.all_gather_object(box, value, group=self.control)
+        return box
 
     def from_main(self, value: Any) -> Any:
         """Rank 0's `value` on every rank; an exception sent this way is raised on all of them. Collective."""
@@ -118,10 +136,13 @@ def set_environment(environ: MutableMapping[str, str]) -> None:
         environ["MASTER_PORT"] = str(_free_port())
 
 
-def connect() -> World:
+def connect(timeout_s: float = 1800) -> World:
     """Set the environment up, start torch.distributed through DeepSpeed, and say who we are.
 
-    NCCL with GPUs, gloo without.
+    NCCL with GPUs, gloo without. With more than one rank a watchdog ends a run in which one of them hangs.
+
+    Args:
+        timeout_s: how long the ranks may stand still, seconds.
 
     Raises:
         UserError: for an unusable Slurm environment, or more ranks than GPUs on this machine.
@@ -144,11 +165,14 @@ def connect() -> World:
     if cuda:
         device = torch.device("cuda", _gpu_of(local, torch.cuda.device_count()))
         torch.cuda.set_device(device)
+    patience = timedelta(seconds=2 * timeout_s + 60)  # the watchdog, which knows names, speaks first
     deepspeed.init_distributed(
-        dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False
+        dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=patience
     )
-    control = torch.distributed.new_group(backend="gloo") if size > 1 else None
-    return World(rank, size, device, control)
+    if size == 1:
+        return World(rank, size, device)
+    control = torch.distributed.new_group(backend="gloo", timeout=patience)
+    return World(rank, size, device, control, Watchdog(rank, size, timeout_s))
 
 
 def disconnect(world: World) -> None:
@@ -162,6 +186,8 @@ def disconnect(world: World) -> None:
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     world.barrier()
+    if world.watchdog is not None:
+        world.watchdog.stop()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

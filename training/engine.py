@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from training.config import BatchShape, TrainConfig
 from training.ema import EmaAdamW
+from training.fragments import begin
 from training.objective import Step, Trainee, loss_of
 from training.schedule import learning_rate
 
@@ -22,14 +23,18 @@ def deepspeed_config(config: TrainConfig, shape: BatchShape) -> dict[str, Any]:
         "gradient_clipping": config.optimizer.grad_clip or 0.0,
         "zero_optimization": {"stage": config.zero_stage},
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # it would compile for a minute and is no faster than torch's
         "steps_per_print": None,
     }
+    if config.offload_optimizer:
+        pin = torch.cuda.is_available()
+        settings["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": pin}
     if config.precision == "bf16":
         settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     return settings
 
 
-def make_optimizer(config: TrainConfig, params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(config: TrainConfig, params: Iterable[nn.Parameter]) -> EmaAdamW:
     """AdamW over `params`, one group, with averaged weights where the config asks for them."""
     options = config.optimizer
     settings: dict[str, Any] = {
@@ -39,8 +44,6 @@ def make_optimizer(config: TrainConfig, params: Iterable[nn.Parameter]) -> torch
         "weight_decay": options.weight_decay,
         "fused": True,
     }
-    if options.ema_decay is None:
-        return torch.optim.AdamW(params, **settings)
     return EmaAdamW(params, ema_decay=options.ema_decay, **settings)
 
 
@@ -56,30 +59,46 @@ def start_engine(config: TrainConfig, shape: BatchShape, trainee: Trainee) -> An
         config=deepspeed_config(config, shape),
         dist_init_required=False,
     )
+    begin(engine)
     return engine
 
 
-def backward(engine: Any, step: Step, last: bool) -> Tensor:
-    """One micro-batch forwards and backwards; its loss, without gradient.
+def backward(engine: Any, step: Step, last: bool) -> tuple[Tensor, Tensor]:
+    """One micro-batch forwards and backwards.
+
+    A loss that is not finite makes the whole gradient NaN, on all ranks once they have exchanged it, so that
+    `take_step` needs to look at nothing but the gradient's norm.
 
     Args:
         engine: accumulates the gradient.
         step: the micro-batch.
         last: whether it is the optimizer step's last one, which `take_step` must follow.
+
+    Returns:
+        The loss, without gradient, and bool [B]: samples whose prediction or target is not finite.
     """
-    loss = loss_of(engine(step), step)
-    engine.backward(loss)
+    prediction = engine(step)
+    loss = loss_of(prediction, step)
+    engine.backward(loss * torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan))
     if not last:
         engine.step()  # DeepSpeed counts micro-batches here and updates nothing yet
-    return loss.detach()
+    sick = ~torch.isfinite(prediction.detach() - step.target).flatten(1).all(dim=1)
+    return loss.detach(), sick
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one optimizer step did. `grad_norm` is that of the whole gradient before clipping."""
+    """What one optimizer step did.
+
+    Attributes:
+        lr: the learning rate.
+        grad_norm: of the whole gradient, before clipping.
+        applied: false where the gradient was not finite: no rank has updated anything.
+    """
 
     lr: float
     grad_norm: Tensor | float
+    applied: bool
 
 
 def take_step(engine: Any, config: TrainConfig, step: int) -> Update:
@@ -87,10 +106,13 @@ def take_step(engine: Any, config: TrainConfig, step: int) -> Update:
     lr = learning_rate(config.optimizer, step)
     for group in engine.optimizer.param_groups:
         group["lr"] = lr
-    plain = config.zero_stage == 0
-    grad_norm = _gradient_norm(engine.module) if plain else None  # DeepSpeed gives none at stage 0 in fp32
+    grad_norm = None
+    if config.zero_stage == 0:  # DeepSpeed gives no norm at stage 0 in fp32, and does not look at it
+        grad_norm = _gradient_norm(engine.module)
+        engine.optimizer.overflow = not bool(torch.isfinite(grad_norm))
     engine.step()
-    return Update(lr, engine.get_global_grad_norm() if grad_norm is None else grad_norm)
+    norm = engine.get_global_grad_norm() if grad_norm is None else grad_norm
+    return Update(lr, norm, engine.was_step_applied())
 
 
 def _gradient_norm(module: nn.Module) -> Tensor:

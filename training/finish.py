@@ -5,15 +5,36 @@ from pathlib import Path
 from intarsia.files import read_json, write_json
 from intarsia.model import EditModel
 from intarsia.weights import save_model
+from training.checkpoint import checkpoint_name
 from training.config import TrainConfig
+from training.ema import KEY
 from training.frozen import exact_frozen
 from training.lora import write_adapters
+from training.model import bare_twin, twin_of
+from training.objective import Trainee
+from training.parts import Parts
 from training.progress import log
 from training.state import RunFolder, TrainState
 
 
+def consolidate(config: TrainConfig, model: EditModel, checkpoint: Path) -> EditModel:
+    """The model of a checkpoint, averaged if the run averages, on the CPU; whatever ranks and stage saved it.
+
+    Args:
+        config: of the run.
+        model: whose frozen networks it shares.
+        checkpoint: a whole one.
+
+    Raises:
+        UserError: where the checkpoint is of another model.
+    """
+    parts = Parts(checkpoint)
+    shapes = {name: param.shape for name, param in Trainee(bare_twin(config)).named_parameters()}
+    return twin_of(config, model, {name: parts.whole(KEY, name, shapes[name]) for name in shapes})
+
+
 def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: RunFolder) -> None:
-    """Write RUN/model (RUN/lora for adapters) from the present weights, unless this step's is there.
+    """Write RUN/model (RUN/lora for adapters) from the state's checkpoint, unless this step's is there.
 
     Says what to run next.
     """
@@ -22,11 +43,12 @@ def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: R
     if not (run.finished.is_file() and read_json(run.finished) == content):
         run.finished.unlink(missing_ok=True)
         card = model_card(config, state)
+        whole = consolidate(config, model, run.checkpoints / checkpoint_name(state.step))
         if config.lora:
-            write_adapters(model, config.lora, result, card)
+            write_adapters(whole, config.lora, result, card)
         else:
-            with exact_frozen(model):
-                save_model(model, result, card)
+            with exact_frozen(whole):
+                save_model(whole, result, card)
         write_json(run.finished, content)
     log.info("%s after %d steps: %s", "adapters" if config.lora else "model", state.step, result)
     log.info("next: %s", _next_command(config, result))

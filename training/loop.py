@@ -1,21 +1,27 @@
 """The training run: the page that tells the story."""
 
+import math
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
 from intarsia.config import dump_config
-from training import checkpoint, engine
+from training import engine
 from training.config import TrainConfig, batch_shape
 from training.data import batches, open_dataset, use_latents
 from training.distributed import EXIT_AGAIN, StopFlag, World
-from training.ema import averaged_weights
+from training.ema import KEY
 from training.finish import write_model
-from training.model import new_model
-from training.objective import Trainee, draw_batch, finite, new_noise_scheduler, prepare
-from training.previews import fixed_requests, write_preview
+from training.fragments import gather
+from training.model import new_model, twin_of
+from training.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+from training.previews import due_preview, fixed_requests, write_preview
 from training.progress import Progress, Stopwatch, log, peak_memory_gb, start_logging, tell_plan
-from training.state import RunFolder, TrainState, library_versions, shards_fingerprint
+from training.resume import begin_or_continue
+from training.saver import Saver
+from training.skips import note_skip
+from training.state import RunFolder, fresh_state
 from training.tracker import make_tracker
 
 
@@ -40,17 +46,9 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     use_latents(config, dataset, model)
     trainer = engine.start_engine(config, shape, Trainee(model))
     noise_scheduler = new_noise_scheduler(config.model.noise)
-    averaging = config.optimizer.ema_decay is not None
 
     # Begin, or go on from the newest whole checkpoint.
-    fresh = TrainState(
-        world_size=world.size,
-        zero_stage=config.zero_stage,
-        data_fingerprint=shards_fingerprint(dataset.reader.shards),
-        config=config.model_dump(mode="json"),
-        libraries=library_versions(),
-    )
-    state = checkpoint.begin_or_continue(trainer, fresh, run, world)
+    state = begin_or_continue(trainer, fresh_state(config, shape, dataset.reader.shards), run, world)
     tracker = make_tracker(config, run, state, world.is_main)
     if world.is_main:
         run.keep_config(dump_config(config))
@@ -58,25 +56,24 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     stride = shape.global_batch
     span = range(state.position, state.position + (config.max_steps - state.step) * stride, stride)
     data = batches(config.data, dataset, shape, world.rank, span)
-    every = config.preview.every_steps
-    requests = fixed_requests(dataset, config.preview.num_images) if every and world.is_main else []
+    requests = fixed_requests(dataset, config.preview) if world.is_main else []
+    saver = Saver(run.checkpoints, config.checkpoint, world)
     progress, watch = Progress(config.max_steps, world.is_main), Stopwatch()
     losses: list[torch.Tensor] = []  # of this rank, since the last line of metrics or checkpoint
 
     def take_up_losses() -> None:
         if losses:
-            state.unlogged_losses += finite(world.mean(torch.stack(losses).tolist()), state.step)
+            state.unlogged_losses += world.mean(torch.stack(losses).tolist())
             losses.clear()
 
     def preview_if_due() -> None:
-        path = run.previews / f"step-{state.step:08d}.png"
-        due = every and (state.step % every == 0 or state.step == config.max_steps)
-        if not due or world.from_main(path.is_file()):
+        path = due_preview(config, run, state.step, world)
+        if path is None:
             return
-        with averaged_weights(trainer, averaging, world.is_main):
-            if world.is_main:
-                write_preview(model, requests, config.preview, path)
-                tracker.image(state.step, "preview", path)
+        weights = gather(trainer, KEY, keep=world.is_main)
+        if world.is_main:
+            write_preview(twin_of(config, model, weights), requests, config.preview, path)
+            tracker.image(state.step, "preview", path)
         world.barrier()
 
     preview_if_due()
@@ -84,19 +81,28 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     stopped = world.any(stop.raised)
     while state.step < config.max_steps and not stopped:
         # Fetch; loss, forwards and backwards, micro-batch by micro-batch.
-        micro_losses = []
+        micro_losses, seen = [], []
         for accum in range(shape.accum):
+            world.at(f"loading data, step {state.step + 1}")
             with watch.waiting():
                 batch = next(data)
+            world.at(f"computing, step {state.step + 1}")
             draws = draw_batch(config, batch.positions)
             inputs = prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
-            micro_losses.append(engine.backward(trainer, inputs, last=accum + 1 == shape.accum))
+            loss, sick = engine.backward(trainer, inputs, last=accum + 1 == shape.accum)
+            micro_losses.append(loss)
+            seen.append((batch.keys, sick))
 
         # Step.
         update = engine.take_step(trainer, config, state.step)
-        losses.append(torch.stack(micro_losses).mean())
+        world.at(f"logging and saving, step {state.step + 1}")
         state.step += 1
         state.position += stride
+        if update.applied:
+            losses.append(torch.stack(micro_losses).mean())
+            state.skipped_in_a_row = 0
+        else:
+            note_skip(config, run, world, state, seen)
         watch.images += stride
         done = state.step == config.max_steps
 
@@ -104,9 +110,10 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
         if state.step % config.log_every == 0 or done:
             take_up_losses()
             values = {
-                "train/loss": sum(state.unlogged_losses) / len(state.unlogged_losses),
+                "train/loss": fmean(state.unlogged_losses or [math.nan]),
                 "train/lr": update.lr,
                 "train/grad_norm": float(update.grad_norm),
+                "train/skipped": state.skipped,
                 **watch.values(),
                 "memory/peak_gb": peak_memory_gb(world.device.type),
             }
@@ -121,18 +128,19 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
             if not stopped:
                 preview_if_due()
 
-            # Save.
+            # Save; training goes on while the files are written.
+            saver.poll()
             if state.step % config.checkpoint.every_steps == 0 or done or stopped:
                 take_up_losses()
-                checkpoint.save(trainer, state, run.checkpoints, world, config.checkpoint.keep_last)
+                saver.start(trainer, state)
 
+    saver.finish()
     progress.close()
     tracker.close()
     if state.step < config.max_steps:
         log.info("stopped by a signal after step %d; run the same command again to go on", state.step)
         return EXIT_AGAIN
-    with averaged_weights(trainer, averaging, world.is_main):
-        if world.is_main:
-            write_model(model, config, state, run)
+    if world.is_main:
+        write_model(model, config, state, run)
     world.barrier()
     return 0

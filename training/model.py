@@ -1,8 +1,10 @@
 """The model as a run trains it: initialised, its parts frozen, laid out for speed."""
 
 import logging
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from intarsia.model import EditModel, build_model
 from training.compiled import check_gradients, compile_blocks
@@ -52,3 +54,28 @@ def choose_trained(model: EditModel, config: TrainConfig) -> None:
     freeze_parts(Trainee(model), config.freeze)
     if config.activation_checkpointing:
         model.unet.enable_gradient_checkpointing()
+
+
+def bare_twin(config: TrainConfig) -> EditModel:
+    """A model built like the one in training, without any weights."""
+    with torch.device("meta"):
+        twin = EditModel(config.model)
+        if config.lora:
+            add_adapters(twin, config.lora, config.seed)
+    return twin
+
+
+def twin_of(config: TrainConfig, model: EditModel, weights: Mapping[str, Tensor]) -> EditModel:
+    """A second model, which shares the frozen networks of `model` and has `weights` in its trained part.
+
+    The model in training cannot lend itself: under ZeRO stage 3 no rank has its weights.
+
+    Args:
+        config: of the run.
+        model: the model in training.
+        weights: by parameter name of the trained part, whole; they are used, not copied.
+    """
+    twin = bare_twin(config)
+    twin.vae, twin.image_encoder = model.vae, model.image_encoder
+    Trainee(twin).load_state_dict(dict(weights), assign=True)
+    return twin

@@ -3,7 +3,6 @@
 Paint by Example's objective, with one draw of timestep, noise and exemplar dropout per sample.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 
 from intarsia.architecture import ModelConfig, NoiseConfig
 from intarsia.conditioning import unet_input
-from intarsia.errors import UserError
 from intarsia.model import EditModel
 from intarsia.rng import derive_seed
 from training.config import ObjectiveConfig, TrainConfig
@@ -153,18 +151,3 @@ def loss_of(prediction: Tensor, step: Step) -> Tensor:
     if step.weight is None:
         return F.mse_loss(prediction.float(), step.target)
     return (step.weight * (prediction.float() - step.target).square()).mean()
-
-
-def finite(losses: list[float], step: int) -> list[float]:
-    """The losses of the steps up to `step`, all of them finite.
-
-    Raises:
-        UserError: naming the first step whose loss is not: going on would save ruined weights.
-    """
-    for place, loss in enumerate(losses):
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss of step {step - len(losses) + 1 + place} is {loss}; continue from the checkpoint "
-                "before it in a new run folder with a lower optimizer.lr or with optimizer.grad_clip=1"
-            )
-    return losses

@@ -10,15 +10,27 @@ from intarsia.model import EditModel
 from sampling.editing import EditRequest
 from sampling.preview import preview_grid
 from sampling.settings import EditSettings
-from training.config import PreviewConfig
+from training.config import PreviewConfig, TrainConfig
 from training.data import SampleDataset
+from training.distributed import World
+from training.state import RunFolder
 
 
-def fixed_requests(dataset: SampleDataset, num_images: int) -> list[EditRequest]:
+def due_preview(config: TrainConfig, run: RunFolder, step: int, world: World) -> Path | None:
+    """The file of the preview due after `step` steps; None where it is there, or none is due. Collective."""
+    every = config.preview.every_steps
+    if not every or (step % every and step != config.max_steps):
+        return None
+    path = run.previews / f"step-{step:08d}.png"
+    return None if world.from_main(path.is_file()) else path
+
+
+def fixed_requests(dataset: SampleDataset, config: PreviewConfig) -> list[EditRequest]:
     """Samples spread evenly over the shards, in the shards' order; the same ones in every call.
 
-    The seed of each is its number, so the noise stays the same, too.
+    The seed of each is its number, so the noise stays the same, too. None where no previews are wanted.
     """
+    num_images = config.num_images if config.every_steps else 0
     counts = [shard.count for shard in dataset.reader.shards]
     ends = np.cumsum(counts)
     total = int(ends[-1])

@@ -32,8 +32,9 @@ def start_logging(folder: RunFolder, world: World) -> None:
 
 def tell_plan(config: TrainConfig, shape: BatchShape, state: TrainState, samples: int, model: Any) -> None:
     """Say what is about to be trained, and from where it goes on."""
-    trained = sum(param.numel() for param in model.parameters() if param.requires_grad)
-    frozen = sum(param.numel() for param in model.parameters() if not param.requires_grad)
+    sizes = [(getattr(param, "ds_numel", param.numel()), param.requires_grad) for param in model.parameters()]
+    trained = sum(size for size, wanted in sizes if wanted)  # stage 3 leaves parameters empty, with ds_numel
+    frozen = sum(size for size, wanted in sizes if not wanted)
     log.info("run %s: %s parameters trained, %s frozen", config.run, f"{trained:,}", f"{frozen:,}")
     log.info(
         "global batch %d = micro-batch %d × accumulation %d × ranks %d; %s samples per epoch, %.1f epochs",

@@ -8,8 +8,9 @@ from typing import Any
 
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, fingerprint
+from training.config import BatchShape, TrainConfig
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _LIBRARIES = ("torch", "deepspeed", "diffusers", "transformers", "numpy")
 
 
@@ -46,6 +47,11 @@ class RunFolder:
         return self.root / "metrics.jsonl"
 
     @property
+    def skipped(self) -> Path:
+        """One JSON object per step that was skipped, with the samples' keys."""
+        return self.root / "skipped.jsonl"
+
+    @property
     def logs(self) -> Path:
         """One text log per rank."""
         return self.root / "logs"
@@ -78,18 +84,29 @@ class RunFolder:
 
 @dataclass
 class TrainState:
-    """Where the run stands; `position`, the number of samples drawn so far, is all of the data's state."""
+    """Where the run stands; `position`, the number of samples drawn so far, is all of the data's state.
+
+    There is no state of random numbers: every draw is a function of the config's seed and a position.
+    """
 
     step: int = 0
     position: int = 0
+    skipped: int = 0  # steps whose update was left out because the gradient was not finite
+    skipped_in_a_row: int = 0  # up to now
     wandb_id: str | None = None
     unlogged_losses: list[float] = field(default_factory=list)  # of the steps since the last line of metrics
+    global_batch_size: int = 1
     world_size: int = 1
     zero_stage: int = 0
     data_fingerprint: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     version: int = STATE_VERSION
+
+    @property
+    def updates(self) -> int:
+        """How many updates the weights have had."""
+        return self.step - self.skipped
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -125,3 +142,15 @@ def library_versions() -> dict[str, str]:
 def shards_fingerprint(shards: Sequence[Any]) -> str:
     """A hash of the data: the shards' names, counts, contents and order, and not where they lie."""
     return fingerprint([[shard.name, shard.count, shard.sha256] for shard in shards])
+
+
+def fresh_state(config: TrainConfig, shape: BatchShape, shards: Sequence[Any]) -> TrainState:
+    """The state of a run that begins now: no step done, and what must fit when it is continued."""
+    return TrainState(
+        global_batch_size=shape.global_batch,
+        world_size=shape.world,
+        zero_stage=config.zero_stage,
+        data_fingerprint=shards_fingerprint(shards),
+        config=config.model_dump(mode="json"),
+        libraries=library_versions(),
+    )

@@ -2,18 +2,32 @@
 
     python -m tests.training.many_runs JOBS.json       (or under torchrun)
 
-JOBS.json: a list of {"config": path, "overrides": [...], "stop_after": steps or null,
-"fails": words of the error that ends it, or absent}.
+JOBS.json: a list of {"config": path, "overrides": [...]} and, where wanted,
+    "stop_after": steps         a signal comes then, to one rank
+    "positions": folder         a file per rank gets every position it draws, a line each
+    "poison": [key, ...]        these samples' targets are not a number
+    "sleep": [seconds, patience]    the last rank sleeps in its second step; how long the watchdog waits
+    "shard_all": true           ZeRO stage 3 keeps no small parameter whole
+    "fails": words              of the error that ends it
+    "resave": [from, to]        no training: load that checkpoint and save it into that folder
 """
 
 import json
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
 
 from intarsia.config import load_config
 from intarsia.errors import UserError
 from training import distributed
-from training.config import TrainConfig
+from training.config import TrainConfig, batch_shape
 
 
 class StopAfter(distributed.StopFlag):
@@ -34,21 +48,78 @@ class StopAfter(distributed.StopFlag):
     def raised(self, value: bool) -> None: ...
 
 
+@contextmanager
+def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
+    """What the job asks to go wrong, or to be noted, goes so inside the block."""
+    from training import engine, loop
+
+    draw, prepare, settings = loop.draw_batch, loop.prepare, engine.deepspeed_config
+    calls = 0
+
+    def noting_draw(config: TrainConfig, positions: torch.Tensor) -> Any:
+        nonlocal calls
+        calls += 1
+        if "sleep" in job and world.watchdog is not None:
+            world.watchdog.timeout_s = job["sleep"][1]
+            time.sleep(job["sleep"][0] if calls == 2 and world.rank == world.size - 1 else 0)
+        if "positions" in job:
+            with (Path(job["positions"]) / f"rank-{world.rank}.txt").open("a") as file:
+                file.writelines(f"{position}\n" for position in positions.tolist())
+        return draw(config, positions)
+
+    def poisoned_prepare(*arguments: Any) -> Any:
+        step = prepare(*arguments)
+        keys = next(argument.keys for argument in arguments if hasattr(argument, "edit_mask"))
+        sick = torch.tensor([key in job.get("poison", []) for key in keys])
+        return replace(step, target=step.target.masked_fill(sick[:, None, None, None], torch.nan))
+
+    def sharding_settings(*arguments: Any) -> dict[str, Any]:
+        made = settings(*arguments)
+        made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return made
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(loop, "draw_batch", noting_draw))
+        stack.enter_context(mock.patch.object(loop, "prepare", poisoned_prepare))
+        if job.get("shard_all"):
+            stack.enter_context(mock.patch.object(engine, "deepspeed_config", sharding_settings))
+        yield
+
+
+def load_and_save(config: TrainConfig, world: distributed.World, source: Path, folder: Path) -> None:
+    from training import checkpoint, engine, resume
+    from training.model import new_model
+    from training.objective import Trainee
+    from training.saver import Saver
+
+    trainee = Trainee(new_model(config, world.device, world.is_main))
+    trainer = engine.start_engine(config, batch_shape(config, world.size), trainee)
+    state = checkpoint.read_state(source)
+    resume.load(trainer, source, state.updates)
+    saver = Saver(folder, config.checkpoint, world)
+    saver.start(trainer, state)
+    saver.finish()
+
+
 def main() -> None:
     jobs = json.loads(Path(sys.argv[1]).read_text())
-    world = distributed.connect()
+    world = distributed.connect(60)
     from training.loop import train
 
     for job in jobs:
         config = load_config(TrainConfig, job["config"], job["overrides"])
         last = world.rank == world.size - 1  # one rank alone gets the signal
-        try:
-            code = train(config, world, StopAfter(job.get("stop_after") if last else None))
-        except UserError as error:
-            assert job.get("fails", "nothing") in str(error), (job, error)
-            continue
-        expected = distributed.EXIT_AGAIN if job.get("stop_after") else 0
-        assert code == expected, (job, code)
+        with meddling(job, world):
+            if "resave" in job:
+                load_and_save(config, world, *map(Path, job["resave"]))
+                continue
+            try:
+                code = train(config, world, StopAfter(job.get("stop_after") if last else None))
+            except UserError as error:
+                assert job.get("fails", "nothing") in str(error), (job, error)
+                continue
+        assert "fails" not in job, job
+        assert code == (distributed.EXIT_AGAIN if job.get("stop_after") else 0), (job, code)
     distributed.disconnect(world)
 
 

@@ -1,34 +1,40 @@
 """Checkpoints: whole or passed over, few or many kept, and continued only by the run that they belong to."""
 
+import errno
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from intarsia.errors import UsageError, UserError
-from training import checkpoint
+from training import checkpoint, fragments, parts, resume
+from training.config import CheckpointConfig
 from training.distributed import World
+from training.ema import EmaAdamW
+from training.saver import Saver
 from training.state import RunFolder, TrainState, library_versions
 
 WORLD = World(rank=0, size=1, device=torch.device("cpu"))
-FOLDER = "checkpoints"
+FOLDER, PART = "checkpoints", "part-00000-of-00001.safetensors"
 
 
-class FakeEngine:
-    """Writes and reads as DeepSpeed's engine does, one small file."""
+class PlainEngine:
+    """DeepSpeed's engine at stage 0, as far as saving goes; its weights tell the step."""
 
-    loaded: str | None = None
+    device = torch.device("cpu")
 
-    def save_checkpoint(self, folder: str, tag: str, save_latest: bool) -> None:
-        assert not save_latest
-        (Path(folder) / tag).mkdir(parents=True)
-        (Path(folder) / tag / "weights.pt").write_bytes(b"w" * 1000)
+    def __init__(self, step: int = 0) -> None:
+        self.module = nn.Linear(30, 7)
+        nn.init.constant_(self.module.weight, step)
+        self.optimizer = EmaAdamW(self.module.parameters(), ema_decay=0.9, fused=True)
+        fragments.begin(self)
 
-    def load_checkpoint(self, folder: str, tag: str, **options: Any) -> tuple[str, dict]:
-        self.loaded = tag
-        return folder, {}
+    def zero_optimization_stage(self) -> int:
+        return 0
 
 
 def state_at(step: int, **changes: Any) -> TrainState:
@@ -36,14 +42,21 @@ def state_at(step: int, **changes: Any) -> TrainState:
     return replace(state, **{"config": {"seed": 0, "max_steps": 9, "data": {"shards": ["s"]}}, **changes})
 
 
-def save(run: Path, *steps: int, keep_last: int = 9) -> None:
+def save(run: Path, *steps: int, **options: Any) -> None:
+    saver = Saver(run / FOLDER, CheckpointConfig(**{"keep_last": 9, **options}), WORLD)
     for step in steps:
-        checkpoint.save(FakeEngine(), state_at(step), run / FOLDER, WORLD, keep_last)
+        saver.start(PlainEngine(step), state_at(step))
+    saver.finish()
 
 
-def go_on(run: Path, fresh: TrainState) -> tuple[TrainState, str | None]:
-    engine = FakeEngine()
-    return checkpoint.begin_or_continue(engine, fresh, RunFolder(run), WORLD), engine.loaded
+def go_on(run: Path, fresh: TrainState) -> tuple[TrainState, int]:
+    """The state, and the step that the loaded weights tell."""
+    engine = PlainEngine()
+    state = resume.begin_or_continue(engine, fresh, RunFolder(run), WORLD)
+    (told,) = {float(weight) for weight in engine.module.weight.flatten()}
+    updates = {int(state["step"]) for state in engine.optimizer.state.values()}
+    assert updates == {state.updates}
+    return state, int(told)
 
 
 def names(run: Path) -> list[str]:
@@ -52,13 +65,13 @@ def names(run: Path) -> list[str]:
 
 def test_a_run_without_checkpoints_begins(tmp_path: Path) -> None:
     state, loaded = go_on(tmp_path, state_at(0))
-    assert (state.step, loaded) == (0, None)
+    assert (state.step, loaded) == (0, 0)
 
 
 def test_a_run_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None:
     save(tmp_path, 2, 4)
     state, loaded = go_on(tmp_path, state_at(0))
-    assert (state.step, state.position, loaded) == (4, 16, "step-00000004")
+    assert (state.step, state.position, loaded) == (4, 16, 4)
     assert (tmp_path / FOLDER / "latest").read_text() == "step-00000004\n"
 
 
@@ -68,18 +81,18 @@ def test_a_torn_checkpoint_is_passed_over_with_a_word(
 ) -> None:
     save(tmp_path, 2, 4)
     newest = tmp_path / FOLDER / "step-00000004"
-    weights, manifest = newest / "weights.pt", newest / "manifest.json"
+    weights, manifest = newest / PART, newest / "manifest.json"
     {
-        "short": lambda: weights.write_bytes(b"w" * 999),
-        "altered": lambda: weights.write_bytes(b"w" * 999 + b"x"),
+        "short": lambda: weights.write_bytes(weights.read_bytes()[:-1]),
+        "altered": lambda: weights.write_bytes(weights.read_bytes()[:-1] + b"x"),
         "missing": weights.unlink,
         "no manifest": manifest.unlink,
         "empty manifest": lambda: manifest.write_text(""),
     }[damage]()
-    checkpoint.log.propagate = True
-    checkpoint.log.parent.propagate = True  # type: ignore[union-attr]
+    resume.log.propagate = True
+    resume.log.parent.propagate = True  # type: ignore[union-attr]
     state, loaded = go_on(tmp_path, state_at(0))
-    assert (state.step, loaded) == (2, "step-00000002")
+    assert (state.step, loaded) == (2, 2)
     assert "skipped the torn checkpoint" in caplog.text
     save(tmp_path, 4)  # the step is done again, and its checkpoint replaces the torn one
     assert go_on(tmp_path, state_at(0))[0].step == 4
@@ -87,9 +100,10 @@ def test_a_torn_checkpoint_is_passed_over_with_a_word(
 
 def test_nothing_but_torn_checkpoints_is_an_error_and_no_new_start(tmp_path: Path) -> None:
     save(tmp_path, 2)
-    (tmp_path / FOLDER / "step-00000002" / "weights.pt").unlink()
+    (tmp_path / FOLDER / "step-00000002" / PART).unlink()
     with pytest.raises(
-        UserError, match=r"no whole checkpoint .*weights\.pt is missing.*delete it to start anew"
+        UserError,
+        match=r"no whole checkpoint .*part-00000-of-00001\.safetensors is missing.*delete it to start anew",
     ):
         go_on(tmp_path, state_at(0))
 
@@ -97,14 +111,20 @@ def test_nothing_but_torn_checkpoints_is_an_error_and_no_new_start(tmp_path: Pat
 def test_what_a_killed_save_left_is_swept_and_never_loaded(tmp_path: Path) -> None:
     save(tmp_path, 2)
     (tmp_path / FOLDER / ".tmp-step-00000004").mkdir()
-    (tmp_path / FOLDER / ".tmp-step-00000004" / "weights.pt").write_bytes(b"w")
+    (tmp_path / FOLDER / ".tmp-step-00000004" / PART).write_bytes(b"w")
     assert go_on(tmp_path, state_at(0))[0].step == 2
     assert names(tmp_path) == ["latest", "step-00000002"]
 
 
-def test_only_the_last_ones_are_kept(tmp_path: Path) -> None:
-    save(tmp_path, 1, 2, 3, 4, keep_last=2)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_only_the_last_ones_are_kept(tmp_path: Path, asynchronous: bool) -> None:
+    save(tmp_path, 1, 2, 3, 4, keep_last=2, asynchronous=asynchronous)
     assert names(tmp_path) == ["latest", "step-00000003", "step-00000004"]
+
+
+def test_and_those_at_multiples_of_keep_every(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2, 3, 4, 5, 6, 7, keep_last=1, keep_every=3)
+    assert names(tmp_path) == ["latest", "step-00000003", "step-00000006", "step-00000007"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +134,11 @@ def test_only_the_last_ones_are_kept(tmp_path: Path) -> None:
             {"config": {"seed": 1, "max_steps": 9, "data": {"shards": ["s"]}}},
             r"another config \(seed: 0 -> 1\)",
         ),
-        ({"world_size": 4}, "saved by 1 ranks and 4 are running; start 1"),
+        (
+            {"global_batch_size": 8},
+            "begun with 1 samples per step, and these ranks and batch options make 8; set "
+            "global_batch_size=1 and leave grad_accum_steps out",
+        ),
         ({"data_fingerprint": "x"}, "other shards than s hold"),
     ],
 )
@@ -131,28 +155,86 @@ def test_a_run_may_be_made_longer_and_its_shards_moved(tmp_path: Path) -> None:
     assert (state.step, state.config) == (2, config)
 
 
+def test_other_ranks_and_another_stage_may_continue_it_and_are_remarked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, 2)
+    resume.log.propagate = True
+    resume.log.parent.propagate = True  # type: ignore[union-attr]
+    state, _ = go_on(tmp_path, state_at(0, world_size=4, zero_stage=3))
+    assert (state.step, state.world_size, state.zero_stage) == (2, 4, 3)
+    assert "ranks: 1 -> 4" in caplog.text
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, 2)
+    engine = PlainEngine()
+    engine.module = nn.Linear(31, 7)
+    engine.optimizer = EmaAdamW(engine.module.parameters(), ema_decay=0.9, fused=True)
+    fragments.begin(engine)
+    with pytest.raises(UserError, match=r"holds 210 of 217 elements of weight/weight from 0 on; it belongs"):
+        resume.begin_or_continue(engine, state_at(0), RunFolder(tmp_path), WORLD)
+
+
+def test_what_is_trained_after_the_start_of_a_save_is_not_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And `latest` moves only once the files are whole."""
+    may_write, write = threading.Event(), parts.write_part
+    monkeypatch.setattr("training.saver.write_part", lambda *args: may_write.wait(10) and write(*args))
+    saver, engine, state = Saver(tmp_path / FOLDER, CheckpointConfig(), WORLD), PlainEngine(2), state_at(2)
+    saver.start(engine, state)
+    nn.init.constant_(engine.module.weight, 99)
+    state.position = 99
+    saver.poll()
+    assert names(tmp_path) == [".tmp-step-00000002"]
+    may_write.set()
+    saver.finish()
+    assert names(tmp_path) == ["latest", "step-00000002"]
+    loaded, told = go_on(tmp_path, state_at(0))
+    assert (loaded.position, told) == (8, 2)
+
+
+def test_a_save_that_is_written_counts_at_the_next_look(tmp_path: Path) -> None:
+    saver = Saver(tmp_path / FOLDER, CheckpointConfig(), WORLD)
+    saver.start(PlainEngine(2), state_at(2))
+    assert saver._save is not None
+    assert saver._save.thread is not None
+    saver._save.thread.join()
+    saver.poll()
+    assert names(tmp_path) == ["latest", "step-00000002"]
+
+
+def test_parts_are_plain_safetensors(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    save(tmp_path, 2)
+    tensors = load_file(tmp_path / FOLDER / "step-00000002" / PART)
+    kinds = ("weight", "exp_avg", "exp_avg_sq", "ema")
+    assert tensors.keys() == {f"{kind}/{name}@0" for kind in kinds for name in ("weight", "bias")}
+    assert torch.equal(tensors["weight/weight@0"], torch.full((210,), 2.0))
+
+
 def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"state version 99, this program reads 1"):
+    with pytest.raises(UserError, match=r"state version 99, this program reads 2"):
         TrainState.from_json(state_at(1).to_json() | {"version": 99}, tmp_path)
 
 
-def test_a_disk_full_for_deepspeed_is_told_too_and_leaves_nothing(tmp_path: Path) -> None:
-    class FullDisk(FakeEngine):
-        def save_checkpoint(self, folder: str, tag: str, save_latest: bool) -> None:
-            super().save_checkpoint(folder, tag, save_latest)
-            raise RuntimeError("PytorchStreamWriter failed writing file data/0")
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UserError, match=r"step-00000002 cannot be written \(PytorchStreamWriter.*make room"):
-        checkpoint.save(FullDisk(), state_at(2), tmp_path / FOLDER, WORLD, 9)
-    assert names(tmp_path) == []
-
-
-def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path) -> str:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "sha256_file", fail)
-    with pytest.raises(UserError, match=r"cannot be written .*No space left on device.*make room"):
-        save(tmp_path, 2)
+    monkeypatch.setattr("training.saver.write_part", fail)
+    words = r"step-00000002 cannot be written \(rank 0: .*No space left on device\); make room and run again"
+    with pytest.raises(UserError, match=words):
+        save(tmp_path, 2, asynchronous=asynchronous)
     monkeypatch.undo()
+    monkeypatch.setattr(checkpoint, "sha256_file", fail)  # while the manifest is made
+    with pytest.raises(UserError, match=r"cannot be written .*No space left on device.*make room"):
+        save(tmp_path, 2, asynchronous=asynchronous)
+    monkeypatch.undo()
+    assert names(tmp_path) == []
     assert go_on(tmp_path, state_at(0))[0].step == 0

@@ -54,7 +54,7 @@ def test_unknown_keys_are_refused_with_the_valid_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("zero_stage=3", "zero_stage=3"),
+        ("zero_stage=4", "zero_stage=4"),
         ("micro_batch_size=0", "micro_batch_size=0"),
         ("exemplar_dropout=1.5", "exemplar_dropout=1.5"),
         ("global_batch_size=6", "global_batch_size=6 is no multiple of micro_batch_size=4"),
@@ -67,7 +67,7 @@ def test_bad_values_are_named(tmp_path: Path, override: str, words: str) -> None
 
 
 def test_bf16_without_sharding_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="needs zero_stage=1 or 2"):
+    with pytest.raises(UsageError, match="needs zero_stage=1, 2 or 3"):
         load(tmp_path, "", "precision=bf16", "zero_stage=0")
 
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from training.ema import EmaAdamW, ema_decay_at, gather_ema, swapped
+from training.ema import KEY, EmaAdamW, ema_decay_at
 
 
 def train(optimizer: torch.optim.Optimizer, module: nn.Module, steps: int) -> list[dict[str, torch.Tensor]]:
@@ -17,6 +17,10 @@ def train(optimizer: torch.optim.Optimizer, module: nn.Module, steps: int) -> li
         optimizer.step()
         history.append({name: p.detach().clone() for name, p in module.named_parameters()})
     return history
+
+
+def averages_of(module: nn.Module, optimizer: EmaAdamW) -> dict[str, torch.Tensor]:
+    return {name: optimizer.state[param][KEY] for name, param in module.named_parameters()}
 
 
 def test_averages_equal_a_plain_loop_and_leave_adamw_as_it_is() -> None:
@@ -31,14 +35,28 @@ def test_averages_equal_a_plain_loop_and_leave_adamw_as_it_is() -> None:
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
         decay = min(0.9, (1 + update) / (10 + update))
         plain = {name: decay * plain[name] + (1 - decay) * theirs[name].double() for name in plain}
-    averages = gather_ema(module, optimizer, keep=True)
+    averages = averages_of(module, optimizer)
     assert max(float((averages[name] - plain[name]).abs().max()) for name in plain) < 1e-7
 
 
 def test_before_the_first_update_the_average_is_the_weight_itself() -> None:
     module = nn.Linear(2, 2)
-    averages = gather_ema(module, EmaAdamW(module.parameters(), ema_decay=0.9, fused=True), keep=True)
+    optimizer = EmaAdamW(module.parameters(), ema_decay=0.9, fused=True)
+    optimizer.begin(module.parameters())
+    averages = averages_of(module, optimizer)
     assert all(torch.equal(averages[name], param) for name, param in module.named_parameters())
+
+
+def test_an_overflow_leaves_weights_moments_averages_and_counts_alone() -> None:
+    torch.manual_seed(2)
+    module = nn.Linear(5, 1)
+    optimizer = EmaAdamW(module.parameters(), ema_decay=0.9, lr=1e-2, fused=True)
+    train(optimizer, module, 2)
+    before = copy.deepcopy((module.state_dict(), optimizer.state_dict()["state"]))
+    optimizer.overflow = True
+    train(optimizer, module, 1)
+    after = (module.state_dict(), optimizer.state_dict()["state"])
+    assert str(before) == str(after)
 
 
 def test_the_state_survives_saving() -> None:
@@ -51,16 +69,8 @@ def test_the_state_survives_saving() -> None:
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     train(optimizer, module, 4)
     train(other, twin, 4)
-    ours, theirs = gather_ema(module, optimizer, keep=True), gather_ema(twin, other, keep=True)
+    ours, theirs = averages_of(module, optimizer), averages_of(twin, other)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_weights_are_swapped_for_a_while_only() -> None:
-    module = nn.Linear(2, 2)
-    own = module.weight.detach().clone()
-    with swapped(module, {"weight": torch.zeros(2, 2)}):
-        assert not module.weight.any()
-    assert torch.equal(module.weight, own)
 
 
 def test_the_decay_grows_to_its_limit() -> None:

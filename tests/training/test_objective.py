@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPVisionConfig
 
 from intarsia.config import load_config
-from intarsia.errors import UserError
 from intarsia.model import EditModel, build_model
 from intarsia.pretrained import image_encoder_state
 from tests.training.synthetic import make_sample, write_config
@@ -21,7 +20,6 @@ from training.frozen import freeze_unused
 from training.objective import (
     Trainee,
     draw,
-    finite,
     loss_of,
     new_noise_scheduler,
     prepare,
@@ -220,9 +218,3 @@ def test_the_frozen_parts_stay_frozen(model: EditModel) -> None:
 def test_configs_name_their_noise(config: TrainConfig, tmp_path: Path) -> None:
     scheduler = new_noise_scheduler(config.model.noise)
     assert float(scheduler.alphas_cumprod[999]) == pytest.approx(0.00466, abs=1e-5)
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_and_names_its_step() -> None:
-    assert finite([0.5, 0.25], step=12) == [0.5, 0.25]
-    with pytest.raises(UserError, match=r"the loss of step 11 is nan; .*lower optimizer\.lr"):
-        finite([0.5, float("nan"), 0.5], step=12)

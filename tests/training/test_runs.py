@@ -1,59 +1,31 @@
 """Whole runs under DeepSpeed: the curve depends on the config alone, and a stopped run goes on unharmed."""
 
-import json
-import os
-import subprocess
-import sys
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from intarsia.config import load_config
 from intarsia.model import build_model
-from tests.paths import ROOT
+from tests.training.launch import Runs, launch
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
 from training.order import DataOrder
-from training.tracker import read_metrics
 
 STEPS = 6
 FIRST = ["max_steps=1", "optimizer={lr: 1.0e-3, warmup_steps: 0, weight_decay: 0}"]
-FIRST_UPDATES = {"zero0": ["zero_stage=0"], "zero2": ["zero_stage=2"], "bf16": ["precision=bf16"]}
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Run folders by name, each finished."""
-
-    root: Path
-
-    def losses(self, name: str) -> list[float]:
-        return [record["train/loss"] for record in self.metrics(name)]
-
-    def metrics(self, name: str) -> list[dict[str, Any]]:
-        return read_metrics(self.root / name / "metrics.jsonl")
-
-    def weights(self, name: str) -> dict[str, torch.Tensor]:
-        from safetensors.torch import load_file
-
-        unet = self.root / name / "model" / "unet" / "diffusion_pytorch_model.safetensors"
-        return load_file(unet)
-
-
-def launch(root: Path, name: str, jobs: list[dict[str, Any]], ranks: int = 1) -> None:
-    path = root / f"{name}.json"
-    path.write_text(json.dumps(jobs))
-    command = [sys.executable]
-    if ranks > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command += ["-m", "tests.training.many_runs", str(path)]
-    run = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-4000:]
+FIRST_UPDATES = {
+    "zero0": ["zero_stage=0"],
+    "zero2": ["zero_stage=2"],
+    "zero3": ["zero_stage=3"],
+    "bf16": ["precision=bf16"],
+    "bf16-offloaded2": ["precision=bf16", "zero_stage=2", "offload_optimizer=true"],
+    "bf16-zero3": ["precision=bf16", "zero_stage=3"],
+}
 
 
 def damage(folder: Path, position: int) -> tuple[Path, bytes]:
@@ -80,9 +52,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     def stage(number: int, *overrides: str) -> list[str]:
         return [f"zero_stage={number}", *overrides]
 
+    def first(name: str) -> dict[str, Any]:
+        return job(f"first-{name}", *FIRST, *FIRST_UPDATES[name])
+
+    # Stage 3 comes last: it replaces torch's linear function in the whole process, which changes roundings.
+    stage3_last = [
+        job("zero3", *stage(3)),
+        job("offloaded3", *stage(3, "offload_optimizer=true")),
+        *(first(name) for name in FIRST_UPDATES if "zero3" in name),
+    ]
     # A sample of step 4 is damaged; it is put back before the same run is called again.
     damaged, content = damage(make_shards(root / "damaged"), position=13)
     broken = [f"data.shards={damaged.parent}", "checkpoint.every_steps=2"]
+    previewed = "preview={every_steps: 6, num_images: 2, num_inference_steps: 2}"
     uneven = ["log_every=2", "checkpoint.every_steps=3"]  # a checkpoint between two lines of metrics
     launch(
         root,
@@ -90,15 +72,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         [
             *(job(f"zero{z}", *stage(z)) for z in (0, 1, 2)),
             *(job(f"resumed{z}", *stage(z), stop_after=3) for z in (0, 1, 2)),
+            job("offloaded1", *stage(1, "offload_optimizer=true")),
             job("uneven", *uneven),
             job("uneven-resumed", *uneven, stop_after=3),
             job("accumulated", "micro_batch_size=2", "grad_accum_steps=2"),
             job("workers", "data.num_workers=2"),
             job("recomputed", "activation_checkpointing=true"),
             job("half", "precision=bf16"),
-            *(job(f"first-{name}", *FIRST, *options) for name, options in FIRST_UPDATES.items()),
+            *(first(name) for name in FIRST_UPDATES if "zero3" not in name),
             *(job(f"clipped{z}", *stage(z, "optimizer.grad_clip=0.1")) for z in (0, 1)),
+            job("previewed", previewed),
             job("damaged", *broken) | {"fails": f"shard {damaged}: sample"},
+            *stage3_last,
+            job("resumed3", *stage(3), stop_after=3),
         ],
     )
     damaged.write_bytes(content)
@@ -109,6 +95,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             *(job(f"resumed{z}", *stage(z)) for z in (0, 1, 2)),
             job("uneven-resumed", *uneven),
             job("damaged", *broken),
+            job("resumed3", *stage(3)),
         ],
     )
     two = "micro_batch_size=2"
@@ -119,6 +106,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             *(job(f"pair{z}", *stage(z, two)) for z in (0, 1, 2)),
             job("pair-resumed", *stage(2, two), stop_after=4),
             job("pair-resumed", *stage(2, two)),
+            job("pair3", *stage(3, two, previewed)),
         ],
         ranks=2,
     )
@@ -134,7 +122,13 @@ def test_the_loss_falls_on_samples_seen_again_and_again(runs: Runs) -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("other", ["zero0", "zero2", "accumulated", "workers", "pair0", "pair1", "pair2"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        *("zero0", "zero2", "zero3", "offloaded1", "offloaded3"),
+        *("accumulated", "workers", "pair0", "pair1", "pair2", "pair3"),
+    ],
+)
 def test_the_curve_does_not_depend_on_stage_ranks_workers_or_accumulation(runs: Runs, other: str) -> None:
     assert close(runs.losses("zero1"), runs.losses(other), 1e-5)
 
@@ -149,6 +143,7 @@ def test_recomputing_activations_changes_no_bit(runs: Runs) -> None:
         ("resumed0", "zero0"),
         ("resumed1", "zero1"),
         ("resumed2", "zero2"),
+        ("resumed3", "zero3"),
         ("uneven-resumed", "uneven"),
         ("pair-resumed", "pair2"),
         ("damaged", "zero1"),
@@ -164,10 +159,17 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(runs: Runs, stop
 
 def test_averaged_weights_are_whole_under_every_stage(runs: Runs) -> None:
     plain = runs.weights("zero0")
-    for other in ("zero1", "zero2", "pair1", "pair2"):
+    for other in ("zero1", "zero2", "zero3", "offloaded3", "pair1", "pair2", "pair3"):
         sharded = runs.weights(other)
         # an update moves each weight by some 1e-3, and Adam blows up the rounding of tiny gradients
         assert max(float((plain[name] - sharded[name]).abs().max()) for name in plain) < 1e-4
+
+
+def test_sharded_weights_make_the_same_preview(runs: Runs) -> None:
+    """Under stage 3 no rank has the weights, so the preview is made by a second model."""
+    pictures = [runs.root / name / "previews" / "step-00000006.png" for name in ("pair3", "previewed")]
+    ours, theirs = (np.asarray(Image.open(path).convert("RGB"), dtype=int) for path in pictures)
+    assert np.abs(ours - theirs).max() <= 2
 
 
 def test_clipping_bounds_the_update_and_tells_the_norm_before_it(runs: Runs) -> None:
@@ -201,6 +203,7 @@ def test_metrics_hold_what_users_look_for(runs: Runs) -> None:
         "train/loss",
         "train/lr",
         "train/grad_norm",
+        "train/skipped",
         "perf/images_per_s",
         "perf/data_wait",
         "memory/peak_gb",

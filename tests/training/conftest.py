@@ -1,0 +1,82 @@
+"""Runs to which things happen, started together, because every process must import DeepSpeed anew."""
+
+from typing import Any
+
+import pytest
+
+from tests.training.launch import Runs, launch, start
+from tests.training.synthetic import make_shards, write_config
+
+BAD = "s00003"  # the sample that gives no finite number
+STAGES = {
+    "stage0": ["zero_stage=0"],
+    "stage1": ["zero_stage=1"],
+    "stage2": ["zero_stage=2"],
+    "stage3": ["zero_stage=3"],
+    "offloaded2": ["zero_stage=2", "offload_optimizer=true"],
+    "offloaded3": ["zero_stage=3", "offload_optimizer=true"],
+}
+SAVED = "step-00000002"
+
+
+@pytest.fixture(scope="session")
+def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Finished runs by name; NAME-resaved are checkpoints that were only loaded and saved again.
+
+    Those that change their ranks or stage: whole, shrunk, grown, stages. Those that skip steps: of STAGES,
+    pair0, pair2, resumed, ended. One that hangs: hung.
+    """
+    root = tmp_path_factory.mktemp("hard")
+    config = write_config(root)
+    many, few = make_shards(root / "many"), make_shards(root / "few", (8,))
+
+    def job(name: str, shards: Any, *overrides: str, **more: Any) -> dict[str, Any]:
+        common = [f"data.shards={shards}", f"run={root / name}", "max_steps=4", "micro_batch_size=2"]
+        return {"config": str(config), "overrides": [*common, *overrides], "shard_all": True, **more}
+
+    def elastic(name: str, *overrides: str, **more: Any) -> dict[str, Any]:
+        # Two ranks cannot share an odd number of elements evenly.
+        (root / f"{name}-positions").mkdir(exist_ok=True)
+        options = ["model.unet.cross_attention_dim=9", "global_batch_size=8", *overrides]
+        return job(name, many, *options, positions=str(root / f"{name}-positions"), **more)
+
+    def resave(source: str, target: str, *overrides: str) -> dict[str, Any]:
+        return elastic("resaving", *overrides, resave=[str(root / source), str(root / target)])
+
+    def poisoned(name: str, *overrides: str, **more: Any) -> dict[str, Any]:
+        options = ["checkpoint={every_steps: 1, keep_last: 9}", "global_batch_size=4", *overrides]
+        return job(name, few, *options, poison=[BAD], **more)
+
+    pair = [
+        elastic("shrunk", "zero_stage=1", stop_after=2),
+        poisoned("pair0", "zero_stage=0"),
+        poisoned("pair2", "zero_stage=2"),
+    ]
+    alone = [
+        resave(f"shrunk/checkpoints/{SAVED}", "stage2-alone", "zero_stage=2"),
+        elastic("whole"),
+        elastic("shrunk", "zero_stage=2", stop_after=1),
+        elastic("grown", stop_after=2),
+        elastic("stages", "zero_stage=2", stop_after=1),
+        elastic("stages", "zero_stage=3", "checkpoint.asynchronous=false", stop_after=1),
+        elastic("stages", "zero_stage=0", stop_after=1),
+        elastic("stages", "zero_stage=3", "offload_optimizer=true"),
+        *(poisoned(name, *options) for name, options in STAGES.items()),
+        poisoned("resumed", stop_after=2),
+        poisoned("resumed"),
+        poisoned("ended", "max_skipped_in_a_row=1", fails=f"(samples {BAD}; all are in"),
+    ]
+    pair_again = [
+        resave(f"stage2-alone/{SAVED}", "stage3-pair", "zero_stage=3"),
+        resave(f"stage3-pair/{SAVED}", "stage0-pair", "zero_stage=0"),
+        resave(f"stage0-pair/{SAVED}", "stage2-offloaded-pair", "zero_stage=2", "offload_optimizer=true"),
+        elastic("shrunk", "zero_stage=3"),
+        elastic("grown", "zero_stage=2"),
+        job("hung", few, sleep=[100, 4]),
+    ]
+    launch(root, "pair", pair, ranks=2)
+    launch(root, "alone", alone)
+    hung = start(root, "pair-again", pair_again, ranks=2)
+    assert (root / "hung").exists(), hung.stderr[-4000:]
+    (root / "hung.txt").write_text(f"{hung.returncode}\n{hung.stderr}")
+    return Runs(root)

@@ -1,0 +1,65 @@
+"""Starts runs of `many_runs` in processes of their own, and reads what they left."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.paths import ROOT
+from training.parts import Parts
+from training.tracker import read_metrics
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Run folders by name."""
+
+    root: Path
+
+    def losses(self, name: str) -> list[float]:
+        return [record["train/loss"] for record in self.metrics(name)]
+
+    def metrics(self, name: str) -> list[dict[str, Any]]:
+        return read_metrics(self.root / name / "metrics.jsonl")
+
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file
+
+        unet = self.root / name / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+        return load_file(unet)
+
+
+def start(
+    root: Path, name: str, jobs: Sequence[dict[str, Any]], ranks: int
+) -> subprocess.CompletedProcess[str]:
+    path = root / f"{name}.json"
+    path.write_text(json.dumps(jobs))
+    command = [sys.executable]
+    if ranks > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command += ["-m", "tests.training.many_runs", str(path)]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def launch(root: Path, name: str, jobs: Sequence[dict[str, Any]], ranks: int = 1) -> None:
+    run = start(root, name, jobs, ranks)
+    assert run.returncode == 0, run.stderr[-4000:]
+
+
+def numbers(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Every kind of every parameter, flat, put together from the parts of all ranks."""
+    parts = Parts(checkpoint)
+    found = {}
+    for key, size in parts.sizes().items():
+        kind, _, name = key.partition("/")
+        found[key] = torch.full((size,), torch.nan)
+        parts.read(kind, name, 0, found[key])
+    return found
