@@ -195,7 +195,7 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, list[str]]]:
         with Image.open(path) as image:
             yield _loaded(image, path)
     except FileNotFoundError:
-        raise UserError(f"picture {path} does not exist") from None
+        raise UserError(f"{path} does not exist") from None
     except UnidentifiedImageError:
         raise UserError(f"{path} is not a picture that can be read") from None
     except Image.DecompressionBombError:

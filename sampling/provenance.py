@@ -120,7 +120,7 @@ def source_file(path: Path | str) -> SourceFile:
         UserError: if it is not there.
     """
     if not Path(path).is_file():
-        raise UserError(f"picture {path} does not exist")
+        raise UserError(f"{path} does not exist")
     return SourceFile(str(path), sha256_file(path))
 
 
@@ -145,7 +145,7 @@ def read_provenance(path: Path | str) -> Provenance:
             image.load()
             text = getattr(image, "text", {}).get(KEYWORD)
     except FileNotFoundError:
-        raise UserError(f"picture {path} does not exist") from None
+        raise UserError(f"{path} does not exist") from None
     except (OSError, SyntaxError, ValueError):
         raise UserError(f"{path} is not a picture that can be read") from None
     if text is None:

@@ -119,7 +119,7 @@ def test_an_inverted_mask_and_its_remark(
 WRONG = [
     ({"model": "no/model"}, 1, "model folder no/model does not exist"),
     ({"model": "configs"}, 1, "configs is not a model folder: it holds no model_index.json"),
-    ({"image": "no.jpg"}, 1, "picture no.jpg does not exist"),
+    ({"image": "no.jpg"}, 1, "no.jpg does not exist"),
     ({"mask": "README.md"}, 1, "README.md is not a picture that can be read"),
     ({"mask": str(PICTURES[1])}, 1, "give a mask of the same size"),
     ({"out": "result.jpg"}, 2, "--out result.jpg must end in .png"),
