@@ -20,6 +20,7 @@ from sampling.options import (
     machine_settings,
 )
 from sampling.porting import add_commands as add_porting
+from sampling.serve_command import add_command as add_serve
 
 _EPILOG = "Add --debug to any command to see the whole traceback of an error."
 
@@ -40,6 +41,7 @@ def _run(argv: Sequence[str]) -> int | None:
     add_merging(commands, _EPILOG)
     add_batch(commands, _EPILOG)
     add_invert(commands, _EPILOG)
+    add_serve(commands, _EPILOG)
     add_porting(commands, _EPILOG)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = ["intarsia", "dataprep", "sampling", "evaluation", "training", "slurm"]
-HEAVY = ["torch", "ray", "diffusers", "deepspeed", "transformers"]
+HEAVY = ["torch", "ray", "diffusers", "deepspeed", "transformers", "gradio"]
 MODULES = [path for package in ORDER for path in sorted((ROOT / package).glob("*.py"))]
 
 
@@ -66,6 +66,7 @@ QUICK = [
     ["evaluation", "--help"],
     ["evaluation", "piebench", "--help"],
     ["evaluation", "fid", "--help"],
+    ["sampling", "serve", "--help"],
     ["slurm", "--help"],
     ["slurm", "doctor"],
 ]
