@@ -1,7 +1,7 @@
 """CPU seconds and peak memory of planning: read, filter, join with the files, fingerprint, write.
 
-    python -m benchmarks.plan openimages FOLDER      # made by benchmarks.openimages_csv --files
-    python -m benchmarks.plan coco FOLDER            # made by benchmarks.coco_json
+    python -m benchmarks.plan openimages FOLDER [max_iou=0.8 …]   # made by benchmarks.openimages_csv --files
+    python -m benchmarks.plan coco FOLDER [filters=pbe …]         # made by benchmarks.coco_json
 
 Each runs in a process of its own, of which the kernel's account is printed (CPU user + system of all threads,
 largest resident memory), as one JSON object.
@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dataprep.build import BuildRequest, plan_build
 from dataprep.plan import BuildConfig
 
@@ -26,26 +28,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("source", choices=["coco", "openimages"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--filters", default="default", choices=["pbe", "default"])
+    parser.add_argument("choices", nargs="*", metavar="NAME=VALUE", help="fields of BuildConfig")
     options = parser.parse_args()
-    json.dump(measure_plan(options.source, options.folder, options.filters), sys.stdout, indent=1)
+    choices = {name: yaml.safe_load(value) for name, _, value in (c.partition("=") for c in options.choices)}
+    json.dump(measure_plan(options.source, options.folder, **choices), sys.stdout, indent=1)
     print()
 
 
-def measure_plan(source: str, folder: Path, filters: str) -> dict[str, Any]:
+def measure_plan(source: str, folder: Path, **choices: Any) -> dict[str, Any]:
     """Plan in a child process; seconds, megabytes, and what came out.
 
     Args:
         source: "coco" or "openimages".
         folder: holds boxes.csv and classes.csv, or instances.json; and images/.
-        filters: "pbe" or "default".
+        choices: fields of BuildConfig.
     """
     names = {"annotations": "instances.json"} if source == "coco" else {"boxes": "boxes.csv"}
     if source == "openimages":
         names["classes"] = "classes.csv"
     with tempfile.TemporaryDirectory(dir=folder) as out:
         request = BuildRequest(
-            BuildConfig(source=source, name="bench", filters=filters),
+            BuildConfig(source=source, name="bench", **choices),
             {role: folder / name for role, name in names.items()},
             folder / "images",
             Path(out) / "out",

@@ -263,7 +263,7 @@ def _duplicates(options: argparse.Namespace) -> int:
         raise UsageError(f"--distance {options.distance}: 0 to {MAX_DISTANCE} bits make sense")
     found = find_duplicates(options.folder, options.distance)
     for item in found:
-        print(f"{item.image_id} is like {item.original} ({item.distance} bits differ)")
+        print(f"{item.image_id} is like {item.original} ({item.distance} of 64 bits differ)")
     if options.out:
         write_list(options.out, found)
     where = f"; their names are in {options.out}, for build --exclude" if options.out else ""

@@ -14,7 +14,7 @@ from intarsia.errors import UserError
 from intarsia.files import atomic_write
 
 MAX_DISTANCE = 7  # bits; beyond, different pictures are found in numbers
-_ROWS_AT_ONCE = 1 << 20
+_KEY_BITS = 19  # in which hashes agree that are compared: two millions of them make some 400 thousand pairs
 
 
 @dataclass(frozen=True)
@@ -61,37 +61,44 @@ def find_duplicates(folder: Path, distance: int) -> list[Duplicate]:
 def nearest_before(hashes: np.ndarray, distance: int) -> np.ndarray:
     """int64 [N]: of each hash the first one that is near to it; its own place where none stands before it.
 
-    Two hashes that differ in at most `distance` bits agree wholly in at least one of distance + 1 bands, so
-    only those that share a band are compared. Hash 0, a picture without any structure, is near to none.
+    The bits are dealt out to d + m bands. Two hashes that differ in at most d bits agree wholly in m bands at
+    least, so that only those are compared which do in some m; m is such that few others do by chance. Hash
+    0, a picture without any structure, is near to none.
 
     Args:
         hashes: uint64 [N].
-        distance: bits, 0 … 7.
+        distance: d, 0 … 7.
     """
-    first = np.arange(len(hashes))
-    edges = np.linspace(0, HASH_BITS, distance + 2).astype(int).tolist()
-    for low, high in itertools.pairwise(edges):
-        band = (hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        rows = np.flatnonzero(hashes != 0)
-        rows = rows[np.argsort(band[rows], kind="stable")]
-        _compare_band(hashes, band[rows], rows, distance, first)
-    return first
+    values, places, which = np.unique(hashes, return_index=True, return_inverse=True)
+    first = places.copy()
+    agreeing = next(m for m in range(1, HASH_BITS) if HASH_BITS * m // (distance + m) >= _KEY_BITS)
+    bands = [
+        sum(1 << bit for bit in range(start, HASH_BITS, distance + agreeing))
+        for start in range(distance + agreeing)
+    ]
+    for chosen in itertools.combinations(bands, agreeing):
+        _compare(values, places, np.uint64(sum(chosen)), distance, first)
+    return np.where(hashes == 0, np.arange(len(hashes)), first[which])
 
 
-def _compare_band(
-    hashes: np.ndarray, band: np.ndarray, rows: np.ndarray, distance: int, first: np.ndarray
+def _compare(
+    values: np.ndarray, places: np.ndarray, mask: np.uint64, distance: int, first: np.ndarray
 ) -> None:
-    """Row i against i + 1, i + 2, … of the same band (rows rise within a band); updates `first`."""
-    for begin in range(0, len(rows), _ROWS_AT_ONCE):
-        early = np.arange(begin, min(begin + _ROWS_AT_ONCE, len(rows)))
-        step = 0
-        while len(early):
-            step += 1
-            early = early[early + step < len(rows)]
-            early = early[band[early] == band[early + step]]
-            one, other = rows[early], rows[early + step]
-            near = _count_bits(hashes[one] ^ hashes[other]) <= distance
-            np.minimum.at(first, other[near], one[near])
+    """Those against each other that are equal under `mask`; updates `first`."""
+    rows = np.flatnonzero(values)
+    rows = rows[np.argsort(values[rows] & mask)]
+    keys = values[rows] & mask
+    here = np.arange(len(rows))
+    step = 0
+    while len(here):
+        step += 1
+        here = here[here + step < len(rows)]
+        here = here[keys[here] == keys[here + step]]
+        one, other = rows[here], rows[here + step]
+        near = _count_bits(values[one] ^ values[other]) <= distance
+        one, other = one[near], other[near]
+        np.minimum.at(first, other, places[one])
+        np.minimum.at(first, one, places[other])
 
 
 def _count_bits(values: np.ndarray) -> np.ndarray:

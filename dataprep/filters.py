@@ -3,7 +3,7 @@
 import csv
 import difflib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from dataprep.records import FILTERS, FLAG_REASONS, REASONS, FilterRules, RejectReason
+from dataprep.records import FILTERS, FLAG_REASONS, REASONS, Annotations, FilterRules, RejectReason
 from intarsia.config import Config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
@@ -172,39 +172,41 @@ def read_hierarchy(path: Path, names: Mapping[str, str]) -> dict[str, frozenset[
     return {name: frozenset(members) for name, members in families.items()}
 
 
-def near_duplicates(
-    picture: np.ndarray, bounds: np.ndarray, box_ids: np.ndarray, largest_iou: float
-) -> np.ndarray:
-    """Which boxes a larger one of their picture overlaps by more than `largest_iou`: bool [N].
+def near_duplicates(notes: Annotations, rows: np.ndarray, largest_iou: float) -> np.ndarray:
+    """Those of the boxes `rows` that a larger one of their picture overlaps by more than `largest_iou`.
 
     Of equally large boxes the smaller id counts as the larger box. A box also goes where the larger one goes
     itself, since of a chain of neighbours the largest is to stay, and since a tighter limit then never keeps
     a box that a looser one drops.
 
     Args:
-        picture: int [N], any order.
-        bounds: float [N, 4], x0, y0, x1, y1 in pixels or fractions (the ratio is the same), of positive area.
-        box_ids: int [N], different within a picture.
+        notes: whose boxes have, among `rows`, a positive area.
+        rows: int, any order.
         largest_iou: intersection over union, 0 … 1.
     """
-    hit: np.ndarray = np.zeros(len(picture), bool)
-    if largest_iou >= 1 or not len(picture):
-        return hit
-    area = (bounds[:, 2] - bounds[:, 0]) * (bounds[:, 3] - bounds[:, 1])
-    order = np.lexsort((box_ids, -area, picture))
-    starts = np.flatnonzero(np.diff(picture[order], prepend=picture[order[0]] - 1))
-    cuts: np.ndarray = np.append(starts, len(order))
+    gone = [rows[:0]]
+    for piece in _by_picture(notes.picture, rows):
+        bounds = notes.bounds[piece]
+        area = (bounds[:, 2] - bounds[:, 0]) * (bounds[:, 3] - bounds[:, 1])
+        order = np.lexsort((notes.box_ids[piece], -area, notes.picture[piece]))
+        piece = piece[order]
+        gone.append(piece[_overlapped(notes.picture[piece], bounds[order], area[order], largest_iou)])
+    return np.concatenate(gone)
+
+
+def _by_picture(picture: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """`rows` in pieces, each the rows of some whole pictures: what is computed of them is never all there."""
+    rows = rows[np.argsort(picture[rows], kind="stable")]
     first = 0
-    while first < len(starts):
-        last = max(int(np.searchsorted(cuts, cuts[first] + _ROWS_AT_ONCE, side="right")) - 1, first + 1)
-        rows = order[cuts[first] : cuts[last]]
-        hit[rows] = _overlapped(picture[rows], bounds[rows], area[rows], largest_iou)
+    while first < len(rows):
+        last_picture = picture[rows[min(first + _ROWS_AT_ONCE, len(rows)) - 1]]
+        last = int(np.searchsorted(picture[rows], last_picture, side="right"))
+        yield rows[first:last]
         first = last
-    return hit
 
 
 def _overlapped(picture: np.ndarray, bounds: np.ndarray, area: np.ndarray, largest_iou: float) -> np.ndarray:
-    """`near_duplicates` of rows sorted by picture and falling area: row i against row i + 1, i + 2, …"""
+    """bool [N] of boxes sorted by picture and falling area: row i against row i + 1, i + 2, …"""
     hit: np.ndarray = np.zeros(len(picture), bool)
     large = np.arange(len(picture))
     step = 0

@@ -146,17 +146,20 @@ def test_near_duplicates_are_those_that_a_plain_loop_finds(notes: Annotations, l
         )
         for i in range(len(notes))
     ]
-    assert near_duplicates(notes.picture, notes.bounds, notes.box_ids, limit).tolist() == slow
+    gone = near_duplicates(notes, np.arange(len(notes)), limit)
+    assert sorted(gone.tolist()) == np.flatnonzero(slow).tolist()
 
 
-def test_the_search_for_overlap_in_pieces_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    corners = rng.random((500, 2))
-    data = rng.integers(0, 60, 500), np.concatenate([corners, corners + 0.5], axis=1), np.arange(500)
-    whole = near_duplicates(*data, 0.4)
-    assert 50 < whole.sum() < 450
-    monkeypatch.setattr("dataprep.filters._ROWS_AT_ONCE", 7)
-    assert near_duplicates(*data, 0.4).tolist() == whole.tolist()
+@settings(max_examples=40, deadline=None)
+@given(notes=annotations(), at_once=st.integers(1, 9), seed=st.integers(0, 99))
+def test_the_search_for_overlap_in_pieces_finds_the_same(notes: Annotations, at_once: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(notes))[: rng.integers(len(notes) + 1)]
+    whole = near_duplicates(notes, rows, 0.4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dataprep.filters._ROWS_AT_ONCE", at_once)
+        assert sorted(near_duplicates(notes, rows, 0.4)) == sorted(whole)
+    assert set(whole) <= set(rows)
 
 
 @given(numbers=st.lists(st.integers(0, 10_000), max_size=30), temperature=st.floats(1, 50))
