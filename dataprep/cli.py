@@ -267,5 +267,5 @@ def _duplicates(options: argparse.Namespace) -> int:
     if options.out:
         write_list(options.out, found)
     where = f"; their names are in {options.out}, for build --exclude" if options.out else ""
-    print(f"{len(found)} pictures look like one before them{where}")
+    print(f"pictures that look like one before them: {len(found):,}{where}")
     return 0

@@ -183,7 +183,7 @@ def _judge_together(
 ) -> None:
     """The rules about several boxes, among those that are left in usable pictures; writes into `verdict`."""
     if rules.largest_iou < 1:
-        rows = np.flatnonzero(verdict < 0).astype(np.int32)
+        rows: np.ndarray = np.flatnonzero(verdict < 0).astype(np.int32)
         verdict[near_duplicates(notes, rows, rules.largest_iou)] = REASONS.index(RejectReason.NEAR_DUPLICATE)
     if rules.per_class_max is not None or rules.class_temperature > 1:
         rows = np.flatnonzero(verdict < 0)

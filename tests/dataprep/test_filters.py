@@ -376,7 +376,7 @@ def test_duplicates_are_found_listed_and_excluded(
     build_alone(toy_request(first, first, inputs=inputs))
     assert [(d.image_id, d.original, d.distance) for d in find_duplicates(first, 3)] == [("4", "1", 0)]
     assert main(["duplicates", str(first), "--out", str(tmp_path / "list.txt")]) == 0
-    assert "4 is like 1 (0 bits differ)" in capsys.readouterr().out
+    assert "4 is like 1 (0 of 64 bits differ)" in capsys.readouterr().out
     request = toy_request(tmp_path, tmp_path / "second", inputs=inputs)
     request.inputs["exclude"] = tmp_path / "list.txt"
     manifest = build_alone(request)
