@@ -63,7 +63,7 @@ def test_bad_rows_stop_nothing_and_are_told_and_the_same_command_does_what_is_mi
     said = capsys.readouterr()
     assert "failed: r1: " in said.err
     assert "marks nothing to repaint" in said.err
-    assert "failed: r2: picture" in said.err
+    assert "p2.png does not exist" in said.err
     assert "2 made, 0 were there, 2 failed" in said.out
     made = {name: record for name, record in records(out).items() if record["status"] == "ok"}
     assert list(made) == ["r0", "r3"]
