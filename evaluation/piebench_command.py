@@ -25,7 +25,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
         "piebench",
         help="score results on PIE-Bench, per edit category",
         description="Score results on PIE-Bench: structure distance, background errors and similarity to the "
-        "prompt, by the conventions of the published table. Prints it, with 95 %% intervals, above the "
+        "prompt, by the conventions of the published table. Prints it, with 95 % intervals, above the "
         "published rows; --out keeps every case's numbers.",
         epilog=epilog,
     )

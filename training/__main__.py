@@ -23,7 +23,9 @@ _EPILOG = """examples:
   torchrun --nproc-per-node 8 -m training configs/train/pbe-sd14.yaml data.shards=shards run=runs/pbe
 
 The same command again continues the run from its newest whole checkpoint. SIGTERM and SIGUSR1 save, stop and
-exit with 75. --debug shows the whole traceback of an error."""
+exit with 75. --debug shows the whole traceback of an error.
+
+Beside it, each with its own --help: """ + ", ".join(f"python -m training {name}" for name in SUBCOMMANDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
