@@ -1,9 +1,9 @@
-# make setup   .venv with everything (a second call is instant)
-# make demo    boxes -> shards -> training -> edits, into demo/index.html
-# make test    the test suite, on two cores under ten minutes
-# make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; under ten minutes
+# make setup          .venv with everything (a second call is instant)
+# make demo           boxes -> shards -> training -> edits, into demo/index.html
+# make test           the test suite, on two cores under ten minutes
+# make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; a quarter of an hour
 # make test-web       the page in a headless Chromium (root installs Debian's if it is missing)
-# make check   lint, format, types, import order
+# make check          lint, format, types, import order
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
