@@ -92,12 +92,27 @@ class PreviewConfig(Config):
     num_inference_steps: int = Field(default=50, ge=1)
 
 
+class ValidationConfig(Config):
+    """The loss on always the same samples with the same noise, timesteps and masks, in every run."""
+
+    every_steps: int = Field(default=1000, ge=0)  # at the next line of metrics; 0 = none
+    num_samples: int = Field(default=64, ge=1)
+    shards: tuple[str, ...] = ()  # held-out shard folders; none: samples of data.shards
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
 class TrackerConfig(Config):
     """Where the numbers go besides metrics.jsonl."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"  # auto: online when logged in, else offline
     project: str = "intarsia"
     name: str | None = None  # null = the run folder's name
+    group: str | None = None  # runs of a group are shown together
+    tags: tuple[str, ...] = ()
 
     @field_validator("wandb", mode="before")
     @classmethod
@@ -129,6 +144,7 @@ class TrainConfig(Config):
     compile: bool = False  # torch.compile of the UNet's blocks; gradients are compared before the first step
     checkpoint: CheckpointConfig = CheckpointConfig()
     preview: PreviewConfig = PreviewConfig()
+    validation: ValidationConfig = ValidationConfig()
     tracker: TrackerConfig = TrackerConfig()
     log_every: int = Field(default=10, ge=1)  # steps per line of metrics
     max_skipped_in_a_row: int = Field(default=10, ge=1)  # steps without a finite gradient before the run ends
@@ -143,11 +159,6 @@ class TrainConfig(Config):
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError(
                 "offload_optimizer=true needs zero_stage=1, 2 or 3: stage 0 has nothing to offload"
-            )
-        if self.compile and self.zero_stage == 3:
-            raise ValueError(
-                "compile=true needs zero_stage=0, 1 or 2: at stage 3 torch compiles DeepSpeed's gathering of "
-                "each weight, too, for minutes and in vain"
             )
         if self.lora and self.model.init.stable_diffusion:
             raise ValueError(
@@ -181,7 +192,7 @@ FREE_KEYS = (
     *("micro_batch_size", "grad_accum_steps", "global_batch_size"),
     *("zero_stage", "offload_optimizer", "activation_checkpointing"),
 )
-FREE_GROUPS = ("checkpoint.", "preview.", "tracker.")
+FREE_GROUPS = ("checkpoint.", "preview.", "validation.", "tracker.")
 
 
 def may_change(key: str) -> bool:

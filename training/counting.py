@@ -103,34 +103,47 @@ def count(config: TrainConfig, on_gpu: bool = True) -> Counts:
         config: of the run; nothing is read from disk.
         on_gpu: whether bf16 is counted with CUDA's rules, under which norms compute and answer in fp32.
     """
-    half = config.precision == "bf16"
     with FakeTensorMode(), torch.device("cpu"):
-        model = EditModel(config.model)
-        choose_trained(model, config)
-        trainee = Trainee(model)
-        if half and on_gpu:
-            _norms_in_fp32(trainee)
-        if half:
-            for network in (model.vae, model.image_encoder):
-                _halve(network)
-        flops, encode_bytes = _count_frozen(model, config)
-        step = _empty_step(config)
-        autocast = torch.autocast("cpu", torch.bfloat16) if half else nullcontext()
-        forward, backward = _count_flops(trainee, step, autocast)
+        model, trainee = _networks(config, on_gpu)
+        frozen_flops, encode_bytes = _count_frozen(model, config)
+        step, autocast = _empty_step(config), _autocast(config)
+        trained_flops = _count_trained(trainee, step, autocast)
         saved, peak, peak_with_gradients = _count_memory(trainee, step, autocast)
         sizes = [(param.numel(), param.nbytes, param.requires_grad) for param in model.parameters()]
-    samples = config.micro_batch_size
-    flops |= {"forward": forward / samples, "backward": backward / samples}
     return Counts(
         trained=sum(number for number, _, trained in sizes if trained),
         frozen=sum(number for number, _, trained in sizes if not trained),
         frozen_bytes=sum(size for _, size, trained in sizes if not trained),
-        flops=flops,
+        flops=frozen_flops | trained_flops,
         saved_bytes=saved,
         step_bytes=peak,
         step_and_grads_bytes=peak_with_gradients,
         encode_bytes=encode_bytes,
     )
+
+
+def count_flops(config: TrainConfig) -> dict[str, float]:
+    """Floating-point operations per sample by part, as in `Counts`: the quick half of `count`."""
+    with FakeTensorMode(), torch.device("cpu"):
+        model, trainee = _networks(config, on_gpu=False)
+        frozen, _ = _count_frozen(model, config)
+        return frozen | _count_trained(trainee, _empty_step(config), _autocast(config))
+
+
+def _networks(config: TrainConfig, on_gpu: bool) -> tuple[EditModel, Trainee]:
+    model = EditModel(config.model)
+    choose_trained(model, config)
+    trainee = Trainee(model)
+    if config.precision == "bf16":
+        if on_gpu:
+            _norms_in_fp32(trainee)
+        for network in (model.vae, model.image_encoder):
+            _halve(network)
+    return model, trainee
+
+
+def _autocast(config: TrainConfig) -> AbstractContextManager:
+    return torch.autocast("cpu", torch.bfloat16) if config.precision == "bf16" else nullcontext()
 
 
 def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, float], int]:
@@ -143,7 +156,11 @@ def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, floa
             encode_latents(model.vae, image.to(model.vae.dtype), None)
         with _flops() as clip:
             model.encode_exemplar(exemplar.to(model.image_encoder.dtype))
-    parts = {"vae": vae.get_total_flops() / samples, "clip": clip.get_total_flops() / samples}
+    asked = 1.0 if not config.data.latents else 0.5 if config.data.redraw else 0.0  # half: the masked picture
+    parts = {
+        "vae": asked * vae.get_total_flops() / samples,
+        "clip": (1.0 if asked else 0.0) * clip.get_total_flops() / samples,
+    }
     return parts, memory.peak + image.nbytes + exemplar.nbytes
 
 
@@ -168,13 +185,15 @@ def _loss(trainee: Trainee, step: Step, autocast: AbstractContextManager) -> Ten
     return F.mse_loss(prediction.float(), step.target)
 
 
-def _count_flops(trainee: Trainee, step: Step, autocast: AbstractContextManager) -> tuple[float, float]:
+def _count_trained(trainee: Trainee, step: Step, autocast: AbstractContextManager) -> dict[str, float]:
+    """FLOPs per sample of the trained part."""
     with _flops() as counter:
         loss = _loss(trainee, step, autocast)
         forward = counter.get_total_flops()
         loss.backward()
     _drop_gradients(trainee)
-    return forward, counter.get_total_flops() - forward
+    samples = len(step.timesteps)
+    return {"forward": forward / samples, "backward": (counter.get_total_flops() - forward) / samples}
 
 
 def _count_memory(trainee: Trainee, step: Step, autocast: AbstractContextManager) -> tuple[int, int, int]:

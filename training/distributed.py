@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
@@ -100,6 +100,11 @@ class World:
         if isinstance(box[0], BaseException):
             raise box[0]
         return box[0]
+
+    def when_stalled(self, tell: Callable[[str], None]) -> None:
+        """Call `tell` with a sentence before the watchdog ends this process."""
+        if self.watchdog is not None:
+            self.watchdog.tell = tell
 
     def barrier(self) -> None:
         """Wait for all ranks. Collective."""

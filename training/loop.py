@@ -1,10 +1,6 @@
 """The training run: the page that tells the story."""
 
-import math
 from pathlib import Path
-from statistics import fmean
-
-import torch
 
 from intarsia.config import dump_config
 from training import engine
@@ -14,15 +10,18 @@ from training.distributed import EXIT_AGAIN, StopFlag, World
 from training.ema import KEY
 from training.finish import write_model
 from training.fragments import gather
+from training.losses import Losses
 from training.model import new_model, twin_of
 from training.objective import Trainee, draw_batch, new_noise_scheduler, prepare
 from training.previews import due_preview, fixed_requests, write_preview
-from training.progress import Progress, Stopwatch, log, peak_memory_gb, start_logging, tell_plan
+from training.progress import Progress, about_update, log, start_logging, tell_plan, whereabouts
 from training.resume import begin_or_continue
 from training.saver import Saver
 from training.skips import note_skip
 from training.state import RunFolder, fresh_state
+from training.stopwatch import Stopwatch, seconds_at_peak
 from training.tracker import make_tracker
+from training.validation import Validation
 
 
 def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
@@ -58,13 +57,11 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     data = batches(config.data, dataset, shape, world.rank, span)
     requests = fixed_requests(dataset, config.preview) if world.is_main else []
     saver = Saver(run.checkpoints, config.checkpoint, world)
-    progress, watch = Progress(config.max_steps, world.is_main), Stopwatch()
-    losses: list[torch.Tensor] = []  # of this rank, since the last line of metrics or checkpoint
-
-    def take_up_losses() -> None:
-        if losses:
-            state.unlogged_losses += world.mean(torch.stack(losses).tolist())
-            losses.clear()
+    progress = Progress(config.max_steps, world.is_main)
+    losses = Losses(trainer.module, config.model.noise.num_train_timesteps, state, world)
+    watch = Stopwatch(trainer.module, shape, world.device, seconds_at_peak(config, world))
+    validation = Validation(config, dataset, world)
+    world.when_stalled(lambda sentence: tracker.event(state.step, "stalled", sentence))
 
     def preview_if_due() -> None:
         path = due_preview(config, run, state.step, world)
@@ -90,36 +87,37 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
             draws = draw_batch(config, batch.positions)
             inputs = prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
             loss, sick = engine.backward(trainer, inputs, last=accum + 1 == shape.accum)
+            watch.lap("backward")
             micro_losses.append(loss)
             seen.append((batch.keys, sick))
 
         # Step.
         update = engine.take_step(trainer, config, state.step)
+        watch.lap("optimizer")
         world.at(f"logging and saving, step {state.step + 1}")
         state.step += 1
         state.position += stride
         if update.applied:
-            losses.append(torch.stack(micro_losses).mean())
+            losses.keep(micro_losses)
             state.skipped_in_a_row = 0
         else:
+            losses.drop()
+            tracker.event(state.step, "skipped", f"no finite gradient; the samples are in {run.skipped}")
             note_skip(config, run, world, state, seen)
         watch.images += stride
         done = state.step == config.max_steps
 
         # Log.
         if state.step % config.log_every == 0 or done:
-            take_up_losses()
             values = {
-                "train/loss": fmean(state.unlogged_losses or [math.nan]),
-                "train/lr": update.lr,
-                "train/grad_norm": float(update.grad_norm),
-                "train/skipped": state.skipped,
+                **losses.values(),
+                **about_update(config, update, state),
                 **watch.values(),
-                "memory/peak_gb": peak_memory_gb(world.device.type),
+                **whereabouts(dataset.order, state.position),
+                **validation.values(trainer, model, state.step),
             }
             tracker.log(state.step, values)
-            progress.show(state.step, values, watch.seconds() / watch.images * stride)
-            state.unlogged_losses = []
+            progress.show(state.step, values)
             watch.restart()
 
         # Preview; not when time is short: the next call makes up for it.
@@ -131,16 +129,17 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
             # Save; training goes on while the files are written.
             saver.poll()
             if state.step % config.checkpoint.every_steps == 0 or done or stopped:
-                take_up_losses()
+                losses.take_up()
                 saver.start(trainer, state)
 
     saver.finish()
     progress.close()
-    tracker.close()
     if state.step < config.max_steps:
+        tracker.close(state.step, finished=False)
         log.info("stopped by a signal after step %d; run the same command again to go on", state.step)
         return EXIT_AGAIN
     if world.is_main:
         write_model(model, config, state, run)
+    tracker.close(state.step, finished=True)
     world.barrier()
     return 0

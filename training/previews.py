@@ -7,6 +7,7 @@ import numpy as np
 
 from intarsia.files import atomic_path
 from intarsia.model import EditModel
+from intarsia.sample import Sample
 from sampling.editing import EditRequest
 from sampling.preview import preview_grid
 from sampling.settings import EditSettings
@@ -31,23 +32,35 @@ def fixed_requests(dataset: SampleDataset, config: PreviewConfig) -> list[EditRe
     The seed of each is its number, so the noise stays the same, too. None where no previews are wanted.
     """
     num_images = config.num_images if config.every_steps else 0
+    samples = fixed_samples(dataset, num_images)
+    return [
+        EditRequest(
+            image=sample.image,
+            edit_mask=(sample.edit_mask >= 128).astype(np.float32),
+            exemplar=sample.exemplar,
+            seed=number,
+        )
+        for number, sample in enumerate(samples)
+    ]
+
+
+def fixed_samples(dataset: SampleDataset, number: int, places: Sequence[int] | None = None) -> list[Sample]:
+    """`number` samples, or all, spread evenly over the shards, in the shards' order, as the shards have them.
+
+    Args:
+        dataset: whose shards are read.
+        number: how many there are.
+        places: those wanted of them; None = all.
+    """
     counts = [shard.count for shard in dataset.reader.shards]
     ends = np.cumsum(counts)
     total = int(ends[-1])
-    requests = []
-    for number in range(min(num_images, total)):
-        index = number * total // min(num_images, total)
+    samples = []
+    for place in range(min(number, total)) if places is None else places:
+        index = place * total // min(number, total)
         shard = int(np.searchsorted(ends, index, side="right"))
-        sample = dataset.sample(shard, index - int(ends[shard]) + counts[shard], epoch=0)
-        requests.append(
-            EditRequest(
-                image=sample.image,
-                edit_mask=(sample.edit_mask >= 128).astype(np.float32),
-                exemplar=sample.exemplar,
-                seed=number,
-            )
-        )
-    return requests
+        samples.append(dataset.sample(shard, index - int(ends[shard]) + counts[shard], epoch=0))
+    return samples
 
 
 def write_preview(

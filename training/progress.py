@@ -1,16 +1,14 @@
 """What the user sees while training runs, and the log of each rank."""
 
 import logging
-import resource
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from training.config import BatchShape, TrainConfig
 from training.distributed import World
+from training.ema import ema_decay_at
+from training.order import DataOrder
 from training.state import RunFolder, TrainState
 
 log = logging.getLogger("training")
@@ -50,49 +48,22 @@ def tell_plan(config: TrainConfig, shape: BatchShape, state: TrainState, samples
         log.info("continuing after step %d of %d", state.step, config.max_steps)
 
 
-@dataclass
-class Stopwatch:
-    """Time since the last line of metrics, split into waiting for data and the rest; pauses do not count."""
-
-    images: int = 0
-    data_wait: float = 0.0
-    _since: float = field(default_factory=time.perf_counter)
-
-    def restart(self) -> None:
-        """Begin anew."""
-        self.images, self.data_wait, self._since = 0, 0.0, time.perf_counter()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the block as waiting for data."""
-        began = time.perf_counter()
-        yield
-        self.data_wait += time.perf_counter() - began
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the block out: previews and checkpoints are no training."""
-        began = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - began
-
-    def seconds(self) -> float:
-        """Seconds since the start, without pauses."""
-        return max(time.perf_counter() - self._since, 1e-9)
-
-    def values(self) -> dict[str, float]:
-        """perf/images_per_s over all ranks, and perf/data_wait, the share of the time spent waiting."""
-        seconds = self.seconds()
-        return {"perf/images_per_s": self.images / seconds, "perf/data_wait": self.data_wait / seconds}
+def whereabouts(order: DataOrder, position: int) -> dict[str, float]:
+    """data/*: samples drawn so far, in epochs too, and the shard of the last one."""
+    shard, _ = order.locate(max(position - 1, 0))
+    return {"data/samples": position, "data/epoch": position / order.total, "data/shard": shard}
 
 
-def peak_memory_gb(device_type: str) -> float:
-    """The most memory this process ever had: of the GPU, or on a CPU its resident set; in GB."""
-    if device_type == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+def about_update(config: TrainConfig, update: Any, state: TrainState) -> dict[str, float]:
+    """train/* of the step just finished, an `engine.Update`."""
+    values = {
+        "train/lr": update.lr,
+        "train/grad_norm": float(update.grad_norm),
+        "train/skipped": state.skipped,
+    }
+    if config.optimizer.ema_decay is not None:
+        values["train/ema_decay"] = ema_decay_at(config.optimizer.ema_decay, max(state.updates - 1, 0))
+    return values
 
 
 class Progress:
@@ -104,10 +75,11 @@ class Progress:
         self.terminal = is_main and sys.stderr.isatty()
         self._seconds_per_step = 0.0
 
-    def show(self, step: int, values: dict[str, float], seconds_per_step: float) -> None:
-        """Tell where the run is after `step` steps."""
+    def show(self, step: int, values: dict[str, float]) -> None:
+        """Tell where the run is after `step` steps; `values` are the line of metrics."""
         if not self.is_main:
             return
+        seconds_per_step = values["perf/step_s"]
         smooth = 0.9 if self._seconds_per_step else 0.0
         self._seconds_per_step = smooth * self._seconds_per_step + (1 - smooth) * seconds_per_step
         left = time.strftime(

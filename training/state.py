@@ -42,14 +42,14 @@ class RunFolder:
             atomic_write(self.config, text)
 
     @property
-    def lock(self) -> Path:
-        """Held while a run is trained; says by whom."""
-        return self.root / ".lock"
-
-    @property
     def metrics(self) -> Path:
         """One JSON object per line."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """One JSON object per happening: beginnings, ends, faults, restarts. Nothing is ever taken out."""
+        return self.root / "events.jsonl"
 
     @property
     def skipped(self) -> Path:
@@ -100,6 +100,7 @@ class TrainState:
     skipped_in_a_row: int = 0  # up to now
     wandb_id: str | None = None
     unlogged_losses: list[float] = field(default_factory=list)  # of the steps since the last line of metrics
+    unlogged_quarters: list[list[float]] = field(default_factory=list)  # of losses.by_quarter
     global_batch_size: int = 1
     world_size: int = 1
     zero_stage: int = 0

@@ -1,27 +1,29 @@
-"""Numbers and pictures to metrics.jsonl, always, and to Weights & Biases, where wanted.
+"""Numbers to metrics.jsonl and happenings to events.jsonl, always; both to Weights & Biases, where wanted.
 
-metrics.jsonl is the truth: it is flushed line by line, while an offline W&B run loses its last records when
-the process is killed.
+The two files are the truth: they are flushed line by line, while an offline W&B run loses its last records
+when the process is killed. metrics.jsonl has every step once, whatever happened; events.jsonl only grows.
 """
 
 import json
 import logging
 import math
-import netrc
-import os
-import uuid
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlparse
 
 from intarsia.errors import UserError
 from intarsia.files import atomic_write
+from training.checkpoint import LATEST, step_of
 from training.config import TrainConfig
+from training.shards import read_manifest
 from training.state import RunFolder, TrainState
+from training.wandb_run import WandbRun, code_version, start_wandb
 
 log = logging.getLogger(__name__)
+BEGINNINGS = ("started", "continued")
+_ALERTS = {"continued": "run continued", "stopped": "run stopped", "skipped": "NaN", "stalled": "run stalled"}
 
 
 class Tracker(Protocol):
@@ -33,8 +35,11 @@ class Tracker(Protocol):
     def image(self, step: int, name: str, path: Path) -> None:
         """Record a picture."""
 
-    def close(self) -> None:
-        """Finish for now; the run may continue later."""
+    def event(self, step: int, kind: str, text: str) -> None:
+        """Record that something happened; faults and restarts are alerts, too."""
+
+    def close(self, step: int, finished: bool) -> None:
+        """Finish for ever, or for now: the run may continue later."""
 
 
 class NullTracker:
@@ -46,61 +51,96 @@ class NullTracker:
     def image(self, step: int, name: str, path: Path) -> None:
         """Nothing."""
 
-    def close(self) -> None:
+    def event(self, step: int, kind: str, text: str) -> None:
+        """Nothing."""
+
+    def close(self, step: int, finished: bool) -> None:
         """Nothing."""
 
 
 class RunTracker:
-    """metrics.jsonl of a run folder, and a W&B run beside it.
+    """metrics.jsonl and events.jsonl of a run folder, and a W&B run beside them.
 
     Args:
         folder: of the run; lines of metrics beyond `step` are dropped, so that no step comes twice.
         step: that the run continues from.
         wandb_run: of `start_wandb`, or None.
+        facts: that go into the first event of this process.
     """
 
-    def __init__(self, folder: RunFolder, step: int, wandb_run: Any) -> None:
+    def __init__(
+        self, folder: RunFolder, step: int, wandb_run: Any, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        earlier = read_metrics(folder.events)
+        _write(folder.events, earlier)  # without a last line that a crash cut short
         truncate_metrics(folder.metrics, step)
-        self._file = folder.metrics.open("a", encoding="utf-8")
-        self._wandb = wandb_run
+        self._folder, self._wandb = folder, WandbRun(wandb_run, folder.metrics)
+        self._metrics = folder.metrics.open("a", encoding="utf-8")
+        self._checkpoint = self._latest()
+        restarts = sum(record["event"] in BEGINNINGS for record in earlier)
+        if not restarts:
+            self.event(step, "started", "", **(facts or {}))
+            return
+        silent = earlier[-1]["event"] not in ("stopped", "finished", "stalled")
+        text = f"restart {restarts}: goes on after step {step}"
+        text += "; the process before it ended without a word" if silent else ""
+        self.event(step, "continued", text, **(facts or {}))
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record values after `step` finished steps; a value that is not finite becomes null in the file."""
         plain = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        self._file.write(json.dumps({"step": step, **plain}) + "\n")
-        self._file.flush()
-        self._tell_wandb(lambda run: run.log(values, step=step))
+        self._metrics.write(json.dumps({"step": step, **plain}) + "\n")
+        self._metrics.flush()
+        self._wandb.log(values, step)
+        self._note_checkpoint()
 
     def image(self, step: int, name: str, path: Path) -> None:
         """Record a picture; the file itself is in the run folder already."""
-        if self._wandb is not None:
-            import wandb
+        self._wandb.image(name, path, step)
 
-            picture = wandb.Image(str(path))
-            self._tell_wandb(lambda run: run.log({name: picture}, step=step))
+    def event(self, step: int, kind: str, text: str, **facts: Any) -> None:
+        """Record that something happened, in events.jsonl at once; faults and restarts are alerts, too."""
+        record = {"time": round(time.time(), 3), "step": step, "event": kind, "text": text, **facts}
+        with self._folder.events.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if kind in _ALERTS:
+            name = self._folder.root.resolve().name
+            self._wandb.alert(f"{name}: {_ALERTS[kind]}", f"step {step}: {text}")
 
-    def close(self) -> None:
-        """Close the file and let W&B finish its upload or its offline file."""
-        self._file.close()
-        self._tell_wandb(lambda run: run.finish())
+    def close(self, step: int, finished: bool) -> None:
+        """Close the files and let W&B finish its upload or its offline file."""
+        self._note_checkpoint()
+        if finished:
+            self.event(step, "finished", "")
+            for model in (self._folder.model, self._folder.adapters):
+                if model.is_dir():
+                    self._wandb.artifact(f"{self._name}-model", "model", model, [f"step-{step}"])
+        else:
+            self.event(step, "stopped", "by a signal, after a save; the same command goes on")
+            self._wandb.will_continue()
+        self._metrics.close()
+        self._wandb.close()
 
-    def _tell_wandb(self, message: Callable[[Any], None]) -> None:
-        """Do something with the W&B run. Its own process may be gone, killed or stopped before us: go on."""
-        if self._wandb is None:
+    @property
+    def _name(self) -> str:
+        return self._folder.root.resolve().name
+
+    def _latest(self) -> str | None:
+        path = self._folder.checkpoints / LATEST
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+    def _note_checkpoint(self) -> None:
+        """A checkpoint that has become whole since the last call is an artifact of the run."""
+        latest = self._latest()
+        if latest is None or latest == self._checkpoint:
             return
-        import wandb
-
-        try:
-            message(self._wandb)
-        except (OSError, wandb.Error) as error:
-            log.warning("W&B's process is gone (%s): the numbers go to %s alone", error, self._file.name)
-            self._wandb = None
-            with suppress(OSError, wandb.Error):  # or it tries again, and fails again, when Python ends
-                wandb.teardown()
+        self._checkpoint, folder = latest, self._folder.checkpoints / latest
+        self.event(step_of(folder), "saved", latest)
+        self._wandb.artifact(f"{self._name}-checkpoint", "checkpoint", folder, [latest])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl. A last line that a crash cut short is left out.
+    """The lines of a metrics.jsonl or events.jsonl. A last line that a crash cut short is left out.
 
     Raises:
         UserError: for a damaged line elsewhere, naming it.
@@ -120,63 +160,31 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def truncate_metrics(path: Path, step: int) -> None:
     """Drop what was recorded after `step`: a run that continues from there will record it again."""
-    kept = [record for record in read_metrics(path) if record["step"] <= step]
-    atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept))
+    _write(path, [record for record in read_metrics(path) if record["step"] <= step])
+
+
+def _write(path: Path, records: list[dict[str, Any]]) -> None:
+    atomic_write(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def make_tracker(config: TrainConfig, folder: RunFolder, state: TrainState, is_main: bool) -> Tracker:
     """The tracker of this rank; on the first, `state.wandb_id` is set: the run keeps one id for ever."""
     if not is_main or state.step >= config.max_steps:
         return NullTracker()
-    return RunTracker(folder, state.step, start_wandb(config, folder, state))
-
-
-def start_wandb(config: TrainConfig, folder: RunFolder, state: TrainState) -> Any:
-    """A W&B run that continues the one of `state.wandb_id`, or None where it is off."""
-    mode = wandb_mode(config.tracker.wandb, os.environ)
-    if mode == "off":
-        return None
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("wandb is not installed; install '.[training]' or set tracker.wandb=off") from None
-    state.wandb_id = state.wandb_id or uuid.uuid4().hex[:8]
-    options = {
-        "project": config.tracker.project,
-        "name": config.tracker.name or folder.root.resolve().name,
-        "id": state.wandb_id,
-        "dir": str(folder.root),
-        "config": {**state.config, "libraries": state.libraries, "world_size": state.world_size},
-        "settings": wandb.Settings(silent=True, console="off"),
+    run = start_wandb(config, folder, state)
+    facts = {
+        "code": code_version(),
+        "ranks": state.world_size,
+        "wandb_id": state.wandb_id,
+        "rejected": rejected_by_shards(config),
     }
-    if mode == "online":
-        try:
-            return wandb.init(mode="online", resume="allow", **options)
-        except wandb.errors.CommError as error:
-            if config.tracker.wandb == "online":
-                raise UserError(f"W&B cannot be reached ({error}); set tracker.wandb=offline") from None
-            log.warning("W&B cannot be reached (%s): recording offline", error)
-    return wandb.init(mode="offline", **options)
+    return RunTracker(folder, state.step, run, facts)
 
 
-def wandb_mode(wanted: str, environ: Any) -> str:
-    """What `tracker.wandb` comes to here: online, offline or off.
-
-    `auto` follows WANDB_MODE where that is set; otherwise it is online for a user who is logged in (a key in
-    WANDB_API_KEY or in the netrc file), and offline else.
-    """
-    if wanted != "auto":
-        return wanted
-    named = environ.get("WANDB_MODE")
-    if named:
-        return {"disabled": "off", "online": "online", "shared": "online"}.get(named, "offline")
-    return "online" if environ.get("WANDB_API_KEY") or _in_netrc(environ) else "offline"
-
-
-def _in_netrc(environ: Any) -> bool:
-    path = Path(environ.get("NETRC") or Path.home() / ".netrc")
-    host = urlparse(environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
-    try:
-        return path.is_file() and netrc.netrc(path).authenticators(host) is not None
-    except (netrc.NetrcParseError, OSError):
-        return False
+def rejected_by_shards(config: TrainConfig) -> dict[str, int]:
+    """What data preparation left out of the run's shards: what it was -> how many, of all reasons."""
+    rejected: Counter[str] = Counter()
+    for folder in config.data.shards:
+        for what, reasons in read_manifest(folder).get("rejected", {}).items():
+            rejected[what] += sum(reasons.values())
+    return dict(rejected)

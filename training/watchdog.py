@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -77,6 +77,7 @@ class Watchdog:
         self._store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=max(timeout_s, 30)))
         self._beat, self._since = Beat(rank, 0, "start", socket.gethostname()), time.monotonic()
         self._stopped = threading.Event()
+        self.tell: Callable[[str], None] = lambda sentence: None
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def at(self, place: str) -> None:
@@ -116,6 +117,9 @@ class Watchdog:
                 faulthandler.dump_traceback(handler.stream, all_threads=True)
         sys.stderr.write(f"error: {sentence}\n")
         sys.stderr.flush()
+        telling = threading.Thread(target=self.tell, args=(sentence,), daemon=True)
+        telling.start()
+        telling.join(10)  # it may need what the main thread holds
         os._exit(EXIT_FAILURE)  # the main thread stands in a call that no exception reaches
 
 

@@ -15,6 +15,7 @@ from tests.training.launch import Runs, launch
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
 from training.order import DataOrder
+from training.stopwatch import PARTS
 
 STEPS = 6
 FIRST = ["max_steps=1", "optimizer={lr: 1.0e-3, warmup_steps: 0, weight_decay: 0}"]
@@ -198,16 +199,14 @@ def test_bf16_autocast_follows_fp32(runs: Runs) -> None:
 
 def test_metrics_hold_what_users_look_for(runs: Runs) -> None:
     record = runs.metrics("pair1")[-1]
-    assert set(record) == {
-        "step",
-        "train/loss",
-        "train/lr",
-        "train/grad_norm",
-        "train/skipped",
-        "perf/images_per_s",
-        "perf/data_wait",
-        "memory/peak_gb",
+    parts = [f"perf/{part}_s" for part in PARTS]
+    assert set(record) - {f"train/loss_q{quarter}" for quarter in (1, 2, 3, 4)} == {
+        *("step", "train/loss", "train/lr", "train/grad_norm", "train/skipped", "train/ema_decay"),
+        *("perf/images_per_s", "perf/images_per_s_per_rank", "perf/data_wait", "perf/step_s", *parts),
+        *("data/samples", "data/epoch", "data/shard", "memory/peak_gb"),
     }
-    assert record["perf/images_per_s"] > 0
+    assert record["perf/step_s"] == pytest.approx(sum(record[part] for part in parts))
+    assert record["perf/images_per_s"] == pytest.approx(2 * record["perf/images_per_s_per_rank"])
+    assert all(record[part] > 0 for part in parts)
     assert 0 <= record["perf/data_wait"] <= 1
     assert 0.1 < record["memory/peak_gb"] < 10

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from intarsia.errors import UserError
+from training.config import TrainConfig
 from training.state import RunFolder
-from training.tracker import RunTracker, read_metrics, wandb_mode
+from training.tracker import RunTracker, read_metrics, rejected_by_shards
+from training.wandb_run import wandb_mode
 
 
 def test_steps_after_the_restored_one_are_recorded_anew(tmp_path: Path) -> None:
@@ -15,10 +17,10 @@ def test_steps_after_the_restored_one_are_recorded_anew(tmp_path: Path) -> None:
     first = RunTracker(folder, 0, None)
     for step in (2, 4, 6):
         first.log(step, {"train/loss": float(step)})
-    first.close()
+    first.close(6, finished=False)
     second = RunTracker(folder, 4, None)
     second.log(6, {"train/loss": 60.0})
-    second.close()
+    second.close(6, finished=True)
     assert [(r["step"], r["train/loss"]) for r in read_metrics(folder.metrics)] == [
         (2, 2.0),
         (4, 4.0),
@@ -30,7 +32,7 @@ def test_a_line_is_in_the_file_as_soon_as_it_is_logged(tmp_path: Path) -> None:
     tracker = RunTracker(RunFolder(tmp_path), 0, None)
     tracker.log(1, {"train/loss": 0.1 + 0.2, "train/grad_norm": float("nan")})
     record = read_metrics(tmp_path / "metrics.jsonl")[0]
-    tracker.close()
+    tracker.close(1, finished=True)
     assert record == {"step": 1, "train/loss": 0.1 + 0.2, "train/grad_norm": None}
 
 
@@ -41,6 +43,30 @@ def test_a_line_cut_short_by_a_crash_is_left_out_and_others_are_named(tmp_path: 
     path.write_text('{"step"\n{"step": 2}\n')
     with pytest.raises(UserError, match="line 1: not valid JSON"):
         read_metrics(path)
+
+
+def test_an_end_without_a_word_is_told_at_the_restart_and_a_torn_event_is_left_out(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    RunTracker(folder, 0, None)  # and then the machine lost its power
+    with folder.events.open("a") as file:
+        file.write('{"time": 1, "st')
+    RunTracker(folder, 0, None).event(3, "stalled", "rank 1 has not moved")
+    RunTracker(folder, 0, None)
+    assert [(record["event"], record["text"]) for record in read_metrics(folder.events)] == [
+        ("started", ""),
+        ("continued", "restart 1: goes on after step 0; the process before it ended without a word"),
+        ("stalled", "rank 1 has not moved"),
+        ("continued", "restart 2: goes on after step 0"),
+    ]
+
+
+def test_rejects_of_all_shard_folders_are_added_up(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        manifest = {"shardlist": [], "rejected": {"boxes": {"too_small": 2, "too_large": 1}, "masks": {}}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    config = TrainConfig(data={"shards": [str(tmp_path / "a"), str(tmp_path / "b")]})
+    assert rejected_by_shards(config) == {"boxes": 6, "masks": 0}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +110,6 @@ def test_the_end_of_wandbs_own_process_does_not_end_ours(
     steps = range(2, 30)
     for step in steps:  # the first may still go into the socket's buffer
         tracker.log(step, {"train/loss": 1.0})
-    tracker.close()
+    tracker.close(29, finished=True)
     assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [1, *steps]
     assert "W&B's process is gone" in caplog.text
