@@ -22,6 +22,7 @@ import resource
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -33,11 +34,13 @@ from torch.nn import functional as F
 from benchmarks.nets import fill, recorded_input, tiny_clip
 from evaluation import distributions, features, metrics, resizing, scoring
 from evaluation.dino import DinoGeometry, load_dino
+from evaluation.exemplars import EditCase, Networks, Plan, evaluate
 from evaluation.inception import load_inception
 from evaluation.lpips import load_lpips
-from evaluation.measures import pixel_error
-from evaluation.scoring import Case, Request, score
+from evaluation.measures import Value
+from evaluation.scoring import Case, score
 from evaluation.store import Store
+from evaluation.tables import report_tables
 from evaluation.weights import find_weights
 from intarsia.files import write_json
 from intarsia.pretrained import read_weights
@@ -298,68 +301,73 @@ def compare_peers(record: Path | None) -> None:
 
 
 def measure_speed(count: int, size: int) -> None:
-    """Score synthetic cases as COCOEE has them, twice."""
+    """Score synthetic cases as `cocoee` does, twice, with all intervals."""
     torch.set_num_threads(1)
-    decoded = 0
+    decoded: Counter[Path] = Counter()
     read = scoring.read_picture
 
     def counted(path: Path) -> np.ndarray:
-        nonlocal decoded
-        decoded += 1
+        decoded[path] += 1
         return read(path)
 
     scoring.read_picture = counted
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = write_bench(folder, count, size)
-        model = features.clip("clip-b32", {"clip-b32": tiny_clip(folder / "clip", width=512)})
-        mask = np.zeros((size, size), bool)
-        mask[size // 4 : size // 2, size // 3 : size // 2] = True
-        cases: list[Case] = [
-            {
-                "whole": Request((result,), model.whole),
-                "region": Request((result,), model.region("pbe"), mask),
-                "exemplar": Request((exemplar,), model.exemplar),
-                "mse": Request((result, truth), pixel_error("mse", "background"), mask),
-                "ssim": Request((result, truth), pixel_error("ssim", "background"), mask),
-            }
-            for result, truth, exemplar in paths
-        ]
-        base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{count} cases of 3 pictures, {size} px; memory before: {base:.0f} MiB at its highest")
+        cases = write_bench(folder, count, size)
+        width = 512  # as ViT-B/32's features
+        clip = features.clip("clip-b32", {"clip-b32": tiny_clip(folder / "clip", width)})
+        rng = np.random.default_rng(0)
+        roots = np.stack([np.eye(width)] * 20)
+        mixture = distributions.Mixture(np.full(20, 0.05), rng.normal(size=(20, width)), roots)
+        plan = Plan("COCOEE", "synthetic", Networks(clip, (mixture, "0")), published=True)
+        base = peak_memory()
+        print(f"{count} cases, {size} px; memory before: {base:.0f} MiB at its highest")
         for run in ("first", "again"):
+            decoded.clear()
             start, wall = time.process_time(), time.monotonic()
-            rows = score(cases, Store(folder / "store"))
-            moments = distributions.moments_of(row["whole"][None] for row in rows)
+            store = Store(folder / "store")
+            with warnings.catch_warnings(action="ignore"):
+                report = evaluate(cases, plan, functools.partial(scored, store), count)
             spent, passed = time.process_time() - start, time.monotonic() - wall
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            most = max(decoded.values(), default=0)
             print(
                 f"{run}: {spent:.1f} CPU-s ({spent / count * 1e3:.1f} ms a case), {passed:.1f} s of wall, "
-                f"{decoded} pictures decoded, {moments.count} in the statistics, peak {peak:.0f} MiB "
-                f"(+{peak - base:.0f})"
+                f"{len(decoded)} pictures decoded, none more than {most} times, peak {peak_memory():.0f} MiB"
             )
-            decoded = 0
-        kept = sum(path.stat().st_size for path in (folder / "store").iterdir())
-        print(f"store: {kept / 2**20:.1f} MiB in {len(list((folder / 'store').iterdir()))} files")
         start = time.process_time()
         with warnings.catch_warnings(action="ignore"):
-            distributions.frechet_distance(moments, moments)
-        print(f"Fréchet distance, 512 dimensions: {time.process_time() - start:.2f} CPU-s")
+            tables = report_tables(report)
+        print(f"{len(tables)} tables with 2,000 draws: {time.process_time() - start:.1f} CPU-s")
+        kept = [path.stat().st_size for path in (folder / "store").iterdir()]
+        print(f"store: {sum(kept) / 2**20:.1f} MiB in {len(kept)} files")
 
 
-def write_bench(folder: Path, count: int, size: int) -> list[tuple[Path, Path, Path]]:
-    """Result, truth and exemplar of each case, all different."""
-    base, paths = waves(0, size, size), []
+def scored(store: Store, cases: Sequence[Case], what: str) -> Iterator[dict[str, Value]]:
+    """As a command scores, without its line of progress."""
+    return score(cases, store)
+
+
+def peak_memory() -> float:
+    """MiB that this process has ever held at once."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def write_bench(folder: Path, count: int, size: int) -> list[EditCase]:
+    """Result, picture and exemplar of each case, all different, and one mask."""
+    base = waves(0, size, size)
+    mask = np.zeros((size, size), bool)
+    mask[size // 4 : size // 2, size // 3 : size // 2] = True
+    Image.fromarray(mask).save(folder / "mask.png")
+    cases = []
     for number in range(count):
-        row = []
-        for kind, side in (("result", size), ("truth", size), ("exemplar", 224)):
+        files = {"mask": folder / "mask.png"}
+        for kind, side in (("result", size), ("image", size), ("exemplar", 224)):
             picture = np.roll(base, (number, number // size), (0, 1))[:side, :side].copy()
             picture[0, 0] = number % 256, number // 256, len(kind)
-            path = folder / f"{number:06}-{kind}.png"
-            Image.fromarray(picture).save(path, compress_level=1)
-            row.append(path)
-        paths.append((row[0], row[1], row[2]))
-    return paths
+            files[kind] = folder / f"{number:06}-{kind}.png"
+            Image.fromarray(picture).save(files[kind], compress_level=1)
+        cases.append(EditCase(f"{number:06}", files))
+    return cases
 
 
 def main(argv: Sequence[str] | None = None) -> None:
