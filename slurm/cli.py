@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import shutil
+import socket
 import sys
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
-from intarsia.errors import run_command
-from slurm import submit
-from slurm.doctor import Finding, examine
+from intarsia.errors import UsageError, run_command
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "failure": "FAILURE"}
 
@@ -19,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(argv: Sequence[str]) -> int:
     if argv and argv[0] == "submit":
+        from slurm import submit
+
         return submit.command(argv[1:])
     parser = argparse.ArgumentParser(
         prog="python -m slurm", description=__doc__, epilog="--debug shows the whole traceback of an error."
@@ -28,20 +32,45 @@ def _command(argv: Sequence[str]) -> int:
     doctor = commands.add_parser(
         "doctor", help="check this machine and this checkout; exit code 1 on a failure"
     )
+    doctor.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER", help="of shards and runs, to be checked as well"
+    )
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
-    arguments = parser.parse_args(argv)
-    return _doctor(arguments.json)
+    doctor.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)  # a node's, to --nodes
+    doctor.add_argument("--nodes", type=int, metavar="N", help="examine N nodes of the cluster, through srun")
+    doctor.add_argument(
+        "--srun", action="append", default=[], metavar="OPTION", help="of srun: --srun=--partition=gpu"
+    )
+    return _doctor(parser.parse_args(argv))
 
 
-def _doctor(as_json: bool) -> int:
-    findings = examine()
-    if as_json:
+def _doctor(arguments: argparse.Namespace) -> int:
+    from slurm.doctor import answer, examine, examine_nodes
+
+    folders = arguments.folders
+    if arguments.answer:
+        sys.stdout.write(answer(socket.gethostname(), folders))
+        return 0
+    if arguments.nodes is None:
+        findings = examine(folders)
+    elif arguments.nodes < 1:
+        raise UsageError(f"--nodes={arguments.nodes} must be at least 1")
+    else:
+        findings = examine_nodes(arguments.nodes, folders, arguments.srun)
+    if arguments.json:
         sys.stdout.write(json.dumps([finding._asdict() for finding in findings], indent=1) + "\n")
     else:
-        sys.stdout.write("".join(_line(finding) for finding in findings))
+        width = shutil.get_terminal_size(fallback=(110, 24)).columns
+        for what, level, found, remedy in findings:
+            sys.stdout.write(_wrapped(f"{_MARKS[level]} {what}: {found}", width))
+            sys.stdout.write(_wrapped(f"        -> {remedy}", width) if remedy else "")
     return int(any(finding.level == "failure" for finding in findings))
 
 
-def _line(finding: Finding) -> str:
-    remedy = f"\n        -> {finding.remedy}" if finding.remedy else ""
-    return f"{_MARKS[finding.level]} {finding.what}: {finding.found}{remedy}\n"
+def _wrapped(line: str, width: int) -> str:
+    """The line, broken between words, and indented below its first words."""
+    indent = " " * (11 if line.startswith(" ") else 8)
+    lines = textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines) + "\n"

@@ -1,128 +1,155 @@
-"""What is wrong with this machine or checkout, before a job finds out. Imports nothing heavy."""
+"""What is wrong with this machine, cluster or checkout, before a job finds out. Imports nothing heavy."""
 
-import importlib.metadata
-import importlib.util
-import os
-import platform
-import resource
+import json
+import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any
 
-_ROOT = Path(__file__).resolve().parent.parent
-_PACKAGES = ("intarsia", "dataprep", "sampling", "evaluation", "training", "slurm")
-_LIBRARIES = {  # what each extra brings
-    "sampling": ("torch", "diffusers", "transformers"),
-    "dataprep": ("ray", "pyarrow", "pycocotools", "opencv-python-headless", "simplejpeg"),
-    "training": ("deepspeed", "wandb"),
-    "slurm": ("submitit",),
-}
-_GIB = 1024**3
+from intarsia.errors import UserError
+from slurm import checks
+from slurm.checks import ROOT, Finding, Level
+
+_GRACE = 30  # seconds between SIGTERM and SIGKILL that a checkpoint should have; Slurm's own default
+_PATIENCE = 120  # seconds to wait for nodes
+_ANSWER = "DOCTOR "  # in front of each line of a node's answer, which other programs' output may surround
 
 
-class Finding(NamedTuple):
-    """One check: what was looked at, what was found, and the remedy where it is not in order."""
+def examine(folders: Sequence[Path] = ()) -> list[Finding]:
+    """All findings about this machine and this checkout, in the order in which a user should read them.
 
-    what: str
-    level: Literal["ok", "warning", "failure"]
-    found: str
-    remedy: str = ""
+    Args:
+        folders: to be looked at as the checkout is, such as those of shards and runs.
+    """
+    cluster = list(_slurm())
+    return _findings(cluster, folders, shared=len(cluster) > 1)
 
 
-def examine() -> list[Finding]:
-    """All findings about this machine and this checkout, in the order in which a user should read them."""
+def _findings(cluster: Sequence[Finding], folders: Sequence[Path], shared: bool) -> list[Finding]:
     return [
-        _python(),
-        *_libraries(),
-        *_namesakes(),
-        _slurm(),
-        _gpus(),
-        _shared_memory(),
-        _open_files(),
-        _wandb(),
+        checks.python(),
+        *checks.libraries(),
+        *checks.namesakes(),
+        *cluster,
+        *(checks.folder(path, shared) for path in dict.fromkeys((ROOT, *map(Path.resolve, folders)))),
+        checks.address(),
+        checks.ports(),
+        checks.gpus(),
+        checks.shared_memory(),
+        *checks.limits(),
+        checks.wandb(),
     ]
 
 
-def _python() -> Finding:
-    return Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
+def examine_nodes(nodes: int, folders: Sequence[Path], options: Sequence[str]) -> list[Finding]:
+    """The findings of as many nodes, each made there by a job step of its own; whose it is stands in front.
+
+    Args:
+        nodes: how many.
+        folders: as for `examine`; every node has to see the same ones.
+        options: more options of srun, such as `--partition=gpu`.
+
+    Raises:
+        UserError: where no cluster answers, or a node could not run the doctor, with what it said.
+    """
+    cluster = list(_slurm())
+    if len(cluster) == 1:
+        raise UserError(f"--nodes needs a cluster, but Slurm here is: {cluster[0].found}; go to a login node")
+    paths = list(dict.fromkeys(str(path.resolve()) for path in folders))
+    step = ["srun", f"--nodes={nodes}", "--ntasks-per-node=1", "--time=5", "--kill-on-bad-exit=0"]
+    step += [f"--immediate={_PATIENCE}", *options]
+    command = [*step, sys.executable, "-m", "slurm", "doctor", "--answer", *paths]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    lines = [line.removeprefix(_ANSWER) for line in run.stdout.splitlines() if line.startswith(_ANSWER)]
+    answers = sorted((json.loads(line) for line in lines), key=lambda line: line["node"])
+    silent = nodes - len({line["node"] for line in answers})
+    if silent:
+        raise UserError(
+            f"{silent} of {nodes} nodes could not run `{sys.executable} -m slurm doctor` in "
+            f"{ROOT}: {' '.join(run.stderr.split()[-40:])}; are both on a file system that every node sees?"
+        )
+    return [*cluster, *_told(answers, nodes), *(_same(path, answers) for path in (__file__, *paths))]
 
 
-def _libraries() -> Iterator[Finding]:
-    for extra, names in _LIBRARIES.items():
-        versions, missing = [], []
-        for name in names:
-            try:
-                versions.append(f"{name} {importlib.metadata.version(name)}")
-            except importlib.metadata.PackageNotFoundError:
-                missing.append(name)
-        if missing:
-            remedy = f"pip install -c constraints.txt -e '.[{extra}]'"
-            yield Finding(f"libraries of {extra}", "warning", f"missing: {', '.join(missing)}", remedy)
-        else:
-            yield Finding(f"libraries of {extra}", "ok", ", ".join(versions))
+def answer(node: str, folders: Sequence[Path]) -> str:
+    """A node's findings, and what tells a shared folder from one of the same name, as lines of JSON.
+
+    Each has its own line: srun keeps lines of different nodes apart up to 1024 bytes only.
+    """
+    findings = _findings((), folders, shared=False)  # by their kind; `seen` tells for certain
+    lines: list[dict[str, Any]] = [{"node": node, "finding": finding} for finding in findings]
+    lines += [{"node": node, "seen": str(p), "as": _identity(p)} for p in (Path(__file__), *folders)]
+    return "".join(f"{_ANSWER}{json.dumps(line)}\n" for line in lines)
 
 
-def _namesakes() -> Iterator[Finding]:
-    """Other distributions install a `training`, `dataprep` or `slurm` too; say where they lie in wait."""
-    for name in _PACKAGES:
-        strangers = [
-            str(Path(entry) / name)
-            for entry in dict.fromkeys(sys.path)
-            if entry and Path(entry).resolve() != _ROOT and (Path(entry) / name / "__init__.py").is_file()
-        ]
-        spec = importlib.util.find_spec(name)
-        ours = spec is not None and spec.origin is not None and Path(spec.origin).parent.parent == _ROOT
-        if not ours:
-            found = f"`{name}` is {spec.origin if spec else 'not importable'}, not this checkout's"
-            yield Finding("package names", "failure", found, f"run `python -m {name}` from {_ROOT}")
-        elif strangers:
-            remedy = "always `python -m` from the repository root; a console script would find a mixture"
-            yield Finding("package names", "warning", f"`{name}` also lies in {', '.join(strangers)}", remedy)
+def _told(answers: Sequence[dict[str, Any]], nodes: int) -> list[Finding]:
+    """The nodes' findings, each once, with the names of the nodes that have it."""
+    having: dict[Finding, list[str]] = {}
+    for line in answers:
+        if "finding" in line:
+            having.setdefault(Finding(*line["finding"]), []).append(line["node"])
+    result = []
+    for finding, names in having.items():
+        who = f"all {nodes} nodes" if len(names) == nodes else ", ".join(names)
+        result.append(finding._replace(what=f"{who}: {finding.what}"))
+    return result
 
 
-def _slurm() -> Finding:
+def _identity(path: Path) -> list[int]:
+    """What tells a file or folder from another of the same name; folders in use change their times."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_ino] + [status.st_mtime_ns] * path.is_file()
+
+
+def _same(path: str, answers: Sequence[dict[str, Any]]) -> Finding:
+    here = _identity(Path(path))
+    other = [line["node"] for line in answers if line.get("seen") == path and line["as"] != here]
+    if other:
+        remedy = "it must be one and the same, on a file system that all nodes mount"
+        return Finding("one for all nodes", "failure", f"{path} is another on {', '.join(other)}", remedy)
+    return Finding("one for all nodes", "ok", f"{path}")
+
+
+def _slurm() -> Iterator[Finding]:
+    """What Slurm says of itself; one finding where there is none, or none that answers."""
     sbatch = shutil.which("sbatch")
     if sbatch is None:
-        return Finding("Slurm", "warning", "no sbatch here", "submit from a login node of the cluster")
-    return Finding("Slurm", "ok", sbatch)
+        yield Finding("Slurm", "ok", "none on this machine; `python -m slurm submit --local` runs jobs here")
+        return
+    try:
+        run = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=10)
+        said, answers = run.stderr, run.returncode == 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said, answers = str(error), False
+    if "configuration source" in said:
+        yield Finding("Slurm", "ok", f"{sbatch}, but this machine belongs to no cluster")
+        return
+    if not answers:
+        remedy = "ask `scontrol ping`; the controller must answer before anything can be submitted"
+        yield Finding("Slurm", "failure", f"{sbatch}, but its controller does not answer", remedy)
+        return
+    config = dict(re.findall(r"^(\w+) *= *(.*?) *$", run.stdout, re.MULTILINE))
+    version, name = config.get("SLURM_VERSION", "?"), config.get("ClusterName", "?")
+    yield Finding("Slurm", "ok", f"{version}, cluster {name}")
+    yield from _settings(config)
 
 
-def _gpus() -> Finding:
-    driver = Path("/proc/driver/nvidia/gpus")
-    count = len(list(driver.iterdir())) if driver.is_dir() else 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if count == 0:
-        remedy = "expected on a login node; without any, only toy models train in reasonable time"
-        return Finding("GPUs", "warning", "none on this machine", remedy)
-    if visible == "":
-        return Finding("GPUs", "failure", f"{count}, but CUDA_VISIBLE_DEVICES hides them all", "unset it")
-    return Finding("GPUs", "ok", f"{count}" + (f", CUDA_VISIBLE_DEVICES={visible}" if visible else ""))
-
-
-def _shared_memory() -> Finding:
-    if not Path("/dev/shm").is_dir():
-        return Finding(
-            "/dev/shm", "failure", "absent", "data loader workers and Ray need it: mount a tmpfs there"
-        )
-    free = shutil.disk_usage("/dev/shm").free / _GIB
-    if free < 1:
-        remedy = "data loader workers and Ray need 1 GiB: enlarge it (`--shm-size` in a container)"
-        return Finding("/dev/shm", "warning", f"{free:.1f} GiB free", remedy)
-    return Finding("/dev/shm", "ok", f"{free:.1f} GiB free")
-
-
-def _open_files() -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < 4096:
-        return Finding("open files", "warning", f"limit {soft}", f"ulimit -n {min(hard, 65536)}")
-    return Finding("open files", "ok", f"limit {soft}")
-
-
-def _wandb() -> Finding:
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    if os.environ.get("WANDB_API_KEY") or (netrc.is_file() and "wandb" in netrc.read_text(errors="replace")):
-        return Finding("W&B", "ok", "logged in")
-    remedy = "`wandb login` to see runs live; offline runs are uploaded later by `wandb sync`"
-    return Finding("W&B", "warning", "not logged in: runs are written offline", remedy)
+def _settings(config: dict[str, str]) -> Iterator[Finding]:
+    """Settings of slurm.conf on which restarts and saves depend."""
+    if config.get("JobRequeue") == "0":
+        remedy = "slurm/*.sh ask for it by --requeue; where that is refused, `slurm submit --chain N`"
+        yield Finding("requeue", "warning", "off by default on this cluster (JobRequeue=0)", remedy)
+    digits = re.match(r"\d+", config.get("KillWait", ""))
+    grace = int(digits[0]) if digits else _GRACE
+    level: Level = "ok" if grace >= _GRACE else "warning"
+    remedy = "a large checkpoint may take longer than scancel leaves: `scancel --signal=USR1` stops gently"
+    found = f"{grace} s (KillWait)"
+    yield Finding("time to save at scancel", level, found, "" if level == "ok" else remedy)
+    if "associations" in config.get("AccountingStorageEnforce", ""):
+        yield Finding("account", "ok", "jobs need one: --account, or your default (`sacctmgr show user`)")

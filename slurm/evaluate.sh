@@ -1,13 +1,14 @@
 #!/bin/bash
-# The edits and figures of a bench, divided among the parts of a job array:
+# A command of `python -m evaluation`; one that makes a bench's edits is divided among the parts of a job array:
 #
 #     sbatch --array=0-7 [sbatch options] slurm/evaluate.sh cocoee run --bench DIR --model DIR --results DIR
+#     sbatch [sbatch options] slurm/evaluate.sh fid DIR DIR
 #
-# Contract   submitted from the root of the checkout; it, the bench, the model and the results are
-#            on a file system that all nodes see. The array begins at 0; without one, a single job does it all.
+# Contract   submitted from the root of the checkout; it and all that is named are on a file system that all
+#            nodes see. An array is 0-LAST without gaps, for the commands that know --shard.
 # Result     the same figures, whatever the number of parts. The logs are evaluate-JOBID.out, one for each part.
-# Resume     submit the same command again: what is there stays. Slurm starts a part again by itself when its
-#            node fails or it is preempted, and this script does so before the time limit.
+# Resume     submit the same command again: edits that are there stay. Slurm starts a part again by itself when
+#            its node fails or it is preempted, and this script does so before the time limit.
 # Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, of a part by itself (20).
 #SBATCH --job-name=evaluate
 #SBATCH --nodes=1

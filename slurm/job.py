@@ -94,7 +94,8 @@ class JobSpec:
     def local_command(self, part: int) -> list[str]:
         """The arguments of python for a part of the job on this machine."""
         command = [*KINDS[self.kind], *self.parts[part]]
-        return [*command, "--shard", f"{part}/{len(self.parts)}"] if self.kind in _SHARDED else command
+        divided = self.kind in _SHARDED and len(self.parts) > 1
+        return [*command, "--shard", f"{part}/{len(self.parts)}"] if divided else command
 
 
 def header_options(script: str) -> dict[str, str | bool]:

@@ -3,19 +3,24 @@
 fail() { echo "error: $*" >&2; exit 2; }
 
 restart() { # a minute before the time limit
-  if ((${SLURM_RESTART_COUNT:-0} < ${MAX_RESTARTS:-20})); then scontrol requeue "$SLURM_JOB_ID"; fi
+  if ((${SLURM_RESTART_COUNT:-0} < ${MAX_RESTARTS:-20})); then scontrol requeue "$job"; fi
 }
 
-run_part() { # PACKAGE [ARGUMENTS...]: as part SLURM_ARRAY_TASK_ID of the job array
+run_part() { # PACKAGE [ARGUMENTS...]: in a job array the part SLURM_ARRAY_TASK_ID of the work, else all of it
   PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
   [[ -x $PYTHON ]] || fail "there is no $PYTHON; run make setup, or set PYTHON"
-  ((${SLURM_ARRAY_TASK_MIN:-0} == 0)) || fail "the array must begin at 0, not at $SLURM_ARRAY_TASK_MIN"
-  local shard=${SLURM_ARRAY_TASK_ID:-0}/$((${SLURM_ARRAY_TASK_MAX:-0} + 1)) work status=0
-  echo "part $shard: job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}, node $SLURM_JOB_NODELIST"
+  local job=$SLURM_JOB_ID shard=() work status=0
+  if [[ -n ${SLURM_ARRAY_TASK_ID-} ]]; then
+    # A gap in the array would be work that nobody does.
+    ((SLURM_ARRAY_TASK_COUNT == SLURM_ARRAY_TASK_MAX + 1)) || fail "the array must be 0-LAST, without gaps"
+    job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID   # the last part's own id would mean all parts
+    shard=(--shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")
+  fi
+  echo "job $job, restart ${SLURM_RESTART_COUNT:-0}, node $SLURM_JOB_NODELIST ${shard[*]}"
   export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
   trap restart USR1
-  "$PYTHON" -m "$@" --shard "$shard" &
+  "$PYTHON" -m "$@" "${shard[@]}" &
   work=$!
   while kill -0 "$work" 2>/dev/null; do wait "$work" || true; done   # a signal ends `wait` early
   wait "$work" || status=$?

@@ -3,9 +3,10 @@
 #
 #     sbatch --array=0-7 [sbatch options] slurm/sample.sh JOBS --model DIR --out DIR [options of `sampling batch`]
 #
-# Contract   submitted from the root of the checkout; it, JOBS, the model and the results are
-#            on a file system that all nodes see. The array begins at 0; without one, a single job does it all.
-# Result     the same edits, whatever the number of parts. The logs are sample-JOBID.out, one for each part.
+# Contract   submitted from the root of the checkout; it, JOBS, the model and the results are on a file system
+#            that all nodes see. The array is 0-LAST without gaps; without --array a single job does it all.
+# Result     the same edits, whatever the number of parts. The logs are sample-JOBID.out, one for each part; a
+#            part with a row that could not be done fails, after all its others are done.
 # Resume     submit the same command again: what is there stays. Slurm starts a part again by itself when its
 #            node fails or it is preempted, and this script does so before the time limit.
 # Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, of a part by itself (20).

@@ -13,10 +13,10 @@ from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from slurm.job import KINDS, JobSpec, parse_array, refuse_unknown, sweep, valid_options
 from training.config import TrainConfig, require_paths
+from training.distributed import PORTS
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SIGNAL = "USR1"  # what training saves and stops at
-_PORTS = range(20_000, 32_000)
 _EPILOG = """examples:
   python -m slurm submit train CONFIG.yaml data.shards=shards run=runs/pbe --nodes 2 --gpus-per-node 8
   python -m slurm submit train CONFIG.yaml data.shards=shards run=runs/lr --sweep optimizer.lr=1e-5,1e-4
@@ -192,5 +192,5 @@ def run_here(arguments: Sequence[str]) -> None:
     here = submitit.JobEnvironment()
     os.environ.update(RANK=str(here.global_rank), LOCAL_RANK=str(here.local_rank))
     os.environ.update(WORLD_SIZE=str(here.num_tasks), MASTER_ADDR="127.0.0.1")
-    os.environ["MASTER_PORT"] = str(_PORTS[int(here.job_id) % len(_PORTS)])
+    os.environ["MASTER_PORT"] = str(PORTS[int(here.job_id) % len(PORTS)])
     os.execv(sys.executable, [sys.executable, *arguments])

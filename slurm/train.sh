@@ -36,7 +36,9 @@ PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}   # since Slurm 22.05 srun does not inherit it
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
-restarts=${SLURM_RESTART_COUNT:-0}
+job=$SLURM_JOB_ID restarts=${SLURM_RESTART_COUNT:-0}
+# Of a sweep: the id of its last run is that of the whole array, and would mean all of it.
+[[ -z ${SLURM_ARRAY_TASK_ID-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 tasks=${SLURM_NTASKS_PER_NODE:-1} gpus=${SLURM_GPUS_ON_NODE:-0}
 ((gpus == 0 || gpus == tasks)) ||
   fail "$gpus GPUs and $tasks tasks per node; give each GPU its task: --ntasks-per-node=$gpus"
@@ -46,9 +48,9 @@ run=$("$PYTHON" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)["run"] or 
 [[ -n $run ]] || fail "no run folder given: add run=FOLDER; the same folder again continues the run"
 mkdir -p "$run/logs" || fail "run=$run: the folder cannot be made"
 newest() { cat "$run/checkpoints/latest" 2>/dev/null || echo "the beginning"; }
-echo "train.sh: job $SLURM_JOB_ID, restart $restarts, run $run from $(newest)"
+echo "train.sh: job $job, restart $restarts, run $run from $(newest)"
 echo "train.sh: nodes $SLURM_JOB_NODELIST, tasks per node $tasks, CPUs per task $SRUN_CPUS_PER_TASK," \
-  "GPUs per node $gpus, until $(squeue --noheader --jobs "$SLURM_JOB_ID" --format %e)"
+  "GPUs per node $gpus, until $(squeue --noheader --jobs "$job" --format %e)"
 ((restarts)) || echo "$plan"
 
 output=$run/logs/rank-0.out
@@ -65,7 +67,7 @@ wait $! || status=$?
 again() { # WHY
   if ((restarts < ${MAX_RESTARTS:-50})); then
     echo "train.sh: $1; the job starts again"
-    scontrol requeue "$SLURM_JOB_ID" || echo "error: it may not; submit the same command again" >&2
+    scontrol requeue "$job" || echo "error: it may not; submit the same command again" >&2
   else
     echo "error: $1, and the job was restarted $restarts times; submit the same command again" >&2
   fi
@@ -83,7 +85,7 @@ if [[ $first == *"Exited with"* ]]; then
   echo "train.sh: $first; the end of $run/logs/rank-$rank.out:" >&2
   tail -n 30 "$run/logs/rank-$rank.out" >&2
 else
-  place="job $SLURM_JOB_ID, killed after $(newest)"     # the same, again and again, leads nowhere
+  place="job $job, killed after $(newest)"     # the same, again and again, leads nowhere
   echo "$place" >>"$run/logs/killed"
   (($(grep -cxF "$place" "$run/logs/killed") > 2)) || again "$first"
   echo "error: $first, three times without a save in between; submit the same command again" >&2

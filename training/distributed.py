@@ -20,7 +20,7 @@ from training.watchdog import Watchdog
 
 EXIT_AGAIN = 75  # saved and stopped by a signal: run the same command again (EX_TEMPFAIL)
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-_PORTS = range(20_000, 32_000)  # below the ephemeral range
+PORTS = range(20_000, 32_000)  # of the rendezvous; below the ephemeral range
 
 
 class StopFlag:
@@ -126,7 +126,7 @@ def set_environment(environ: MutableMapping[str, str]) -> None:
     if "RANK" in environ and "WORLD_SIZE" in environ:
         environ.setdefault("LOCAL_RANK", "0")
         environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        environ.setdefault("MASTER_PORT", str(_PORTS[0]))
+        environ.setdefault("MASTER_PORT", str(PORTS[0]))
     elif (
         "SLURM_STEP_ID" in environ and "SLURM_PROCID" in environ
     ):  # the second alone also holds in a batch script
@@ -135,7 +135,7 @@ def set_environment(environ: MutableMapping[str, str]) -> None:
         environ["LOCAL_RANK"] = environ.get("SLURM_LOCALID", "0")
         environ.setdefault("MASTER_ADDR", _first_host(environ))
         job = int(environ.get("SLURM_JOB_ID", "0"))
-        environ.setdefault("MASTER_PORT", str(_PORTS[job % len(_PORTS)]))
+        environ.setdefault("MASTER_PORT", str(PORTS[job % len(PORTS)]))
     else:
         environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1")
         environ["MASTER_PORT"] = str(_free_port())

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,11 +71,18 @@ class Job:
     ) -> None:
         self.folder = folder
         environment = os.environ | {"PYTHON": sys.executable} | (environment or {})
-        command = ["sbatch", "--parsable", f"--output={folder}/%x-%j.out", *options, script, *arguments]
+        log = "%x-%A_%a.out" if any(option.startswith("--array") for option in options) else "%x-%j.out"
+        command = ["sbatch", "--parsable", f"--output={folder}/{log}", *options, script, *arguments]
         run = subprocess.run(
             command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT, env=environment
         )
         self.id = run.stdout.strip()
+
+    def part(self, number: int) -> "Job":
+        """A part of a job array; its own id would not do, since the last part's is that of the array."""
+        part = copy(self)
+        part.id = f"{self.id}_{number}"
+        return part
 
     @property
     def info(self) -> dict[str, str]:

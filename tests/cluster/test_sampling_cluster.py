@@ -1,0 +1,165 @@
+"""`sbatch --array slurm/sample.sh` on a real Slurm: the edits of one process, whatever happens."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from intarsia.weights import save_model
+from sampling.cli import main
+from tests.cluster.virtual import Job, call, make_healthy, two_nodes, wait_for
+from tests.faults import Recorder
+from tests.paths import COCO_MINI, ROOT
+from tests.sampling.tiny import tiny_model
+
+pytestmark = pytest.mark.cluster
+SBATCH = ("--array=0-1", "--cpus-per-task=1", "--mem=3000", "--time=60")  # one on each node
+ROWS = 8
+EDITS = ROOT / "examples" / "edits"
+PICTURES = {"dog": "000000017029.jpg", "hydrant": "000000015746.jpg"}
+
+
+class Batch:
+    """The list, a folder of results, and the job array that makes them."""
+
+    def __init__(self, listed: Path, root: Path) -> None:
+        self.listed, self.root, self.out = listed, root, root / "out"
+
+    @property
+    def command(self) -> list[str]:
+        options = {
+            "model": self.listed / "model",
+            "out": self.out,
+            "num-inference-steps": 20,
+            "device": "cpu",
+        }
+        given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return [str(self.listed / "jobs.csv"), *given]
+
+    def submit(self) -> list[Job]:
+        """The two parts."""
+        array = Job(self.root, "slurm/sample.sh", *self.command, options=SBATCH)
+        parts = [array.part(number) for number in range(2)]
+        wait_for(lambda: all(part.log for part in parts))
+        return parts
+
+    def made(self, part: int) -> dict[str, int]:
+        """When each edit of a part was made, nanoseconds."""
+        found = sorted(self.out.glob("edit-*.png"))
+        return {path.name: path.stat().st_mtime_ns for path in found if int(path.stem[5:]) % 2 == part}
+
+    def reaches(self, part: int, edits: int, job: Job) -> dict[str, int]:
+        wait_for(lambda: len(self.made(part)) >= edits, lambda: f"{job.info}\n{job.log}")
+        assert len(self.made(part)) < ROWS // 2, "too late"
+        return self.made(part)
+
+
+def pictures(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.glob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with jobs.csv, edits of the bundled pictures, and a tiny model."""
+    folder = tmp_path_factory.mktemp("listed")
+    save_model(tiny_model(3), folder / "model")
+    names = sorted(PICTURES)
+    with (folder / "jobs.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["name", "image", "mask", "exemplar", "seed"])
+        for row in range(ROWS):
+            name = names[row % 2]
+            picture = COCO_MINI / "images" / PICTURES[name]
+            own = (EDITS / f"{name}.mask.png", EDITS / f"{name}.exemplar.jpg")
+            table.writerow([f"edit-{row:02d}", picture, *own, row])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(listed: Path) -> dict[str, bytes]:
+    """What one process makes of the list."""
+    batch = Batch(listed, listed)
+    assert main(["batch", *batch.command]) == 0
+    return pictures(batch.out)
+
+
+@pytest.fixture(scope="module")
+def cluster(whole: dict[str, bytes]) -> Iterator[None]:
+    with two_nodes():
+        yield
+
+
+@pytest.fixture
+def batch(cluster: None, listed: Path, tmp_path: Path) -> Iterator[Batch]:
+    yield Batch(listed, tmp_path)
+    make_healthy()
+
+
+def assert_whole(batch: Batch, whole: dict[str, bytes]) -> None:
+    assert pictures(batch.out) == whole
+    lines = [json.loads(line) for line in (batch.out / "results.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == [f"edit-{row:02d}" for row in range(ROWS)]
+    assert {line["status"] for line in lines} == {"ok"}
+
+
+def test_an_array_makes_the_edits_of_one_process(batch: Batch, whole: dict[str, bytes]) -> None:
+    parts = batch.submit()
+    assert [part.ends() for part in parts] == ["COMPLETED"] * 2, [part.log for part in parts]
+    assert_whole(batch, whole)
+    assert {part.info["NodeList"] for part in parts} == {"node1", "node2"}
+    for number, part in enumerate(parts):
+        assert f"--shard {number}/2" in part.log
+        assert f"{ROWS // 2} made, 0 were there, 0 failed" in part.log
+
+
+def test_a_cancelled_part_that_is_submitted_again(
+    batch: Batch, whole: dict[str, bytes], record_fault: Recorder
+) -> None:
+    first, second = batch.submit()
+    batch.reaches(1, 1, second)
+    call("scancel", second.id)
+    assert second.ends() == "CANCELLED"
+    assert first.ends() == "COMPLETED", first.log
+    assert len(batch.made(1)) < ROWS // 2
+    before = batch.made(0) | batch.made(1)
+    again = batch.submit()
+    assert [part.ends() for part in again] == ["COMPLETED"] * 2, [part.log for part in again]
+    assert before.items() <= (batch.made(0) | batch.made(1)).items()
+    assert f"{len(before) - ROWS // 2} were there, 0 failed" in again[1].log
+    assert_whole(batch, whole)
+    record_fault("a part of a job array is cancelled", "the same command makes the edits that are missing")
+
+
+def test_the_signal_before_the_time_limit_and_preemption(
+    batch: Batch, whole: dict[str, bytes], record_fault: Recorder
+) -> None:
+    first, second = batch.submit()
+    before = batch.reaches(1, 1, second)
+    call("scancel", "--batch", "--signal=USR1", second.id)
+    wait_for(lambda: ", restart 1, " in second.log, lambda: second.log, seconds=180)
+    before |= batch.made(0)
+    urgent = ["sbatch", "--parsable", "--partition=urgent", "--exclusive", "--nodes=2", "--output=/dev/null"]
+    call(*urgent, "--wrap=srun sleep 1")
+    wait_for(lambda: ", restart 2, " in second.log, lambda: second.log, seconds=180)
+    assert [part.ends() for part in (first, second)] == ["COMPLETED"] * 2, first.log + second.log
+    assert before.items() <= (batch.made(0) | batch.made(1)).items()
+    assert_whole(batch, whole)
+    outcome = "the part starts again by itself and makes the edits that are missing"
+    record_fault("the time limit of a part of a job array comes", outcome)
+    record_fault("a part of a job array is preempted", outcome)
+
+
+def test_an_array_with_a_gap_is_refused(cluster: None, tmp_path: Path) -> None:
+    array = Job(tmp_path, "slurm/sample.sh", "jobs.csv", options=("--array=1-2", *SBATCH[1:]))
+    parts = [array.part(number) for number in (1, 2)]
+    assert [part.ends() for part in parts] == ["FAILED"] * 2
+    assert {part.log for part in parts} == {"error: the array must be 0-LAST, without gaps\n"}
+
+
+def test_evaluation_as_a_single_job(cluster: None, tmp_path: Path) -> None:
+    options = tuple(option for option in SBATCH if "array" not in option)
+    job = Job(tmp_path, "slurm/evaluate.sh", "--help", options=options)
+    assert job.ends() == "COMPLETED"
+    assert "usage: python -m evaluation" in job.log
