@@ -1,8 +1,9 @@
-# make setup   .venv with everything (a second call is instant)
-# make demo    boxes -> shards -> training -> edits, into demo/index.html
-# make test    the test suite, on two cores under ten minutes
-# make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; under ten minutes
-# make check   lint, format, types, import order
+# make setup          .venv with everything (a second call is instant)
+# make demo           boxes -> shards -> training -> edits, into demo/index.html
+# make test           the test suite, on two cores under ten minutes
+# make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; a quarter of an hour
+# make test-web       the page in a headless Chromium (root installs Debian's if it is missing)
+# make check          lint, format, types, import order
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export WANDB_MODE ?= offline
 
-.PHONY: setup demo test test-cluster check format clean
+.PHONY: setup demo test test-cluster test-web check format clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -33,6 +34,10 @@ test: setup
 test-cluster: setup
 	command -v slurmctld >/dev/null || tests/cluster/slurm-cluster install
 	$(BIN)/python -m pytest -m cluster
+
+test-web: setup
+	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
+	$(BIN)/python -m pytest -m web
 
 check: setup
 	$(BIN)/ruff check .

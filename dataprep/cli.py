@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check a shard folder; one line for each problem")
     verify.add_argument("folder", type=Path, metavar="OUT")
     verify.add_argument("--full", action="store_true", help="decode every sample, not a few of each shard")
+    verify.add_argument("--workers", type=int, help="processes (default: one per CPU)")
     verify.set_defaults(command=_verify)
     show = commands.add_parser("show", help="a contact sheet of samples, as PNG or HTML")
     show.add_argument("folder", type=Path, metavar="OUT")
@@ -163,8 +164,7 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
     from dataprep.plan import BuildConfig
     from intarsia.config import build_config
 
-    if options.workers is not None and options.workers < 1:
-        raise UsageError(f"--workers {options.workers}: at least 1 is needed")
+    _check_workers(options.workers)
     content = {name: getattr(options, name) for name in BuildConfig.model_fields}
     content["name"] = options.name or options.source
     roles = ("annotations", "boxes", "classes", "hierarchy", "segmentations")
@@ -178,6 +178,11 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
         ray_address=options.ray_address,
         verbose=options.verbose,
     )
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: at least 1 is needed")
 
 
 def _dry_run(request: "BuildRequest") -> int:
@@ -220,9 +225,15 @@ def _print_rejects(content: dict[str, Any]) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from dataprep.progress import Reporter
     from dataprep.verify import verify_folder
 
-    problems = verify_folder(options.folder, options.full)
+    _check_workers(options.workers)
+    workers, reporter = options.workers or len(os.sched_getaffinity(0)), Reporter()
+    try:
+        problems = verify_folder(options.folder, options.full, workers, reporter)
+    finally:
+        reporter.close()
     for problem in problems:
         print(problem)
     if problems:

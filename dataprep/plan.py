@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -242,11 +242,31 @@ def sample_key(source: str, image_id: str) -> str:
 
 def plan_fingerprint(plan: Plan) -> str:
     """The sha256 of everything that decides the shards: format version, options, and the plan's content."""
+    return _fingerprint(plan.config.model_dump(mode="json"), plan.counts(), _plan_slices(plan))
+
+
+def stored_fingerprint(path: Path) -> str:
+    """The fingerprint of a written plan, by what it holds, not by what its header says.
+
+    Raises:
+        UserError: if it is missing, damaged or no plan.
+    """
+    header = read_plan_header(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            tables = (pa.Table.from_batches([batch]) for batch in file.iter_batches(_SLICE))
+            return _fingerprint(header["config"], header["counts"], tables)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(f"{path} is damaged ({said})") from None
+
+
+def _fingerprint(config: dict[str, Any], counts: dict[str, Any], tables: Iterable[pa.Table]) -> str:
     digests: dict[str, Any] = {}
-    for table in _plan_slices(plan):
+    for table in tables:
         boxes = table["boxes"].combine_chunks()
         columns = {name: table[name].combine_chunks() for name in table.column_names[:-1]}
-        columns |= {field.name: boxes.values.field(field.name) for field in boxes.type.value_type}
+        columns |= {field.name: boxes.flatten().field(field.name) for field in boxes.type.value_type}
         columns["numbers"] = pc.list_value_length(boxes)
         for name, column in columns.items():
             content = text_bytes(column) if pa.types.is_string(column.type) else column.to_numpy().tobytes()
@@ -254,8 +274,8 @@ def plan_fingerprint(plan: Plan) -> str:
     return fingerprint(
         {
             "format_version": FORMAT_VERSION,
-            "config": plan.config.model_dump(mode="json"),
-            "counts": plan.counts(),
+            "config": config,
+            "counts": counts,
             "plan": {name: digest.hexdigest() for name, digest in digests.items()},
         }
     )
@@ -300,8 +320,9 @@ def read_plan_header(path: Path) -> dict[str, Any]:
         return json.loads(metadata[_METADATA])
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: its folder is not one that `dataprep build` made") from None
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
-        raise UserError(f"{path} is not a plan of `dataprep build` ({error})") from None
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(f"{path} is not a plan of `dataprep build`, or is damaged ({said})") from None
 
 
 def read_plan_rows(path: Path, shard: int) -> list[PictureRecord]:

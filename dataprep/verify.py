@@ -2,14 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from dataprep.manifest import CARD, MANIFEST, REJECTS, merge_sidecars
-from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header
-from dataprep.progress import NOTES
+from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header, stored_fingerprint
+from dataprep.progress import NOTES, Progress
 from dataprep.shards import encode_line, sidecar_path
 from dataprep.stats import read_manifest
 from dataprep.verify_shard import ACCOUNTS, count_rejects, shard_problems
@@ -19,22 +23,27 @@ from intarsia.files import read_json
 LOCK = ".lock"
 LATENTS = "latents-"  # folders in which training keeps what it made of the shards
 PROBLEMS_PER_SHARD = 20  # told; the others are counted
+SHARDS_PER_WORKER = 2  # below which another process is not worth its start
 _SIDECAR_KEYS = {"fingerprint", "shard", "samples", "bytes", "sha256", "kept", "rejected", "labels"}
 _SIDECAR_KEYS |= {"histograms", "rejects", "format_version"}
 
 
-def verify_folder(folder: Path, full: bool = False) -> list[str]:
+def verify_folder(
+    folder: Path, full: bool = False, workers: int = 1, report: Callable[[Progress], None] = lambda _: None
+) -> list[str]:
     """Check a finished folder: files, hashes, accounts, order of members, and what is in the samples.
 
     Args:
         folder: made by `dataprep build`.
         full: decode every sample, not a few of each shard, and count classes and histograms again.
+        workers: processes, at most.
+        report: is told how far it is.
 
     Returns:
         One line for each problem; empty for a whole folder.
 
     Raises:
-        UserError: if it is no finished shard folder at all.
+        UserError: if it is no finished shard folder at all, or a process dies on the way.
     """
     manifest = read_manifest(folder)
     header = read_plan_header(folder / PLAN_FILE)
@@ -42,20 +51,19 @@ def verify_folder(folder: Path, full: bool = False) -> list[str]:
     problems = list(_alien_files(folder, config, header["shards"]))
     if manifest.get("fingerprint") != header["fingerprint"]:
         problems.append(f"{MANIFEST}: its fingerprint is not the plan's")
-    sidecars = []
-    for shard in range(header["shards"]):
-        path = sidecar_path(folder, config, shard)
-        try:
-            sidecar = _read_sidecar(path)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        sidecars.append(sidecar)
-        found = shard_problems(folder, sidecar, header, shard, full)
-        problems += islice(found, PROBLEMS_PER_SHARD)
-        more = sum(1 for _ in found)
-        if more:
-            problems.append(f"{sidecar['shard']}: and {more} problems more")
+    try:
+        if stored_fingerprint(folder / PLAN_FILE) != header["fingerprint"]:
+            problems.append(f"{PLAN_FILE}: its content is not what its fingerprint stands for")
+    except UserError as error:
+        return [*problems, f"{error}; nothing can be held against it"]
+    sidecars, rejected = [], 0
+    for number, (sidecar, found) in enumerate(_check_shards(folder, header, full, workers), 1):
+        problems += found
+        if sidecar is not None:
+            sidecars.append(sidecar)
+            rejected += sum(sidecar["rejected"]["pictures"].values())
+        done = min(number * config.images_per_shard, header["pictures"])
+        report(Progress(number, header["shards"], done, header["pictures"], rejected))
     if len(sidecars) == header["shards"]:
         sums = merge_sidecars(sidecars, header)
         problems += [
@@ -65,6 +73,39 @@ def verify_folder(folder: Path, full: bool = False) -> list[str]:
         ]
     problems += account_problems(manifest)
     return problems + list(_reject_problems(folder / REJECTS, manifest, sidecars))
+
+
+def _check_shards(
+    folder: Path, header: dict[str, Any], full: bool, workers: int
+) -> Iterator[tuple[dict[str, Any] | None, list[str]]]:
+    """Each shard's sidecar, where it has one, and its problems; in order."""
+    check = partial(_check_shard, folder, header, full)
+    shards = range(header["shards"])
+    workers = min(workers, len(shards) // SHARDS_PER_WORKER)
+    if workers <= 1:
+        yield from map(check, shards)
+        return
+    try:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            yield from pool.map(check, shards)
+    except BrokenProcessPool:
+        raise UserError(
+            f"{folder}: a process that looked at a shard was killed (out of memory, or by a decoder); "
+            "--workers 1 shows where"
+        ) from None
+
+
+def _check_shard(
+    folder: Path, header: dict[str, Any], full: bool, shard: int
+) -> tuple[dict[str, Any] | None, list[str]]:
+    try:
+        sidecar = _read_sidecar(sidecar_path(folder, BuildConfig(**header["config"]), shard))
+    except UserError as error:
+        return None, [str(error)]
+    found = shard_problems(folder, sidecar, header, shard, full)
+    problems = list(islice(found, PROBLEMS_PER_SHARD))
+    more = sum(1 for _ in found)
+    return sidecar, problems + ([f"{sidecar['shard']}: and {more} problems more"] if more else [])
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from evaluation.compare_command import add_command as add_compare
+from evaluation.exemplar_command import add_commands as add_exemplars
 from evaluation.piebench_command import add_command as add_piebench
 from evaluation.sets_command import add_command as add_sets
 from intarsia.errors import run_command
@@ -24,7 +26,12 @@ def _run(argv: Sequence[str]) -> int | None:
         epilog=_EPILOG,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_exemplars(commands, _EPILOG)
     add_piebench(commands, _EPILOG)
     add_sets(commands, _EPILOG)
-    arguments = parser.parse_args(argv)
+    add_compare(commands, _EPILOG)
+    words = list(argv)
+    if words[1:2] == ["run"]:  # `cocoee run` is one command
+        words[:2] = [" ".join(words[:2])]
+    arguments = parser.parse_args(words)
     return arguments.run(arguments)

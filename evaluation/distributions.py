@@ -6,7 +6,7 @@ float64 (2 MB at 512, 34 MB at 2048), whatever the number of pictures.
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def moments_of(features: Iterable[Features]) -> Moments:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """|mean_a - mean_b|² + tr(A + B - 2 (AB)^½) (Dowson and Landau 1982; FID: Heusel et al. 2017, eq. 6).
 
-    The trace of (AB)^½ is taken as the sum of the roots of the eigenvalues of A^½ B A^½, which is symmetric:
+    The trace of (AB)^½ is taken as the sum of the roots of the eigenvalues of B^½ A B^½, which is symmetric:
     no complex numbers, no failure where a matrix is singular.
 
     Warns where a set has no more pictures than features have dimensions: its covariance then lacks rank, and
@@ -91,23 +91,36 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     Raises:
         ValueError: for features of different width.
     """
-    if a.mean.shape != b.mean.shape:
-        raise ValueError(f"features of {a.mean.size} and {b.mean.size} dimensions cannot be compared")
-    for moments in (a, b):
-        if 0 < moments.count <= a.mean.size:
-            warnings.warn(
-                f"{moments.count} pictures leave a covariance of {a.mean.size} dimensions without full rank: "
-                "the Fréchet distance comes out too large, and compares only at equal counts; use "
-                f"{a.mean.size + 1} pictures or more",
-                stacklevel=2,
-            )
-    values, vectors = np.linalg.eigh(a.covariance)
+    return frechet_to(b)(a)
+
+
+def frechet_to(b: Moments) -> Callable[[Moments], float]:
+    """The distance of sets to `b`, whose matrix root is taken only once."""
+    values, vectors = np.linalg.eigh(b.covariance)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    inner = root @ b.covariance @ root
-    cross = np.sqrt(np.linalg.eigvalsh((inner + inner.T) / 2).clip(0)).sum()
-    step = a.mean - b.mean
-    distance = step @ step + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
-    return max(float(distance), 0.0)  # of equal sets, rounding leaves a trace of either sign
+
+    def distance(a: Moments) -> float:
+        if a.mean.shape != b.mean.shape:
+            raise ValueError(f"features of {a.mean.size} and {b.mean.size} dimensions cannot be compared")
+        for moments in (a, b):
+            _warn_of_rank(moments)
+        inner = root @ a.covariance @ root
+        cross = np.sqrt(np.linalg.eigvalsh((inner + inner.T) / 2).clip(0)).sum()
+        step = a.mean - b.mean
+        value = step @ step + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
+        return max(float(value), 0.0)  # of equal sets, rounding leaves a trace of either sign
+
+    return distance
+
+
+def _warn_of_rank(moments: Moments) -> None:
+    if 0 < moments.count <= moments.mean.size:
+        warnings.warn(
+            f"{moments.count} pictures leave a covariance of {moments.mean.size} dimensions without full "
+            "rank: the Fréchet distance comes out too large, and compares only at equal counts; use "
+            f"{moments.mean.size + 1} pictures or more",
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ would make a number depend on the GPU's generation; a batch's size moves feature
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -47,15 +47,6 @@ class Clip:
     def whole(self) -> Measure:
         """Features [D] of the whole picture as CLIP's own preprocessing sees it: `bicubic224`."""
         return self._measure(f"bicubic{self.size}", lambda picture: resizing.clip_bicubic(picture, self.size))
-
-    @property
-    def middle512(self) -> Measure:
-        """The same after short side 512 and the middle square: Paint by Example's view of test2017."""
-
-        def prepare(picture: Picture) -> resizing.Input:
-            return resizing.clip_bicubic(resizing.middle_square(picture, 512), self.size)
-
-        return self._measure(f"middle512-bicubic{self.size}", prepare)
 
     @property
     def exemplar(self) -> Measure:
@@ -122,6 +113,16 @@ def inception(given: Given | None = None, device: Device = "cpu") -> Measure:
     module = load_inception(read_weights(path), str(path)).to(device)
     network = Network("inception", fingerprint_weights(module.state_dict()), _runner(module, device))
     return Measure("inception/bilinear299/v1", resizing.inception_bilinear, network)
+
+
+def middle512(measure: Measure) -> Measure:
+    """The same after short side 512 and the middle square: how Paint by Example looks at test2017."""
+    what, how, version = measure.recipe.split("/")
+    return replace(
+        measure,
+        recipe=f"{what}/middle512-{how}/{version}",
+        prepare=lambda picture: measure.prepare(resizing.middle_square(picture, 512)),
+    )
 
 
 def structure(

@@ -6,18 +6,21 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 from dataprep.progress import LINE_SECONDS, duration
-from evaluation.scoring import BATCH_SIZE, WORKERS, Report
+from evaluation.measures import Value
+from evaluation.scoring import BATCH_SIZE, WORKERS, Case, Report, score
 from evaluation.store import Store
 
+Score: TypeAlias = Callable[[Sequence[Case], str], Iterator[dict[str, Value]]]  # cases, what they are
 
-def add_scoring_options(parser: argparse.ArgumentParser) -> None:
-    """Weights, the store of computed values, and the machine."""
+
+def add_scoring_options(parser: argparse.ArgumentParser, device: bool = True) -> None:
+    """Weights, the store of computed values, and the machine, whose device another group may ask for."""
     group = parser.add_argument_group("features")
     group.add_argument(
         "--weights",
@@ -34,10 +37,11 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where computed values are kept, by content (default %(default)s)",
     )
-    machine = parser.add_argument_group("machine")
-    machine.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one"
-    )
+    machine = parser.add_argument_group("scoring")
+    if device:
+        machine.add_argument(
+            "--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one"
+        )
     machine.add_argument(
         "--batch-size",
         type=_positive,
@@ -59,14 +63,15 @@ def default_store() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "intarsia" / "values"
 
 
-def scoring_options(arguments: argparse.Namespace) -> dict[str, int]:
-    """`batch_size` and `workers` for `scoring.score`."""
-    return {"batch_size": arguments.batch_size, "workers": arguments.workers}
+def scorer(arguments: argparse.Namespace) -> Score:
+    """`scoring.score` with the options' store and machine, and a line that shows how far it is."""
+    store = Store(arguments.store)
 
+    def run(cases: Sequence[Case], what: str) -> Iterator[dict[str, Value]]:
+        with progress(what) as report:
+            yield from score(cases, store, report, arguments.batch_size, arguments.workers)
 
-def open_store(arguments: argparse.Namespace) -> Store:
-    """The store that the options name."""
-    return Store(arguments.store)
+    return run
 
 
 @contextmanager

@@ -6,16 +6,16 @@ leaves NaN, which averages leave out. Similarity to the prompt is of the whole r
 background is painted black, both with the whole prompt.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from evaluation.confidence import Estimate, bootstrap_mean
 from evaluation.measures import Measure, Prepare, in_region, pixel_error
 from evaluation.metrics import Features, Mask, Picture, text_similarity
+from evaluation.report import Column
 from evaluation.scoring import Case, Request
 from intarsia.errors import UserError
 from intarsia.files import read_json
@@ -44,28 +44,14 @@ SCALES = {
     "clip_whole": 1.0,
     "clip_edited": 1.0,
 }
-COLUMNS = {
-    "structure_distance": "structure ×10³ ↓",
-    "psnr": "PSNR ↑",
-    "lpips": "LPIPS ×10³ ↓",
-    "mse": "MSE ×10⁴ ↓",
-    "ssim": "SSIM ×10² ↑",
-    "clip_whole": "CLIP whole ↑",
-    "clip_edited": "CLIP edited ↑",
-}
-# Table 1 of the paper, as its repository gives it: inversion + editing -> the columns above.
-PUBLISHED = {
-    "DDIM + P2P": (69.43, 17.87, 208.8, 219.88, 71.14, 25.01, 22.44),
-    "Null-text + P2P": (13.44, 27.03, 60.67, 35.86, 84.11, 24.75, 21.86),
-    "Negative-prompt + P2P": (16.17, 26.21, 69.01, 39.73, 83.4, 24.61, 21.87),
-    "StyleDiffusion + P2P": (11.65, 26.05, 66.1, 38.63, 83.42, 24.78, 21.72),
-    "Direct Inversion + P2P": (11.65, 27.22, 54.55, 32.86, 84.76, 25.02, 22.1),
-    "DDIM + MasaCtrl": (28.38, 22.17, 106.62, 86.97, 79.67, 23.96, 21.16),
-    "Direct Inversion + MasaCtrl": (24.7, 22.64, 87.94, 81.09, 81.33, 24.38, 21.35),
-    "DDIM + P2P-Zero": (61.68, 20.44, 172.22, 144.12, 74.67, 22.8, 20.54),
-    "Direct Inversion + P2P-Zero": (49.22, 21.53, 138.98, 127.32, 77.05, 23.31, 21.05),
-    "DDIM + PnP": (28.22, 22.28, 113.46, 83.64, 79.05, 25.41, 22.55),
-    "Direct Inversion + PnP": (24.29, 22.46, 106.06, 80.45, 79.68, 25.41, 22.62),
+_TITLES: dict[str, tuple[str, Literal["up", "down"]]] = {
+    "structure_distance": ("structure ×10³", "down"),
+    "psnr": ("PSNR", "up"),
+    "lpips": ("LPIPS ×10³", "down"),
+    "mse": ("MSE ×10⁴", "down"),
+    "ssim": ("SSIM ×10²", "up"),
+    "clip_whole": ("CLIP whole", "up"),
+    "clip_edited": ("CLIP edited", "up"),
 }
 
 
@@ -195,6 +181,14 @@ def requests(case: EditCase, source: Path, result: Path, measures: Measures) -> 
     }
 
 
+def columns_of(wanted: Case) -> list[Column]:
+    """The table's columns, with the recipes of what `requests` wanted."""
+    return [
+        Column(name, title, better, wanted[name].measure.identity)
+        for name, (title, better) in _TITLES.items()
+    ]
+
+
 def row_of(values: Mapping[str, Any], prompt: Features) -> dict[str, float]:
     """A case's numbers, scaled as the table has them.
 
@@ -207,48 +201,6 @@ def row_of(values: Mapping[str, Any], prompt: Features) -> dict[str, float]:
         for name, value in values.items()
     }
     return {name: SCALES[name] * row[name] for name in SCALES}
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of the table.
-
-    Attributes:
-        name: a category, or "all".
-        count: cases in it.
-        values: by column; None where every case is NaN.
-    """
-
-    name: str
-    count: int
-    values: Mapping[str, Estimate | None]
-
-
-def summarise(
-    rows: Mapping[str, Mapping[str, float]], cases: Iterable[EditCase], seed: int = 0
-) -> list[Line]:
-    """The table: a line for each category that has cases, and one for all.
-
-    Args:
-        rows: key -> column -> value.
-        cases: at least those of `rows`.
-        seed: of the intervals.
-    """
-    members: dict[str, list[str]] = {name: [] for name in (*CATEGORIES.values(), "all")}
-    for case in cases:
-        if case.key in rows:
-            members[CATEGORIES[case.category]].append(case.key)
-            members["all"].append(case.key)
-    lines = []
-    for name, keys in members.items():
-        columns = {column: np.array([rows[key][column] for key in keys]) for column in SCALES}
-        values = {
-            column: None if np.isnan(data).all() else bootstrap_mean(data, seed)
-            for column, data in columns.items()
-        }
-        if keys:
-            lines.append(Line(name, len(keys), values))
-    return lines
 
 
 def _of_squares(measure: Measure) -> Measure:

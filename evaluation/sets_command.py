@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.confidence import PICTURES
 from evaluation.distributions import frechet_distance, kernel_distance, moments_of, read_moments
 from evaluation.metrics import Features
-from evaluation.options import add_scoring_options, open_store, progress, scoring_options
-from evaluation.scoring import Request, score
-from intarsia.errors import UsageError, UserError
+from evaluation.options import add_scoring_options, scorer
+from evaluation.references import picture_files
+from evaluation.scoring import Request
+from intarsia.errors import UsageError
 
 if TYPE_CHECKING:
     from evaluation.measures import Measure
@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> None:
         raise UsageError("--kid needs the pictures themselves; give two folders instead of statistics")
     if arguments.save and arguments.a.suffix == ".npz":
         raise UsageError(f"--save keeps the statistics of a folder; {arguments.a} is statistics already")
-    pictures = [[] if path.suffix == ".npz" else _pictures(path) for path in paths]
+    pictures = [[] if path.suffix == ".npz" else picture_files(path) for path in paths]
     measures: Sequence[Measure | None] = _measures(arguments) if any(pictures) else (None, None)
     moments, features = [], []
     for path, files, measure in zip(paths, pictures, measures, strict=True):
@@ -94,7 +94,9 @@ def _measures(arguments: argparse.Namespace) -> tuple[Measure, Measure]:
         measure = features.inception(given, device)
         return measure, measure
     clip = features.clip("clip-b32", given, device)
-    return (clip.middle512 if arguments.features == "clip-b32-test2017" else clip.whole), clip.whole
+    return (
+        features.middle512(clip.whole) if arguments.features == "clip-b32-test2017" else clip.whole
+    ), clip.whole
 
 
 def _rows(
@@ -102,13 +104,5 @@ def _rows(
 ) -> Iterator[Features]:
     """The features of each picture, [1, D] at a time."""
     cases = [{"features": Request((file,), measure)} for file in files]
-    with progress(str(folder)) as report:
-        for values in score(cases, open_store(arguments), report, **scoring_options(arguments)):
-            yield values["features"][None]
-
-
-def _pictures(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
-    if len(found) < 2:
-        raise UserError(f"{folder} holds {len(found)} pictures; give a folder with two or more, or an npz")
-    return found
+    for values in scorer(arguments)(cases, str(folder)):
+        yield values["features"][None]

@@ -77,6 +77,12 @@ SOURCES = {
         "Apache-2.0",
         "facebook/dino-vitb8",
     ),
+    "mixture": Source(
+        "Paint by Example's Gaussian mixture, from its pickle to npz as docs/evaluation.md shows,",
+        "coco-mixture.npz",
+        "https://github.com/Fantasy-Studio/Paint-by-Example",
+        "CreativeML OpenRAIL-M",
+    ),
     "alex": _backbone("AlexNet", "alexnet-owt-7be5be79.pth"),
     "vgg": _backbone("VGG-16", "vgg16-397923af.pth"),
     "squeeze": _backbone("SqueezeNet 1.1", "squeezenet1_1-b8a52dc0.pth"),

@@ -114,6 +114,21 @@ def failures(out: Path, jobs: Sequence[Job]) -> list[str]:
     return [f"{record['name']}: {record['error']}" for record in failed]
 
 
+def pending(jobs: Sequence[Job], options: BatchOptions) -> list[str]:
+    """The names of the jobs, of all shards, that are neither done with these options nor failed."""
+    records = _read_records(options.out)
+    names = []
+    for job in jobs:
+        record = records.get(job.name)
+        try:
+            done = _is_done(record, _plan(job, options), options.out)
+        except UserError:
+            continue
+        if not done and not (record and record["status"] == "failed"):
+            names.append(job.name)
+    return names
+
+
 def _plan(job: Job, options: BatchOptions) -> _Todo:
     if job.error:
         raise UserError(job.error)

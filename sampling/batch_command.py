@@ -38,7 +38,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of results")
     parser.add_argument(
         "--shard",
-        type=_shard,
+        type=shard,
         default=(0, 1),
         metavar="I/N",
         help="do every N-th row from the I-th on, counted from 0: one process per GPU, or a job array",
@@ -62,7 +62,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     parser.set_defaults(run=_show)
 
 
-def _shard(text: str) -> tuple[int, int]:
+def shard(text: str) -> tuple[int, int]:
+    """`I/N` as (I, N)."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or int(match[1]) >= int(match[2]):
         raise argparse.ArgumentTypeError(f"{text!r} must be I/N with I from 0 to N - 1, such as 0/8")

@@ -13,6 +13,7 @@ from sampling.invert_command import add_command as add_invert
 from sampling.merge import add_command as add_merging
 from sampling.options import (
     add_canvas_options,
+    add_file_options,
     add_input_options,
     add_machine_options,
     add_sampler_options,
@@ -56,22 +57,9 @@ def _add_edit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "edit. Several guidance scales give one grid, a column for each.",
         epilog=_EPILOG,
     )
-    files = parser.add_argument_group("files")
-    files.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
-    files.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture to edit")
-    files.add_argument(
-        "--mask", type=Path, required=True, metavar="FILE", help="of the picture's size; white = repaint"
-    )
-    files.add_argument("--exemplar", type=Path, required=True, metavar="FILE", help="what to paint")
-    files.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FILE.png",
-        help="the result (-SEED and -wSCALE are added for several)",
-    )
-    files.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
-    files.add_argument(
+    add_file_options(parser, out="the result (-SEED and -wSCALE are added for several)")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
+    parser.add_argument(
         "--num-images",
         type=int,
         default=1,

@@ -23,6 +23,7 @@ _EXACT = frozenset(
         "/favicon.ico",
         "/gradio_api/info",
         "/gradio_api/startup-events",
+        "/gradio_api/run/predict",
         "/gradio_api/queue/join",
         "/gradio_api/queue/data",
         "/gradio_api/upload",

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import get_args
 
 from intarsia.config import build_config
 from intarsia.errors import UsageError
-from sampling.options import add_canvas_options, add_input_options, add_machine_options, machine_settings
+from sampling.options import (
+    add_canvas_options,
+    add_file_options,
+    add_input_options,
+    add_machine_options,
+    machine_settings,
+)
 from sampling.settings import EditSettings, InversionMethod, InversionSettings
 
 _METHODS = get_args(InversionMethod)
@@ -26,14 +31,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
         "and OUT's name with .side-by-side.png: picture, reconstruction, exemplar, edit.",
         epilog=epilog,
     )
-    files = parser.add_argument_group("files")
-    files.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
-    files.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture to edit")
-    files.add_argument(
-        "--mask", type=Path, required=True, metavar="FILE", help="of the picture's size; white = repaint"
-    )
-    files.add_argument("--exemplar", type=Path, required=True, metavar="FILE", help="what to paint")
-    files.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the result")
+    add_file_options(parser, out="the result")
     _add_inversion_options(parser)
     add_input_options(parser)
     add_canvas_options(parser)
@@ -48,7 +46,7 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=(*_METHODS, "all"),
         default=default.method,
-        help="default %(default)s; docs/sampling.md tells what each is for",
+        help="default %(default)s; docs/inversion.md tells what each is for",
     )
     group.add_argument(
         "--guidance-scale",

@@ -16,7 +16,7 @@ FILES = ("image", "mask", "exemplar")
 # The folder of exemplars is called `reference` in the examples that come with the original.
 _FOLDERS = {"image": ("image",), "mask": ("mask",), "exemplar": ("exemplar", "reference")}
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_OWN = ("name", "seed")
+_OWN = ("name", "seed", "truth")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Job:
         files: paths of image, mask and exemplar.
         seed: of the noise; None takes the command's.
         settings: fields of `EditSettings` that the row gives.
+        truth: what the result should be, where the row knows it; for `evaluation bench`.
         error: why the row cannot be done; empty where it can.
     """
 
@@ -36,6 +37,7 @@ class Job:
     seed: int | None
     settings: dict[str, Any]
     error: str = ""
+    truth: Path | None = None
 
 
 def read_jobs(path: Path) -> list[Job]:
@@ -43,8 +45,8 @@ def read_jobs(path: Path) -> list[Job]:
 
     Args:
         path: a CSV with a header or a JSONL file (columns or keys image, mask, exemplar, and, if wanted,
-            name, seed and any setting of an edit), or a folder with image/, mask/ and exemplar/, whose files
-            belong together by their names without ending.
+            name, seed, truth and any setting of an edit), or a folder with image/, mask/ and exemplar/,
+            whose files belong together by their names without ending.
 
     Raises:
         UsageError: if the list cannot be read, has unknown or missing columns, or names a result twice.
@@ -86,7 +88,7 @@ def _job(row: dict[str, Any], number: int, base: Path) -> Job:
         build_config(EditSettings, settings, where=f"row {number}")
     except UsageError as error:
         return Job(name, files, None, {}, str(error))
-    return Job(name, files, seed, settings)
+    return Job(name, files, seed, settings, truth=base / str(row["truth"]) if row.get("truth") else None)
 
 
 def _seed(value: Any) -> int:

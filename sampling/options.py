@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 from intarsia.config import build_config
@@ -31,6 +32,18 @@ def numbers(count: int | None = None) -> Callable[[str], tuple[float, ...]]:
         return values
 
     return read
+
+
+def add_file_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """The files of one edit; `out` says what is written."""
+    group = parser.add_argument_group("files")
+    group.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    group.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture to edit")
+    group.add_argument(
+        "--mask", type=Path, required=True, metavar="FILE", help="of the picture's size; white = repaint"
+    )
+    group.add_argument("--exemplar", type=Path, required=True, metavar="FILE", help="what to paint")
+    group.add_argument("--out", type=Path, required=True, metavar="FILE.png", help=out)
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:

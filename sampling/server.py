@@ -1,5 +1,6 @@
 """The server: the JSON door, the page, and the gate before both, on one address."""
 
+import signal
 import socket
 import sys
 import warnings
@@ -62,6 +63,8 @@ def serve(service: Service, place: Place, browse: Path | None, batch_size: int) 
     shown = f"[{host}]" if ":" in host else host
     sys.stderr.write(f"ready on http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)\n")
     sys.stderr.flush()
+    # uvicorn raises the signal again once it has closed: then by an exit that lets the caller tidy up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from intarsia.config import dump_config, load_config
 from intarsia.errors import run_command
 from training.checkpoint import check_config
+from training.claim import claimed
 from training.config import TrainConfig, batch_shape, require_paths
 from training.distributed import StopFlag
 from training.shards import find_shards
@@ -68,10 +69,9 @@ def _train(argv: Sequence[str]) -> int:
     batch_shape(config, world.size)
     from training.loop import train
 
-    code = train(config, world, stop)
-    distributed.disconnect(
-        world
-    )  # not after an error: other ranks may never come, and the launcher ends them
+    with claimed(run, world):
+        code = train(config, world, stop)
+    distributed.disconnect(world)  # not after an error: other ranks may never come, the launcher ends them
     return code
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from intarsia.config import config_differences
 from intarsia.errors import UsageError, UserError
-from intarsia.files import atomic_write, read_json, sha256_file, sync, write_json
+from intarsia.files import atomic_write, read_json, sha256_file, sweep_temporaries, sync, write_json
 from training.config import CheckpointConfig, may_change
 from training.state import RunFolder, TrainState, library_versions
 
@@ -103,6 +103,7 @@ def sweep(folder: Path) -> None:
     """Delete what interrupted saves left. Only rank 0, before anything is saved."""
     for stray in folder.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(stray, ignore_errors=True)
+    sweep_temporaries(folder)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -160,6 +160,11 @@ class TrainConfig(Config):
             raise ValueError(
                 "offload_optimizer=true needs zero_stage=1, 2 or 3: stage 0 has nothing to offload"
             )
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "compile=true needs zero_stage=0, 1 or 2: at stage 3 torch compiles DeepSpeed's gathering of "
+                "each weight, too, for minutes and in vain"
+            )
         if self.lora and self.model.init.stable_diffusion:
             raise ValueError(
                 "lora needs model.init.model_folder, a model that can edit: adapters do not train the first "

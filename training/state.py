@@ -42,6 +42,11 @@ class RunFolder:
             atomic_write(self.config, text)
 
     @property
+    def lock(self) -> Path:
+        """Held while a run is trained; says by whom."""
+        return self.root / ".lock"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per line."""
         return self.root / "metrics.jsonl"

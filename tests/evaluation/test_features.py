@@ -98,7 +98,13 @@ def test_clip_features_are_transformers(tmp_path) -> None:
 
 def test_clip_recipes_differ_where_pixels_do(tmp_path) -> None:
     clip = features.clip("clip-b32", {"clip-b32": tiny_clip(tmp_path / "clip")})
-    measures = [clip.whole, clip.middle512, clip.exemplar, clip.region("pbe"), clip.region("bbox")]
+    measures = [
+        clip.whole,
+        features.middle512(clip.whole),
+        clip.exemplar,
+        clip.region("pbe"),
+        clip.region("bbox"),
+    ]
     assert len({measure.recipe for measure in measures}) == 5
     assert len({measure.identity for measure in measures}) == 5
 

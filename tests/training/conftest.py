@@ -1,11 +1,17 @@
 """Runs to which things happen, started together, because every process must import DeepSpeed anew."""
 
+import shutil
 from typing import Any
 
 import pytest
 
+from intarsia.config import load_config
+from intarsia.model import build_model
+from intarsia.weights import save_model
 from tests.training.launch import Runs, launch, start
+from tests.training.stored import store
 from tests.training.synthetic import make_shards, write_config
+from training.config import TrainConfig
 
 BAD = "s00003"  # the sample that gives no finite number
 STAGES = {
@@ -16,6 +22,7 @@ STAGES = {
     "offloaded2": ["zero_stage=2", "offload_optimizer=true"],
     "offloaded3": ["zero_stage=3", "offload_optimizer=true"],
 }
+FOLDER = "checkpoints"
 SAVED = "step-00000002"
 
 
@@ -23,11 +30,13 @@ SAVED = "step-00000002"
 def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Finished runs by name; NAME-resaved are checkpoints that were only loaded and saved again.
 
-    Those that change their ranks or stage: whole, shrunk, grown, stages. Those that skip steps: of STAGES,
-    pair0, pair2, resumed, ended. One that hangs: hung.
+    Those that change their ranks or stage: whole, shrunk, grown, stages; adapters, stored and compiled, with
+    undisturbed ones, NAME-whole. Those that skip steps: of STAGES, pair0, pair2, resumed, ended. One that
+    hangs: hung. One that dies while it saves: killed, found with killed-checkpoints, else like undisturbed.
     """
     root = tmp_path_factory.mktemp("hard")
     config = write_config(root)
+    save_model(build_model(load_config(TrainConfig, config).model, 5), root / "base")
     many, few = make_shards(root / "many"), make_shards(root / "few", (8,))
 
     def job(name: str, shards: Any, *overrides: str, **more: Any) -> dict[str, Any]:
@@ -47,16 +56,30 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         options = ["checkpoint={every_steps: 1, keep_last: 9}", "global_batch_size=4", *overrides]
         return job(name, few, *options, poison=[BAD], **more)
 
+    adapted = [f"model.init.model_folder={root / 'base'}", "model.unet.cross_attention_dim=8", "lora.rank=3"]
+    stored, compiled = ["data.latents=true"], ["compile=true"]
+    with pytest.MonkeyPatch.context() as patch:
+        store(load_config(TrainConfig, config, elastic("stored", *stored)["overrides"]), patch)
+    often = ["zero_stage=2", "checkpoint.every_steps=1"]
+
     pair = [
         elastic("shrunk", "zero_stage=1", stop_after=2),
         poisoned("pair0", "zero_stage=0"),
         poisoned("pair2", "zero_stage=2"),
+        elastic("adapters", *adapted, "zero_stage=2", stop_after=2),
+        elastic("stored", *stored, "zero_stage=2", stop_after=2),
+        elastic("undisturbed", *often),
+        elastic("killed", *often, killed=2),
     ]
     alone = [
         resave(f"shrunk/checkpoints/{SAVED}", "stage2-alone", "zero_stage=2"),
         elastic("whole"),
         elastic("shrunk", "zero_stage=2", stop_after=1),
         elastic("grown", stop_after=2),
+        elastic("adapters-whole", *adapted),
+        elastic("stored-whole", *stored),
+        elastic("stored", *stored),
+        elastic("compiled", *compiled, stop_after=2, backend="aot_eager"),
         elastic("stages", "zero_stage=2", stop_after=1),
         elastic("stages", "zero_stage=3", "checkpoint.asynchronous=false", stop_after=1),
         elastic("stages", "zero_stage=0", stop_after=1),
@@ -67,14 +90,19 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         poisoned("ended", "max_skipped_in_a_row=1", fails=f"(samples {BAD}; all are in"),
     ]
     pair_again = [
+        elastic("killed", *often),  # before stage 3 replaces torch's linear function, which changes roundings
         resave(f"stage2-alone/{SAVED}", "stage3-pair", "zero_stage=3"),
         resave(f"stage3-pair/{SAVED}", "stage0-pair", "zero_stage=0"),
         resave(f"stage0-pair/{SAVED}", "stage2-offloaded-pair", "zero_stage=2", "offload_optimizer=true"),
         elastic("shrunk", "zero_stage=3"),
         elastic("grown", "zero_stage=2"),
+        elastic("adapters", *adapted, "zero_stage=3"),
+        elastic("compiled", *compiled, "zero_stage=2", backend="aot_eager"),
         job("hung", few, sleep=[100, 4]),
     ]
-    launch(root, "pair", pair, ranks=2)
+    killed = start(root, "pair", pair, ranks=2)
+    assert "Signal 9" in killed.stderr, killed.stderr[-4000:]
+    shutil.copytree(root / "killed" / FOLDER, root / "killed-checkpoints")
     launch(root, "alone", alone)
     hung = start(root, "pair-again", pair_again, ranks=2)
     assert (root / "hung").exists(), hung.stderr[-4000:]

@@ -7,17 +7,23 @@ JOBS.json: a list of {"config": path, "overrides": [...]} and, where wanted,
     "positions": folder         a file per rank gets every position it draws, a line each
     "poison": [key, ...]        these samples' targets are not a number
     "sleep": [seconds, patience]    the last rank sleeps in its second step; how long the watchdog waits
+    "killed": step              the last rank dies (SIGKILL) half-way through writing this step's checkpoint,
+                                while the next step is being computed
     "shard_all": true           ZeRO stage 3 keeps no small parameter whole
+    "backend": name             of torch.compile, in place of inductor, which takes a minute
     "fails": words              of the error that ends it
     "resave": [from, to]        no training: load that checkpoint and save it into that folder
 """
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -51,8 +57,9 @@ class StopAfter(distributed.StopFlag):
 @contextmanager
 def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
     """What the job asks to go wrong, or to be noted, goes so inside the block."""
-    from training import engine, loop
+    from training import compiled, engine, loop, model, saver
 
+    write = saver.write_part
     draw, prepare, settings = loop.draw_batch, loop.prepare, engine.deepspeed_config
     calls = 0
 
@@ -73,6 +80,15 @@ def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
         sick = torch.tensor([key in job.get("poison", []) for key in keys])
         return replace(step, target=step.target.masked_fill(sick[:, None, None, None], torch.nan))
 
+    def dying_write(path: Path, pieces: Any) -> Any:
+        written, begun = write(path, pieces), calls
+        if path.parent.name == f".tmp-step-{job['killed']:08d}" and world.rank == world.size - 1:
+            os.truncate(path, path.stat().st_size // 2)
+            while calls == begun:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return written
+
     def sharding_settings(*arguments: Any) -> dict[str, Any]:
         made = settings(*arguments)
         made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
@@ -83,6 +99,11 @@ def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
         stack.enter_context(mock.patch.object(loop, "prepare", poisoned_prepare))
         if job.get("shard_all"):
             stack.enter_context(mock.patch.object(engine, "deepspeed_config", sharding_settings))
+        if "killed" in job:
+            stack.enter_context(mock.patch.object(saver, "write_part", dying_write))
+        if "backend" in job:
+            compile_blocks = partial(compiled.compile_blocks, backend=job["backend"])
+            stack.enter_context(mock.patch.object(model, "compile_blocks", compile_blocks))
         yield
 
 

@@ -1,6 +1,10 @@
 """Checkpoints: whole or passed over, few or many kept, and continued only by the run that they belong to."""
 
 import errno
+import itertools
+import os
+import shutil
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +23,7 @@ from training.saver import Saver
 from training.state import RunFolder, TrainState, library_versions
 
 WORLD = World(rank=0, size=1, device=torch.device("cpu"))
+TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")  # Python's names of audit events
 FOLDER, PART = "checkpoints", "part-00000-of-00001.safetensors"
 
 
@@ -114,6 +119,47 @@ def test_what_a_killed_save_left_is_swept_and_never_loaded(tmp_path: Path) -> No
     (tmp_path / FOLDER / ".tmp-step-00000004" / PART).write_bytes(b"w")
     assert go_on(tmp_path, state_at(0))[0].step == 2
     assert names(tmp_path) == ["latest", "step-00000002"]
+
+
+def dies_in_save(run: Path, touches: int) -> bool:
+    """Save step 4 in a process that is gone, as by SIGKILL, when it touches the file system once more."""
+    child = os.fork()
+    if child == 0:
+        left = touches
+
+        def count(event: str, arguments: Any) -> None:
+            nonlocal left
+            left -= event in TOUCHES
+            if left < 0:
+                os._exit(9)
+
+        try:
+            sys.addaudithook(count)
+            save(run, 4, keep_last=1)
+        finally:
+            os._exit(0)
+    return bool(os.waitpid(child, 0)[1])
+
+
+def test_death_at_any_touch_of_the_file_system_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path / "before", 2)
+    steps = []
+    for touches in itertools.count():
+        run = tmp_path / str(touches)
+        shutil.copytree(tmp_path / "before", run)
+        if not dies_in_save(run, touches):
+            break
+        latest = run / FOLDER / (run / FOLDER / "latest").read_text().strip()
+        assert checkpoint.what_is_torn(latest) is None
+        state, told = go_on(run, state_at(0))
+        assert state.step == told
+        assert state.step >= checkpoint.step_of(latest)
+        steps.append(told)
+        save(run, 4, keep_last=1)
+        assert names(run) == ["latest", "step-00000004"]
+    assert steps == sorted(steps)
+    assert steps.count(2) > 10
+    assert steps.count(4) > 5
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

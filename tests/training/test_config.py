@@ -71,6 +71,13 @@ def test_bf16_without_sharding_is_refused_with_the_remedy(tmp_path: Path) -> Non
         load(tmp_path, "", "precision=bf16", "zero_stage=0")
 
 
+def test_what_deepspeed_or_the_compiler_do_wrong_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="compile=true needs zero_stage=0, 1 or 2: at stage 3 torch comp"):
+        load(tmp_path, "", "compile=true", "zero_stage=3")
+    with pytest.raises(UsageError, match=r"offload_optimizer=true needs zero_stage=1, 2 or 3: stage 0 has"):
+        load(tmp_path, "", "offload_optimizer=true", "zero_stage=0")
+
+
 def test_batch_sizes_are_derived_once(tmp_path: Path) -> None:
     assert batch_shape(load(tmp_path, "", "global_batch_size=32"), 2).accum == 4
     assert batch_shape(load(tmp_path, "", "grad_accum_steps=3"), 2).global_batch == 24

@@ -2,11 +2,22 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from intarsia.errors import UserError
+from intarsia.lora import ADAPTERS
 from tests.training.conftest import SAVED
 from tests.training.launch import Runs, numbers
+from training.checkpoint import what_is_torn
+from training.parts import Parts
 
 STEPS, GLOBAL = 4, 8
+ADAPTED = ("adapters", "adapters-whole")
+
+
+def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[key] - theirs[key]).abs().max()) for key in ours)
 
 
 @pytest.mark.parametrize("other", ["stage2-alone", "stage3-pair", "stage0-pair", "stage2-offloaded-pair"])
@@ -23,12 +34,53 @@ def test_another_stage_and_other_ranks_keep_every_bit(hard_runs: Runs, other: st
 def test_the_curve_goes_on_to_rounding(hard_runs: Runs, name: str) -> None:
     assert hard_runs.losses(name) == pytest.approx(hard_runs.losses("whole"), abs=1e-5)
     assert len(hard_runs.losses(name)) == STEPS
-    plain, other = hard_runs.weights("whole"), hard_runs.weights(name)
-    assert max(float((plain[key] - other[key]).abs().max()) for key in plain) < 2e-4
+    assert largest_difference(hard_runs.weights("whole"), hard_runs.weights(name)) < 2e-4
 
 
-@pytest.mark.parametrize("name", ["whole", "shrunk", "grown", "stages"])
+def test_adapters_go_on_at_another_stage_and_with_other_ranks(hard_runs: Runs) -> None:
+    assert hard_runs.losses("adapters") == pytest.approx(hard_runs.losses("adapters-whole"), abs=1e-5)
+    ours, whole = (load_file(hard_runs.root / name / "lora" / ADAPTERS) for name in ADAPTED)
+    assert largest_difference(ours, whole) < 2e-4
+    base = load_file(hard_runs.root / "base" / "unet" / "diffusion_pytorch_model.safetensors")
+    kept = numbers(hard_runs.root / "adapters" / "checkpoints" / "step-00000004")
+    for key, weight in kept.items():
+        name = key.removeprefix("weight/unet.").replace(".base_layer", "")
+        assert name not in base or torch.equal(weight, base[name].flatten())
+    assert sum(".lora_" in key for key in kept) == 4 * len(ours)
+
+
+def test_stored_latents_go_on_at_another_stage_and_with_other_ranks(hard_runs: Runs) -> None:
+    assert hard_runs.losses("stored") == pytest.approx(hard_runs.losses("stored-whole"), abs=1e-5)
+    assert hard_runs.losses("stored") == pytest.approx(hard_runs.losses("whole"), abs=5e-3)  # float16
+    assert hard_runs.losses("stored-whole") != hard_runs.losses("whole")
+
+
+def test_compiled_blocks_go_on_at_another_stage_and_with_other_ranks(hard_runs: Runs) -> None:
+    assert hard_runs.losses("compiled") == pytest.approx(hard_runs.losses("whole"), abs=1e-5)
+    assert largest_difference(hard_runs.weights("whole"), hard_runs.weights("compiled")) < 2e-4
+
+
+@pytest.mark.parametrize("name", ["whole", "shrunk", "grown", "stages", "stored", "compiled"])
 def test_every_sample_is_seen_exactly_once(hard_runs: Runs, name: str) -> None:
     files = (hard_runs.root / f"{name}-positions").iterdir()
     seen = sorted(int(line) for file in files for line in file.read_text().split())
     assert seen == list(range(STEPS * GLOBAL))
+
+
+def test_death_in_the_middle_of_a_save_leaves_the_one_before_it(hard_runs: Runs) -> None:
+    """Training was in the next step by then, and the other rank had written its part."""
+    left = hard_runs.root / "killed-checkpoints"
+    assert sorted(path.name for path in left.iterdir()) == [".tmp-step-00000002", "latest", "step-00000001"]
+    assert (left / "latest").read_text() == "step-00000001\n"
+    assert what_is_torn(left / "step-00000001") is None
+    parts = sorted((left / ".tmp-step-00000002").iterdir())
+    assert [path.name for path in parts] == [f"part-0000{rank}-of-00002.safetensors" for rank in (0, 1)]
+    with pytest.raises(UserError, match="cannot be read"):
+        Parts(left / ".tmp-step-00000002")
+
+
+def test_after_it_the_run_equals_the_undisturbed_one_bit_for_bit(hard_runs: Runs) -> None:
+    assert hard_runs.losses("killed") == hard_runs.losses("undisturbed")
+    assert largest_difference(hard_runs.weights("killed"), hard_runs.weights("undisturbed")) == 0
+    folders = [hard_runs.root / name / "checkpoints" for name in ("killed", "undisturbed")]
+    assert len({str(sorted(path.name for path in folder.iterdir())) for folder in folders}) == 1

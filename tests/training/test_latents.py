@@ -1,6 +1,5 @@
 """Stored latents: equal to what is computed online, resumed, and refused where they do not belong."""
 
-import argparse
 import json
 import shutil
 from dataclasses import replace
@@ -10,18 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from dataprep.progress import Reporter
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.model import EditModel, build_model
 from tests.training.file_server import serving
+from tests.training.stored import store
 from tests.training.synthetic import make_shards, write_config
 from tests.training.test_redraw import SAMPLES, dataset
-from training import cache_latents, encode_shards
 from training.config import BatchShape, TrainConfig
 from training.data import Batch, SampleDataset, batches, open_dataset, use_latents
 from training.encode import encode_batch
-from training.encode_shards import LatentJob, encode_shard, frozen_networks, is_complete
+from training.encode_shards import LatentJob, is_complete
 from training.frozen import halve_frozen
 from training.latents import frozen_hash, latents_folder
 from training.objective import Trainee, draw_batch, loss_of, new_noise_scheduler, prepare
@@ -33,24 +31,6 @@ def config_of(folder: Path, shards: Path | str, *overrides: str) -> TrainConfig:
     if not (folder / "tiny.yaml").exists():
         write_config(folder)
     return load_config(TrainConfig, folder / "tiny.yaml", [f"data.shards={shards}", *overrides])
-
-
-def store(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
-    """`cache-latents` with the workers in this process; the folder, and the shards that were encoded."""
-    model, encoded = frozen_networks(config, CPU)[0], []
-
-    def here(jobs: list[LatentJob], config: TrainConfig, *_: object) -> object:
-        for job in jobs:
-            encode_shard(model, config, job, CPU)
-            encoded.append(job.shard.name)
-            kept = {"pictures": job.shard.count}
-            yield {"shard": job.path.name, "samples": 0, "kept": kept, "rejected": {"pictures": {}}}
-
-    monkeypatch.setattr(encode_shards, "encode_all", here)
-    options = argparse.Namespace(
-        shards=config.data.shards[0], batch_size=3, workers=1, ray_address=None, verbose=False
-    )
-    return cache_latents.cache_latents(options, config, Reporter()), encoded
 
 
 def opened(config: TrainConfig, model: EditModel) -> SampleDataset:

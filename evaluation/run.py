@@ -1,0 +1,102 @@
+"""Making a bench's edits before scoring them: `sampling batch` under another name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from intarsia.errors import UsageError, UserError
+from sampling.batch_command import shard
+from sampling.options import (
+    add_canvas_options,
+    add_input_options,
+    add_machine_options,
+    add_sampler_options,
+    edit_settings,
+    machine_settings,
+)
+
+if TYPE_CHECKING:
+    from sampling.jobs import Job
+
+_WHERE = "python -m evaluation run"
+_TOLD = 3  # failures named; results.jsonl has all of them
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The model, the part, and everything about edits."""
+    group = parser.add_argument_group("edits")
+    group.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    group.add_argument(
+        "--shard",
+        type=shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="do every N-th case from the I-th on, counted from 0: one process per GPU, or a job array",
+    )
+    add_input_options(parser)
+    add_sampler_options(parser)
+    add_canvas_options(parser)
+    add_machine_options(parser, batches=False)
+    parser.add_argument(
+        "--edits-at-once",
+        type=int,
+        default=1,
+        metavar="N",
+        help="edits that the model gets at once; more are quicker on a GPU, and cannot be made again byte "
+        "for byte one by one (default %(default)s)",
+    )
+
+
+def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job], then: Callable[[set[str]], None]) -> int:
+    """Make this part's edits that are missing; where all parts' are there, go on.
+
+    Args:
+        arguments: with the options of `add_run_options`, `results`, `seed` and `only_present`.
+        jobs: of all parts.
+        then: scores; it is given the names of the edits that failed.
+
+    Returns:
+        The exit code: 1 if an edit failed.
+
+    Raises:
+        UserError: for a folder that holds no model, and where edits failed, unless only those present are
+            wanted.
+    """
+    if len(arguments.guidance_scale) > 1:
+        raise UsageError("a bench is run at one --guidance-scale; run it again for others")
+    own = argparse.Namespace(**vars(arguments) | {"batch_size": arguments.edits_at_once})
+    [settings], machine = edit_settings(own, _WHERE), machine_settings(own, _WHERE)
+    if not (arguments.model / "model_index.json").is_file():
+        raise UserError(f"{arguments.model} is not a model folder: it holds no model_index.json")
+
+    from sampling.batch import BatchOptions, failures, pending, run_batch
+    from sampling.machine import open_model
+    from sampling.provenance import pattern
+
+    out, model = arguments.results, arguments.model
+    shared = pattern(model, machine, arguments.invert_mask, arguments.exemplar_background)
+    options = BatchOptions(out, settings, arguments.seed, shared, arguments.shard)
+    counts = run_batch(jobs, options, lambda: open_model(model, machine))
+    sys.stdout.write(
+        f"{out}: {counts['made']} made, {counts['kept']} were there, {counts['failed']} failed\n"
+    )
+    failed = failures(out, jobs)
+    for line in failed[:_TOLD]:
+        sys.stderr.write(f"failed: {line}\n")
+    waiting = pending(jobs, options)
+    if waiting:
+        sys.stdout.write(
+            f"{len(waiting):,} of {len(jobs):,} edits are still to be made; the last part scores\n"
+        )
+        return 0
+    if failed and not arguments.only_present:
+        raise UserError(
+            f"{len(failed)} of {len(jobs)} edits could not be made, see {out}/results.jsonl; put them right "
+            "and run the same command again, or give --only-present to score the others"
+        )
+    then({line.partition(": ")[0] for line in failed})
+    return int(bool(failed))

@@ -1,0 +1,214 @@
+"""Reports: kept and read again, shown as tables and pages, compared with each other and published ones."""
+
+import argparse
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation.cli import main
+from evaluation.compare import compare_tables, differences
+from evaluation.confidence import GROUPS, group_of, jackknife
+from evaluation.output import log_to_wandb
+from evaluation.page import best_and_worst, largest_changes, page
+from evaluation.published import published_rows
+from evaluation.report import Column, Report, SetFigure, read_report, summarise, write_report
+from evaluation.tables import as_markdown, as_text, cases_csv, report_tables
+from intarsia.errors import UserError
+
+SCORE = Column("score", "score", "up", "score/x/v1@abc")
+ERROR = Column("error", "error ×10³", "down", "error/x/v1")
+FRECHET = Column("frechet", "Fréchet", "down", "frechet/x/v1@abc to y (9 pictures, x/v1@abc)")
+
+
+def make(name: str = "a", shift: float = 0.0, count: int = 60, seed: int = 0) -> Report:
+    """Cases whose own level differs far more than `shift`, and noise of their own that is smaller."""
+    rng, own = np.random.default_rng(0), np.random.default_rng([seed, 1])
+    levels = rng.normal(50, 20, count)
+    rows = {
+        f"{i:03}": {"score": level + shift + own.normal(0, 0.5), "error": float(i)}
+        for i, level in enumerate(levels)
+    }
+    replicates = tuple(10 + shift + rng.normal(0, 1) for _ in range(GROUPS))
+    figure = SetFigure(FRECHET, 10 + shift, replicates)
+    return Report("mine", name, count, [SCORE, ERROR], rows, [figure])
+
+
+def odd() -> Report:
+    """With infinity, NaN, categories, and one case of three."""
+    rows = {"x": {"score": float("inf"), "error": float("nan")}, "y": {"score": 3.0, "error": float("nan")}}
+    groups = {"x": "first", "y": "second | b"}
+    return Report("mine", "<odd>", 3, [SCORE, ERROR], rows, [], groups, captions={"x": "a <b> & c"})
+
+
+def test_a_report_is_read_as_it_was_written(tmp_path) -> None:
+    for report in (make(), odd()):
+        write_report(report, tmp_path / "report")
+        again = read_report(tmp_path)  # the results' folder, the report's, or the file
+        assert again == read_report(tmp_path / "report") == read_report(tmp_path / "report/report.json")
+        assert summarise(again)[-1].count == len(report.rows)
+        assert np.array_equal(
+            [list(row.values()) for row in again.rows.values()],
+            [list(row.values()) for row in report.rows.values()],
+            equal_nan=True,
+        )
+        assert replace(again, rows={}) == replace(report, rows={})
+    content = json.loads((tmp_path / "report/report.json").read_text())  # strict JSON: no NaN
+    assert content["rows"]["x"] == {"score": "inf", "error": None}
+
+
+def test_what_is_no_report_is_told(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"report.json does not exist"):
+        read_report(tmp_path)
+    (tmp_path / "report.json").write_text('{"version": 0}')
+    with pytest.raises(UserError, match="written by another version; score the results again"):
+        read_report(tmp_path)
+    (tmp_path / "report.json").write_text('{"rows": {}}')
+    with pytest.raises(UserError, match=r"is not a report of `python -m evaluation`: KeyError\('version'\)"):
+        read_report(tmp_path)
+
+
+def test_tables_show_what_is_missing_and_every_recipe() -> None:
+    tables = report_tables(odd())
+    text = "\n".join(map(as_text, tables))
+    assert "mine, <odd>: 2 of 3 cases" in text
+    assert re.search(r"^score ↑ +∞ +2$", text, re.MULTILINE)
+    assert "no background" in text  # every case is NaN
+    assert "score ↑  score/x/v1@abc" in text
+    assert re.search(r"^second \| b +1 +3.00", text, re.MULTILINE)
+    markdown = as_markdown(tables[1])
+    pipes = [len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("|")]
+    assert pipes == [5] * 4
+    rows = list(csv.DictReader(io.StringIO(cases_csv(odd()))))
+    assert rows[0] == {"key": "x", "category": "first", "score": "inf", "error": ""}
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 4000)
+    groups = np.array([group_of(place) for place in range(4000)])
+    replicates = [float(values[groups != group].mean()) for group in range(GROUPS)]
+    estimate = jackknife(float(values.mean()), replicates, 4000)
+    middles = np.array([values[groups == group].mean() for group in range(GROUPS)])
+    error = middles.std(ddof=1) / GROUPS**0.5  # exact for a number that is linear in the cases
+    assert estimate.high - estimate.low == pytest.approx(2 * 2.093 * error)
+    assert np.isnan(jackknife(1.0, replicates[:3], 4000).low)
+
+
+def test_pairs_show_a_difference_that_the_levels_hide() -> None:
+    first, other = make(), make("b", shift=1.0, seed=1)
+    frechet, score, error = differences(first, other)
+    assert score.change.low > 0.5
+    assert score.verdict == "beyond noise, b is better"
+    assert score.change.high < summarise(first)[-1].values["score"].high - 50  # far narrower than the levels'
+    assert error.verdict == "within noise"
+    assert frechet.verdict == "beyond noise, a is better"  # its replicates move together
+    assert frechet.change.value == pytest.approx(1.0)
+    same = differences(first, make("c"))
+    assert {difference.verdict for difference in same} == {"within noise"}
+
+
+def test_noise_alone_is_rarely_called_a_difference() -> None:
+    first = make()
+    verdicts = [differences(first, make("b", seed=seed), seed)[1].verdict for seed in range(1, 41)]
+    assert sum(verdict == "within noise" for verdict in verdicts) > 0
+    assert sum(verdict != "within noise" for verdict in verdicts) <= 6
+
+
+def test_unlike_numbers_are_not_compared_and_what_one_lacks_is_told() -> None:
+    first, other = make(), make("b", shift=1.0)
+    new = Column("extra", "extra", "up", "extra/v1")
+    others = [replace(SCORE, recipe="score/x/v2@abc"), ERROR, new]
+    rows = {key: {**row, "extra": 1.0} for key, row in other.rows.items() if key != "000"}
+    other = replace(other, columns=others, rows=rows)
+    frechet, score, error = differences(first, other)
+    assert score.unlike == "recipes differ: score/x/v1@abc; score/x/v2@abc"
+    assert frechet.unlike.startswith("the two are of different cases")
+    assert error.verdict.endswith("; 1 cases not in both")
+    text = "\n".join(map(as_text, compare_tables([first, other])))
+    assert "≠ score: recipes differ" in text
+    assert "only b has extra" in text
+    assert "b: 59 of 60 cases" in text
+    with pytest.raises(UserError, match="a is of mine and b of other; compare results of one bench"):
+        compare_tables([first, replace(other, bench="other")])
+
+
+def test_published_numbers_are_marked_unless_recipe_and_cases_agree() -> None:
+    [ours, *_] = published_rows("COCOEE")
+    rows = {f"{i:012}": {"clip_score": 80.0} for i in range(3500)}
+    column = Column("clip_score", "CLIP score", "up", ours.methods["clip_score"].replace("/v1", "/v1@0f0f"))
+    report = Report("COCOEE", "x", 3500, [column], rows)
+    assert ours.unlike(column, report) == ""
+    assert "here 3,499 of 3,500" in ours.unlike(column, replace(report, rows=dict(list(rows.items())[1:])))
+    assert "box224" in ours.unlike(replace(column, recipe="clip-score/clip-b32/box224/v1"), report)
+    text = as_text(report_tables(report)[1])
+    assert re.search(r"^Paint by Example +84.97$", text, re.MULTILINE)
+    assert "that the weights are the publishers' own is for you to see to" in text
+
+
+@pytest.fixture
+def pictured(tmp_path: Path) -> list[Report]:
+    """Two reports with pictures, one of which is gone."""
+    reports = []
+    for name, shift in (("a", 0.0), ("b", 1.0)):
+        files = {}
+        for number in range(4):
+            path = tmp_path / f"{name}{number}.png"
+            Image.new("RGB", (300, 200), (60 * number, 90, 200)).save(path)
+            files[f"{number:03}"] = {"image": str(path), "result": str(path), "truth": str(tmp_path / "gone")}
+        reports.append(replace(make(name, shift, 4), files=files, captions={"000": "a <b> & c"}))
+    return reports
+
+
+def test_the_page_needs_no_other_file(pictured) -> None:
+    report = pictured[0]
+    galleries = best_and_worst(report, SCORE, count=2)
+    content = page("x <y>", report_tables(report), galleries)
+    assert "x &lt;y&gt;" in content
+    assert not re.search(r'(src|href)="(?!data:image/jpeg;base64,)', content)
+    assert content.count("<img") == 8  # four cases of picture and result; the truth is gone
+    order = [case.caption[:3] for gallery in galleries for case in gallery.cases]
+    ranked = sorted(report.rows, key=lambda key: report.rows[key]["score"])
+    assert order == [ranked[0], ranked[1], ranked[3], ranked[2]]
+    few = best_and_worst(report, SCORE, count=9)
+    assert len(few) == 1  # nothing is shown twice
+
+
+def test_the_page_of_two_shows_where_each_is_ahead(pictured) -> None:
+    first, other = pictured
+    [ahead] = largest_changes(first, other, SCORE)
+    assert ahead.title == "where b is furthest ahead by score ↑"
+    assert list(ahead.cases[0].pictures) == ["picture", "a", "b"]
+    assert {gallery.title for gallery in largest_changes(first, first, SCORE)} == set()
+
+
+def test_compare_from_the_command_line(pictured, tmp_path, capsys) -> None:
+    for report in pictured:
+        write_report(report, tmp_path / report.name)
+    paths = [str(tmp_path / report.name) for report in pictured]
+    assert main(["compare", *paths, "--out", str(tmp_path / "out")]) == 0
+    assert "b minus a" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"compare.md", "compare.html"}
+    assert main(["compare", paths[0]]) == 2
+    assert "two reports or more" in capsys.readouterr().err
+    assert main(["compare", *paths, "--sort-by", "nothing"]) == 2
+    assert "there is no such column; valid: score, error" in capsys.readouterr().err
+
+
+def test_tables_and_pictures_go_to_wandb(pictured, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    options = argparse.Namespace(wandb="offline", wandb_project="p")
+    report = pictured[0]
+    log_to_wandb(options, "title", report_tables(report), best_and_worst(report, SCORE, 1), [report])
+    [media] = tmp_path.glob("wandb/offline-run-*/files/media")
+    tables = [json.loads(path.read_text()) for path in media.glob("table/*.json")]
+    assert len(tables) == 2  # averages, all cases
+    assert max(len(table["data"]) for table in tables) == 4
+    sizes = [Image.open(path).size for path in media.glob("images/*.png")]
+    assert sizes == [(2 * (224 + 6), 224)] * 2  # the worst and the best: picture and result
