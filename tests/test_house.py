@@ -60,6 +60,7 @@ QUICK = [
     ["dataprep", "build", "coco", "--help"],
     ["training", "--help"],
     ["training", "estimate", "--help"],
+    ["training", "report", "--help"],
     ["training", "configs/train/demo.yaml", "optimizer.no_such_key=1"],
     ["sampling", "--help"],
     ["sampling", "edit", "--help"],

@@ -16,7 +16,11 @@ from training.shards import find_shards
 from training.state import RunFolder
 
 # Subcommand -> the module whose `command(argv) -> exit code` does it; imported only when it is asked for.
-SUBCOMMANDS = {"cache-latents": "training.cache_latents", "estimate": "training.estimate"}
+SUBCOMMANDS = {
+    "cache-latents": "training.cache_latents",
+    "estimate": "training.estimate",
+    "report": "training.report",
+}
 
 _EPILOG = """examples:
   python -m training configs/train/demo.yaml data.shards=shards run=runs/first
