@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from benchmarks.nets import fill, recorded_input, tiny_clip
+from benchmarks.nets import fill, recorded_input, recorded_sets, tiny_clip
 from evaluation import distributions, features, metrics, resizing, scoring
 from evaluation.dino import DinoGeometry, load_dino
 from evaluation.exemplars import EditCase, Networks, Plan, evaluate
@@ -62,17 +62,17 @@ def largest(ours: np.ndarray, peer: np.ndarray) -> str:
     return f"{np.abs(ours - peer).max():.1e} of up to {np.abs(peer).max():.3g}"
 
 
-def frechet() -> Iterator[Row]:
+def frechet(record: dict[str, object]) -> Iterator[Row]:
     """Every implementation on the same statistics."""
     for width in (64, 512, 2048):
-        rng = np.random.default_rng(width)
-        mix = rng.normal(size=(width, width)) / width**0.5
-        a = distributions.moments_of([rng.normal(size=(width * 2, width)) @ mix])
-        b = distributions.moments_of([rng.normal(0.1, 1.2, size=(width * 2, width)) @ mix])
+        a, b = (distributions.moments_of([features]) for features in recorded_sets(width))
         ours = distributions.frechet_distance(a, b)
         arguments = a.mean, a.covariance, b.mean, b.covariance
         for peer, distance in frechet_peers():
-            yield f"Fréchet distance, {width} dimensions", peer, relative(ours, distance(*arguments))
+            theirs = distance(*arguments)
+            yield f"Fréchet distance, {width} dimensions", peer, relative(ours, theirs)
+            if peer == "pytorch-fid" and width < 2048:
+                record[f"frechet-{width}"] = float(theirs)
 
 
 def frechet_peers() -> Iterator[tuple[str, Callable[..., float]]]:
@@ -285,7 +285,7 @@ def compare_peers(record: Path | None) -> None:
     print("| metric | peer | largest difference |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         parts = (
-            frechet(),
+            frechet(values),
             sets(),
             pixels(),
             clip(Path(name)),

@@ -55,6 +55,14 @@ def save(module: nn.Module, path: Path, prefix: str = "") -> Path:
     return path
 
 
+def recorded_sets(width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of features [2 width, width], the same on every machine."""
+    rng = np.random.default_rng(width)
+    mix = rng.normal(size=(width, width)) / width**0.5
+    first = rng.normal(size=(width * 2, width)) @ mix
+    return first, rng.normal(0.1, 1.2, size=(width * 2, width)) @ mix
+
+
 def recorded_input(size: int, seed: int = 0) -> torch.Tensor:
     """A picture [1, 3, size, size] in [-1, 1], the same on every machine."""
     pixels = np.random.default_rng(seed).integers(0, 256, (1, 3, size, size))

@@ -1,5 +1,8 @@
 """Distances between sets of features against torchmetrics, SciPy and scikit-learn."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,7 @@ from sklearn.mixture import GaussianMixture
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from benchmarks.nets import recorded_sets
 from evaluation.distributions import (
     Mixture,
     frechet_distance,
@@ -49,6 +53,13 @@ def test_frechet_equals_torchmetrics_and_the_formula_with_scipy_root(width: int)
     root = linalg.sqrtm(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False)).real
     traces = np.trace(np.cov(a, rowvar=False) + np.cov(b, rowvar=False) - 2 * root)
     assert ours == pytest.approx(((a.mean(0) - b.mean(0)) ** 2).sum() + traces, rel=1e-6)
+
+
+@pytest.mark.parametrize("width", [64, 512])
+def test_frechet_gives_what_pytorch_fid_gave(width: int) -> None:
+    a, b = (moments_of([features]) for features in recorded_sets(width))
+    recorded = json.loads(Path(__file__).with_name("peers.json").read_text())
+    assert frechet_distance(a, b) == pytest.approx(recorded[f"frechet-{width}"], rel=1e-6)
 
 
 def test_frechet_is_zero_of_a_set_and_itself_and_symmetric() -> None:

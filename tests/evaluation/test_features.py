@@ -1,6 +1,7 @@
 """Feature networks against peers with the same random weights, and the preprocessing of each recipe."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from evaluation import features, resizing
 from evaluation.dino import DinoGeometry, load_dino
 from evaluation.inception import Inception, load_inception
 from evaluation.lpips import Lpips, load_lpips
-from evaluation.metrics import cosine
+from evaluation.metrics import cosine, structure_distance
 from evaluation.scoring import Request, score
 from evaluation.store import Store
-from evaluation.weights import find_weights, fingerprint_weights, parse_weights
+from evaluation.weights import SOURCES, find_weights, fingerprint_weights, parse_weights
 from intarsia.errors import UsageError, UserError
 from intarsia.pretrained import read_weights
 
@@ -266,6 +267,10 @@ def test_dino_keys_are_those_of_transformers_vit_in_either_layout(vit) -> None:
         vit(pixels)
         keys = ours(pixels)
     torch.testing.assert_close(keys, caught[0], atol=1e-5, rtol=1e-5)
+    # The paper's formula on the peer's keys: the mean squared difference of the cosine self-similarities.
+    maps = [torch.nn.functional.cosine_similarity(k[None], k[:, None], dim=-1) for k in caught[0].double()]
+    formula = float((maps[0] - maps[1]).square().mean())
+    assert structure_distance(*keys.numpy()) == pytest.approx(formula, rel=1e-5)
     again = load_dino(
         ours.state_dict() | {"norm.weight": torch.ones(24), "norm.bias": torch.zeros(24)}, "x", geometry
     )
@@ -304,6 +309,22 @@ def test_missing_weights_say_what_where_and_how(tmp_path, monkeypatch) -> None:
         find_weights("inception", {"folder": tmp_path})
     with pytest.raises(UserError, match=r"run `hf download openai/clip-vit-base-patch16`, or get it from"):
         find_weights("clip-b16")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_missing_weight_is_one_sentence_with_file_source_and_option(
+    name, tmp_path, monkeypatch
+) -> None:
+    for variable in ("TORCH_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    source = replace(SOURCES[name], installed=())
+    monkeypatch.setitem(SOURCES, name, source)
+    with pytest.raises(UserError) as caught:
+        find_weights(name)
+    message = str(caught.value)
+    for part in (source.file, source.link, f"--weights {name}=PATH", "--weights FOLDER"):
+        assert part in message
+    assert "\n" not in message
 
 
 def test_weights_are_found_by_name_in_a_folder_and_in_torchs_cache(tmp_path, monkeypatch) -> None:
