@@ -1,5 +1,6 @@
 """`fid`: folders and statistics, kept and read again."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from evaluation.cli import main
 from evaluation.distributions import frechet_distance, kernel_distance, moments_of
 from evaluation.options import progress
 from sampling.pictures import read_picture
+from tests.paths import ROOT
 
 
 def fill_folder(folder: Path, shift: int, count: int = 24) -> Path:
@@ -96,3 +98,26 @@ def test_progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() -> None:
         assert stream.text.count("\n") == (1 if terminal else 4)
         assert "fid: 1/30, 1.0/s, 29 s left" in stream.text
         assert "fid: 30/30, 1.0/s" in stream.text
+
+
+def options_of(words: list[str], capsys) -> set[str]:
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    return set(re.findall(r"--[a-z][a-z0-9-]+", capsys.readouterr().out)) - {"--help", "--debug"}
+
+
+def test_the_docs_name_every_option_and_their_commands_parse(capsys) -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    documented = set(re.findall(r"--[a-z][a-z0-9-]+", text))
+    runs = options_of(["cocoee", "run"], capsys) | options_of(["bench", "run"], capsys)
+    scoring = [["cocoee"], ["bench"], ["piebench"], ["compare"], ["fid"], ["cocoee-sources"]]
+    valid = set().union(*(options_of(words, capsys) for words in scoring))
+    own = {"--shard", "--edits-at-once", "--model", "--fit", "--no-composite"}
+    assert own <= runs
+    assert valid <= documented
+    assert documented <= valid | own | {"--array"}  # sbatch's
+    for line in re.findall(r"python -m evaluation (.*)", text):
+        words = line.split("`")[0].split()
+        assert set(re.findall(r"--[a-z][a-z0-9-]+", line)) <= options_of(
+            words[: 1 + (words[1] == "run")], capsys
+        )
