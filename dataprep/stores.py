@@ -210,6 +210,11 @@ class FsspecStore:
     def _fetch(self, file: str) -> bytes:
         try:
             return self.system.cat_file(f"{self.root.rstrip('/')}/{file}")
+        except PermissionError as error:  # it was listed: the credentials are wrong, not the picture
+            raise UserError(
+                f"{self.address}: {file} may not be read ({error}); give other credentials, or leave it out "
+                "with --exclude"
+            ) from None
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - see index

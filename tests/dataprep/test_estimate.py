@@ -7,7 +7,7 @@ import pytest
 
 from dataprep.build import new_plan
 from dataprep.cli import main
-from dataprep.estimate import amount, estimate, expected_rejects, made_up_picture, time_picture
+from dataprep.estimate import QUALITY, amount, estimate, expected_rejects, made_up_picture, time_picture
 from dataprep.progress import duration
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import EXPECTED, GOOD, toy_request
@@ -15,7 +15,9 @@ from tests.dataprep.toy import EXPECTED, GOOD, toy_request
 Inputs = tuple[Path, Path]
 
 
-@pytest.mark.parametrize("options", [{}, {"draws_per_image": 3, "min_side": 45}, {"max_aspect": 1.15}])
+@pytest.mark.parametrize(
+    "options", [{}, {"draws_per_image": 3, "min_side": 45}, {"max_aspect": 1.15}, {"all_boxes": True}]
+)
 def test_the_estimate_is_what_the_build_gives(tmp_path: Path, toy_coco: Inputs, options: dict) -> None:
     request = toy_request(tmp_path, tmp_path / "out", inputs=toy_coco, **options)
     plan = new_plan(request)
@@ -23,7 +25,7 @@ def test_the_estimate_is_what_the_build_gives(tmp_path: Path, toy_coco: Inputs, 
     manifest = build_alone(request)
     broken = {"damaged": 1, "size_mismatch": 1}  # only reading tells
     assert found.pictures == manifest["kept"]["pictures"] + sum(broken.values())
-    assert found.samples == found.pictures * request.config.draws_per_image
+    assert found.samples == request.config.draws(found.pictures, found.boxes)
     assert sum(found.labels.values()) == pytest.approx(found.samples)
     expected = expected_rejects(plan, found)
     given = manifest["rejected"]
@@ -50,8 +52,8 @@ def test_bytes_and_time_grow_with_the_work(tmp_path: Path, toy_coco: Inputs) -> 
 
 def test_the_made_up_picture_packs_like_a_photograph() -> None:
     buffer = io.BytesIO()
-    made_up_picture((1024, 768)).save(buffer, "JPEG", quality=90)
-    assert 0.3 < len(buffer.getvalue()) / (1024 * 768) < 0.5  # Open Images: 0.43 bytes a pixel
+    made_up_picture((1024, 768)).save(buffer, "JPEG", quality=QUALITY)
+    assert 0.43 < len(buffer.getvalue()) / (1024 * 768) < 0.5  # Open Images: 0.43 bytes a pixel, COCO: 0.5
 
 
 def test_a_sample_is_expected_as_large_as_of_photographs(tmp_path: Path, toy_coco: Inputs) -> None:

@@ -191,6 +191,21 @@ def test_an_fsspec_folder_that_goes_away_is_told() -> None:
         store.check("a.jpg")
 
 
+def test_pictures_that_are_listed_and_forbidden_stop_the_build(
+    tmp_path: Path, whole: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = fsspec.filesystem("memory")
+    for path in whole[1].iterdir():
+        memory.pipe_file(f"/forbidden/{path.name}", path.read_bytes())
+
+    def refuse(path: str) -> bytes:
+        raise PermissionError(f"403 for {path}")
+
+    monkeypatch.setattr(memory, "cat_file", refuse)  # fsspec keeps one system for a process
+    with pytest.raises(UserError, match=r"forbidden: .*jpg may not be read \(403.*give other credentials"):
+        built_from(tmp_path, whole[0], "memory://forbidden")
+
+
 def test_names_in_a_tar_that_lead_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         member = tarfile.TarInfo("../a.jpg")
