@@ -1,0 +1,97 @@
+"""Every recipe, scaled down to a model of toy size, trains two steps and leaves what it promises."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from intarsia.config import load_config
+from intarsia.files import read_json
+from intarsia.lora import ADAPTERS
+from intarsia.model import build_model
+from intarsia.weights import read_model_config, save_model
+from tests.paths import ROOT
+from tests.training.synthetic import make_shards, write_config
+from training.config import TrainConfig
+from training.tracker import read_metrics
+
+RECIPES = sorted((ROOT / "configs" / "train").glob("*.yaml"))
+TINY = [
+    "model.image_size=32",
+    "model.unet.block_out_channels=[8, 16]",
+    "model.unet.down_block_types=[DownBlock2D, CrossAttnDownBlock2D]",
+    "model.unet.layers_per_block=1",
+    "model.unet.cross_attention_dim=8",
+    "model.unet.norm_num_groups=4",
+    "model.vae={block_out_channels: [8, 8], layers_per_block: 1, norm_num_groups: 4}",
+    "model.image_encoder={hidden_size: 16, intermediate_size: 16, num_hidden_layers: 5, "
+    "num_attention_heads: 2, image_size: 32, patch_size: 8}",
+    "model.init.vae=null",
+    "data.num_workers=0",
+    "micro_batch_size=2",
+    "global_batch_size=4",
+    "max_steps=2",
+    "log_every=1",
+    "preview.every_steps=0",
+    "tracker.wandb=off",
+]
+ADAPTS = ("finetune", "lora")  # these begin with a model folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folders by the recipes' names."""
+    root = tmp_path_factory.mktemp("recipes")
+    shards = make_shards(root / "shards")
+    save_model(build_model(load_config(TrainConfig, write_config(root)).model, 5), root / "base")
+    jobs = []
+    for path in RECIPES:
+        several = isinstance(load_config(TrainConfig, path).model.unet.attention_head_dim, tuple)
+        overrides = [
+            *TINY,
+            f"model.unet.attention_head_dim={'[1, 2]' if several else 2}",
+            f"data.shards={shards}",
+            f"run={root / path.stem}",
+            *([f"model.init.model_folder={root / 'base'}"] if path.stem in ADAPTS else []),
+        ]
+        jobs.append({"config": str(path), "overrides": overrides})
+    (root / "jobs.json").write_text(json.dumps(jobs))
+    command = [sys.executable, "-m", "tests.training.many_runs", str(root / "jobs.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return root
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_scaled_down_recipe_trains_and_leaves_a_model(runs: Path, path: Path) -> None:
+    run = runs / path.stem
+    losses = [record["train/loss"] for record in read_metrics(run / "metrics.jsonl")]
+    assert len(losses) == 2
+    assert all(0 < loss < 10 for loss in losses)
+    config = load_config(TrainConfig, path)
+    result = run / read_json(run / "finished.json")["model"]
+    if config.lora:
+        assert (result / ADAPTERS).is_file()
+        return
+    made = read_model_config(result)
+    assert made.noise == config.model.noise
+    assert made.unet.use_linear_projection == config.model.unet.use_linear_projection
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_what_to_expect(path: Path) -> None:
+    header = path.read_text().partition("\n\n")[0].split("\nextends:")[0].lower()
+    assert "python -m training" in header or "-m training" in header
+    for word in ("memory", "loss"):
+        assert word in header
+    assert "hours" in header or "minutes" in header
+
+
+def test_every_recipe_that_needs_weights_says_which(runs: Path) -> None:
+    for path in RECIPES:
+        needed = {"finetune": "model_folder", "lora": "model_folder", "demo": "extends"}
+        assert needed.get(path.stem, "model.init.") in path.read_text()
