@@ -126,7 +126,12 @@ def _preview(spec: JobSpec, folder: Path, local: bool) -> str:
 
 
 def _starter(folder: Path) -> str:
-    return f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    return f"{_python()} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+
+
+def _python() -> str:
+    """Becomes slurm/KIND.sh by `exec`: the signal before the time limit goes to the first process only."""
+    return f"exec {shlex.quote(sys.executable)}"
 
 
 def _submit_to_slurm(spec: JobSpec, folder: Path, chain: int) -> list[str]:
@@ -138,7 +143,7 @@ def _submit_to_slurm(spec: JobSpec, folder: Path, chain: int) -> list[str]:
     import submitit
 
     try:
-        executor = submitit.SlurmExecutor(folder=folder)
+        executor = submitit.SlurmExecutor(folder=folder, python=_python())
     except RuntimeError:
         raise UserError("there is no Slurm here (no srun); add --local to run on this machine") from None
     executor.update_parameters(**spec.parameters(_ROOT))

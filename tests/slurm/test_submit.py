@@ -70,11 +70,13 @@ def test_the_exact_lines_of_a_job_on_two_nodes(train: list[str], capsys: pytest.
         "--signal=USR1@120",
         "--time=240",
     ]
+    # The job's first process is the script: signals before the time limit reach no other.
+    assert f"\nexec {sys.executable} -u -m submitit.core._submit {folder}\n" in shown
     assert shown.endswith(f"# part 0: bash slurm/train.sh {' '.join(train[2:])}\n")
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("kind", ["train", "dataprep"])
+@pytest.mark.parametrize("kind", ["train", "dataprep", "sample", "evaluate"])
 def test_the_scripts_header_is_the_default_of_every_option(kind: str) -> None:
     header = header_options((ROOT / f"slurm/{kind}.sh").read_text())
     text = JobSpec(kind, (("x",),)).sbatch_text("true", Path("logs"), ROOT)
