@@ -227,6 +227,7 @@ def measure_ray(pictures: Path, folder: Path, target: float) -> None:
     number = sum(build_shard(job)["samples"] for job in jobs)
     plain = time.process_time() - start
     line("a plain loop", plain, number)
+    print(f"  {number} samples in {len(jobs)} shards, {plain:.1f} CPU-s")
     walls = []
     for workers in (1, 2):
         with cpu_of_family() as spent:
@@ -236,7 +237,7 @@ def measure_ray(pictures: Path, folder: Path, target: float) -> None:
             walls.append(time.monotonic() - start)
         used = spent()
         line(f"Ray, workers: {workers}", used, number)
-        print(f"  more CPU time than the loop: {used / plain - 1:.0%}; wall {walls[-1]:.1f} s")
+        print(f"  over the loop: {used - plain:.1f} CPU-s, {used / plain - 1:.1%}; wall {walls[-1]:.1f} s")
     print(f"two workers against one, wall: {walls[0] / walls[1]:.2f} x, load {os.getloadavg()[0]:.1f}")
 
 

@@ -237,7 +237,7 @@ def _verify(options: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     if problems:
-        raise UserError(f"{options.folder}: {len(problems)} problems")
+        raise UserError(f"{options.folder} is not whole; problems: {len(problems)}")
     looked = "every sample" if options.full else "a look into each shard"
     print(f"{options.folder} is whole: counts, hashes, order and {looked} agree")
     return 0

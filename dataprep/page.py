@@ -20,9 +20,9 @@ input, select { font: inherit; padding: .15em .3em }
 main { display: flex; flex-wrap: wrap; gap: .8em; padding: 1em }
 figure { margin: 0; padding: .5em; background: #fff; border: 1px solid #ddd; border-radius: 4px }
 figure[hidden] { display: none }
-figcaption { max-width: 680px; overflow-wrap: anywhere; padding-bottom: .3em }
+figcaption { max-width: 632px; overflow-wrap: anywhere; padding-bottom: .3em }
 small { color: #777 }
-img { margin-right: 4px; vertical-align: top }
+img { margin-right: 4px; vertical-align: top; max-width: 208px }
 """
 _SCRIPT = """
 const controls = document.forms[0], figures = [...document.querySelectorAll("figure")];
@@ -44,8 +44,8 @@ controls.addEventListener("reset", () => setTimeout(apply));
 apply();
 """
 _LEGEND = (
-    "Left: the picture, the edit mask in red, the annotated box in yellow. "
-    "Middle: the edit mask (white = repaint). Right: the exemplar."
+    "Left: the picture, the edit mask in red, the annotated box in yellow, the object's own mask, if stored, "
+    "in blue. Middle: the edit mask (white = repaint). Right: the exemplar."
 )
 
 

@@ -1,5 +1,6 @@
 """How one sample is shown: picture with its mask laid over, mask, exemplar, and a caption."""
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -8,12 +9,17 @@ from intarsia.sample import Sample
 
 CELL = 224
 TINT = (255, 40, 80)
+OUTLINE = (40, 130, 255)  # of the object's own mask
 
 
 def overlay_mask(sample: Sample) -> Image.Image:
-    """The image with the edit mask tinted and the annotated box outlined."""
+    """The image with the edit mask tinted, and outlines of the annotated box and of the object's own mask."""
     strength = sample.edit_mask[:, :, None] / 255 * 0.45
     mixed = sample.image * (1 - strength) + np.array(TINT) * strength
+    if sample.object_mask is not None:
+        width = max(sample.image.shape[1] // 150, 1)
+        inside = (sample.object_mask >= 128).astype(np.uint8)
+        mixed[(inside > 0) & (cv2.erode(inside, np.ones((2 * width + 1,) * 2, np.uint8)) == 0)] = OUTLINE
     picture = Image.fromarray(mixed.round().astype(np.uint8))
     window, box = sample.meta.window, sample.meta.box
     scale_x, scale_y = picture.width / window.width, picture.height / window.height

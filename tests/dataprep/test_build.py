@@ -331,4 +331,4 @@ def test_the_other_commands_answer(
     assert main(["verify", str(out)]) == 1
     captured = capsys.readouterr()
     assert "toy-train-000000.tar: missing" in captured.out
-    assert "1 problems" in captured.err
+    assert "is not whole; problems: 1" in captured.err

@@ -1,6 +1,7 @@
 """The contact sheet shows what the shards hold."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from dataprep.contact_sheet import write_contact_sheet
 from dataprep.pick import Choice, pick_samples
-from dataprep.view import overlay_mask
+from dataprep.view import OUTLINE, overlay_mask
 from intarsia.errors import UsageError
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import GOOD, toy_request
@@ -62,6 +63,17 @@ def test_the_overlay_tints_exactly_the_edit_mask(folder: Path) -> None:
     assert changed[masked].mean() > 0.95
     # outside only the outline of the box, which may lie beside the mask
     assert changed[~(sample.edit_mask > 0)].mean() < 0.15
+
+
+def test_the_object_mask_is_outlined_on_its_inner_edge(folder: Path) -> None:
+    sample = pick_samples(folder, Choice(1, 3))[0]
+    own = np.zeros_like(sample.edit_mask)
+    own[20:40, 10:50] = 255
+    blue = (np.array(overlay_mask(replace(sample, object_mask=own))) == OUTLINE).all(axis=2)
+    edge = own > 0
+    edge[21:39, 11:49] = False
+    assert not blue[~edge].any()
+    assert blue[edge].mean() > 0.8  # the box's outline may cross it
 
 
 def test_other_kinds_of_file_are_refused(folder: Path, tmp_path: Path) -> None:
