@@ -5,7 +5,7 @@ from typing import Any
 
 from dataprep.figures import bar_lines, histogram_lines, quantiles, reject_table
 from dataprep.manifest import MANIFEST
-from dataprep.plan import PLAN_FILE
+from dataprep.plan import FORMAT_VERSION, PLAN_FILE
 from intarsia.errors import UserError
 from intarsia.files import read_json
 
@@ -14,13 +14,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished folder.
 
     Raises:
-        UserError: if it is missing; what to do depends on whether a build was begun there.
+        UserError: if it is missing (what to do depends on whether a build was begun there), or of another
+            format version.
     """
     if not (folder / MANIFEST).is_file():
         if (folder / PLAN_FILE).is_file():
             raise UserError(f"{folder} is not finished; run its build command again to go on")
         raise UserError(f"{folder} is no shard folder: it has no {MANIFEST}")
-    return read_json(folder / MANIFEST)
+    content = read_json(folder / MANIFEST)
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(f"{folder} has format version {version}, this program reads {FORMAT_VERSION}")
+    return content
 
 
 def folder_stats(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pytest
 from dataprep.cli import main
 from dataprep.verify import verify_folder
 from intarsia.boxes import Box
+from intarsia.errors import UserError
 from intarsia.files import sha256_file
 from intarsia.png import encode_png
 from intarsia.sample import MEMBERS, Sample, decode_sample, encode_sample
@@ -83,6 +84,13 @@ def test_hashes_put_right_over_sound_shards_stay_sound(folder: Path) -> None:
     write_members(folder / f"{SHARD}.tar", read_members(folder / f"{SHARD}.tar"))
     put_hashes_right(folder)
     assert verify_folder(folder, full=True) == []
+
+
+def test_another_format_version_is_refused(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
+    with pytest.raises(UserError, match="has format version 2, this program reads 1"):
+        verify_folder(folder)
 
 
 @pytest.mark.parametrize("seed", range(8))
