@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from evaluation.exemplar_options import add_plan_options, make_plan
 from evaluation.options import add_scoring_options, progress, scorer
 from evaluation.output import add_output_options, deliver
-from evaluation.run import add_run_options, run_jobs
+from evaluation.run import add_run_options, made_with, run_jobs
 from intarsia.errors import UserError
 
 COCOEE = "COCOEE"
@@ -188,4 +189,5 @@ def _score(
     name = arguments.name or arguments.results.resolve().name
     score = scorer(arguments)
     plan = make_plan(arguments, bench, name, score, truth="truth" in cases[0].files)
-    deliver(evaluate(cases, plan, score, len(files)), arguments, arguments.results)
+    report = evaluate(cases, plan, score, len(files))
+    deliver(replace(report, settings=made_with(arguments.results, report.rows)), arguments, arguments.results)

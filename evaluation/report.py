@@ -170,7 +170,10 @@ def read_report(path: Path) -> Report:
     """
     if path.is_dir():
         places = [path / FILE, path / "report" / FILE]
-        path = next((place for place in places if place.is_file()), places[0])
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise UserError(f"{path} holds no {FILE}, nor does its report/; score the results first")
+        path = found
     content = read_json(path)
     try:
         if content["version"] != VERSION:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import UsageError, UserError
+from intarsia.files import fingerprint
 from sampling.batch_command import shard
 from sampling.options import (
     add_canvas_options,
@@ -49,6 +52,30 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="edits that the model gets at once; more are quicker on a GPU, and cannot be made again byte "
         "for byte one by one (default %(default)s)",
     )
+
+
+def made_with(results: Path, keys: Collection[str]) -> dict[str, Any]:
+    """What results.jsonl says of the making of these results: "model" and "settings", where all agree.
+
+    Without such a file nothing is known; where results differ, only "differ" is there, their number of ways.
+    """
+    path = results / "results.jsonl"
+    if not path.is_file():
+        return {}
+    newest: dict[str, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):  # a line that a crash cut short
+            record = json.loads(line)
+            newest[record["name"]] = record
+    ways = {
+        fingerprint([record["model"], record["settings"]]): record
+        for key, record in newest.items()
+        if key in keys and record["status"] == "ok"
+    }
+    if len(ways) != 1:
+        return {"differ": len(ways)} if ways else {}
+    [record] = ways.values()
+    return {"model": record["model"], "settings": record["settings"]}
 
 
 def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job], then: Callable[[set[str]], None]) -> int:

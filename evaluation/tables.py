@@ -142,7 +142,18 @@ def _averages(report: Report, everything: Line) -> Table:
             continue
         shown = number(average.value, column.digits), interval(average, column.digits)
         rows.append([column.heading, *shown, f"{average.count:,}", column.recipe])
-    return Table(title, ["", "value", "95 % interval", "cases", "recipe"], rows, report.remarks)
+    header = ["", "value", "95 % interval", "cases", "recipe"]
+    return Table(title, header, rows, [*report.remarks, *_making(report)])
+
+
+def _making(report: Report) -> list[str]:
+    made = report.settings
+    if "differ" in made:
+        return [f"the results were made in {made['differ']} different ways, see results.jsonl"]
+    if not made:
+        return []
+    settings = ", ".join(f"{name} {value}" for name, value in made["settings"].items())
+    return [f"made by {made['model']['path']} ({made['model']['sha256'][:12]}): {settings}"]
 
 
 def _set_row(figure: SetFigure, count: int) -> list[str]:

@@ -14,6 +14,7 @@ from evaluation.confidence import GROUPS
 from evaluation.distributions import frechet_distance, moments_of, quality_scores, read_mixture
 from evaluation.exemplars import EditCase, Networks, Plan, evaluate
 from evaluation.measures import Measure, Network
+from evaluation.run import made_with
 from evaluation.scoring import score
 from evaluation.store import Store
 from intarsia.weights import save_model
@@ -255,6 +256,12 @@ def test_run_makes_what_is_missing_in_parts_and_the_last_scores(weights, tmp_pat
     assert read(parts)["rows"] == read(tmp_path / "whole")["rows"]
     seeds = [json.loads(line)["seed"] for line in (tmp_path / "whole/results.jsonl").read_text().splitlines()]
     assert seeds == [0, 1, 2]  # each case has a noise of its own
+    made = read(parts)["settings"]
+    assert made["settings"]["num_inference_steps"] == 1
+    assert (
+        f"made by {tmp_path / 'model'} ({made['model']['sha256'][:12]}): num_inference_steps 1"
+        in (parts / "report/report.md").read_text()
+    )
     capsys.readouterr()
     assert run(command, parts, weights, *steps) == 0
     assert "0 made, 3 were there, 0 failed" in capsys.readouterr().out
@@ -272,3 +279,15 @@ def test_run_tells_edits_that_failed_and_scores_the_others_when_told(weights, tm
     told = capsys.readouterr()
     assert "000000001007_ref.png is not a picture" in told.err
     assert "1 of 3 results are missing: not comparable" in told.out
+
+
+def test_how_results_were_made_is_read_off_their_records(tmp_path) -> None:
+    def record(name: str, steps: int, status: str = "ok") -> str:
+        content = {"name": name, "status": status, "model": {"path": "m", "sha256": "0"}}
+        return json.dumps(content | {"settings": {"num_inference_steps": steps}})
+
+    assert made_with(tmp_path, "ab") == {}
+    lines = [record("a", 1), record("a", 2), record("b", 2), record("c", 9), '{"name": "cut']
+    (tmp_path / "results.jsonl").write_text("\n".join(lines))
+    assert made_with(tmp_path, "ab")["settings"] == {"num_inference_steps": 2}  # the newest of each counts
+    assert made_with(tmp_path, "abc") == {"differ": 2}

@@ -64,8 +64,10 @@ def test_a_report_is_read_as_it_was_written(tmp_path) -> None:
 
 
 def test_what_is_no_report_is_told(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"report.json does not exist"):
+    with pytest.raises(UserError, match=r"holds no report.json, nor does its report/; score the results"):
         read_report(tmp_path)
+    with pytest.raises(UserError, match=r"gone.json does not exist"):
+        read_report(tmp_path / "gone.json")
     (tmp_path / "report.json").write_text('{"version": 0}')
     with pytest.raises(UserError, match="written by another version; score the results again"):
         read_report(tmp_path)
