@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from evaluation.compare import compare_tables
@@ -41,6 +42,9 @@ def _run(arguments: argparse.Namespace) -> None:
     if len(arguments.reports) < 2:
         raise UsageError("compare wants two reports or more")
     reports = [read_report(path) for path in arguments.reports]
+    names = [report.name for report in reports]
+    if len(set(names)) < len(names):  # told apart by where they lie
+        reports = [replace(r, name=str(path)) for r, path in zip(reports, arguments.reports, strict=True)]
     column = sort_column(reports[0], arguments.sort_by)
     tables = compare_tables(reports, arguments.seed)
     print("\n\n".join(map(as_text, tables)))

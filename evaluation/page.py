@@ -28,7 +28,7 @@ ul { margin: .5em 0; padding-left: 1.2em; font-size: .9em }
 div.wide { overflow-x: auto }
 table { border-collapse: collapse; background: #fff; font-variant-numeric: tabular-nums }
 th, td { padding: .3em .7em; border: 1px solid #ddd; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child, th.recipe { text-align: left }
 th { background: #f0f0ee; font-weight: 600 }
 td.recipe { text-align: left; font: 12px ui-monospace, monospace; color: #666; white-space: normal;
   overflow-wrap: anywhere; min-width: 22em }
@@ -65,8 +65,9 @@ def page(title: str, tables: Sequence[Table], galleries: Sequence[Gallery]) -> s
 <meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>
 <style>{_STYLE}</style>
 <h1>{html.escape(title)}</h1>
-<p>95 % intervals by bootstrap over the cases; an arrow shows which way is better. A recipe names everything
-that decides a number; compare numbers of one recipe only.</p>
+<p>95 % intervals: of averages by bootstrap over the cases, of numbers of a whole set by leaving out groups of
+cases. An arrow shows which way is better. A recipe names everything that decides a number; compare numbers of
+one recipe only.</p>
 {body}
 </html>
 """
@@ -168,7 +169,9 @@ def _small(pixels: Picture) -> Image.Image:
 
 
 def _table(table: Table) -> str:
-    header = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
+    header = "".join(
+        f"<th{' class=recipe' if cell == 'recipe' else ''}>{html.escape(cell)}</th>" for cell in table.header
+    )
     rows = "\n".join(f"<tr>{''.join(map(_cell, table.header, row))}</tr>" for row in table.rows)
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
     return (

@@ -196,6 +196,9 @@ def test_compare_from_the_command_line(pictured, tmp_path, capsys) -> None:
     assert main(["compare", *paths, "--out", str(tmp_path / "out")]) == 0
     assert "b minus a" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"compare.md", "compare.html"}
+    write_report(replace(pictured[1], name="a"), tmp_path / "b")
+    assert main(["compare", *paths]) == 0
+    assert f"{paths[1]} minus {paths[0]}" in capsys.readouterr().out  # told apart where names are alike
     assert main(["compare", paths[0]]) == 2
     assert "two reports or more" in capsys.readouterr().err
     assert main(["compare", *paths, "--sort-by", "nothing"]) == 2
