@@ -124,6 +124,8 @@ def seconds_at_peak(config: TrainConfig, world: World) -> float | None:
 def matmul_peak(device: Any, dtype: torch.dtype, side: int | None = None) -> float:
     """The most floating-point operations per second that a matrix product reaches here; the best of several.
 
+    On a CPU per second of CPU time, since other work disturbs.
+
     Args:
         device: a torch.device.
         dtype: of the factors.
@@ -131,9 +133,10 @@ def matmul_peak(device: Any, dtype: torch.dtype, side: int | None = None) -> flo
     """
     side = side or (8192 if device.type == "cuda" else 1024)
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     best = float("inf")
     for _ in range(8):
-        began = time.perf_counter()
+        began = clock()
         (left @ right).flatten()[0].item()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, clock() - began)
     return 2 * side**3 / best

@@ -1,0 +1,192 @@
+"""A training step and the same step written plainly: speed, share of the peak, memory, time by part.
+
+    python -m benchmarks.training configs/train/demo.yaml
+    python -m benchmarks.training configs/train/demo.yaml data.shards=SHARDS   # real pictures, the loader too
+    python -m benchmarks.training configs/train/pbe-sd14.yaml precision=bf16 micro_batch_size=32 \\
+        activation_checkpointing=false compile=true --steps 30                      # one GPU
+
+Ours and the peer (benchmarks/peers/plain_training.py) take turns in processes of their own, on the device
+that torch finds. On a CPU a step's time is CPU time and the best round counts, because other work disturbs;
+on a GPU it is wall time. The peak is that of a large matrix product on the same device, measured beside it;
+the peer's MFU counts our step's arithmetic, too. The shares of our step are of wall time.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import repeat
+from statistics import median
+from typing import Any
+
+from intarsia.config import load_config
+from training.config import BatchShape, TrainConfig, batch_shape
+from training.data import Batch
+from training.stopwatch import PARTS, Stopwatch, matmul_peak
+
+WARM_UP = 2
+CONTESTANTS = ("ours", "peer")
+
+
+def main() -> int:
+    """Run the rounds and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c")
+    parser.add_argument("--steps", type=int, default=6, help="measured, after two that are not (6)")
+    parser.add_argument("--rounds", type=int, default=2, help="each contestant is started so often (2)")
+    parser.add_argument("--only", choices=CONTESTANTS, help="one of them, in this process, as JSON")
+    options = parser.parse_intermixed_args()
+    config = load_config(TrainConfig, options.config, options.overrides)
+    config = config.model_copy(update={"global_batch_size": None, "grad_accum_steps": None})
+    if options.only:
+        measured = {"ours": measure_ours, "peer": measure_peer}[options.only](config, options.steps)
+        print(json.dumps(measured))
+        return 0
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTESTANTS}
+    for _ in range(options.rounds):
+        for name in CONTESTANTS:
+            command = [sys.executable, "-m", "benchmarks.training", options.config, *options.overrides]
+            command += ["--steps", str(options.steps), "--only", name]
+            run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found[name].append(json.loads(run.stdout.splitlines()[-1]))
+    print(table({name: min(runs, key=lambda run: run["step_s"]) for name, runs in found.items()}))
+    return 0
+
+
+def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
+    """Our step: its time, by part, the loader's included, and memory."""
+    from training import distributed, engine
+    from training.counting import count_flops
+    from training.model import new_model
+    from training.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+    from training.trial import PeakMemory
+
+    world = distributed.connect()
+    shape = batch_shape(config, world.size)
+    memory = PeakMemory(world.device)
+    model = new_model(config, world.device, is_main=False)
+    trainer = engine.start_engine(config, shape, Trainee(model))
+    noise_scheduler = new_noise_scheduler(config.model.noise)
+    data = pictures(config, shape, model)
+    watch, clock = Stopwatch(trainer.module, shape, world.device), Clock(world.device)
+    for step in range(WARM_UP + steps):
+        if step == WARM_UP:
+            clock.lap()
+            clock.steps.clear()
+            watch.restart()
+            memory.restart()
+        with watch.waiting():
+            batch = next(data)
+        draws = draw_batch(config, batch.positions)
+        inputs = prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
+        engine.backward(trainer, inputs, last=True)
+        watch.lap("backward")
+        engine.take_step(trainer, config, step)
+        watch.lap("optimizer")
+        watch.images += shape.global_batch
+        clock.lap()
+    parts = watch.values()
+    result = about(config, world.device, clock, memory.peak())
+    distributed.disconnect(world)
+    return result | {"parts": parts, "flops": sum(count_flops(config).values())}
+
+
+def measure_peer(config: TrainConfig, steps: int) -> dict[str, Any]:
+    """The plain step."""
+    import torch
+
+    from benchmarks.peers.plain_training import PlainTrainer
+    from training.trial import PeakMemory
+
+    memory = PeakMemory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    trainer = PlainTrainer(config)
+    data = pictures(config, batch_shape(config, 1))
+    clock = Clock(trainer.device)
+    for step in range(WARM_UP + steps):
+        if step == WARM_UP:
+            clock.lap()
+            clock.steps.clear()
+            memory.restart()
+        trainer.step(next(data))
+        clock.lap()
+    return about(config, trainer.device, clock, memory.peak())
+
+
+class Clock:
+    """The time of each step: wall time on a GPU, which it waits for, and CPU time without one."""
+
+    def __init__(self, device: Any) -> None:
+        self._cuda = device.type == "cuda"
+        self.steps: list[float] = []
+        self._last = self._now()
+
+    def lap(self) -> None:
+        """A step is over."""
+        now = self._now()
+        self.steps.append(now - self._last)
+        self._last = now
+
+    def _now(self) -> float:
+        if not self._cuda:
+            return time.process_time()
+        import torch
+
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def pictures(config: TrainConfig, shape: BatchShape, model: Any = None) -> Iterator[Batch]:
+    """Micro-batches for ever: of the shards where the config names some, else one made-up batch."""
+    if not config.data.shards:
+        from training.trial import made_up_batch
+
+        return repeat(made_up_batch(config, seed=0))
+    from training.data import batches, open_dataset, use_latents
+
+    dataset = open_dataset(config)
+    if model is not None:
+        use_latents(config, dataset, model)
+    span = range(0, 10**6 * shape.global_batch, shape.global_batch)
+    return batches(config.data, dataset, shape, 0, span)
+
+
+def about(config: TrainConfig, device: Any, clock: Clock, peak_bytes: int) -> dict[str, Any]:
+    """What both contestants tell."""
+    import torch
+
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "samples": config.micro_batch_size,
+        "step_s": median(clock.steps),
+        "peak_bytes": peak_bytes,
+        "matmul": matmul_peak(device, dtype),
+    }
+
+
+def table(best: dict[str, dict[str, Any]]) -> str:
+    """The two side by side, and where our time goes."""
+    ours, peer = best["ours"], best["peer"]
+    peak = max(ours["matmul"], peer["matmul"])
+    rows = [["", "ours", "plain peer", "ratio"], ["---", "---", "---", "---"]]
+    speeds = [run["samples"] / run["step_s"] for run in (ours, peer)]
+    rows.append(["images/s", *(f"{speed:.4g}" for speed in speeds), f"**{speeds[0] / speeds[1]:.2f}**"])
+    shares = [f"{speed * ours['flops'] / peak:.1%}" for speed in speeds]
+    rows.append([f"MFU of {peak / 1e12:.3g} TFLOP/s", *shares, ""])
+    sizes = [run["peak_bytes"] / 1e9 for run in (ours, peer)]
+    rows.append(["peak memory, GB", *(f"{size:.2f}" for size in sizes), f"{sizes[0] / sizes[1]:.2f}"])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    measured = ours["parts"]
+    named = {part: measured[f"perf/{part}_s"] / measured["perf/step_s"] for part in PARTS}
+    told = ", ".join(f"{part.replace('_', ' ')} {share:.1%}" for part, share in named.items())
+    head = f"{ours['device']}, {ours['samples']} pictures a step, {ours['flops'] / 1e9:,.1f} GFLOP each"
+    return "\n".join([head, "", *lines, "", f"Our step's time: {told}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
