@@ -1,0 +1,126 @@
+"""What a save costs training: the same steps without one, with a synchronous and with an asynchronous one.
+
+    python -m benchmarks.checkpoint CONFIG.yaml [a.b=c ...] [--steps N] [--rounds N] --out FOLDER
+
+On one rank, on made-up pictures. The three take turns in one process, so that what else the machine does
+weighs on all of them; the medians of the rounds' differences are told.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from intarsia.config import load_config
+from intarsia.errors import run_command
+from training.config import CheckpointConfig, TrainConfig, batch_shape
+
+KINDS = ("none", "synchronous", "asynchronous")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Of one round.
+
+    Attributes:
+        steps: from just before the save's start to the end of the last step.
+        left: what the next save would still have to wait for.
+    """
+
+    steps: float
+    left: float = 0.0
+
+
+def one_round(step: Callable[[], None], steps: int, start: Callable[[], None] | None, saver: Any) -> Seconds:
+    """Time `steps` steps, after the start of a save unless that is None, polled as in the training loop."""
+    began = time.perf_counter()
+    if start is not None:
+        start()
+    for _ in range(steps):
+        step()
+        saver.poll()
+    trained = time.perf_counter()
+    saver.finish()
+    return Seconds(trained - began, time.perf_counter() - trained)
+
+
+def report(rounds: dict[str, list[Seconds]], steps: int, size: int) -> str:
+    """A table of what the saves of `size` bytes cost."""
+    plain = [seconds.steps for seconds in rounds["none"]]
+    lines = [
+        f"checkpoint of {size / 1e6:.0f} MB, {len(plain)} rounds of {steps} steps of "
+        f"{median(plain) / steps:.3f} s",
+        "save            delays training by    the next save would wait",
+    ]
+    delays = {}
+    for kind in KINDS[1:]:
+        pairs = zip(rounds[kind], plain, strict=True)
+        delays[kind] = median(seconds.steps - without for seconds, without in pairs)
+        left = median(seconds.left for seconds in rounds[kind])
+        lines.append(f"{kind.ljust(16)}{delays[kind]:>16.3f} s{left:>26.3f} s")
+    ratio = delays["asynchronous"] / delays["synchronous"]
+    lines.append(f"asynchronous / synchronous: {ratio:.2f}")
+    return "\n".join(lines) + "\n"
+
+
+def _command(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.checkpoint", description=__doc__)
+    parser.add_argument("config", help="YAML file of a training run")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")
+    parser.add_argument("--steps", type=int, default=10, help="after each save (10)")
+    parser.add_argument("--rounds", type=int, default=5, help="(5)")
+    parser.add_argument("--out", type=Path, required=True, help="folder on the disk in question; deleted")
+    options = parser.parse_intermixed_args(argv)
+    config = load_config(TrainConfig, options.config, options.overrides)
+    rounds, size = _measure(config, options.steps, options.rounds, options.out)
+    sys.stdout.write(report(rounds, options.steps, size))
+    return 0
+
+
+def _measure(config: TrainConfig, steps: int, count: int, out: Path) -> tuple[dict[str, list[Seconds]], int]:
+    from training import distributed, engine
+    from training.model import new_model
+    from training.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+    from training.saver import Saver
+    from training.state import TrainState
+    from training.trial import made_up_batch
+
+    world = distributed.connect()
+    shape, state = batch_shape(config, 1), TrainState()
+    model = new_model(config, world.device, is_main=True)
+    trainer = engine.start_engine(config, shape, Trainee(model))
+    batch, noise_scheduler = made_up_batch(config, seed=0), new_noise_scheduler(config.model.noise)
+    draws = draw_batch(config, batch.positions)
+    savers = {
+        kind: Saver(out, CheckpointConfig(keep_last=1, asynchronous=kind == "asynchronous"), world)
+        for kind in KINDS
+    }
+
+    def step() -> None:
+        inputs = prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
+        engine.backward(trainer, inputs, last=True)
+        float(engine.take_step(trainer, config, state.step).grad_norm)  # waits for a GPU
+        state.step += 1
+
+    rounds: dict[str, list[Seconds]] = {kind: [] for kind in KINDS}
+    for number in range(count + 1):
+        for kind in KINDS:
+            saver = savers[kind]
+            start = None if kind == "none" else lambda saver=saver: saver.start(trainer, state)
+            seconds = one_round(step, steps, start, saver)
+            if number:  # the first round makes buffers and warms caches
+                rounds[kind].append(seconds)
+    (checkpoint,) = out.glob("step-*")
+    size = sum(path.stat().st_size for path in checkpoint.iterdir())
+    shutil.rmtree(out)
+    distributed.disconnect(world)
+    return rounds, size
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(_command))
