@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,21 @@ from training.state import TrainState
 
 @dataclass
 class _Save:
-    """A checkpoint that is being written; `outcome` is this rank's file, or why there is none."""
+    """A checkpoint on its way: each rank writes its part, then rank 0 lets the whole count.
+
+    `outcome` is this rank's file, or why there is none; `outcomes` are all ranks', once they are known.
+    """
 
     final: Path
     state: dict[str, Any]
     outcome: Written | str | None = None
+    outcomes: list[Written | str | None] | None = None
+    error: UserError | None = None
     thread: threading.Thread | None = None
+
+    def begin(self, work: Callable[..., None], *arguments: Any) -> None:
+        self.thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self.thread.start()
 
     def write(self, path: Path, pieces: Pieces) -> None:
         try:
@@ -32,8 +42,12 @@ class _Save:
         except (OSError, RuntimeError) as error:
             self.outcome = str(error)
 
-    def written(self) -> bool:
-        return self.thread is None or not self.thread.is_alive()
+    def publish(self, options: CheckpointConfig) -> None:
+        self.error = UserError(f"checkpoint {self.final} was not finished; its thread's last words tell why")
+        self.error = publish(self.final, self.state, self.outcomes or [], options)
+
+    def at_work(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
 
 
 class Saver:
@@ -69,15 +83,18 @@ class Saver:
             save.outcome = f"{error}; set checkpoint.asynchronous=false"
             return
         path = temporary / part_name(self.world.rank, self.world.size)
-        save.thread = threading.Thread(target=save.write, args=(path, pieces), daemon=True)
-        save.thread.start()
+        save.begin(save.write, path, pieces)
         if not self.options.asynchronous:
             self.finish()
 
     def poll(self) -> None:
-        """Let a checkpoint count that all ranks have written by now; wait for none. Collective."""
-        if self._save is not None and not self.world.any(not self._save.written()):
-            self.finish()
+        """Bring the checkpoint on as far as that goes without waiting for anything. Collective.
+
+        Raises:
+            UserError: on every rank, where one could not write.
+        """
+        if self._save is not None and not self.world.any(self._save.at_work()):
+            self._go_on(self._save)
 
     def finish(self) -> None:
         """Wait until the checkpoint that was started is whole on the disk. Collective.
@@ -85,15 +102,19 @@ class Saver:
         Raises:
             UserError: on every rank, where one could not write.
         """
-        save, self._save = self._save, None
-        if save is None:
-            return
-        if save.thread is not None:
-            save.thread.join()
-        outcomes = self.world.gather(save.outcome)
-        self.world.from_main(
-            publish(save.final, save.state, outcomes, self.options) if self.world.is_main else None
-        )
+        while self._save is not None:
+            if self._save.thread is not None:
+                self._save.thread.join()
+            self._go_on(self._save)
+
+    def _go_on(self, save: _Save) -> None:
+        if save.outcomes is None:
+            save.outcomes = self.world.gather(save.outcome)
+            if self.world.is_main:
+                save.begin(save.publish, self.options)
+        else:
+            self._save = None
+            self.world.from_main(save.error)
 
 
 def _make_room(temporary: Path) -> UserError | None:
