@@ -8,7 +8,7 @@ from pathlib import Path
 
 from intarsia.config import dump_config, load_config
 from intarsia.errors import run_command
-from training.checkpoint import check_config
+from training.checkpoint import check_config, told_when_full
 from training.claim import claimed
 from training.config import TrainConfig, batch_shape, require_paths
 from training.distributed import StopFlag
@@ -73,7 +73,7 @@ def _train(argv: Sequence[str]) -> int:
     batch_shape(config, world.size)
     from training.loop import train
 
-    with claimed(run, world):
+    with claimed(run, world), told_when_full(run):
         code = train(config, world, stop)
     distributed.disconnect(world)  # not after an error: other ranks may never come, the launcher ends them
     return code

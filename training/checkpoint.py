@@ -6,9 +6,11 @@ manifest with sizes and hashes, syncs it all, renames the folder to step-0000123
 which a run goes on, on the same ranks or on others, and from which a model folder is made.
 """
 
+import errno
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,24 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
 def read_state(checkpoint: Path) -> TrainState:
     """The train state of a checkpoint."""
     return TrainState.from_json(read_json(checkpoint / STATE), checkpoint / STATE)
+
+
+@contextmanager
+def told_when_full(run: RunFolder) -> Iterator[None]:
+    """Turn whatever a full disk breaks inside the block into a sentence: metrics, a preview, the model.
+
+    Raises:
+        UserError: in place of an OSError that tells of a full disk or an exhausted quota.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = error.filename or "a file"
+        raise UserError(
+            f"run={run.root}: {what} cannot be written ({error}); make room and run again"
+        ) from None
 
 
 def check_config(config: dict[str, Any], run: RunFolder) -> None:

@@ -41,6 +41,7 @@ class _Save:
             self.outcome = write_part(path, pieces)
         except (OSError, RuntimeError) as error:
             self.outcome = str(error)
+            path.unlink(missing_ok=True)  # now: training writes its log on the same disk
 
     def publish(self, options: CheckpointConfig) -> None:
         self.error = UserError(f"checkpoint {self.final} was not finished; its thread's last words tell why")

@@ -282,3 +282,31 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(
     monkeypatch.undo()
     assert names(tmp_path) == []
     assert go_on(tmp_path, state_at(0))[0].step == 0
+
+
+def test_a_part_that_fills_the_disk_is_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on for a while before it looks, and writes its metrics on the same disk."""
+
+    def fill(path: Path, *_: Any) -> None:
+        path.write_bytes(b"much")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("training.saver.write_part", fill)
+    saver = Saver(tmp_path / FOLDER, CheckpointConfig(), WORLD)
+    saver.start(PlainEngine(2), state_at(2))
+    while saver._save is not None and saver._save.at_work():
+        pass
+    assert list((tmp_path / FOLDER / ".tmp-step-00000002").iterdir()) == []
+    with pytest.raises(UserError, match="No space left"):
+        saver.finish()
+
+
+def test_whatever_else_a_full_disk_breaks_is_told_in_a_sentence(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    words = rf"run={tmp_path}: m\.jsonl cannot be written \(.*No space left.*\); make room and run again"
+    with pytest.raises(UserError, match=words), checkpoint.told_when_full(run):
+        raise OSError(errno.ENOSPC, "No space left on device", "m.jsonl")
+    with pytest.raises(UserError, match="a file cannot be written"), checkpoint.told_when_full(run):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    with pytest.raises(PermissionError), checkpoint.told_when_full(run):
+        raise PermissionError(errno.EACCES, "Permission denied")
