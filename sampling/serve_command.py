@@ -34,7 +34,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
         "--output-dir",
         type=Path,
         metavar="DIR",
-        help="keep results, and below inputs/ what they are made of; by default both go with the server",
+        help="keep results, and below inputs/ what they are made of; by default both go after an hour",
     )
     files.add_argument(
         "--local-files-only",
@@ -93,7 +93,11 @@ def _serve(arguments: argparse.Namespace) -> None:
         from sampling.service import Limits, Service
 
         limits = Limits(
-            arguments.max_megapixels, arguments.max_upload_mb, arguments.max_images, arguments.max_waiting
+            arguments.max_megapixels,
+            arguments.max_upload_mb,
+            arguments.max_images,
+            arguments.max_waiting,
+            keep_seconds=None if arguments.output_dir else 3600.0,
         )
         folder = (arguments.output_dir or Path(own) / "results").resolve()
         folder.mkdir(parents=True, exist_ok=True)

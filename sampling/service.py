@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -52,12 +53,14 @@ class Limits:
         upload_mb: of one request's body, in 2^20 bytes.
         num_images: edits of one request.
         waiting: requests in line, beside the one that is worked on.
+        keep_seconds: results and inputs older than this are deleted; None keeps them.
     """
 
     megapixels: float = 50.0
     upload_mb: int = 64
     num_images: int = 8
     waiting: int = 8
+    keep_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,10 @@ class Service:
                 "taken, so scale it down first"
             )
         path = self.folder / "inputs" / f"{sha256_bytes(content)[:24]}{suffix}"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.touch()  # young again: an order for it is coming
+        else:
             atomic_write(path, content)
         return path
 
@@ -153,6 +158,7 @@ class Service:
         """
         files = {name: getattr(order, name) for name in ("image", "mask", "exemplar")}
         with self._turn, _called_by_name(files):
+            self._forget()
             source, mask = open_picture(order.image), open_mask(order.mask, order.invert_mask)
             edit_mask = check_mask(mask.edit_mask, source.pixels)
             exemplar = read_exemplar(order.exemplar, order.exemplar_background)
@@ -169,6 +175,13 @@ class Service:
                 notes = (*source.remarks, *mask.remarks, *result.remarks)
                 made.append(Made(path, result, tuple(_named(text, files) for text in notes)))
         return made
+
+    def _forget(self) -> None:
+        if self.limits.keep_seconds is None:
+            return
+        for path in [*self.folder.glob("edit-*.png"), *self.folder.glob("inputs/*")]:
+            if path.stat().st_mtime < time.time() - self.limits.keep_seconds:
+                path.unlink()
 
     def _provenance(self, order: Order, kept: Mapping[str, SourceFile], result: EditResult) -> Provenance:
         shared = replace(

@@ -3,8 +3,10 @@
 import base64
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,21 @@ def test_what_was_given_is_kept_for_making_it_again(client: TestClient, service:
     kept = read_provenance(result)
     for name, content in FILES.items():
         assert Path(getattr(kept, name).path).read_bytes() == content
+
+
+def test_without_a_folder_of_ones_own_old_files_go(client: TestClient, service: Service) -> None:
+    service.limits = replace(LIMITS, keep_seconds=1000.0)
+    client.post("/api/edit", json=BODY)
+    old = [path for path in service.folder.rglob("*") if path.is_file()]
+    assert len(old) == 4
+    for path in old:
+        os.utime(path, (0, 0))
+    other = {"exemplar": text(png(ASKED.exemplar[::-1]))}
+    assert client.post("/api/edit", json=BODY | other).status_code == 200
+    left = {path for path in service.folder.rglob("*") if path.is_file()}
+    gone = set(old) - left
+    assert len(gone) == 2, "the old result and exemplar; picture and mask were given again"
+    assert len(left) == 4
 
 
 BAD: list[tuple[dict[str, Any], int, str]] = [
