@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,36 +140,3 @@ def jackknife(value: float, replicates: Sequence[float], count: int) -> Estimate
     spread = np.asarray(replicates) - np.mean(replicates)
     error = float(np.sqrt((GROUPS - 1) / GROUPS * (spread**2).sum()))
     return Estimate(value, value - _STUDENT * error, value + _STUDENT * error, count)
-
-
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-
-
-def pair_folders(a: Path | str, b: Path | str) -> tuple[dict[str, tuple[Path, Path]], tuple[str, ...]]:
-    """The pictures of two result folders by their path below the folder without extension, and the names that
-    only one folder has.
-
-    Raises:
-        UserError: if a folder is missing, two of its pictures differ only in extension, or none are shared.
-    """
-    first, second = _pictures(Path(a)), _pictures(Path(b))
-    shared = sorted(first.keys() & second.keys())
-    if not shared:
-        raise UserError(
-            f"{a} and {b} share no picture by name; give two folders of results of the same bench"
-        )
-    return {name: (first[name], second[name]) for name in shared}, tuple(sorted(first.keys() ^ second.keys()))
-
-
-def _pictures(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder of results")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in PICTURES:
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in found:
-            raise UserError(f"{found[name]} and {path} are two results of one case; keep one of them")
-        found[name] = path
-    return found

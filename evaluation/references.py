@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from evaluation.confidence import PICTURES
 from evaluation.distributions import read_moments
 from evaluation.measures import Measure, Value
 from evaluation.options import Score
@@ -13,6 +12,7 @@ from intarsia.errors import UsageError, UserError
 
 TEST2017 = 40_670  # pictures
 FEATURES = ("clip", "inception")
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 def parse_references(options: Sequence[str]) -> dict[str, Path]:

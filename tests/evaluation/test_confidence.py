@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.confidence import bootstrap, bootstrap_mean, compare, pair_folders
+from evaluation.confidence import bootstrap, bootstrap_mean, compare
 from intarsia.errors import UserError
 
 
@@ -52,23 +52,3 @@ def test_cases_of_one_side_only_are_named() -> None:
     assert comparison.missing == ("b", "c", "d")
     with pytest.raises(UserError, match="share no case"):
         compare({"a": 1.0}, {"b": 1.0})
-
-
-def test_folders_pair_by_name(tmp_path) -> None:
-    for name in ("a/1.png", "a/deep/2.jpg", "a/3.png", "b/1.jpg", "b/deep/2.png", "b/notes.txt"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    pairs, missing = pair_folders(tmp_path / "a", tmp_path / "b")
-    assert pairs == {
-        "1": (tmp_path / "a/1.png", tmp_path / "b/1.jpg"),
-        "deep/2": (tmp_path / "a/deep/2.jpg", tmp_path / "b/deep/2.png"),
-    }
-    assert missing == ("3",)
-    (tmp_path / "b/1.png").touch()
-    with pytest.raises(UserError, match="two results of one case"):
-        pair_folders(tmp_path / "a", tmp_path / "b")
-    with pytest.raises(UserError, match="not a folder of results"):
-        pair_folders(tmp_path / "a", tmp_path / "none")
-    with pytest.raises(UserError, match="share no picture"):
-        pair_folders(tmp_path / "a/deep", tmp_path / "a")
