@@ -71,7 +71,7 @@ def picture_files(folder: Path) -> list[Path]:
     Raises:
         UserError: if there are fewer than two.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
     if len(found) < 2:
         raise UserError(f"{folder} holds {len(found)} pictures; give a folder with two or more, or an npz")
     return found
