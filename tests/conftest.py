@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import Recorder, write_table
+from tests.faults import Recorder, section_of, write_table
 
-_ROWS = pytest.StashKey[dict[str, str]]()
+_ROWS = pytest.StashKey[dict[str, dict[str, str]]]()  # section -> fault -> outcome
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,11 +21,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def record_fault(request: pytest.FixtureRequest) -> Iterator[Recorder]:
     """Notes a row; it counts only if the test passes up to here, so call it last."""
-    rows = request.config.stash[_ROWS]
+    rows = request.config.stash[_ROWS].setdefault(section_of(request.path), {})
     yield lambda fault, outcome: rows.update({fault: outcome})
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path, rows = session.config.getoption("--fault-table"), session.config.stash[_ROWS]
-    if path and rows:
-        write_table(path, rows)
+    for section, own in rows.items():
+        if path and own:
+            write_table(path, section, own)

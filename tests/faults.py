@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 HEADER = "| fault | outcome |\n|---|---|\n"
+SECTIONS = {"dataprep": "Data prep", "train": "Training", "sampling": "Sampling and evaluation"}
 
 
 class Recorder(Protocol):
@@ -31,12 +32,19 @@ def rebuilt(out: Path, before: dict[str, int]) -> set[str]:
     return {name for name, time in before.items() if now.get(name) != time}
 
 
-def write_table(path: Path, rows: dict[str, str]) -> None:
-    """Put rows (fault -> outcome) into the table of a Markdown file; other rows and the text stay."""
-    before, header, after = path.read_text(encoding="utf-8").partition(HEADER)
-    assert header, f"{path} has no table of faults"
+def section_of(test: Path) -> str:
+    """The heading below which a test file's faults stand."""
+    return next(title for word, title in SECTIONS.items() if word in f"{test.parent.name} {test.name}")
+
+
+def write_table(path: Path, section: str, rows: dict[str, str]) -> None:
+    """Put rows (fault -> outcome) into the table of a section of a Markdown file; all else stays."""
+    before, title, text = path.read_text(encoding="utf-8").partition(f"## {section}\n")
+    between, header, after = text.partition(HEADER)
+    assert header, f"{path} has no table of faults below {section!r}"
     lines = after.splitlines(keepends=True)
     old = list(itertools.takewhile(lambda line: line.startswith("|"), lines))
     table = dict(line.strip("| \n").split(" | ") for line in old) | rows
     body = "".join(f"| {fault} | {outcome} |\n" for fault, outcome in table.items())
-    path.write_text(before + header + body + "".join(lines[len(old) :]), encoding="utf-8")
+    rest = "".join(lines[len(old) :])
+    path.write_text(before + title + between + header + body + rest, encoding="utf-8")

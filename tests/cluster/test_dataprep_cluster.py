@@ -9,7 +9,17 @@ import psutil
 import pytest
 
 from dataprep.verify import verify_folder
-from tests.cluster.virtual import TOOL, Job, call, make_healthy, power_off, two_nodes, wait_for
+from tests.cluster.virtual import (
+    TOOL,
+    Job,
+    call,
+    make_healthy,
+    power_off,
+    preempt,
+    sbatch,
+    two_nodes,
+    wait_for,
+)
 from tests.faults import Recorder, content, rebuilt, stamps
 from tests.paths import COCO_MINI, ROOT
 
@@ -45,7 +55,9 @@ def cluster(reference: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture
 def submit(cluster: None, tmp_path: Path) -> Iterator[Callable[[], Job]]:
-    yield lambda: Job(tmp_path, "slurm/dataprep.sh", *BUILD, "--out", str(tmp_path / "out"), options=SBATCH)
+    yield lambda: sbatch(
+        tmp_path, "slurm/dataprep.sh", *BUILD, "--out", str(tmp_path / "out"), options=SBATCH
+    )
     make_healthy()
 
 
@@ -103,17 +115,24 @@ def test_a_node_that_is_powered_off(
     )
 
 
-def test_the_signal_before_the_time_limit(
+def test_the_signal_before_the_time_limit_and_preemption(
     submit: Callable[[], Job], tmp_path: Path, reference: dict[str, str], record_fault: Recorder
 ) -> None:
     job, out = submit(), tmp_path / "out"
     before = half_done(job, out)
     call("scancel", "--batch", "--signal=USR1", job.id)
-    wait_for(lambda: job.info["Restarts"] == "1", lambda: job.log)
+    wait_for(lambda: ", restart 1, " in job.log, lambda: f"{job.info}\n{job.log}")
+    before |= stamps(out)
+    wait_for(lambda: len(stamps(out)) > len(before), lambda: job.log)
+    before |= stamps(out)
+    assert len(before) < SHARDS, "too late"
+    preempt()
+    wait_for(lambda: ", restart 2, " in job.log, lambda: f"{job.info}\n{job.log}")
     assert job.ends() == "COMPLETED", job.log
     assert_whole(out, reference)
     assert not rebuilt(out, before)
     record_fault("Slurm: the time limit comes", "the job requeues itself a minute before and completes")
+    record_fault("Slurm: a job of higher priority takes the nodes", "requeued by Slurm; completes by itself")
 
 
 def test_a_dead_raylet_ends_the_job_and_the_same_command_goes_on(
@@ -138,7 +157,7 @@ def test_a_dead_raylet_ends_the_job_and_the_same_command_goes_on(
 
 
 def test_mistakes_are_one_sentence(cluster: None, tmp_path: Path) -> None:
-    job = Job(tmp_path, "slurm/dataprep.sh", "show", "x", options=SBATCH)
+    job = sbatch(tmp_path, "slurm/dataprep.sh", "show", "x", options=SBATCH)
     assert job.ends() == "FAILED"
     assert job.log == "error: slurm/dataprep.sh runs `build`; other commands of dataprep need no cluster\n"
     assert job.info["ExitCode"] == "2:0"

@@ -2,14 +2,18 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from evaluation.cli import main as evaluate
 from intarsia.weights import save_model
 from sampling.cli import main
-from tests.cluster.virtual import Job, call, make_healthy, two_nodes, wait_for
+from tests.cluster.virtual import Job, call, make_healthy, preempt, sbatch, two_nodes, wait_for
+from tests.evaluation.exemplar_bench import write_bench, write_weights
 from tests.faults import Recorder
 from tests.paths import COCO_MINI, ROOT
 from tests.sampling.tiny import tiny_model
@@ -40,7 +44,19 @@ class Batch:
 
     def submit(self) -> list[Job]:
         """The two parts."""
-        array = Job(self.root, "slurm/sample.sh", *self.command, options=SBATCH)
+        array = sbatch(self.root, "slurm/sample.sh", *self.command, options=SBATCH)
+        parts = [array.part(number) for number in range(2)]
+        wait_for(lambda: all(part.log for part in parts))
+        return parts
+
+    def submit_by_our_command(self) -> list[Job]:
+        """The same through `slurm submit`."""
+        words = ["submit", "sample", "--folder", str(self.root), *SBATCH, "--", *self.command]
+        run = subprocess.run(
+            [sys.executable, "-m", "slurm", *words], capture_output=True, text=True, cwd=ROOT
+        )
+        assert run.returncode == 0, run.stderr
+        array = Job(self.root, run.stdout.partition("_")[0])
         parts = [array.part(number) for number in range(2)]
         wait_for(lambda: all(part.log for part in parts))
         return parts
@@ -135,14 +151,13 @@ def test_a_cancelled_part_that_is_submitted_again(
 def test_the_signal_before_the_time_limit_and_preemption(
     batch: Batch, whole: dict[str, bytes], record_fault: Recorder
 ) -> None:
-    first, second = batch.submit()
+    first, second = batch.submit_by_our_command()
     before = batch.reaches(1, 1, second)
     call("scancel", "--batch", "--signal=USR1", second.id)
-    wait_for(lambda: ", restart 1, " in second.log, lambda: second.log, seconds=180)
+    wait_for(lambda: ", restart 1, " in second.log, lambda: second.log)
     before |= batch.made(0)
-    urgent = ["sbatch", "--parsable", "--partition=urgent", "--exclusive", "--nodes=2", "--output=/dev/null"]
-    call(*urgent, "--wrap=srun sleep 1")
-    wait_for(lambda: ", restart 2, " in second.log, lambda: second.log, seconds=180)
+    preempt()
+    wait_for(lambda: ", restart 2, " in second.log, lambda: second.log)
     assert [part.ends() for part in (first, second)] == ["COMPLETED"] * 2, first.log + second.log
     assert before.items() <= (batch.made(0) | batch.made(1)).items()
     assert_whole(batch, whole)
@@ -152,14 +167,38 @@ def test_the_signal_before_the_time_limit_and_preemption(
 
 
 def test_an_array_with_a_gap_is_refused(cluster: None, tmp_path: Path) -> None:
-    array = Job(tmp_path, "slurm/sample.sh", "jobs.csv", options=("--array=1-2", *SBATCH[1:]))
+    array = sbatch(tmp_path, "slurm/sample.sh", "jobs.csv", options=("--array=1-2", *SBATCH[1:]))
     parts = [array.part(number) for number in (1, 2)]
     assert [part.ends() for part in parts] == ["FAILED"] * 2
     assert {part.log for part in parts} == {"error: the array must be 0-LAST, without gaps\n"}
 
 
-def test_evaluation_as_a_single_job(cluster: None, tmp_path: Path) -> None:
-    options = tuple(option for option in SBATCH if "array" not in option)
-    job = Job(tmp_path, "slurm/evaluate.sh", "--help", options=options)
-    assert job.ends() == "COMPLETED"
-    assert "usage: python -m evaluation" in job.log
+def test_a_bench_is_edited_in_parts_and_scored_by_the_last(
+    cluster: None, tmp_path: Path, whole: dict[str, bytes], listed: Path
+) -> None:
+    bench, weights = write_bench(tmp_path / "bench", count=4), write_weights(tmp_path / "weights")
+    command = ["cocoee", "run", "--bench", str(bench), "--model", str(listed / "model"), "--device", "cpu"]
+    command += [
+        "--weights",
+        str(weights),
+        "--without",
+        "inception",
+        "--num-inference-steps",
+        "2",
+        "--results",
+    ]
+    assert evaluate([*command, str(tmp_path / "alone")]) == 0
+    array = sbatch(tmp_path, "slurm/evaluate.sh", *command, str(tmp_path / "parts"), options=SBATCH)
+    parts = [array.part(number) for number in range(2)]
+    assert [part.ends() for part in parts] == ["COMPLETED"] * 2, [part.log for part in parts]
+    assert all("2 made, 0 were there, 0 failed" in part.log for part in parts)
+    figures = [tmp_path / name / "report" / "report.json" for name in ("alone", "parts")]
+    alone, together = [json.loads(path.read_text())["rows"] for path in figures]
+    assert alone == together
+
+    # A command that makes nothing is a job without an array.
+    folders = (str(tmp_path / "alone"), str(tmp_path / "parts"))
+    single = [option for option in SBATCH if "array" not in option]
+    compare = sbatch(tmp_path, "slurm/evaluate.sh", "compare", *folders, options=tuple(single))
+    assert compare.ends() == "COMPLETED", compare.log
+    assert "usage" not in compare.log

@@ -11,12 +11,25 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from tests.cluster.virtual import TOOL, Job, call, make_healthy, power_off, two_nodes, wait_for
+from slurm.cli import main
+from tests.cluster.virtual import (
+    TOOL,
+    Job,
+    call,
+    make_healthy,
+    power_off,
+    preempt,
+    sbatch,
+    two_nodes,
+    wait_for,
+)
 from tests.faults import Recorder
+from tests.paths import ROOT
 from tests.training.synthetic import TINY, make_shards, write_config
 from training.checkpoint import what_is_torn
 from training.tracker import read_metrics
@@ -61,16 +74,21 @@ class Run:
         self.slow = root / "slow"
         self.slow.write_text("0.02")
 
-    def submit(self, *more: str, options: tuple[str, ...] = ()) -> Job:
-        arguments = (str(self.root / "tiny.yaml"), f"data.shards={self.root / 'shards'}", *more)
-        environment = {"SLOW": str(self.slow), "PYTHONPATH": str(self.root), "WANDB_MODE": "offline"}
-        job = Job(
+    @property
+    def arguments(self) -> tuple[str, str, str]:
+        return str(self.root / "tiny.yaml"), f"data.shards={self.root / 'shards'}", f"run={self.folder}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"SLOW": str(self.slow), "PYTHONPATH": str(self.root), "WANDB_MODE": "offline"}
+
+    def submit(self, *options: str) -> Job:
+        job = sbatch(
             self.root,
             "slurm/train.sh",
-            *arguments,
-            f"run={self.folder}",
+            *self.arguments,
             options=(*SBATCH, *options),
-            environment=environment,
+            environment=self.environment,
         )
         self.jobs.append(job)
         return job
@@ -80,14 +98,26 @@ class Run:
         return read_metrics(self.folder / "metrics.jsonl")
 
     @property
-    def saved(self) -> int:
-        """The step that `latest` points at; proves that this checkpoint is whole."""
+    def state(self) -> dict[str, Any]:
+        """What `latest` points at says of the run; proves that this checkpoint is whole."""
         latest = self.folder / "checkpoints" / "latest"
         if not latest.exists():
-            return 0
+            return {"step": 0}
         checkpoint = latest.parent / latest.read_text().strip()
         assert what_is_torn(checkpoint) is None
-        return int(json.loads((checkpoint / "state.json").read_text())["step"])
+        return dict(json.loads((checkpoint / "state.json").read_text()))
+
+    @property
+    def saved(self) -> int:
+        """The step that `latest` points at."""
+        return int(self.state["step"])
+
+    def wandb_ids(self) -> set[str]:
+        """The run ids of all offline folders, of which each start of a job writes one."""
+        parts = list((self.folder / "wandb").glob("offline-run-*"))
+        starts = sum(job.log.count("train.sh: job ") for job in self.jobs)
+        assert min(2, starts) <= len(parts) <= starts  # a start may be over before W&B has begun
+        return {part.name.rpartition("-")[2] for part in parts}
 
     def reaches(self, step: int, job: Job) -> None:
         def reached() -> bool:
@@ -98,9 +128,7 @@ class Run:
 
     def starts_again(self, job: Job, restarts: int) -> int:
         """Wait until the job runs again; the step from which it goes on."""
-        wait_for(
-            lambda: f", restart {restarts}, run" in job.log, lambda: f"{job.info}\n{job.log}", seconds=180
-        )
+        wait_for(lambda: f", restart {restarts}, run" in job.log, lambda: f"{job.info}\n{job.log}")
         return self.saved
 
     def curve(self) -> list[tuple[float, ...]]:
@@ -165,8 +193,7 @@ def assert_equal(run: Run, undisturbed: Run) -> None:
     assert [step for step, *_ in run.curve()] == list(range(1, STEPS + 1))
     weights = "model/unet/diffusion_pytorch_model.safetensors"
     assert (run.folder / weights).read_bytes() == (undisturbed.folder / weights).read_bytes()
-    parts = list((run.folder / "wandb").glob("offline-run-*"))
-    assert len({part.name.rpartition("-")[2] for part in parts}) == 1
+    assert run.wandb_ids() == {run.state["wandb_id"]}
     assert run.saved == STEPS
     assert not run.strays()
 
@@ -190,11 +217,10 @@ def test_what_operators_do(run: Run, undisturbed: Run, record_fault: Recorder) -
     call("scontrol", "requeue", job.id)
     stops = [run.starts_again(job, 1)]
     run.reaches(stops[-1] + 4, job)
-    urgent = ["sbatch", "--parsable", "--partition=urgent", "--exclusive", "--nodes=2", "--output=/dev/null"]
-    urgent_id = call(*urgent, "--wrap=srun sleep 1")
+    urgent = preempt()
     stops.append(run.starts_again(job, 2))
     run.reaches(stops[-1] + 4, job)
-    assert "JobState=COMPLETED" in call("scontrol", "show", "job", "--oneliner", urgent_id)
+    assert "JobState=COMPLETED" in call("scontrol", "show", "job", "--oneliner", urgent)
     call("scancel", job.id)
     assert job.ends() == "CANCELLED"
     wait_for(lambda: run.saved == run.metrics[-1]["step"], lambda: job.log)
@@ -240,7 +266,7 @@ def test_killed_ranks(run: Run, undisturbed: Run, record_fault: Recorder) -> Non
 def test_the_time_limit_and_a_lost_node(run: Run, undisturbed: Run, record_fault: Recorder) -> None:
     run.slow.write_text("0.2")
     # Slurm may send the signal up to a minute before its time: 30 to 90 seconds from the start here.
-    job = run.submit(options=("--time=2", "--signal=USR1@30"))
+    job = run.submit("--time=2", "--signal=USR1@30")
     stops = [run.starts_again(job, 1)]
     assert stops == [run.metrics[-1]["step"]]  # saved after the running step
     assert "saved and stopped before the end; the job starts again" in job.log
@@ -310,9 +336,30 @@ def test_a_full_disk_and_a_corrupt_shard(
     make_healthy()
 
 
+def test_a_run_of_a_sweep_starts_again_alone(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = new_run(tmp_path)
+    for name, value in run.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
+    command = ["train", *run.arguments, "--sweep", "seed=1,2", "--cpus-per-task=1", "--mem=3000", "--time=60"]
+    assert main(["submit", *command]) == 0
+    array = capsys.readouterr().out.partition("_")[0]
+    runs, ids = [run.folder / f"seed={seed}" for seed in (1, 2)], [f"{array}_{part}" for part in range(2)]
+    wait_for(lambda: all((folder / "metrics.jsonl").exists() for folder in runs))
+    call("scancel", "--signal=USR1", ids[1])  # the last, which shares its own id with the array
+    run.slow.write_text("0")
+    wait_for(lambda: all((folder / "finished.json").exists() for folder in runs))
+    logs = [path.read_text() for path in sorted((run.folder / "slurm").rglob("*_log.out"))]
+    assert [log.count("saved and stopped before the end; the job starts again") for log in logs] == [0, 1]
+    assert [log.count("train.sh: job") for log in logs] == [1, 2]
+    make_healthy()
+
+
 def test_mistakes_are_told_before_any_rank_starts(cluster: None, tmp_path: Path) -> None:
     config = str(write_config(tmp_path))
-    job = Job(tmp_path, "slurm/train.sh", config, "run=x", "max_stps=3", options=SBATCH)
+    job = sbatch(tmp_path, "slurm/train.sh", config, "run=x", "max_stps=3", options=SBATCH)
     assert job.ends() == "FAILED"
     assert job.log.startswith("error: ")
     assert "did you mean 'max_steps'?" in job.log

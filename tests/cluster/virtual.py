@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ def call(*command: str) -> str:
 
 
 def wait_for(
-    condition: Callable[[], T], what: Callable[[], object] = str, seconds: float = 90, pause: float = 0.05
+    condition: Callable[[], T], what: Callable[[], object] = str, seconds: float = 180, pause: float = 0.05
 ) -> T:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -58,31 +58,22 @@ def power_off(node: str) -> None:
     call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")  # or wait for Slurm to notice
 
 
+def preempt() -> str:
+    """Give both nodes to a job of higher priority for a second; its id."""
+    options = ["--partition=urgent", "--exclusive", "--nodes=2", "--output=/dev/null"]
+    return call("sbatch", "--parsable", *options, "--wrap=srun sleep 1")
+
+
+@dataclass(frozen=True)
 class Job:
     """A job that was submitted, and its log."""
 
-    def __init__(
-        self,
-        folder: Path,
-        script: str,
-        *arguments: str,
-        options: tuple[str, ...] = (),
-        environment: dict[str, str] | None = None,
-    ) -> None:
-        self.folder = folder
-        environment = os.environ | {"PYTHON": sys.executable} | (environment or {})
-        log = "%x-%A_%a.out" if any(option.startswith("--array") for option in options) else "%x-%j.out"
-        command = ["sbatch", "--parsable", f"--output={folder}/{log}", *options, script, *arguments]
-        run = subprocess.run(
-            command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT, env=environment
-        )
-        self.id = run.stdout.strip()
+    folder: Path
+    id: str
 
     def part(self, number: int) -> "Job":
         """A part of a job array; its own id would not do, since the last part's is that of the array."""
-        part = copy(self)
-        part.id = f"{self.id}_{number}"
-        return part
+        return Job(self.folder, f"{self.id}_{number}")
 
     @property
     def info(self) -> dict[str, str]:
@@ -90,8 +81,23 @@ class Job:
 
     @property
     def log(self) -> str:
-        return "".join(path.read_text() for path in self.folder.glob(f"*-{self.id}.out"))
+        return "".join(path.read_text() for path in self.folder.glob(f"*{self.id}*.out"))
 
-    def ends(self, seconds: float = 120) -> str:
+    def ends(self, seconds: float = 180) -> str:
         wait_for(lambda: self.info["JobState"] in ENDED, lambda: f"{self.info}\n{self.log}", seconds)
         return self.info["JobState"]
+
+
+def sbatch(
+    folder: Path,
+    script: str,
+    *arguments: str,
+    options: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+) -> Job:
+    """Submit a script of slurm/; logs go to `folder`."""
+    environment = os.environ | {"PYTHON": sys.executable} | (environment or {})
+    log = "%x-%A_%a.out" if any(option.startswith("--array") for option in options) else "%x-%j.out"
+    command = ["sbatch", "--parsable", f"--output={folder}/{log}", *options, script, *arguments]
+    run = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
+    return Job(folder, run.stdout.strip())
