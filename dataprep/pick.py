@@ -2,7 +2,7 @@
 
 import difflib
 import heapq
-import tarfile
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from dataprep.shards import BINS, tar_samples
 from dataprep.stats import read_manifest
+from dataprep.tars import tar_members
 from intarsia.errors import UsageError
 from intarsia.files import read_json
 from intarsia.png import decode_png
@@ -149,19 +150,14 @@ def _candidates(folder: Path, number: int, shard: dict[str, Any], choice: Choice
     """The samples of one shard, of the wanted class, without their pictures."""
     wants_mask = choice.worst in ("smallest-mask", "largest-mask")
     place, coverage = -1, 0.0
-    with tarfile.open(folder / shard["url"]) as tar:
-        for member in tar:
-            suffix = member.name.partition(".")[2]
+    with (folder / shard["url"]).open("rb") as file:
+        for name, start, size in tar_members(file):
+            suffix = name.partition(".")[2]
             if suffix == "edit_mask.png" and wants_mask:
-                mask = decode_png(_content(tar, member))
+                mask = decode_png(os.pread(file.fileno(), size, start))
                 coverage = np.count_nonzero(mask >= 128) / mask.size
             elif suffix == "json":
                 place += 1
-                meta = SampleMeta.from_json(_content(tar, member))
+                meta = SampleMeta.from_json(os.pread(file.fileno(), size, start))
                 if choice.label in (None, meta.label):
                     yield Candidate(number, place, meta, coverage)
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return file.read() if file else b""

@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-import tarfile
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ from dataprep.progress import noted
 from dataprep.records import PictureRecord, Rejected, RejectReason
 from dataprep.render import Subject, choose_boxes, draw_sample, scale_boxes, store_picture
 from dataprep.stores import Store, open_store
-from dataprep.tars import write_tar
+from dataprep.tars import tar_members, write_tar
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
 from intarsia.sample import LabelledBox, Sample, encode_sample
@@ -292,12 +292,18 @@ def tar_samples(tar: Path, places: Collection[int]) -> Iterator[tuple[str, dict[
     Raises:
         tarfile.TarError: for a damaged tar.
     """
-    with tarfile.open(tar) as file:
-        groups = [list(group) for _, group in groupby(file, key=lambda m: m.name.partition(".")[0])]
+    with tar.open("rb") as file:
+        groups = [list(group) for _, group in groupby(tar_members(file), key=_key_of)]
         for place in sorted(places):
-            contents = [(member.name, file.extractfile(member)) for member in groups[place]]
-            key = contents[0][0].partition(".")[0]
-            yield key, {name.partition(".")[2]: c.read() for name, c in contents if c}
+            members = groups[place]
+            contents = {
+                name.partition(".")[2]: os.pread(file.fileno(), size, start) for name, start, size in members
+            }
+            yield _key_of(members[0]), contents
+
+
+def _key_of(member: tuple[str, int, int]) -> str:
+    return member[0].partition(".")[0]
 
 
 def encode_line(record: dict[str, Any]) -> str:

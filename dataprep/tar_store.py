@@ -6,14 +6,16 @@ import json
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 
 from dataprep.picture_index import EXTENSIONS, PictureIndex, index_paths
+from dataprep.tars import tar_members
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, sync
 
@@ -105,15 +107,17 @@ def _walk(tars: tuple[Path, ...]) -> pa.Table:
     names: list[str] = []
     places: list[tuple[int, int, int]] = []
     for number, path in enumerate(tars):
-        for member, _ in _pictures(path, "r:"):
-            names.append(member.name.removeprefix("./"))
-            places.append((number, member.offset_data, member.size))
+        with _whole(path), path.open("rb") as file:
+            for name, start, size in tar_members(file):
+                if name.lower().endswith(EXTENSIONS):
+                    names.append(name.removeprefix("./"))
+                    places.append((number, start, size))
     order = np.argsort(np.array(names, dtype=object), kind="stable").tolist() if names else []
     order = [p for i, p in enumerate(order) if i == 0 or names[p] != names[order[i - 1]]]
-    tar, start, size = (pa.array([places[p][column] for p in order], pa.int64()) for column in range(3))
-    return pa.table(
-        {"name": pa.array([names[p] for p in order], pa.string()), "tar": tar, "start": start, "size": size}
-    )
+    columns = {"name": pa.array([names[p] for p in order], pa.string())}
+    for column, what in enumerate(("tar", "start", "size")):
+        columns[what] = pa.array([places[p][column] for p in order], pa.int64())
+    return pa.table(columns)
 
 
 def unpack_tars(tars: Sequence[Path], wanted: Collection[str], folder: Path) -> None:
@@ -148,13 +152,17 @@ def unpack_tars(tars: Sequence[Path], wanted: Collection[str], folder: Path) -> 
 
 
 def _contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, tuple[int, IO[bytes]]]]:
-    for member, tar in _pictures(path, "r|*"):
-        name = member.name.removeprefix("./")
-        file = name.rpartition("/")[2]
-        if name in wanted or file in wanted or file.rpartition(".")[0] in wanted:
-            content = tar.extractfile(member)
-            assert content is not None  # a regular file has one
-            yield name, (member.size, content)
+    with _whole(path), tarfile.open(path, "r|*") as tar:
+        while member := tar.next():
+            vars(tar)["members"].clear()  # it would remember them all
+            name = member.name.removeprefix("./")
+            file = name.rpartition("/")[2]
+            if not (member.isfile() and name.lower().endswith(EXTENSIONS)):
+                continue
+            if name in wanted or file in wanted or file.rpartition(".")[0] in wanted:
+                content = tar.extractfile(member)
+                assert content is not None  # a regular file has one
+                yield name, (member.size, content)
 
 
 def _place(folder: Path, tar: Path, name: str, content: tuple[int, IO[bytes]]) -> None:
@@ -169,14 +177,11 @@ def _place(folder: Path, tar: Path, name: str, content: tuple[int, IO[bytes]]) -
     temporary.replace(target)
 
 
-def _pictures(path: Path, mode: Any) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    """The picture files of a tar, one after the other."""
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """UserErrors for a tar that is missing or damaged."""
     try:
-        with tarfile.open(path, mode) as tar:
-            while member := tar.next():
-                vars(tar)["members"].clear()  # it would remember them all
-                if member.isfile() and member.name.lower().endswith(EXTENSIONS):
-                    yield member, tar
+        yield
     except FileNotFoundError:
         raise UserError(f"the tar of pictures {path} does not exist") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from dataprep.stores import is_uri
+from dataprep.tars import tar_members
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
 from intarsia.sample import MEMBERS, Sample, decode_sample
@@ -264,10 +265,10 @@ def _index_tar(descriptor: int) -> list[_Entry]:
     """
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
-        with os.fdopen(os.dup(descriptor), "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                key, _, suffix = member.name.partition(".")
-                samples.setdefault(key, {})[suffix] = (member.offset_data, member.size)
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            for name, offset, size in tar_members(file):
+                key, _, suffix = name.partition(".")
+                samples.setdefault(key, {})[suffix] = (offset, size)
     except (tarfile.TarError, OSError) as error:
         raise UserError(f"cannot be read ({error})") from None
     for key, members in samples.items():
