@@ -92,7 +92,7 @@ def estimate(
     options = {
         "ema": config.optimizer.ema_decay is not None,
         "accumulates": shape.accum > 1,
-        "offload": _offload(config),
+        "offload": config.offload_optimizer,
         "on_gpu": on_gpu,
     }
     by_stage = {stage: memory_at(stage, shape.world, counts, options) for stage in STAGES}
@@ -135,10 +135,6 @@ def _data(config: TrainConfig, shape: BatchShape) -> dict[str, float] | None:
     samples, size = sum(shard.count for shard in shards), sum(shard.bytes for shard in shards)
     epochs = config.max_steps * shape.global_batch / samples
     return {"samples": samples, "bytes": size, "epochs": epochs, "bytes_read": size * epochs}
-
-
-def _offload(config: TrainConfig) -> bool:
-    return bool(getattr(config, "offload_optimizer", False))
 
 
 def _cuda() -> bool:

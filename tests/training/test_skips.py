@@ -7,6 +7,7 @@ import torch
 
 from tests.training.conftest import BAD, STAGES
 from tests.training.launch import Runs, numbers
+from training.tracker import read_metrics
 
 STEPS = 4
 
@@ -52,6 +53,13 @@ def test_the_samples_of_skipped_steps_are_written_down_once(hard_runs: Runs, nam
     lines = [json.loads(line) for line in (hard_runs.root / name / "skipped.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == skipped_steps(hard_runs, name)
     assert all(line["suspects"] == [BAD] and len(line["samples"]) == 4 for line in lines)
+
+
+@pytest.mark.parametrize("name", ["stage1", "pair2", "ended"])
+def test_each_skipped_step_is_an_event(hard_runs: Runs, name: str) -> None:
+    events = read_metrics(hard_runs.root / name / "events.jsonl")
+    expected = skipped_steps(hard_runs, "stage0")[: 1 if name == "ended" else None]
+    assert [event["step"] for event in events if event["event"] == "skipped"] == expected
 
 
 def test_too_many_in_a_row_end_the_run_with_the_samples_name(hard_runs: Runs) -> None:

@@ -3,6 +3,7 @@
 import re
 
 from tests.training.launch import Runs
+from training.tracker import read_metrics
 from training.watchdog import Beat, describe_stall
 
 
@@ -15,6 +16,9 @@ def test_a_sleeping_rank_is_named_and_the_run_ends_with_1(hard_runs: Runs) -> No
     )
     logs = "".join(path.read_text() for path in (hard_runs.root / "hung" / "logs").iterdir())
     assert "noting_draw" in logs  # the stack of the function that sleeps
+    last = read_metrics(hard_runs.root / "hung" / "events.jsonl")[-1]
+    assert last["event"] == "stalled"
+    assert last["text"].startswith("rank 1 (host ")
 
 
 def test_all_ranks_in_the_same_place_are_said_to_be_so() -> None:
