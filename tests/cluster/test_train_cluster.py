@@ -301,9 +301,8 @@ def test_a_full_disk_and_a_corrupt_shard(
     resize(str(used + 100_000))
     assert job.ends() == "FAILED"
     assert job.info["Restarts"] == "0"
-    assert last_line(job).startswith(
-        f"error: checkpoint {run.folder}/checkpoints/step-00000010 cannot be written"
-    )
+    # The checkpoint, or what is written beside it at that moment.
+    assert re.match(rf"error: .*{run.folder}.* cannot be written", last_line(job)), job.log
     assert last_line(job).endswith("make room and run again")
     stops = [run.saved]
     resize("500m")
