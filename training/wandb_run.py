@@ -5,6 +5,7 @@ import json
 import logging
 import netrc
 import os
+import re
 import subprocess
 import uuid
 from collections.abc import Callable, Mapping
@@ -50,7 +51,8 @@ class WandbRun:
         """A folder, by reference: nothing is uploaded or hashed, and W&B knows which run made it."""
 
         def send(run: Any) -> None:
-            artifact = _wandb().Artifact(name, kind, metadata={"folder": str(folder)})
+            allowed = re.sub(r"[^\w.-]", "-", name)  # runs of a sweep are called lr=1e-5,seed=1
+            artifact = _wandb().Artifact(allowed, kind, metadata={"folder": str(folder)})
             artifact.add_reference(folder.resolve().as_uri(), checksum=False)
             run.log_artifact(artifact, aliases=aliases)
 

@@ -14,6 +14,7 @@ import pytest
 from tests.training.launch import launch
 from tests.training.synthetic import make_shards, write_config
 from training.tracker import read_metrics
+from training.wandb_run import WandbRun
 
 STEPS = 6
 WATCHED = [
@@ -161,3 +162,13 @@ def test_a_stop_and_a_restart_are_alerts(watched: Watched) -> None:
     assert continued["title"] == "cut: run continued"
     assert "goes on after step 3" in continued["text"]
     assert [*of_kind(watched.parts("whole")[0], "alert")] == []
+
+
+def test_a_run_of_a_sweep_names_artifacts_as_wandb_allows(tmp_path: Path) -> None:
+    class Run:
+        def log_artifact(self, artifact: Any, aliases: list[str]) -> None:
+            self.name = artifact.name
+
+    run = Run()
+    WandbRun(run, tmp_path / "metrics.jsonl").artifact("lr=1e-5,seed=1-model", "model", tmp_path, ["step-1"])
+    assert run.name == "lr-1e-5-seed-1-model"
