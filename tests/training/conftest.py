@@ -98,7 +98,7 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("grown", "zero_stage=2"),
         elastic("adapters", *adapted, "zero_stage=3"),
         elastic("compiled", *compiled, "zero_stage=2", backend="aot_eager"),
-        job("hung", few, sleep=[100, 4]),
+        job("hung", few, sleep=[100, 30]),
     ]
     killed = start(root, "pair", pair, ranks=2)
     assert "Signal 9" in killed.stderr, killed.stderr[-4000:]
