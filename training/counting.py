@@ -103,8 +103,9 @@ def count(config: TrainConfig, on_gpu: bool = True) -> Counts:
         config: of the run; nothing is read from disk.
         on_gpu: whether bf16 is counted with CUDA's rules, under which norms compute and answer in fp32.
     """
+    model = _described(config)
     with FakeTensorMode(), torch.device("cpu"):
-        model, trainee = _networks(config, on_gpu)
+        trainee = _networks(model, config, on_gpu)
         frozen_flops, encode_bytes = _count_frozen(model, config)
         step, autocast = _empty_step(config), _autocast(config)
         trained_flops = _count_trained(trainee, step, autocast)
@@ -124,22 +125,30 @@ def count(config: TrainConfig, on_gpu: bool = True) -> Counts:
 
 def count_flops(config: TrainConfig) -> dict[str, float]:
     """Floating-point operations per sample by part, as in `Counts`: the quick half of `count`."""
+    model = _described(config)
     with FakeTensorMode(), torch.device("cpu"):
-        model, trainee = _networks(config, on_gpu=False)
+        trainee = _networks(model, config, on_gpu=False)
         frozen, _ = _count_frozen(model, config)
         return frozen | _count_trained(trainee, _empty_step(config), _autocast(config))
 
 
-def _networks(config: TrainConfig, on_gpu: bool) -> tuple[EditModel, Trainee]:
-    model = EditModel(config.model)
-    choose_trained(model, config)
+def _described(config: TrainConfig) -> EditModel:
+    """The model without weights. On meta tensors, since adapters cannot be added on fake ones."""
+    with torch.device("meta"):
+        model = EditModel(config.model)
+        choose_trained(model, config)
+    return model
+
+
+def _networks(model: EditModel, config: TrainConfig, on_gpu: bool) -> Trainee:
+    _fake(model)
     trainee = Trainee(model)
     if config.precision == "bf16":
         if on_gpu:
             _norms_in_fp32(trainee)
         for network in (model.vae, model.image_encoder):
             _halve(network)
-    return model, trainee
+    return trainee
 
 
 def _autocast(config: TrainConfig) -> AbstractContextManager:
@@ -236,6 +245,17 @@ class _Undo(AbstractContextManager):
 
     def __exit__(self, *_: object) -> None:
         self._undo()
+
+
+def _fake(network: nn.Module) -> None:
+    for module in network.modules():  # `to_empty` refuses to make fake tensors of meta tensors
+        for name, param in module._parameters.items():
+            if param is not None:
+                empty = torch.empty(param.shape, dtype=param.dtype)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=param.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 def _halve(network: nn.Module) -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from intarsia.config import load_config
+from intarsia.model import EditModel
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig, batch_shape
 from training.counting import Counts, count
 from training.estimate import as_text, estimate
 from training.memory import STAGES, memory_at
+from training.model import choose_trained
 
 GIGA = 1e9
 OPTIONS = {"ema": False, "accumulates": False, "offload": False, "on_gpu": True}
@@ -66,6 +69,19 @@ def test_checkpointing_keeps_less_and_computes_more(tmp_path: Path) -> None:
     assert checkpointed.step_bytes < plain.step_bytes
     assert checkpointed.flops["backward"] > 1.2 * plain.flops["backward"]
     assert plain.saved_bytes < plain.step_bytes < plain.step_and_grads_bytes + 4 * plain.trained
+
+
+def test_adapters_are_counted_as_they_are_trained(tmp_path: Path) -> None:
+    plain = load_config(TrainConfig, write_config(tmp_path, MIDDLE))
+    config = load_config(TrainConfig, write_config(tmp_path, MIDDLE), ["lora.rank=2"])
+    with torch.device("meta"):
+        model = EditModel(config.model)
+        choose_trained(model, config)
+    adapters, whole = count(config), count(plain)
+    assert adapters.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert adapters.trained < 0.2 * whole.trained
+    assert whole.flops["forward"] < adapters.flops["forward"] < 1.1 * whole.flops["forward"]
+    assert adapters.flops["backward"] < whole.flops["backward"]  # frozen weights need no gradient
 
 
 def test_more_ranks_and_higher_stages_never_need_more() -> None:
