@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,6 +109,7 @@ def log_to_wandb(
             name=title,
             job_type="evaluation",
             mode=arguments.wandb,
+            dir=os.environ.get("WANDB_DIR", Path.cwd()),  # else that of the process's first run
             settings=options,
             config={report.name: {c.name: c.recipe for c in report.columns} for report in reports},
         )
