@@ -124,7 +124,7 @@ def load_and_save(config: TrainConfig, world: distributed.World, source: Path, f
 
 def main() -> None:
     jobs = json.loads(Path(sys.argv[1]).read_text())
-    world = distributed.connect(60)
+    world = distributed.connect(300)
     from training.loop import train
 
     for job in jobs:
