@@ -1,7 +1,7 @@
 # make setup          .venv with everything (a second call is instant)
 # make demo           boxes -> shards -> training -> edits, into demo/index.html
 # make test           the test suite, on two cores under ten minutes
-# make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; a quarter of an hour
+# make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; twenty minutes
 # make test-web       the page in a headless Chromium (root installs Debian's if it is missing)
 # make check          lint, format, types, import order
 PYTHON ?= python3
