@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import UsageError, UserError
 from intarsia.files import fingerprint
-from sampling.batch_command import shard
 from sampling.options import (
     add_canvas_options,
     add_input_options,
     add_machine_options,
     add_sampler_options,
+    add_shard_option,
     edit_settings,
     machine_settings,
 )
@@ -33,13 +33,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The model, the part, and everything about edits."""
     group = parser.add_argument_group("edits")
     group.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
-    group.add_argument(
-        "--shard",
-        type=shard,
-        default=(0, 1),
-        metavar="I/N",
-        help="do every N-th case from the I-th on, counted from 0: one process per GPU, or a job array",
-    )
+    add_shard_option(group)
     add_input_options(parser)
     add_sampler_options(parser)
     add_canvas_options(parser)

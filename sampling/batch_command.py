@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sampling.options import (
     add_input_options,
     add_machine_options,
     add_sampler_options,
+    add_shard_option,
     edit_settings,
     machine_settings,
 )
@@ -36,13 +36,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     parser.add_argument("jobs", type=Path, metavar="JOBS", help="the list or folder")
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of results")
-    parser.add_argument(
-        "--shard",
-        type=shard,
-        default=(0, 1),
-        metavar="I/N",
-        help="do every N-th row from the I-th on, counted from 0: one process per GPU, or a job array",
-    )
+    add_shard_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="of rows without one (default %(default)s)")
     add_input_options(parser)
     add_sampler_options(parser)
@@ -60,14 +54,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     )
     parser.add_argument("result", type=Path, metavar="RESULT.png")
     parser.set_defaults(run=_show)
-
-
-def shard(text: str) -> tuple[int, int]:
-    """`I/N` as (I, N)."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or int(match[1]) >= int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} must be I/N with I from 0 to N - 1, such as 0/8")
-    return int(match[1]), int(match[2])
 
 
 def _batch(arguments: argparse.Namespace) -> int:

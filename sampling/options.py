@@ -1,6 +1,7 @@
 """The options that every command with a sampler in it shares, and the settings they make."""
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -44,6 +45,24 @@ def add_file_options(parser: argparse.ArgumentParser, out: str) -> None:
     )
     group.add_argument("--exemplar", type=Path, required=True, metavar="FILE", help="what to paint")
     group.add_argument("--out", type=Path, required=True, metavar="FILE.png", help=out)
+
+
+def add_shard_option(parser: argparse._ActionsContainer) -> None:
+    """Which part of a list to do."""
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="do every N-th row from the I-th on, counted from 0: one process per GPU, or a job array",
+    )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} must be I/N with I from 0 to N - 1, such as 0/8")
+    return int(match[1]), int(match[2])
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
