@@ -2,12 +2,13 @@
 
     python -m benchmarks.dataprep [PICTURES] [--rounds 5] [--ray-seconds 0]
 
-All times are CPU time of this process (with `--ray-seconds`, of Ray's processes), so that other work on the
-machine disturbs them little. Results are kept in benchmarks/RESULTS.md.
+All times are CPU time of this process (with `--ray-seconds`, of all processes that build), so that other
+work on the machine disturbs them little. Results are kept in benchmarks/RESULTS.md.
 """
 
 import argparse
 import csv
+import multiprocessing
 import os
 import tempfile
 import threading
@@ -215,7 +216,7 @@ def measure_loader(pictures: Path, folder: Path, rounds: int, short_side: int | 
 
 
 def measure_ray(pictures: Path, folder: Path, target: float) -> None:
-    """Ray's overhead in CPU time, and two workers against one."""
+    """Ray's overhead in CPU time; two workers against one, by Ray and by bare processes of Python."""
     one = make_request(folder / "one", pictures, images_per_shard=100)
     start = time.process_time()
     for job in plan_jobs(one):
@@ -228,17 +229,25 @@ def measure_ray(pictures: Path, folder: Path, target: float) -> None:
     plain = time.process_time() - start
     line("a plain loop", plain, number)
     print(f"  {number} samples in {len(jobs)} shards, {plain:.1f} CPU-s")
-    walls = []
-    for workers in (1, 2):
-        with cpu_of_family() as spent:
-            start = time.monotonic()
-            for _ in run_shards(jobs, workers):
-                pass
-            walls.append(time.monotonic() - start)
-        used = spent()
-        line(f"Ray, workers: {workers}", used, number)
-        print(f"  over the loop: {used - plain:.1f} CPU-s, {used / plain - 1:.1%}; wall {walls[-1]:.1f} s")
-    print(f"two workers against one, wall: {walls[0] / walls[1]:.2f} x, load {os.getloadavg()[0]:.1f}")
+    for name, run in (("processes", run_processes), ("Ray", run_shards)):
+        walls = []
+        for workers in (1, 2):
+            with cpu_of_family() as spent:
+                start = time.monotonic()
+                for _ in run(jobs, workers):
+                    pass
+                walls.append(time.monotonic() - start)
+            used = spent()
+            line(f"{name}, workers: {workers}", used, number)
+            over = f"{used - plain:.1f} CPU-s, {used / plain - 1:.1%}"
+            print(f"  over the loop: {over}; wall {walls[-1]:.1f} s")
+        print(f"  two workers against one, wall: {walls[0] / walls[1]:.2f} x, load {os.getloadavg()[0]:.1f}")
+
+
+def run_processes(jobs: list[ShardJob], workers: int) -> Iterator[dict[str, object]]:
+    """What the machine's processors can do: the same without Ray."""
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap_unordered(build_shard, jobs)
 
 
 @contextmanager

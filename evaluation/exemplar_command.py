@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation.exemplar_options import add_plan_options, make_plan
+from evaluation.exemplar_options import add_plan_options, check_plan, make_plan
 from evaluation.options import add_scoring_options, progress, scorer
 from evaluation.output import add_output_options, deliver
 from evaluation.run import add_run_options, made_with, run_jobs
@@ -130,6 +130,7 @@ def _cocoee_run(arguments: argparse.Namespace) -> int:
     from evaluation.cocoee import bench_files
     from sampling.jobs import Job
 
+    check_plan(arguments, truth=False)
     files = bench_files(arguments.bench)
     # Each case has a noise of its own, the same for every model.
     jobs = [Job(key, dict(own), arguments.seed + place, {}) for place, (key, own) in enumerate(files.items())]
@@ -158,6 +159,7 @@ def _bench_run(arguments: argparse.Namespace) -> int:
     from sampling.jobs import read_jobs
 
     jobs, name = read_jobs(arguments.jobs), arguments.jobs.stem
+    check_plan(arguments, truth=any(job.truth for job in jobs))
     return run_jobs(arguments, jobs, lambda failed: _score(arguments, _files_of(jobs), name, failed))
 
 
@@ -187,7 +189,9 @@ def _score(
     made = {key: own for key, own in files.items() if key not in failed}
     cases = find_cases(made, arguments.results, arguments.only_present)
     name = arguments.name or arguments.results.resolve().name
+    truth = "truth" in cases[0].files
+    check_plan(arguments, truth)
     score = scorer(arguments)
-    plan = make_plan(arguments, bench, name, score, truth="truth" in cases[0].files)
+    plan = make_plan(arguments, bench, name, score, truth)
     report = evaluate(cases, plan, score, len(files))
     deliver(replace(report, settings=made_with(arguments.results, report.rows)), arguments, arguments.results)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from evaluation.options import Score
 from evaluation.references import load_references, parse_references
@@ -13,8 +12,8 @@ from intarsia.errors import UserError
 if TYPE_CHECKING:
     from evaluation.exemplars import Plan
 
-T = TypeVar("T")
-OPTIONAL = ("quality", "inception", "lpips")
+OPTIONAL = {"quality": ("mixture",), "inception": ("inception",), "lpips": ("alex", "lpips-alex")}
+"""Numbers that can be left out, and the weights that each needs."""
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +38,30 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_plan(arguments: argparse.Namespace, truth: bool) -> None:
+    """Look for everything that the options name, before anything long begins; nothing is loaded.
+
+    Args:
+        arguments: as for `make_plan`.
+        truth: whether the cases have truths, without which LPIPS is not wanted.
+
+    Raises:
+        UsageError: for a name or a path that does not exist.
+        UserError: for weights that are nowhere, naming the file, its source and the option.
+    """
+    from evaluation.weights import find_weights, parse_weights
+
+    parse_references(arguments.reference)
+    given = parse_weights(arguments.weights)
+    find_weights("clip-b32", given)
+    for what in _wanted(arguments, truth):
+        try:
+            for name in OPTIONAL[what]:
+                find_weights(name, given)
+        except UserError as error:
+            raise UserError(f"{error}; --without {what} leaves it out") from None
+
+
 def make_plan(
     arguments: argparse.Namespace, bench: str, name: str, score: Score, truth: bool = False
 ) -> Plan:
@@ -52,7 +75,7 @@ def make_plan(
         truth: whether the cases have truths.
 
     Raises:
-        UserError: for weights that are nowhere, naming the file, its source and the option.
+        UserError: for weights that are nowhere, or are not what their name says.
     """
     from evaluation import features
     from evaluation.distributions import read_mixture
@@ -61,34 +84,30 @@ def make_plan(
     from intarsia.files import sha256_file
     from sampling.machine import pick_device
 
-    references = parse_references(arguments.reference)
     given, device = parse_weights(arguments.weights), pick_device(arguments.device)
-    without = arguments.without
-
-    def wanted(what: str, load: Callable[[], T]) -> T | None:
-        try:
-            return None if what in without else load()
-        except UserError as error:
-            raise UserError(f"{error}; --without {what} leaves it out") from None
+    wanted = _wanted(arguments, truth)
 
     def load_mixture() -> tuple:
         path = find_weights("mixture", given)
         return read_mixture(path), sha256_file(path)[:12]
 
-    clip = features.clip("clip-b32", given, device)
     networks = Networks(
-        clip,
-        wanted("quality", load_mixture),
-        wanted("inception", lambda: features.inception(given, device)),
-        wanted("lpips", lambda: features.lpips("alex", "edited", given, device)) if truth else None,
+        features.clip("clip-b32", given, device),
+        load_mixture() if "quality" in wanted else None,
+        features.inception(given, device) if "inception" in wanted else None,
+        features.lpips("alex", "edited", given, device) if "lpips" in wanted else None,
     )
-    looks = {"clip": features.middle512(clip.whole)}
+    looks = {"clip": features.middle512(networks.clip.whole)}
     if networks.inception:
         looks["inception"] = features.middle512(networks.inception)
     return Plan(
         bench=bench,
         name=name,
         networks=networks,
-        references=load_references(references, looks, score),
+        references=load_references(parse_references(arguments.reference), looks, score),
         published=bench == "COCOEE",
     )
+
+
+def _wanted(arguments: argparse.Namespace, truth: bool) -> list[str]:
+    return [what for what in OPTIONAL if what not in arguments.without and (truth or what != "lpips")]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from intarsia.config import build_config
 from intarsia.errors import UserError
-from intarsia.files import sha256_bytes
+from intarsia.files import atomic_write, sha256_bytes
 from sampling.pictures import open_picture
 from sampling.service import Made, Order, Service, upright_size
 from sampling.settings import EditSettings
@@ -103,7 +103,8 @@ def taker(service: Service, root: Path) -> Callable[[str | None], str]:
             raise UserError("choose a picture from the list first")
         if name not in offered(root):
             raise UserError(f"{name} is not among the pictures offered")
-        return str(shutil.copy(service.keep((root / name).read_bytes(), "image"), _page_folder()))
+        kept = service.keep((root / name).read_bytes(), "image")
+        return _give_out(kept.name, kept.read_bytes())
 
     return take
 
@@ -173,8 +174,13 @@ def _preview(path: Path) -> str:
     picture = Image.fromarray(open_picture(path).pixels)
     picture.thumbnail((_PREVIEW, _PREVIEW))
     content = _png(picture)
-    target = _page_folder() / f"{sha256_bytes(content)[:24]}.png"
-    target.write_bytes(content)
+    return _give_out(f"{sha256_bytes(content)[:24]}.png", content)
+
+
+def _give_out(name: str, content: bytes) -> str:
+    """Put a file where the page may ask for it; one of that name that is being sent is not cut short."""
+    target = _page_folder() / name
+    atomic_write(target, content)
     return str(target)
 
 

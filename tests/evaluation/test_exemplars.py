@@ -162,6 +162,17 @@ def test_missing_weights_name_the_file_its_source_and_the_options(small, weights
     assert message.count("\n") == 1
 
 
+def test_a_run_looks_for_weights_before_its_first_edit(weights, tmp_path, capsys) -> None:
+    bench = write_bench(tmp_path / "bench", count=1)
+    save_model(tiny_model(6), tmp_path / "model")
+    jobs = write_list(bench, tmp_path / "mine.csv", truth=False)
+    for command in (["cocoee", "run", "--bench", str(bench)], ["bench", "run", str(jobs)]):
+        command += ["--model", str(tmp_path / "model"), "--num-inference-steps", "1"]
+        assert run(command, tmp_path / "out", weights, without="lpips") == 1
+        assert "--without inception leaves it out" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
 class Spy:
     """Inception's place: mean colours."""
 

@@ -140,6 +140,17 @@ def test_a_path_that_was_not_uploaded_is_no_input(client: TestClient, secret: Pa
         assert not bare["success"], path
 
 
+def test_what_is_being_sent_is_not_cut_short_when_it_is_shown_again(client: TestClient) -> None:
+    shown = send(client, "editor", [file_data(upload(client, PICTURE))])
+    path = Path(shown["output"]["data"][0]["background"]["path"])
+    with path.open("rb") as sent:
+        size = os.fstat(sent.fileno()).st_size
+        again = send(client, "editor", [file_data(upload(client, PICTURE))])
+        assert again["output"]["data"][0]["background"]["path"] == str(path)
+        assert os.fstat(sent.fileno()).st_nlink == 0, "another file took its place"
+        assert len(sent.read()) == size
+
+
 def test_an_address_is_not_fetched_for_a_visitor(client: TestClient) -> None:
     asked: list[str] = []
 
