@@ -29,6 +29,9 @@ class DataConfig(Config):
         return (value,) if isinstance(value, str) else value
 
 
+NARROWEST, WIDEST = 0.01, 0.28  # relative widths of averages; at .289 they are the mean of all weights so far
+
+
 class OptimizerConfig(Config):
     """AdamW, its learning rate over time, and the averaged weights."""
 
@@ -43,7 +46,33 @@ class OptimizerConfig(Config):
     grad_clip: float | None = Field(
         default=None, gt=0
     )  # largest norm of the whole gradient; null = no clipping
-    ema_decay: float | None = Field(default=None, gt=0, lt=1)  # null = no averaged weights
+    ema_kind: Literal["standard", "post_hoc"] = "standard"  # post_hoc: any width can be had afterwards
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)  # standard: null = no averaged weights
+    ema_widths: tuple[float, ...] = Field(default=(0.05, 0.10), min_length=1)  # post_hoc: shares of the steps
+    ema_snapshot_every: int | None = Field(default=None, ge=1)  # post_hoc: steps; null = at each checkpoint
+    ema_keep_last: int | None = Field(default=None, ge=1)  # post_hoc: so many snapshots stay; null = all
+
+    @property
+    def averages(self) -> dict[str, Any]:
+        """What `EmaAdamW` is told of the averaged weights; empty where there are none."""
+        if self.ema_kind == "post_hoc":
+            return {"ema_widths": self.ema_widths}
+        return {} if self.ema_decay is None else {"ema_decay": self.ema_decay}
+
+    @model_validator(mode="after")
+    def _averages_of_one_kind(self) -> "OptimizerConfig":
+        if self.ema_kind == "post_hoc" and self.ema_decay is not None:
+            raise ValueError(
+                f"optimizer.ema_decay={self.ema_decay} belongs to ema_kind=standard; with post_hoc set "
+                "optimizer.ema_decay=null and choose optimizer.ema_widths"
+            )
+        wrong = [width for width in self.ema_widths if not NARROWEST <= width <= WIDEST]
+        if wrong or len(set(self.ema_widths)) < len(self.ema_widths):
+            raise ValueError(
+                f"optimizer.ema_widths={list(self.ema_widths)}: each must lie from {NARROWEST} to {WIDEST} "
+                "and be there once; the paper takes [0.05, 0.1]"
+            )
+        return self
 
     @model_validator(mode="after")
     def _decay_after_warmup(self) -> "OptimizerConfig":
@@ -97,6 +126,7 @@ class ValidationConfig(Config):
 
     every_steps: int = Field(default=1000, ge=0)  # at the next line of metrics; 0 = none
     num_samples: int = Field(default=64, ge=1)
+    averaged: bool = True  # also of the averaged weights, as val_ema/*: as much work again
     shards: tuple[str, ...] = ()  # held-out shard folders; none: samples of data.shards
 
     @field_validator("shards", mode="before")
@@ -180,6 +210,12 @@ class TrainConfig(Config):
                 "objective.min_snr_gamma gives the last timestep of model.noise.rescale_betas_zero_snr the "
                 "weight 0, and sampling starts there; remove one of the two"
             )
+        snapshots, saves = self.optimizer.ema_snapshot_every, self.checkpoint.every_steps
+        if snapshots is not None and snapshots % saves:
+            raise ValueError(
+                f"optimizer.ema_snapshot_every={snapshots} is no multiple of checkpoint.every_steps={saves}: "
+                "snapshots are taken out of checkpoints"
+            )
         if self.global_batch_size is not None and self.global_batch_size % self.micro_batch_size:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} is no multiple of "
@@ -196,6 +232,7 @@ FREE_KEYS = (
     *("data.shards", "data.num_workers", "data.open_shards", "data.cache_dir", "data.cache_gb"),
     *("micro_batch_size", "grad_accum_steps", "global_batch_size"),
     *("zero_stage", "offload_optimizer", "activation_checkpointing"),
+    *("optimizer.ema_snapshot_every", "optimizer.ema_keep_last"),
 )
 FREE_GROUPS = ("checkpoint.", "preview.", "validation.", "tracker.")
 

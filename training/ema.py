@@ -1,16 +1,24 @@
-"""AdamW, with averaged weights as a third tensor of its state.
+"""AdamW, with averaged weights as further tensors of its state.
 
 There they are fp32 whatever the weights are, ZeRO shards them without further communication, and every
 checkpoint of the optimizer carries them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-KEY = "ema"
+from training.power_ema import exponent_of, power_decay_at
+
+KEY = "ema"  # the kind of the averaged weights that a run shows and leaves as its model
+
+
+def kind_of(place: int) -> str:
+    """The kind of average number `place` (0 for the first) among the optimizer's tensors: ema, ema2, …"""
+    return KEY if place == 0 else f"{KEY}{place + 1}"
 
 
 def ema_decay_at(decay: float, update: int) -> float:
@@ -22,22 +30,40 @@ def ema_decay_at(decay: float, update: int) -> float:
     return min(decay, (1 + update) / (10 + update))
 
 
-class EmaAdamW(torch.optim.AdamW):
-    """AdamW whose state may also hold `ema`: ema ← d·ema + (1 − d)·weight after each update.
+def decays_of(ema_decay: float | None, ema_widths: Sequence[float] = ()) -> dict[str, Callable[[int], float]]:
+    """Of each average its kind, and its decay by the number of updates before; none where none is wanted.
 
-    It begins as the initial weight. While `overflow` is true, `step` does nothing: DeepSpeed's name for a
+    Args:
+        ema_decay: of one standard average; None = there is none.
+        ema_widths: relative widths of power function averages.
+    """
+    if ema_decay is not None:
+        return {KEY: partial(ema_decay_at, ema_decay)}
+    exponents = [exponent_of(width) for width in ema_widths]
+    return {kind_of(place): partial(power_decay_at, exponent) for place, exponent in enumerate(exponents)}
+
+
+class EmaAdamW(torch.optim.AdamW):
+    """AdamW whose state may also hold averages: average ← d·average + (1 − d)·weight after each update.
+
+    They begin as the initial weight. While `overflow` is true, `step` does nothing: DeepSpeed's name for a
     gradient that is not finite, and where its engine looks for it.
 
     Args:
         params: as for AdamW.
-        ema_decay: d, reached as `ema_decay_at` tells; None = no averages.
+        ema_decay: d of one average, `ema`, reached as `ema_decay_at` tells; None = no such average.
+        ema_widths: instead of it, of the power function averages `ema`, `ema2`, ….
         options: as for AdamW.
     """
 
     def __init__(
-        self, params: Iterable[nn.Parameter], ema_decay: float | None = None, **options: Any
+        self,
+        params: Iterable[nn.Parameter],
+        ema_decay: float | None = None,
+        ema_widths: Sequence[float] = (),
+        **options: Any,
     ) -> None:
-        self.ema_decay = ema_decay
+        self.decays = decays_of(ema_decay, ema_widths)
         self.overflow = False
         super().__init__(params, **options)
 
@@ -49,8 +75,9 @@ class EmaAdamW(torch.optim.AdamW):
             state["step"] = torch.zeros((), dtype=torch.float32, device=param.device if fused else "cpu")
             state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format)
-            if self.ema_decay is not None:
-                state[KEY] = param.detach().float().clone()
+            for kind in self.decays:
+                state[kind] = param.detach().float().clone()
+            if self.decays:
                 state["ema_updates"] = 0
 
     def set_updates(self, updates: int) -> None:
@@ -67,10 +94,10 @@ class EmaAdamW(torch.optim.AdamW):
         params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         self.begin(param for param in params if param not in self.state)
         result = super().step(closure)
-        if self.ema_decay is not None:
-            for param in params:
-                state = self.state[param]
-                decay = ema_decay_at(self.ema_decay, state["ema_updates"])
-                state["ema_updates"] += 1
-                state[KEY].lerp_(param.detach().float(), 1 - decay)
+        for param in params if self.decays else ():
+            state = self.state[param]
+            weight = param.detach().float()
+            for kind, decay_at in self.decays.items():
+                state[kind].lerp_(weight, 1 - decay_at(state["ema_updates"]))
+            state["ema_updates"] += 1
         return result

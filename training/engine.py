@@ -44,7 +44,7 @@ def make_optimizer(config: TrainConfig, params: Iterable[nn.Parameter]) -> EmaAd
         "weight_decay": options.weight_decay,
         "fused": True,
     }
-    return EmaAdamW(params, ema_decay=options.ema_decay, **settings)
+    return EmaAdamW(params, **options.averages, **settings)
 
 
 def start_engine(config: TrainConfig, shape: BatchShape, trainee: Trainee) -> Any:

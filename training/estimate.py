@@ -85,12 +85,14 @@ def estimate(
         on_gpu: False for the memory of a run on a CPU.
     """
     from training.counting import count
+    from training.ema import decays_of
 
     counts = count(config, on_gpu)
+    averages = len(decays_of(**config.optimizer.averages))
     switched = config.model_copy(update={"activation_checkpointing": not config.activation_checkpointing})
     other = count(switched, on_gpu)
     options = {
-        "ema": config.optimizer.ema_decay is not None,
+        "averages": averages,
         "accumulates": shape.accum > 1,
         "offload": config.offload_optimizer,
         "on_gpu": on_gpu,

@@ -44,14 +44,19 @@ def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: R
         run.finished.unlink(missing_ok=True)
         card = model_card(config, state)
         whole = consolidate(config, model, run.checkpoints / checkpoint_name(state.step))
-        if config.lora:
-            write_adapters(whole, config.lora, result, card)
-        else:
-            with exact_frozen(whole):
-                save_model(whole, result, card)
+        write_result(whole, config, result, card)
         write_json(run.finished, content)
     log.info("%s after %d steps: %s", "adapters" if config.lora else "model", state.step, result)
     log.info("next: %s", _next_command(config, result))
+
+
+def write_result(model: EditModel, config: TrainConfig, folder: Path, card: str) -> None:
+    """Write a model folder, or of a run with adapters no more than them; an existing one is replaced."""
+    if config.lora:
+        write_adapters(model, config.lora, folder, card)
+    else:
+        with exact_frozen(model):
+            save_model(model, folder, card)
 
 
 def _next_command(config: TrainConfig, result: Path | str) -> str:
@@ -61,10 +66,10 @@ def _next_command(config: TrainConfig, result: Path | str) -> str:
     return f"python -m sampling edit --model {result} --image I.png --mask M.png --exemplar E.png --out O.png"
 
 
-def model_card(config: TrainConfig, state: TrainState) -> str:
-    """README.md of the model folder."""
+def model_card(config: TrainConfig, state: TrainState, average: str | None = None) -> str:
+    """README.md of the model folder; `average` says how its weights were averaged, if not as the run does."""
     adapters = f"Adapters (LoRA, rank {config.lora.rank}) for an e" if config.lora else "E"
-    averaged = "averaged (EMA)" if config.optimizer.ema_decay is not None else "plain"
+    averaged = average or ("averaged (EMA)" if config.optimizer.averages else "plain")
     size = config.model.image_size
     libraries = ", ".join(f"{name} {version}" for name, version in state.libraries.items())
     return f"""---

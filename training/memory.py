@@ -50,8 +50,8 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
         stage: of ZeRO.
         ranks: that share the optimizer's state.
         counts: of `counting.count`.
-        options: `ema`, `accumulates` (more than one micro-batch per step), `offload` (optimizer state in the
-            CPU's memory) and `on_gpu`, booleans.
+        options: `averages`, how many averages of the weights there are, and the booleans `accumulates` (more
+            than one micro-batch per step), `offload` (optimizer state in the CPU's memory) and `on_gpu`.
     """
     whole = _FP32 * counts.trained
     share = -(-whole // ranks)
@@ -59,7 +59,7 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
     bucket = _FP32 * (_BUCKET if options["on_gpu"] else min(_BUCKET, counts.trained))
     weights = whole if stage < 3 else share + min(whole, _FP32 * _LIVE_WEIGHTS)
     master = 0 if stage == 0 else state
-    ema = state if options["ema"] else 0
+    ema = state * options["averages"]
     steady = weights + counts.frozen_bytes + master + 2 * state + ema
     kept = 0 if stage == 0 or options["offload"] else share  # the gradient buffer that is never given back
     before = (whole if stage < 2 else kept) if options["accumulates"] else 0

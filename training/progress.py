@@ -7,7 +7,7 @@ from typing import Any
 
 from training.config import BatchShape, TrainConfig
 from training.distributed import World
-from training.ema import ema_decay_at
+from training.ema import KEY, decays_of
 from training.order import DataOrder
 from training.state import RunFolder, TrainState
 
@@ -61,8 +61,9 @@ def about_update(config: TrainConfig, update: Any, state: TrainState) -> dict[st
         "train/grad_norm": float(update.grad_norm),
         "train/skipped": state.skipped,
     }
-    if config.optimizer.ema_decay is not None:
-        values["train/ema_decay"] = ema_decay_at(config.optimizer.ema_decay, max(state.updates - 1, 0))
+    if config.optimizer.averages:
+        decay_at = decays_of(**config.optimizer.averages)[KEY]
+        values["train/ema_decay"] = decay_at(max(state.updates - 1, 0))
     return values
 
 

@@ -59,6 +59,13 @@ def test_unknown_keys_are_refused_with_the_valid_ones(tmp_path: Path) -> None:
         ("exemplar_dropout=1.5", "exemplar_dropout=1.5"),
         ("global_batch_size=6", "global_batch_size=6 is no multiple of micro_batch_size=4"),
         ("model.unet.in_channels=4", "model.unet.in_channels=4 can only be sampled"),
+        ("optimizer={ema_kind: post_hoc, ema_decay: 0.9}", "set optimizer.ema_decay=null and choose"),
+        ("optimizer.ema_widths=[0.05, 0.3]", r"ema_widths=\[0.05, 0.3\]: each must lie from 0.01 to 0.28"),
+        ("optimizer.ema_widths=[0.05, 0.05]", "be there once; the paper takes"),
+        (
+            "optimizer.ema_snapshot_every=1500",
+            "ema_snapshot_every=1500 is no multiple of checkpoint.every_steps=1000",
+        ),
     ],
 )
 def test_bad_values_are_named(tmp_path: Path, override: str, words: str) -> None:
@@ -110,5 +117,7 @@ def test_wandb_off_means_off_although_yaml_reads_it_as_false(
 def test_what_may_change_between_two_calls() -> None:
     assert may_change("max_steps")
     assert may_change("preview.num_images")
+    assert may_change("optimizer.ema_snapshot_every")
     assert not may_change("optimizer.lr")
+    assert not may_change("optimizer.ema_widths")
     assert not may_change("seed")

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from training.ema import KEY, EmaAdamW, ema_decay_at
+from training.power_ema import exponent_of
 
 
 def train(optimizer: torch.optim.Optimizer, module: nn.Module, steps: int) -> list[dict[str, torch.Tensor]]:
@@ -37,6 +38,20 @@ def test_averages_equal_a_plain_loop_and_leave_adamw_as_it_is() -> None:
         plain = {name: decay * plain[name] + (1 - decay) * theirs[name].double() for name in plain}
     averages = averages_of(module, optimizer)
     assert max(float((averages[name] - plain[name]).abs().max()) for name in plain) < 1e-7
+
+
+def test_power_function_averages_equal_their_definition() -> None:
+    """After t updates number i weighs (i^(γ+1) − (i − 1)^(γ+1)) / t^(γ+1), the initial weights nothing."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 1))
+    optimizer = EmaAdamW(module.parameters(), ema_widths=(0.05, 0.2), lr=1e-2, fused=True)
+    history = train(optimizer, module, 20)
+    for kind, width in (("ema", 0.05), ("ema2", 0.2)):
+        edges = (torch.arange(21, dtype=torch.float64) / 20) ** (exponent_of(width) + 1)
+        for name, param in module.named_parameters():
+            weights = torch.stack([weight[name].double() for weight in history])
+            expected = torch.tensordot(edges.diff(), weights, dims=1)
+            assert float((optimizer.state[param][kind] - expected).abs().max()) < 1e-6
 
 
 def test_before_the_first_update_the_average_is_the_weight_itself() -> None:

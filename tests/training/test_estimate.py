@@ -21,7 +21,7 @@ from training.memory import STAGES, memory_at
 from training.model import choose_trained
 
 GIGA = 1e9
-OPTIONS = {"ema": False, "accumulates": False, "offload": False, "on_gpu": True}
+OPTIONS = {"averages": 0, "accumulates": False, "offload": False, "on_gpu": True}
 
 # Some 17 million weights; activations and weights weigh alike.
 MIDDLE = """\
@@ -93,8 +93,10 @@ def test_more_ranks_and_higher_stages_never_need_more() -> None:
     assert shares[0].moments == 8 * counts.trained
     assert shares[1].moments == pytest.approx(8 * counts.trained / 64, abs=8)
     assert shares[0].peak > shares[1].peak > shares[2].peak
-    averaging = memory_at(1, 1, counts, OPTIONS | {"ema": True})
-    assert averaging.ema == 4 * counts.trained
+    for averages in (1, 2):
+        averaging = memory_at(1, 1, counts, OPTIONS | {"averages": averages})
+        assert averaging.ema == 4 * counts.trained * averages
+        assert averaging.peak == memory_at(1, 1, counts, OPTIONS).peak + averaging.ema
     assert memory_at(1, 1, counts, OPTIONS | {"offload": True}).moments == 0
 
 
