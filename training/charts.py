@@ -37,7 +37,11 @@ def _quarters(prefix: str) -> dict[str, str]:
 
 
 LAYOUT = (
-    Chart("loss", {"train/loss": "training", "val/loss": "validation"}, smooth=True),
+    Chart(
+        "loss",
+        {"train/loss": "training", "val/loss": "validation", "val_ema/loss": "validation, averaged weights"},
+        smooth=True,
+    ),
     Chart("training loss, by quarter of the timesteps", _quarters("train/loss"), smooth=True),
     Chart("validation loss, by quarter of the timesteps", _quarters("val/loss")),
     Chart("gradient norm", {"train/grad_norm": ""}, logarithmic=True, smooth=True),

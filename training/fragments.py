@@ -5,6 +5,7 @@ the master weight, the moments and the average. What saves, loads or gathers nee
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +114,30 @@ def refresh(engine: Any) -> None:
         for group in range(len(optimizer.fp16_groups)):
             optimizer._reassign_or_swap_out_partitioned_parameters(group)
         optimizer.checkpoint_event_epilogue()
+
+
+@contextmanager
+def swapped(engine: Any, kind: str) -> Iterator[None]:
+    """Inside the block the module has the numbers of a kind as its weights, under every stage. Collective.
+
+    Nothing may be trained or saved meanwhile. Afterwards everything is as it was, to the bit.
+    """
+    _swap(engine, kind)
+    try:
+        yield
+    finally:
+        _swap(engine, kind)
+
+
+@torch.no_grad()
+def _swap(engine: Any, kind: str) -> None:
+    for fragment in fragments(engine):
+        if kind in fragment.views:
+            weight, other = fragment.views[WEIGHT], fragment.views[kind]
+            kept = weight.clone()
+            weight.copy_(other)
+            other.copy_(kept)
+    refresh(engine)
 
 
 def gather(engine: Any, kind: str, keep: bool) -> dict[str, Tensor]:

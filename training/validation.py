@@ -1,16 +1,19 @@
 """The loss that compares between steps and runs: fixed samples, masks, noise and timesteps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from intarsia.model import EditModel
 from training.config import TrainConfig
 from training.data import Batch, SampleDataset, collate, open_dataset
 from training.distributed import World
+from training.ema import decays_of
+from training.fragments import swapped
 from training.losses import QUARTERS, by_quarter, quarter_means
 from training.objective import Draws, Step, draw, new_noise_scheduler, prepare
 from training.previews import fixed_samples
@@ -31,7 +34,7 @@ def fixed_draws(config: TrainConfig, places: list[int]) -> Draws:
 
 
 class Validation:
-    """val/*, when it is due.
+    """val/* and val_ema/*, when they are due.
 
     Args:
         config: of the run.
@@ -45,7 +48,7 @@ class Validation:
         self._counts: list[float] = []  # 1 for each of these, or 0 where another rank has it
 
     def values(self, engine: Any, model: EditModel, step: int) -> dict[str, float]:
-        """val/loss and val/loss_q1 … q4 of the present weights where they are due, else nothing. Collective.
+        """val/* of the present weights and val_ema/* of averaged ones where due, else nothing. Collective.
 
         Args:
             engine: whose module is asked, without gradient.
@@ -55,15 +58,30 @@ class Validation:
         every, log_every = self._config.validation.every_steps, self._config.log_every
         if not every or step // every == (step - min(log_every, step)) // every:
             return {}
+        values = self.measure(engine, model, "val")
+        averages = decays_of(**self._config.optimizer.averages) if self._config.validation.averaged else ()
+        for kind in averages:
+            with swapped(engine, kind):
+                values |= self.measure(engine, model, f"val_{kind}")
+        return values
+
+    @torch.no_grad()
+    def measure(self, module: Callable[[Step], Tensor], model: EditModel, name: str) -> dict[str, float]:
+        """`name`/loss and `name`/loss_q1 … q4 of a module's weights as they are. Collective.
+
+        Args:
+            module: the trained part, or the engine around it.
+            model: its frozen networks are asked the first time.
+            name: the keys begin with it.
+        """
         if self._steps is None:
             self._steps = self._prepare(model)
-        sums = torch.zeros(2 * QUARTERS)
-        with torch.no_grad():
-            total = self._config.model.noise.num_train_timesteps
-            for prepared, counts in zip(self._steps, self._counts, strict=True):
-                sums += counts * by_quarter(engine(prepared), prepared, total).cpu()
+        sums, total = torch.zeros(2 * QUARTERS), self._config.model.noise.num_train_timesteps
+        for prepared, counts in zip(self._steps, self._counts, strict=True):
+            sums += counts * by_quarter(module(prepared), prepared, total).cpu()
         row = self._world.mean(sums.tolist())
-        return {"val/loss": sum(row[:QUARTERS]) / sum(row[QUARTERS:]), **quarter_means([row], "val/loss")}
+        loss = sum(row[:QUARTERS]) / sum(row[QUARTERS:])
+        return {f"{name}/loss": loss, **quarter_means([row], f"{name}/loss")}
 
     def _prepare(self, model: EditModel) -> list[Step]:
         """This rank's micro-batches, the same number on each rank: what is there twice counts once."""

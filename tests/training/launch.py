@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,20 @@ def numbers(checkpoint: Path) -> dict[str, torch.Tensor]:
         found[key] = torch.full((size,), torch.nan)
         parts.read(kind, name, 0, found[key])
     return found
+
+
+@cache
+def wandb_records(part: Path) -> list[dict[str, Any]]:
+    """The records of an offline W&B file, through W&B's own reader."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(part)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in shown.splitlines()]
+
+
+def of_kind(records: list[dict[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
+    return (record[kind] for record in records if record["type"] == kind)
+
+
+def wandb_parts(run: Path) -> list[list[dict[str, Any]]]:
+    """The records of each process that worked on a run, in their order."""
+    return [wandb_records(part) for part in sorted((run / "wandb").glob("offline-run-*"))]

@@ -53,13 +53,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     def stage(number: int, *overrides: str) -> list[str]:
         return [f"zero_stage={number}", *overrides]
 
+    validated = "validation={every_steps: 3, num_samples: 6}"
+
     def first(name: str) -> dict[str, Any]:
         return job(f"first-{name}", *FIRST, *FIRST_UPDATES[name])
 
     # Stage 3 comes last: it replaces torch's linear function in the whole process, which changes roundings.
     stage3_last = [
-        job("zero3", *stage(3)),
-        job("offloaded3", *stage(3, "offload_optimizer=true")),
+        job("zero3", *stage(3, validated)),
+        job("offloaded3", *stage(3, "offload_optimizer=true", validated)),
         *(first(name) for name in FIRST_UPDATES if "zero3" in name),
     ]
     # A sample of step 4 is damaged; it is put back before the same run is called again.
@@ -71,7 +73,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         root,
         "alone",
         [
-            *(job(f"zero{z}", *stage(z)) for z in (0, 1, 2)),
+            *(job(f"zero{z}", *stage(z, validated)) for z in (0, 1, 2)),
             *(job(f"resumed{z}", *stage(z), stop_after=3) for z in (0, 1, 2)),
             job("offloaded1", *stage(1, "offload_optimizer=true")),
             job("uneven", *uneven),
@@ -164,6 +166,16 @@ def test_averaged_weights_are_whole_under_every_stage(runs: Runs) -> None:
         sharded = runs.weights(other)
         # an update moves each weight by some 1e-3, and Adam blows up the rounding of tiny gradients
         assert max(float((plain[name] - sharded[name]).abs().max()) for name in plain) < 1e-4
+
+
+@pytest.mark.parametrize("other", ["zero0", "zero2", "zero3", "offloaded3"])
+def test_both_kinds_of_weights_are_validated_under_every_stage(runs: Runs, other: str) -> None:
+    """And training goes on as if they were not: the resumed runs, which equal these to the bit, are not."""
+    ours, theirs = ([r for r in runs.metrics(n) if "val/loss" in r] for n in ("zero1", other))
+    assert [record["step"] for record in ours] == [record["step"] for record in theirs] == [3, 6]
+    for key in ("val/loss", "val_ema/loss"):
+        assert [r[key] for r in theirs] == pytest.approx([r[key] for r in ours], rel=1e-4)
+        assert "val_ema/loss" not in runs.metrics("resumed1")[-1]
 
 
 def test_sharded_weights_make_the_same_preview(runs: Runs) -> None:

@@ -1,19 +1,23 @@
 """What a run tells of itself: the curves, validation, events, and W&B's own files."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.training.launch import launch
+from intarsia.config import load_config
+from intarsia.weights import load_model
+from tests.training.launch import launch, of_kind, wandb_parts
 from tests.training.synthetic import make_shards, write_config
+from training.config import TrainConfig
+from training.data import open_dataset
+from training.distributed import World
+from training.objective import Trainee
 from training.tracker import read_metrics
+from training.validation import Validation
 from training.wandb_run import WandbRun
 
 STEPS = 6
@@ -39,15 +43,7 @@ class Watched:
         return read_metrics(self.root / name / "events.jsonl")
 
     def parts(self, name: str) -> list[list[dict[str, Any]]]:
-        return [wandb_records(part) for part in sorted((self.root / name / "wandb").glob("offline-run-*"))]
-
-
-@cache
-def wandb_records(part: Path) -> list[dict[str, Any]]:
-    """The records of an offline W&B file, through W&B's own reader."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(part)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [json.loads(line) for line in shown.splitlines()]
+        return wandb_parts(self.root / name)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +77,19 @@ def test_validation_comes_with_the_next_line_and_does_not_depend_on_ranks(watche
     assert [record["step"] for record in whole if "val/loss" in record] == [4, 6]
     for alone, together in zip(whole, pair, strict=True):
         assert numbers(alone).keys() == numbers(together).keys()
-        for key in (key for key in alone if key.startswith(("val/", "train/loss"))):
+        for key in (key for key in alone if key.startswith(("val/", "val_ema/", "train/loss"))):
             assert together[key] == pytest.approx(alone[key], rel=1e-4), key
+
+
+def test_the_averaged_weights_are_validated_too(watched: Watched) -> None:
+    """Under stage 3 and on two ranks as well (above); the last ones are those of the finished model."""
+    last = watched.metrics("whole")[-1]
+    assert last["val_ema/loss"] != last["val/loss"]
+    config = load_config(TrainConfig, watched.root / "whole" / "config.yaml")
+    model = load_model(watched.root / "whole" / "model")
+    validation = Validation(config, open_dataset(config), World(0, 1, torch.device("cpu")))
+    for key, value in validation.measure(Trainee(model), model, "val_ema").items():
+        assert value == pytest.approx(last[key], rel=1e-4), key
 
 
 def test_quarters_and_whereabouts_are_told(watched: Watched) -> None:
@@ -108,10 +115,6 @@ def test_events_tell_beginnings_saves_and_ends(watched: Watched) -> None:
     assert continued["text"] == "restart 1: goes on after step 3"
     assert continued["ranks"] == 1
     assert continued["code"]
-
-
-def of_kind(records: list[dict[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
-    return (record[kind] for record in records if record["type"] == kind)
 
 
 def test_wandb_gets_one_run_with_its_name_group_tags_config_and_code(watched: Watched) -> None:
