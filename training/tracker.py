@@ -76,7 +76,8 @@ class RunTracker:
         truncate_metrics(folder.metrics, step)
         self._folder, self._wandb = folder, WandbRun(wandb_run, folder.metrics)
         self._metrics = folder.metrics.open("a", encoding="utf-8")
-        self._checkpoint = self._latest()
+        told = [record["text"] for record in earlier if record["event"] == "saved"]
+        self._checkpoint = told[-1] if told else None
         restarts = sum(record["event"] in BEGINNINGS for record in earlier)
         if not restarts:
             self.event(step, "started", "", **(facts or {}))
@@ -168,8 +169,11 @@ def _write(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def make_tracker(config: TrainConfig, folder: RunFolder, state: TrainState, is_main: bool) -> Tracker:
-    """The tracker of this rank; on the first, `state.wandb_id` is set: the run keeps one id for ever."""
-    if not is_main or state.step >= config.max_steps:
+    """The tracker of this rank; on the first, `state.wandb_id` is set: the run keeps one id for ever.
+
+    A run that has told its end tells nothing more; one that was killed just before that still does.
+    """
+    if not is_main or (state.step >= config.max_steps and _is_told_finished(folder, state.step)):
         return NullTracker()
     run = start_wandb(config, folder, state)
     facts = {
@@ -179,6 +183,11 @@ def make_tracker(config: TrainConfig, folder: RunFolder, state: TrainState, is_m
         "rejected": rejected_by_shards(config),
     }
     return RunTracker(folder, state.step, run, facts)
+
+
+def _is_told_finished(folder: RunFolder, step: int) -> bool:
+    ends = [record["step"] for record in read_metrics(folder.events) if record["event"] == "finished"]
+    return step in ends
 
 
 def rejected_by_shards(config: TrainConfig) -> dict[str, int]:

@@ -7,8 +7,8 @@ import pytest
 
 from intarsia.errors import UserError
 from training.config import TrainConfig
-from training.state import RunFolder
-from training.tracker import RunTracker, read_metrics, rejected_by_shards
+from training.state import RunFolder, TrainState
+from training.tracker import NullTracker, RunTracker, make_tracker, read_metrics, rejected_by_shards
 from training.wandb_run import wandb_mode
 
 
@@ -58,6 +58,32 @@ def test_an_end_without_a_word_is_told_at_the_restart_and_a_torn_event_is_left_o
         ("stalled", "rank 1 has not moved"),
         ("continued", "restart 2: goes on after step 0"),
     ]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_run_killed_between_its_last_save_and_its_end_tells_both_when_it_is_run_again(
+    tmp_path: Path, told: bool
+) -> None:
+    folder, config = RunFolder(tmp_path), TrainConfig(max_steps=4, tracker={"wandb": "off"})
+    first = make_tracker(config, folder, TrainState(), is_main=True)
+    for step in (2, 4):
+        (folder.checkpoints / f"step-{step:08d}").mkdir(parents=True)
+        (folder.checkpoints / "latest").write_text(f"step-{step:08d}\n")
+        if told or step == 2:
+            first.log(step, {"train/loss": 1.0})
+    for _ in range(3):
+        make_tracker(config, folder, TrainState(step=4), is_main=True).close(4, finished=True)
+    assert [(record["event"], record["step"]) for record in read_metrics(folder.events)] == [
+        ("started", 0),
+        ("saved", 2),
+        *([("saved", 4)] if told else []),
+        ("continued", 4),
+        *([] if told else [("saved", 4)]),
+        ("finished", 4),
+    ]
+    assert isinstance(make_tracker(config, folder, TrainState(step=4), is_main=True), NullTracker)
+    longer = config.model_copy(update={"max_steps": 6})
+    assert isinstance(make_tracker(longer, folder, TrainState(step=4), is_main=True), RunTracker)
 
 
 def test_rejects_of_all_shard_folders_are_added_up(tmp_path: Path) -> None:
