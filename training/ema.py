@@ -30,7 +30,9 @@ def ema_decay_at(decay: float, update: int) -> float:
     return min(decay, (1 + update) / (10 + update))
 
 
-def decays_of(ema_decay: float | None, ema_widths: Sequence[float] = ()) -> dict[str, Callable[[int], float]]:
+def decays_of(
+    ema_decay: float | None = None, ema_widths: Sequence[float] = ()
+) -> dict[str, Callable[[int], float]]:
     """Of each average its kind, and its decay by the number of updates before; none where none is wanted.
 
     Args:

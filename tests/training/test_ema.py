@@ -2,10 +2,12 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
-from training.ema import KEY, EmaAdamW, ema_decay_at
+from training.config import OptimizerConfig
+from training.ema import KEY, EmaAdamW, decays_of, ema_decay_at
 from training.power_ema import exponent_of
 
 
@@ -86,6 +88,15 @@ def test_the_state_survives_saving() -> None:
     train(other, twin, 4)
     ours, theirs = averages_of(module, optimizer), averages_of(twin, other)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_each_kind_of_average_is_made_as_the_config_says() -> None:
+    assert decays_of(**OptimizerConfig().averages) == {}
+    assert list(decays_of(**OptimizerConfig(ema_decay=0.9).averages)) == ["ema"]
+    decays = decays_of(**OptimizerConfig(ema_kind="post_hoc").averages)
+    assert [decay(0) for decay in decays.values()] == [0, 0]
+    assert decays["ema"](99) == pytest.approx(0.99 ** (exponent_of(0.05) + 1))
+    assert decays["ema2"](99) == pytest.approx(0.99 ** (exponent_of(0.1) + 1))
 
 
 def test_the_decay_grows_to_its_limit() -> None:
