@@ -356,6 +356,28 @@ def test_a_run_of_a_sweep_starts_again_alone(
     make_healthy()
 
 
+def test_a_chain_goes_on_where_its_first_job_was_cancelled(
+    run: Run, undisturbed: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in run.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
+    command = ["train", *run.arguments, "--chain", "2", *SBATCH]
+    assert main(["submit", *command]) == 0
+    ids = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    first, second = (Job(run.folder / "slurm", number) for number in ids)
+    run.jobs += [first, second]
+    run.reaches(6, first)
+    assert second.info["Dependency"].startswith(f"afterany:{first.id}")
+    call("scancel", first.id)
+    assert first.ends() == "CANCELLED"
+    stopped = wait_for(lambda: run.saved == run.metrics[-1]["step"] and run.saved, lambda: first.log)
+    run.slow.write_text("0")
+    assert second.ends() == "COMPLETED", second.log
+    assert continued(second) == [stopped]
+    assert_equal(run, undisturbed)
+
+
 def test_mistakes_are_told_before_any_rank_starts(cluster: None, tmp_path: Path) -> None:
     config = str(write_config(tmp_path))
     job = sbatch(tmp_path, "slurm/train.sh", config, "run=x", "max_stps=3", options=SBATCH)
