@@ -19,6 +19,7 @@ from dataprep.plan import (
     make_plan,
     plan_fingerprint,
     read_plan_header,
+    stored_fingerprint,
     write_plan,
 )
 from dataprep.plan_rejects import write_plan_rejects
@@ -182,9 +183,10 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: 
 
 
 def _build(request: BuildRequest, report: Callable[[Progress], None]) -> dict[str, Any]:
-    out = request.out
+    out, plan = request.out, request.out / PLAN_FILE
     with _locked(out):
         _sweep(out)
+        goes_on = plan.is_file()
         header = _plan_header(request)
         config = request.config
         missing = [
@@ -197,6 +199,11 @@ def _build(request: BuildRequest, report: Callable[[Progress], None]) -> dict[st
             content = read_json(manifest)
             if content.get("fingerprint") == header["fingerprint"]:
                 return content
+        if goes_on and stored_fingerprint(plan) != header["fingerprint"]:
+            raise UserError(
+                f"{plan} is damaged: it holds another plan than its fingerprint says; delete {out} and run "
+                "the same command again"
+            )
         manifest.unlink(missing_ok=True)
         _run_missing(request, header, missing, report)
         _sweep(out)  # after workers that died on the way
@@ -244,9 +251,6 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
     out, path = request.out, request.out / PLAN_FILE
     inputs = _describe_inputs(request)
     if not path.is_file():
-        strangers = [p.name for p in out.iterdir() if not p.name.startswith(".") and p.name != REJECTS]
-        if strangers:
-            raise UsageError(f"{out} holds {strangers[0]}, which no build made; choose another --out")
         return _write_new_plan(request, inputs)
     header = read_plan_header(path)
     differences = config_differences(header["config"], request.config.model_dump(mode="json"))
@@ -297,19 +301,31 @@ def _describe_inputs(request: BuildRequest) -> dict[str, Any]:
     for role, path in request.inputs.items():
         if not path.exists():
             raise UserError(f"--{role} {path} does not exist")
-        status = path.stat()
+        files = [path] if path.is_file() else sorted(path.glob("*.csv"))
         described[role] = {
             "path": str(path.resolve()),
-            "bytes": status.st_size if path.is_file() else 0,
-            "modified": status.st_mtime_ns,
+            "bytes": sum(file.stat().st_size for file in files),
+            "modified": max(place.stat().st_mtime_ns for place in (path, *files)),
         }
     return described
 
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder against a second build; the lock goes with the process, however it ends."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Make the folder and hold it against a second build; the lock goes with the process, however it ends.
+
+    Raises:
+        UsageError: where it cannot be made, or holds what no build made.
+        UserError: where another build is running in it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be made ({error.strerror}); choose another") from None
+    names = {path.name for path in out.iterdir()}
+    strangers = sorted(name for name in names - {REJECTS} if not name.startswith("."))
+    if strangers and PLAN_FILE not in names:
+        raise UsageError(f"{out} holds {strangers[0]}, which no build made; choose another --out")
     with locked(out / ".lock", f"another build is running in {out}; wait for it, or choose another --out"):
         yield
 

@@ -6,6 +6,7 @@ from typing import Any
 from dataprep.figures import bar_lines, histogram_lines, reject_table
 from dataprep.filters import rules_of
 from dataprep.plan import PLAN_FILE, BuildConfig
+from intarsia.words import counted
 
 _LICENCES = {
     "coco": "annotations CC BY 4.0 (COCO Consortium); each picture has the licence that its author gave it "
@@ -28,9 +29,10 @@ def data_card(content: dict[str, Any], header: dict[str, Any]) -> str:
 def _summary(content: dict[str, Any]) -> str:
     kept, shards = content["kept"], content["shardlist"]
     size = sum(shard["filesize"] for shard in shards)
-    return f"""{kept["samples"]:,} training samples for exemplar-based image editing,
-from {kept["pictures"]:,} pictures with {kept["boxes"]:,} boxes,
-of {len(content["labels"]):,} classes, in {len(shards):,} shards of together {size / 1e6:,.1f} MB.
+    return f"""{counted(kept["samples"], "training sample")} for exemplar-based image editing,
+from {counted(kept["pictures"], "picture")} with {counted(kept["boxes"], "box", "boxes")},
+of {counted(len(content["labels"]), "class", "classes")},
+in {counted(len(shards), "shard")} of {size / 1e6:,.1f} MB.
 
 A sample is a picture, an edit mask (255 = repaint), an exemplar (224 x 224, augmented) and a JSON record of
 every choice that made it. The tars are plain webdataset shards; `manifest.json` lists them:

@@ -4,12 +4,13 @@ import argparse
 import json
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataprep.build_options import add_filter_options
 from intarsia.errors import UsageError, UserError, run_command
+from intarsia.words import counted
 
 if TYPE_CHECKING:
     from dataprep.build import BuildRequest
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     open_images = sources.add_parser("openimages", help="from an Open Images box CSV", epilog=_EPILOG)
     open_images.add_argument("--boxes", type=Path, required=True, help="*-annotations-bbox.csv")
     open_images.add_argument("--classes", type=Path, required=True, help="class-descriptions-boxable.csv")
-    boxes = sources.add_parser("boxes", help="from a CSV of path,x0,y0,x1,y1[,label]", epilog=_EPILOG)
+    boxes = sources.add_parser("boxes", help="from a CSV of path,x0,y0,x1,y1[,label,mask]", epilog=_EPILOG)
     boxes.add_argument(
         "--boxes",
         type=Path,
@@ -145,8 +146,8 @@ def _build(options: argparse.Namespace) -> int:
         reporter.close()
     kept, given = manifest["kept"], manifest["in"]
     print(
-        f"{kept['samples']:,} samples from {kept['pictures']:,} of {given['pictures']:,} pictures and "
-        f"{kept['boxes']:,} of {given['boxes']:,} boxes, in {len(manifest['shardlist'])} shards"
+        f"{counted(kept['samples'], 'sample')} from {_of(kept, given)}, "
+        f"in {counted(len(manifest['shardlist']), 'shard')}"
     )
     _print_rejects(manifest)
     print(f"in {request.out}\nnext: python -m dataprep show {shlex.quote(str(request.out))} --out sheet.png")
@@ -193,8 +194,9 @@ def _dry_run(request: "BuildRequest") -> int:
     plan = new_plan(request, unpack=False)
     found, given = estimate(plan), plan.counts()["in"]
     print(
-        f"{found.samples:,} samples at most, from {found.pictures:,} of {given['pictures']:,} pictures and "
-        f"{found.boxes:,} of {given['boxes']:,} boxes, in {plan.shards} shards"
+        f"{counted(found.samples, 'sample')} at most, from "
+        f"{_of({'pictures': found.pictures, 'boxes': found.boxes}, given)}, "
+        f"in {counted(plan.shards, 'shard')}"
     )
     _print_rejects({"rejected": expected_rejects(plan, found)})
     labels = [f"{name} {number:,.3g}" for name, number in list(found.labels.items())[:20]]
@@ -202,17 +204,25 @@ def _dry_run(request: "BuildRequest") -> int:
     print(f"expected samples by class ({len(found.labels)}): {', '.join(labels)}{more}")
     workers = request.workers or len(os.sched_getaffinity(0))
     print(
-        f"about {amount(found.bytes)} and {duration(found.seconds)} of one core, {workers} processes "
-        f"{duration(found.seconds / workers)}, by a made-up picture of "
-        f"{found.picture_size[0]}x{found.picture_size[1]} timed here ({1000 * found.cpu_seconds:.1f} ms)"
+        f"about {amount(found.bytes)} and {duration(found.seconds)} of one core, "
+        f"{counted(workers, 'process', 'processes')} {duration(found.seconds / workers)}, by a made-up "
+        f"picture of {found.picture_size[0]}x{found.picture_size[1]} timed here ({1000 * found.cpu_seconds:.1f} ms)"
     )
     for name, value in request.config.model_dump(mode="json").items():
-        print(f"  {name}: {value}")
+        if value not in (None, []):
+            print(f"  {name}: {value}")
     warning = free_space_warning(request.out, found.bytes)
     if warning:
         print(f"warning: {warning}")
     print(f"would go to {request.out}; no picture was read, so files that cannot be used are not counted")
     return 0
+
+
+def _of(kept: Mapping[str, int], given: Mapping[str, int]) -> str:
+    return (
+        f"{kept['pictures']:,} of {counted(given['pictures'], 'picture')} and "
+        f"{kept['boxes']:,} of {counted(given['boxes'], 'box', 'boxes')}"
+    )
 
 
 def _print_rejects(content: dict[str, Any]) -> None:
@@ -251,7 +261,7 @@ def _show(options: argparse.Namespace) -> int:
         raise UsageError(f"--number {options.number}: at least 1 is needed")
     choice = Choice(options.number, options.seed, options.label, options.worst)
     number = write_contact_sheet(options.folder, options.out, choice)
-    print(f"{number} samples in {options.out}")
+    print(f"{counted(number, 'sample')} in {options.out}")
     return 0
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from dataprep.card import data_card
-from dataprep.plan import FORMAT_VERSION, BuildConfig
+from dataprep.plan import BuildConfig
 from dataprep.shards import BINS, HISTOGRAMS, encode_line, kept_counts, sidecar_path
 from intarsia.files import atomic_path, atomic_write, read_json, write_json
+from intarsia.sample import FORMAT_VERSION
 
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"

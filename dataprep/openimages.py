@@ -67,10 +67,10 @@ def read_class_names(path: Path | str) -> dict[str, str]:
         reader = csv.reader(file)
         names = {}
         for row in reader:
-            if len(row) == 1 or (row and not row[0]):
+            if row and (len(row) != 2 or not row[0]):
                 raise UserError(
                     f"{path}, line {reader.line_num}: each line must hold a label and a name, "
-                    f"this one is {','.join(row)!r}"
+                    f"this one is {','.join(row)[:80]!r}"
                 )
             if row:
                 names[row[0]] = row[1]

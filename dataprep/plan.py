@@ -30,8 +30,8 @@ from dataprep.records import (
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, fingerprint, sha256_bytes
 from intarsia.rng import derive_seeds
+from intarsia.sample import FORMAT_VERSION
 
-FORMAT_VERSION = 1
 PLAN_FILE = "plan.parquet"
 _METADATA = b"intarsia"
 _SLICE = 50_000  # pictures of the table that are in memory at a time

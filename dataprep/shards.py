@@ -20,7 +20,7 @@ from dataprep.journal import ATTEMPT, find_killers, journal_path
 from dataprep.object_masks import object_mask
 from dataprep.pictures import Picture, read_picture, resize
 from dataprep.pixels import picture_hash
-from dataprep.plan import FORMAT_VERSION, PLAN_FILE, BuildConfig, read_plan_rows
+from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_rows
 from dataprep.progress import noted
 from dataprep.records import PictureRecord, Rejected, RejectReason
 from dataprep.render import Subject, choose_boxes, draw_sample, scale_boxes, store_picture
@@ -28,7 +28,7 @@ from dataprep.stores import Store, open_store
 from dataprep.tars import tar_members, write_tar
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
-from intarsia.sample import LabelledBox, Sample, encode_sample
+from intarsia.sample import FORMAT_VERSION, LabelledBox, Sample, encode_sample
 
 HISTOGRAMS = ("box_area", "box_aspect", "mask_coverage")  # their axes: figures.AXES
 BINS = 100

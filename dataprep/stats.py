@@ -5,9 +5,11 @@ from typing import Any
 
 from dataprep.figures import bar_lines, histogram_lines, quantiles, reject_table
 from dataprep.manifest import MANIFEST
-from dataprep.plan import FORMAT_VERSION, PLAN_FILE
+from dataprep.plan import PLAN_FILE
 from intarsia.errors import UserError
 from intarsia.files import read_json
+from intarsia.sample import check_format
+from intarsia.words import counted
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -22,9 +24,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise UserError(f"{folder} is not finished; run its build command again to go on")
         raise UserError(f"{folder} is no shard folder: it has no {MANIFEST}")
     content = read_json(folder / MANIFEST)
-    version = content.get("format_version")
-    if version != FORMAT_VERSION:
-        raise UserError(f"{folder} has format version {version}, this program reads {FORMAT_VERSION}")
+    check_format(content, folder)
     return content
 
 
@@ -53,7 +53,7 @@ def stats_lines(content: dict[str, Any]) -> list[str]:
     given, kept = content["in"], content["kept"]
     low, high = content["samples_per_shard"]
     return [
-        f"{content['name']}: {kept['samples']:,} samples in {content['shards']} shards "
+        f"{content['name']}: {counted(kept['samples'], 'sample')} in {counted(content['shards'], 'shard')} "
         f"({low:,} to {high:,} each), {content['bytes'] / 1e6:,.1f} MB",
         f"pictures  {kept['pictures']:,} kept of {given['pictures']:,}",
         f"boxes     {kept['boxes']:,} kept of {given['boxes']:,}",

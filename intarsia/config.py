@@ -75,10 +75,11 @@ def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UsageError(f"config file {path} does not exist")
+        what = "is a folder; a YAML file is wanted" if path.is_dir() else "does not exist"
+        raise UsageError(f"config file {path} {what}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         content = {}

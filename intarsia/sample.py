@@ -12,7 +12,8 @@ from intarsia.boxes import Box
 from intarsia.errors import UserError
 from intarsia.png import decode_png, encode_png
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # of a sample's record
+FORMAT_VERSION = 1  # of a shard folder
 EXEMPLAR_SIZE = 224  # CLIP ViT-L/14's input
 JPEG_QUALITY = 95
 OBJECT_MASK = "object_mask.png"  # an optional member, last
@@ -165,6 +166,20 @@ def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, 
     return members
 
 
+def check_format(manifest: Mapping[str, Any], folder: object) -> None:
+    """Refuse the manifest of a shard folder of another format version.
+
+    Raises:
+        UserError: naming both versions.
+    """
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{folder} has format version {version}, this program reads {FORMAT_VERSION}; build it again, or "
+            "use the version of Intarsia that made it"
+        )
+
+
 def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = True) -> Sample:
     """Read back what `encode_sample` wrote.
 
@@ -198,7 +213,9 @@ def _decode(members: Mapping[str, bytes], name: str, decoder: Callable[[bytes], 
     try:
         return decoder(members[name])
     except (ValueError, KeyError, TypeError, OSError, SyntaxError) as error:
-        raise UserError(f"sample {key or '(no key)'}: member {name} cannot be read ({error})") from None
+        # A codec's own words help nobody; the record's say which field or version is wrong.
+        fault = f"cannot be read ({error})" if name == MEMBERS[3] else "is damaged"
+        raise UserError(f"sample {key or '(no key)'}: member {name} {fault}") from None
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:

@@ -12,7 +12,7 @@ from training.checkpoint import check_config, told_when_full
 from training.claim import claimed
 from training.config import TrainConfig, batch_shape, require_paths
 from training.distributed import StopFlag
-from training.shards import find_shards
+from training.shards import check_size, find_shards
 from training.state import RunFolder
 
 # Subcommand -> the module whose `command(argv) -> exit code` does it; imported only when it is asked for.
@@ -25,7 +25,8 @@ SUBCOMMANDS = {
 _EPILOG = """examples:
   python -m training configs/train/demo.yaml data.shards=shards run=runs/first
   python -m training configs/train/demo.yaml data.shards=shards run=runs/first optimizer.lr=1e-4 --dry-run
-  torchrun --nproc-per-node 8 -m training configs/train/pbe-sd14.yaml data.shards=shards run=runs/pbe
+  torchrun --nproc-per-node 8 -m training configs/train/pbe-sd14.yaml data.shards=shards run=runs/pbe \\
+      model.init.stable_diffusion=sd-v1-4.ckpt model.init.image_encoder=clip-vit-large-patch14
 
 The same command again continues the run from its newest whole checkpoint. SIGTERM and SIGUSR1 save, stop and
 exit with 75. --debug shows the whole traceback of an error.
@@ -63,7 +64,7 @@ def _train(argv: Sequence[str]) -> int:
     require_paths(config)
     run = RunFolder(Path(str(config.run)))
     check_config(config.model_dump(mode="json"), run)
-    find_shards(config.data.shards)
+    check_size(find_shards(config.data.shards), config.model.image_size)
     run.make()
     stop = StopFlag().install()
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from intarsia.architecture import ModelConfig
+from intarsia.architecture import ImageEncoderConfig, ModelConfig, VaeConfig
 from intarsia.config import Config
 from intarsia.errors import UsageError
 
@@ -278,7 +278,7 @@ def batch_shape(config: TrainConfig, world_size: int) -> BatchShape:
 
 
 def require_paths(config: TrainConfig) -> None:
-    """Check that the run folder and the shards were named.
+    """Check that run folder, shards and the weights to begin with were named, and that the latter are there.
 
     Raises:
         UsageError: naming what is missing and how to give it.
@@ -289,3 +289,25 @@ def require_paths(config: TrainConfig) -> None:
         raise UsageError("no base given: lora adapts a model; add model.init.model_folder=FOLDER")
     if config.run is None:
         raise UsageError("no run folder given: add run=FOLDER; the same folder again continues the run")
+    _require_weights(config.model)
+
+
+def _require_weights(model: ModelConfig) -> None:
+    """Files that are named must be there, and what is never trained must have weights.
+
+    Only networks of the published geometry are asked for: a small one may be random, as the demo's CLIP is.
+    """
+    for name, path in model.init:
+        if path is not None and not path.exists():
+            raise UsageError(f"model.init.{name}={path} does not exist")
+    given = {name for name, path in model.init if path is not None}
+    if model.vae == VaeConfig() and not given & {"vae", "stable_diffusion", "model_folder"}:
+        raise UsageError(
+            "no weights for the autoencoder, which is not trained: add model.init.stable_diffusion=, "
+            "model.init.vae= or model.init.model_folder= with a folder or file"
+        )
+    if model.image_encoder == ImageEncoderConfig() and not given & {"image_encoder", "model_folder"}:
+        raise UsageError(
+            "no weights for CLIP, which is not trained: add model.init.image_encoder= or "
+            "model.init.model_folder= with a folder"
+        )

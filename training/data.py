@@ -17,7 +17,7 @@ from intarsia.sample import Sample
 from training.config import BatchShape, DataConfig, TrainConfig
 from training.latents import STORED, LatentReader, check_redraw, find_latents, frozen_hash
 from training.order import DataOrder, rank_positions
-from training.shards import ShardReader, find_shards, open_cache
+from training.shards import ShardReader, find_shards, open_cache, wrong_size
 
 _ATTEMPTS = 8
 _EPOCHS = 1_000_000  # draws of later attempts have numbers beyond any epoch's
@@ -107,11 +107,7 @@ class SampleDataset(Dataset):
             return self._draw(sample, epoch, source.place)
         height, width = sample.image.shape[:2]
         if (height, width) != (self.image_size, self.image_size):
-            raise UserError(
-                f"shard {source.place} holds pictures of {width}×{height}, model.image_size is "
-                f"{self.image_size}; build the shards with --image-size {self.image_size}, or set "
-                "model.image_size"
-            )
+            raise wrong_size(f"shard {source.place}", width, height, self.image_size)
         return redraw_crop(sample, self.seed, epoch) if epoch else sample
 
     def _draw(self, sample: Sample, epoch: int, shard: str) -> Sample:

@@ -14,7 +14,7 @@ from dataprep.stores import is_uri
 from dataprep.tars import tar_members
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
-from intarsia.sample import MEMBERS, Sample, decode_sample
+from intarsia.sample import MEMBERS, Sample, check_format, decode_sample
 from training.config import DataConfig
 from training.remote import read_remote
 from training.shard_cache import ShardCache
@@ -36,6 +36,7 @@ class Shard:
         bytes: its size, 0 where the manifest has none.
         sha256: of its content, "" where the manifest has none.
         whole_pictures: whether it is of profile `source`: box, mask, crop and exemplar are drawn on reading.
+        image_size: side of its crops, 0 where the manifest has none.
     """
 
     folder: str
@@ -44,6 +45,7 @@ class Shard:
     bytes: int = 0
     sha256: str = ""
     whole_pictures: bool = False
+    image_size: int = 0
 
     @property
     def place(self) -> str:
@@ -60,8 +62,8 @@ def find_shards(folders: Sequence[str]) -> list[Shard]:
     """The shards of one or several shard folders, in the manifests' order.
 
     Raises:
-        UserError: for a folder without manifest or out of reach, a shard that is missing, a name that comes
-            twice, or folders without any sample.
+        UserError: for a folder without manifest, of another format version or out of reach, a shard that is
+            missing, a name that comes twice, or folders without any sample.
     """
     shards = [shard for folder in folders for shard in _shards_of(folder)]
     for name, number in Counter(shard.name for shard in shards).items():
@@ -79,7 +81,8 @@ def _shards_of(folder: str) -> list[Shard]:
             "exactly; give the folder or address that it reads from"
         )
     manifest = read_manifest(folder)
-    whole_pictures = manifest.get("config", {}).get("profile") == "source"
+    check_format(manifest, f"data.shards={folder}")
+    config = manifest.get("config", {})
     shards = [
         Shard(
             folder=folder,
@@ -87,7 +90,8 @@ def _shards_of(folder: str) -> list[Shard]:
             count=entry["nsamples"],
             bytes=entry.get("filesize", 0),
             sha256=entry.get("sha256", ""),
-            whole_pictures=whole_pictures,
+            whole_pictures=config.get("profile") == "source",
+            image_size=config.get("image_size", 0),
         )
         for entry in manifest["shardlist"]
     ]
@@ -97,6 +101,25 @@ def _shards_of(folder: str) -> list[Shard]:
         if not shard.is_remote and not Path(shard.place).is_file():
             raise UserError(f"shard {shard.place} is missing; {_REMEDY}")
     return shards
+
+
+def check_size(shards: Sequence[Shard], image_size: int) -> None:
+    """Refuse crops of another size than the model takes, before anything is loaded.
+
+    Raises:
+        UserError: naming the folder and both remedies.
+    """
+    for shard in shards:
+        if shard.image_size not in (0, image_size) and not shard.whole_pictures:
+            raise wrong_size(shard.folder, shard.image_size, shard.image_size, image_size)
+
+
+def wrong_size(place: str, width: int, height: int, image_size: int) -> UserError:
+    """The error for pictures that the model does not take."""
+    return UserError(
+        f"{place} holds pictures of {width}×{height}, model.image_size is {image_size}; build the shards "
+        f"with --image-size {image_size}, or set model.image_size"
+    )
 
 
 def read_manifest(folder: str) -> Any:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from dataprep.build import Progress, build
@@ -262,6 +263,20 @@ def test_a_strangers_folder_is_refused(tmp_path: Path, toy_coco: Inputs) -> None
     with pytest.raises(UsageError, match=r"holds thesis\.tex, which no build made"):
         build(toy_request(tmp_path, tmp_path, inputs=toy_coco))
     assert (tmp_path / "thesis.tex").exists()
+    assert not (tmp_path / ".lock").exists()
+    with pytest.raises(UsageError, match=r"--out .*thesis\.tex cannot be made \(File exists\)"):
+        build(toy_request(tmp_path, tmp_path / "thesis.tex", inputs=toy_coco))
+
+
+def test_a_plan_that_is_not_the_one_that_was_written_is_not_gone_on_with(
+    tmp_path: Path, toy_coco: Inputs
+) -> None:
+    request = toy_request(tmp_path, tmp_path / "out", inputs=toy_coco)
+    plan_of(request)
+    table = pq.read_table(request.out / PLAN_FILE)
+    pq.write_table(table.slice(1), request.out / PLAN_FILE)
+    with pytest.raises(UserError, match=r"plan\.parquet is damaged: it holds another plan"):
+        build(request)
 
 
 def test_two_builds_in_one_folder_are_refused(tmp_path: Path, toy_coco: Inputs) -> None:

@@ -96,9 +96,14 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert "'inner.x'" in str(refused.value)
 
 
-def test_a_missing_file_is_named() -> None:
+def test_a_file_that_is_no_config_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"config file no/such\.yaml does not exist"):
         load_config(Outer, "no/such.yaml")
+    with pytest.raises(UsageError, match="is a folder; a YAML file is wanted"):
+        load_config(Outer, tmp_path)
+    (tmp_path / "picture.yaml").write_bytes(b"\x89PNG\xff")
+    with pytest.raises(UsageError, match=r"picture\.yaml is not valid YAML"):
+        load_config(Outer, tmp_path / "picture.yaml")
 
 
 def test_differences_name_the_key_and_both_values() -> None:

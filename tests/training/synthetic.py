@@ -69,7 +69,7 @@ def write_shards(folder: Path, shards: Sequence[Sequence[Sample]], profile: str 
         size, sha256 = path.stat().st_size, sha256_file(path)
         shardlist.append({"url": path.name, "nsamples": len(samples), "filesize": size, "sha256": sha256})
     (folder / "manifest.json").write_text(
-        json.dumps({"shardlist": shardlist, "config": {"profile": profile}})
+        json.dumps({"format_version": 1, "shardlist": shardlist, "config": {"profile": profile}})
     )
     return folder
 

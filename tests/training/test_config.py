@@ -7,6 +7,7 @@ import pytest
 from intarsia.config import load_config
 from intarsia.errors import UsageError
 from tests.paths import ROOT
+from tests.training.synthetic import write_config
 from training.config import OptimizerConfig, TrainConfig, batch_shape, may_change, require_paths
 from training.schedule import learning_rate
 
@@ -104,6 +105,19 @@ def test_missing_paths_are_asked_for(tmp_path: Path) -> None:
         require_paths(load(tmp_path))
     with pytest.raises(UsageError, match="add run=FOLDER"):
         require_paths(load(tmp_path, "", "data.shards=x"))
+
+
+def test_weights_of_the_published_networks_are_asked_for_and_looked_for_at_once(tmp_path: Path) -> None:
+    given = ["data.shards=x", f"run={tmp_path}"]
+    with pytest.raises(UsageError, match=r"no weights for the autoencoder.*model\.init\.stable_diffusion="):
+        require_paths(load(tmp_path, "", *given))
+    with pytest.raises(UsageError, match=r"model\.init\.vae=nowhere does not exist"):
+        require_paths(load(tmp_path, "", *given, "model.init.vae=nowhere"))
+    given.append(f"model.init.vae={tmp_path}")
+    with pytest.raises(UsageError, match=r"no weights for CLIP.*add model\.init\.image_encoder="):
+        require_paths(load(tmp_path, "", *given))
+    require_paths(load(tmp_path, "", *given, f"model.init.image_encoder={tmp_path}"))
+    require_paths(load_config(TrainConfig, write_config(tmp_path), given[:2]))
 
 
 @pytest.mark.parametrize(("value", "meaning"), [("off", "off"), ("on", "auto"), ("offline", "offline")])

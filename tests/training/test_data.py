@@ -13,7 +13,7 @@ from tests.training.synthetic import SIZE, make_sample, make_shards
 from training.config import BatchShape, DataConfig
 from training.data import Batch, SampleDataset, batches
 from training.order import DataOrder
-from training.shards import ShardReader, find_shards
+from training.shards import ShardReader, check_size, find_shards
 
 
 @pytest.fixture
@@ -25,6 +25,11 @@ def dataset_of(folder: Path, size: int = SIZE, open_shards: int = 2) -> SampleDa
     shards = find_shards([str(folder)])
     order = DataOrder([shard.count for shard in shards], seed=1, window_shards=2)
     return SampleDataset(ShardReader(shards, open_shards), order, size, seed=1)
+
+
+def change_manifest(folder: Path, **values: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def read(
@@ -73,7 +78,9 @@ def test_a_damaged_sample_is_named_with_its_shard_through_workers(folder: Path) 
     content = tar.read_bytes()
     start = content.index(b"\xff\xd8\xff")
     tar.write_bytes(content[: start + 40] + b"\0" * 200 + content[start + 240 :])
-    with pytest.raises(UserError, match=r"toy-train-000001\.tar: sample s00005: member image\.jpg"):
+    with pytest.raises(
+        UserError, match=r"toy-train-000001\.tar: sample s00005: member image\.jpg is damaged; put it back"
+    ):
         read(folder, 1, BatchShape(4, 1, 1))
 
 
@@ -107,15 +114,28 @@ def test_several_folders_are_one_data_set_unless_names_clash(folder: Path, tmp_p
         find_shards([str(folder), str(other)])
     (other / "toy-train-000000.tar").rename(other / "toy-val-000000.tar")
     (other / "manifest.json").write_text(
-        json.dumps({"shardlist": [{"url": "toy-val-000000.tar", "nsamples": 2}]})
+        json.dumps({"format_version": 1, "shardlist": [{"url": "toy-val-000000.tar", "nsamples": 2}]})
     )
     assert [shard.count for shard in find_shards([str(folder), str(other)])] == [5, 4, 7, 2]
 
 
 def test_pictures_of_another_size_are_refused_with_both_remedies(folder: Path) -> None:
+    remedies = "32×32, model.image_size is 64; build the shards with --image-size 64, or set model.image_size"
     item = dataset_of(folder, size=64)[0]
     assert isinstance(item, UserError)
-    assert "32×32, model.image_size is 64; build the shards with --image-size 64" in str(item)
+    assert remedies in str(item)
+    change_manifest(folder, config={"profile": "tuple", "image_size": SIZE})
+    check_size(find_shards([str(folder)]), SIZE)
+    with pytest.raises(UserError, match=remedies):  # of the manifest alone, before any model is made
+        check_size(find_shards([str(folder)]), 64)
+    change_manifest(folder, config={"profile": "source", "image_size": SIZE})
+    check_size(find_shards([str(folder)]), 64)
+
+
+def test_shards_of_another_format_version_are_refused(folder: Path) -> None:
+    change_manifest(folder, format_version=2)
+    with pytest.raises(UserError, match=r"data\.shards=.* has format version 2, this program reads 1; build"):
+        find_shards([str(folder)])
 
 
 def test_pipes_are_refused_with_the_reason() -> None:
