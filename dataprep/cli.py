@@ -206,7 +206,8 @@ def _dry_run(request: "BuildRequest") -> int:
     print(
         f"about {amount(found.bytes)} and {duration(found.seconds)} of one core, "
         f"{counted(workers, 'process', 'processes')} {duration(found.seconds / workers)}, by a made-up "
-        f"picture of {found.picture_size[0]}x{found.picture_size[1]} timed here ({1000 * found.cpu_seconds:.1f} ms)"
+        f"picture of {found.picture_size[0]}x{found.picture_size[1]} timed here "
+        f"({1000 * found.cpu_seconds:.1f} ms)"
     )
     for name, value in request.config.model_dump(mode="json").items():
         if value not in (None, []):
