@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import UsageError, UserError
 from intarsia.files import fingerprint
+from intarsia.model_folder import check_model_folder
 from sampling.options import (
     add_canvas_options,
     add_input_options,
@@ -91,8 +92,7 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job], then: Callable[
         raise UsageError("a bench is run at one --guidance-scale; run it again for others")
     own = argparse.Namespace(**vars(arguments) | {"batch_size": arguments.edits_at_once})
     [settings], machine = edit_settings(own, _WHERE), machine_settings(own, _WHERE)
-    if not (arguments.model / "model_index.json").is_file():
-        raise UserError(f"{arguments.model} is not a model folder: it holds no model_index.json")
+    check_model_folder(arguments.model)
 
     from sampling.batch import BatchOptions, failures, pending, run_batch
     from sampling.machine import open_model

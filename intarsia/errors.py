@@ -1,5 +1,6 @@
 """The error type that a user sees, and the one place where it becomes a sentence and an exit code."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ class UsageError(UserError):
 
 
 def run_command(command: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a command line and turn its errors into one sentence on standard error.
+    """Run a command line and turn its errors, and those of files, into one sentence on standard error.
 
     Args:
         command: takes the arguments without the program's name; its result is the exit code (None is 0).
@@ -32,7 +33,8 @@ def run_command(command: Callable[[Sequence[str]], int | None], argv: Sequence[s
         The exit code: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
 
     Raises:
-        UserError: only with `--debug`, so that Python prints the whole traceback.
+        UserError, OSError: only with `--debug`, so that Python prints the whole traceback; and what no user
+            can put right.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -51,3 +53,20 @@ def run_command(command: Callable[[Sequence[str]], int | None], argv: Sequence[s
     except BrokenPipeError:  # `... | head` closed our output; nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        sentence = _about_files(error)
+        if debug or not sentence:
+            raise
+        sys.stderr.write(f"error: {sentence}\n")
+        return EXIT_FAILURE
+
+
+def _about_files(error: OSError) -> str:
+    """What a user can put right about a file or the disk; empty for every other error of the system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error.strerror}); make room and run the same command again"
+    if not error.filename:
+        return ""
+    return (
+        f"{error.filename} cannot be read or written ({error.strerror}); check the path and its permissions"
+    )

@@ -19,9 +19,9 @@ from intarsia.config import Config, build_config
 from intarsia.errors import UserError
 from intarsia.files import atomic_folder, read_json, write_json
 from intarsia.model import EditModel, empty_model
+from intarsia.model_folder import INDEX, check_model_folder
 from intarsia.pretrained import image_encoder_state, load_model_folder
 
-_INDEX = "model_index.json"
 _PIPELINE = "PaintByExamplePipeline"
 # Sizes that a fully convolutional network only notes down, and how a VAE prefers to be run.
 _FREE_KEYS = {"sample_size", "force_upcast"}
@@ -46,7 +46,7 @@ def save_model(model: EditModel, folder: Path | str, card: str | None = None) ->
         scheduler.save_pretrained(out / "scheduler")
         (out / "feature_extractor").mkdir()
         write_json(out / "feature_extractor" / "preprocessor_config.json", _preprocessor_json(model.config))
-        write_json(out / _INDEX, _index_json(type(scheduler).__name__))
+        write_json(out / INDEX, _index_json(type(scheduler).__name__))
         for path in out.rglob("*.safetensors"):  # the writers leave them readable to their owner only
             path.chmod(0o644)
         (out / "README.md").write_text(card or _default_card(model.config), encoding="utf-8")
@@ -82,11 +82,8 @@ def read_model_config(folder: Path | str) -> ModelConfig:
         UserError: if it is no model folder or its numbers make no model.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"model folder {folder} does not exist")
-    if not (folder / _INDEX).is_file():
-        raise UserError(f"{folder} is not a model folder: it holds no {_INDEX}")
-    name = read_json(folder / _INDEX).get("_class_name")
+    check_model_folder(folder)
+    name = read_json(folder / INDEX).get("_class_name")
     if name != _PIPELINE:
         raise UserError(f"{folder} holds a {name}, not an exemplar editing model ({_PIPELINE})")
     unet = read_json(folder / "unet" / "config.json")

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from intarsia.errors import UsageError, UserError
+from intarsia.errors import UsageError
+from intarsia.model_folder import check_model_folder
 from sampling.jobs import read_jobs
 from sampling.options import (
     add_canvas_options,
@@ -63,8 +64,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
     [settings], machine = edit_settings(arguments, _WHERE), machine_settings(arguments, _WHERE)
     jobs = read_jobs(arguments.jobs)
-    if not (arguments.model / "model_index.json").is_file():
-        raise UserError(f"{arguments.model} is not a model folder: it holds no model_index.json")
+    check_model_folder(arguments.model)
 
     from sampling.batch import BatchOptions, failures, run_batch
     from sampling.machine import open_model

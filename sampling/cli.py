@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from intarsia.errors import UsageError, run_command
+from intarsia.model_folder import check_model_folder
 from sampling.batch_command import add_commands as add_batch
 from sampling.invert_command import add_command as add_invert
 from sampling.merge import add_command as add_merging
@@ -78,7 +79,9 @@ def _edit(arguments: argparse.Namespace) -> None:
     settings, machine = edit_settings(arguments, where), machine_settings(arguments, where)
     scales = [own.guidance_scale for own in settings]
     outputs = _output_paths(arguments.out, arguments.seed, arguments.num_images, scales)
-    # Pictures before the model: a wrong path is told at once, not after seconds of loading.
+    # A wrong path is told at once, not after seconds of loading.
+    check_model_folder(arguments.model)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     from sampling.canvas import check_mask
     from sampling.pictures import open_mask, open_picture, read_exemplar, write_png
 

@@ -8,6 +8,7 @@ from typing import get_args
 
 from intarsia.config import build_config
 from intarsia.errors import UsageError
+from intarsia.model_folder import check_model_folder
 from sampling.options import (
     add_canvas_options,
     add_file_options,
@@ -97,6 +98,8 @@ def _invert(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--out {arguments.out} must end in .png; other formats change the kept pixels")
     if not 0 <= arguments.seed < 2**63:
         raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
+    check_model_folder(arguments.model)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
 
     from sampling.canvas import check_mask
     from sampling.pictures import open_mask, open_picture, read_exemplar, write_png

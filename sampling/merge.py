@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from intarsia.model_folder import check_model_folder
+
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
     """Add `merge-lora` to the sampling command line."""
@@ -28,6 +30,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
 
 
 def _merge(arguments: argparse.Namespace) -> None:
+    check_model_folder(arguments.model)
     from intarsia.lora import merge_adapters
     from intarsia.weights import load_model, save_model
 

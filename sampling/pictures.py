@@ -199,6 +199,8 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, list[str]]]:
             yield _loaded(image, path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; give one picture") from None
     except UnidentifiedImageError:
         raise UserError(f"{path} is not a picture that can be read") from None
     except Image.DecompressionBombError:

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from intarsia.errors import UsageError, UserError
+from intarsia.model_folder import check_model_folder
 from sampling.options import add_machine_options, machine_settings
 from sampling.settings import EditSettings
 
@@ -119,5 +120,4 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--max-waiting {arguments.max_waiting} must be 0 or more")
     if arguments.input is not None and not arguments.input.is_dir():
         raise UsageError(f"--input {arguments.input} is not a folder")
-    if not (arguments.model / "model_index.json").is_file():
-        raise UserError(f"{arguments.model} is not a model folder: it holds no model_index.json")
+    check_model_folder(arguments.model)

@@ -11,7 +11,9 @@ from diffusers.pipelines.deprecated.paint_by_example import PaintByExampleImageE
 from safetensors.torch import load_file, save_file
 
 from intarsia.errors import UserError
+from intarsia.lora import ADAPTERS
 from intarsia.model import EditModel, build_model
+from intarsia.model_folder import check_model_folder
 from intarsia.weights import load_model, save_model
 from tests.sampling.tiny import files_of, tiny_config, tiny_model
 
@@ -236,3 +238,21 @@ def test_an_old_folder_with_buffers_and_pickled_weights_is_read(model: EditModel
     edit_state(vae, older)
     assert any(".query." in name for name in load_file(vae))
     assert equal_weights(load_model(folder), model)
+
+
+def test_a_folder_of_training_is_told_from_a_model_folder(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000010"
+    checkpoint.mkdir(parents=True)
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / ADAPTERS).touch()
+    for folder, way_out in (
+        (checkpoint, "but a training checkpoint; the run writes RUN/model when it is finished"),
+        (tmp_path / "run", r"run its command again"),
+        (tmp_path / "lora", "but adapters: python -m sampling merge-lora --lora .*lora --model BASE"),
+    ):
+        with pytest.raises(UserError, match=f"{folder} is not a model folder.*{way_out}"):
+            check_model_folder(folder)
+    (tmp_path / "run" / "model").mkdir()
+    (tmp_path / "run" / "model" / "model_index.json").touch()
+    with pytest.raises(UserError, match=r"run/model is one$"):
+        check_model_folder(tmp_path / "run")

@@ -119,10 +119,13 @@ def test_an_inverted_mask_and_its_remark(
 WRONG = [
     ({"model": "no/model"}, 1, "model folder no/model does not exist"),
     ({"model": "configs"}, 1, "configs is not a model folder: it holds no model_index.json"),
+    ({"model": "README.md"}, 1, "README.md is a file, not a model folder; `python -m sampling import"),
     ({"image": "no.jpg"}, 1, "no.jpg does not exist"),
+    ({"image": "configs"}, 1, "configs is a folder; give one picture"),
     ({"mask": "README.md"}, 1, "README.md is not a picture that can be read"),
     ({"mask": str(PICTURES[1])}, 1, "give a mask of the same size"),
     ({"out": "result.jpg"}, 2, "--out result.jpg must end in .png"),
+    ({"out": "README.md/result.png"}, 1, "README.md cannot be read or written (File exists); check the path"),
     ({"num_inference_steps": "0"}, 2, "num_inference_steps=0: Input should be greater than or equal to 1"),
     ({"num_inference_steps": "501"}, 2, "num_inference_steps=501: Input should be less than or equal to 500"),
     ({"guidance_scale": "-1"}, 2, "guidance_scale=-1.0: Input should be greater than or equal to 0"),
