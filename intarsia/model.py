@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from intarsia.architecture import ImageEncoderConfig, ModelConfig
-from intarsia.attention import shorten_cross_attention
+from intarsia.attention import shorten_attention
 from intarsia.pretrained import load_image_encoder, load_model_folder, tell_other_prediction, vision_prefix
 from intarsia.stable_diffusion import load_unet, load_vae
 
@@ -103,7 +103,7 @@ class EditModel(nn.Module):
         super().__init__()
         self.config = config
         self.unet = _new_unet(config)
-        shorten_cross_attention(self.unet)  # there is one exemplar token
+        shorten_attention(self.unet)  # there is one exemplar token
         self.vae = _new_vae(config).requires_grad_(False)
         self.image_encoder = _new_image_encoder(config.image_encoder).requires_grad_(False)
         self.exemplar_encoder = ExemplarEncoder(

@@ -8,6 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from intarsia.conditioning import unet_input
+from sampling.beginning import shared_beginning
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def guided_noise(
 ) -> Tensor:
     """What the UNet answers to `noisy_latents` (noise, or velocity), guided; float32 [B, C, h, w].
 
-    One forward pass with both branches in the batch. Where the scale is 1 the branch without exemplar
-    cancels out and is not computed.
+    Both branches are in one batch and share what comes before the UNet's first look at the token. Where the
+    scale is 1 the branch without exemplar cancels out and is not computed.
 
     Args:
         unet: with 9 input channels, or with 4: it is then told nothing about the picture.
@@ -80,16 +81,16 @@ def guided_noise(
     model_input = noisy_latents.to(unet.dtype)
     if unet.config.in_channels > model_input.shape[1]:
         model_input = unet_input(model_input, condition.masked_image_latents, condition.edit_mask_latent)
-    tokens = condition.exemplar_token
-    each = guidance_scale if isinstance(guidance_scale, Sequence) else [guidance_scale] * len(tokens)
-    rows = [row for row, scale in enumerate(each) if scale != 1.0]
-    if not rows:
+    tokens, count = condition.exemplar_token, len(model_input)
+    each = guidance_scale if isinstance(guidance_scale, Sequence) else [guidance_scale] * count
+    guided = [row for row, scale in enumerate(each) if scale != 1.0]
+    if not guided:
         return unet(model_input, timestep, encoder_hidden_states=tokens).sample.float()
-    some = slice(None) if len(rows) == len(each) else torch.tensor(rows, device=tokens.device)
-    null = condition.null_exemplar.expand(len(rows), -1, -1)
-    both = torch.cat([model_input[some], model_input]), torch.cat([null, tokens])
-    noise = unet(both[0], timestep, encoder_hidden_states=both[1]).sample.float()
-    null_noise, exemplar_noise = noise[: len(rows)], noise[len(rows) :]
-    scales = noise.new_tensor([each[row] for row in rows])[:, None, None, None]
-    guided = guide(null_noise, exemplar_noise[some], scales)
-    return guided if len(rows) == len(each) else exemplar_noise.index_copy(0, some, guided)
+    rows = torch.tensor([*guided, *range(count)], device=tokens.device)
+    both = torch.cat([condition.null_exemplar.expand(len(guided), -1, -1), tokens])
+    with shared_beginning(unet, rows, count):
+        noise = unet(model_input[rows], timestep, encoder_hidden_states=both).sample.float()
+    null_noise, exemplar_noise = noise[:-count], noise[-count:]
+    some = rows[:-count]
+    scales = noise.new_tensor([each[row] for row in guided])[:, None, None, None]
+    return exemplar_noise.index_copy(0, some, guide(null_noise, exemplar_noise[some], scales))

@@ -1,13 +1,14 @@
-"""The shortcut for one token against diffusers' attention, in values, gradients and arithmetic."""
+"""The shorter ways against diffusers' attention, in values, gradients and arithmetic."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from intarsia.architecture import ModelConfig
-from intarsia.attention import OneTokenProcessor
+from intarsia.attention import NarrowHeadsProcessor, OneTokenProcessor
 from intarsia.model import EditModel
 from tests.sampling.tiny import tiny_model
 
@@ -51,11 +52,28 @@ def test_two_tokens_are_attended_to_as_ever() -> None:
     assert torch.equal(ours, theirs)
 
 
-def test_only_the_cross_attention_is_shortened_and_the_rest_is_torchs_fused_attention() -> None:
-    processors = tiny_model().unet.attn_processors
-    for name, processor in processors.items():
-        assert type(processor) is (OneTokenProcessor if "attn2" in name else AttnProcessor2_0)
-    assert any("attn1" in name for name in processors)
+@torch.no_grad()
+def test_narrow_heads_filled_with_zeros_give_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    attend, widths = F.scaled_dot_product_attention, []
+
+    def watched(query: Tensor, *args: Tensor, **kwargs: float) -> Tensor:
+        widths.append(query.shape[-1])
+        return attend(query, *args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    unet, token = tiny_model().unet, inputs(1)[2][:1]
+    latents = torch.randn(1, 9, 32, 32, generator=torch.Generator().manual_seed(0))  # 256 pixels to attend to
+    ours = unet(latents, 400, encoder_hidden_states=token).sample
+    own, widths[:] = set(widths), []
+    theirs = plain(unet)(latents, 400, encoder_hidden_states=token).sample
+    assert (own, set(widths)) == ({16}, {8})
+    assert float((ours - theirs).abs().max()) < 1e-5
+
+
+def test_real_heads_are_left_to_torch_and_narrow_ones_filled(real: EditModel) -> None:
+    for unet, narrow in ((real.unet, AttnProcessor2_0), (tiny_model().unet, NarrowHeadsProcessor)):
+        for name, processor in unet.attn_processors.items():
+            assert type(processor) is (OneTokenProcessor if "attn2" in name else narrow)
 
 
 @pytest.fixture(scope="module")

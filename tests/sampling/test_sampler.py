@@ -1,17 +1,20 @@
 """PLMS and DDIM against their equations, guidance against its identities, noise against seeds."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from intarsia.architecture import NoiseConfig
 from intarsia.conditioning import unet_input
 from intarsia.model import EditModel
+from sampling.beginning import beginning
 from sampling.guidance import Condition, guide, guided_noise
 from sampling.sampler import denoise, image_noise, new_noise_scheduler
+from tests.sampling.tiny import tiny_model
 
 NOISE = NoiseConfig()
 
@@ -155,3 +158,45 @@ def test_both_branches_go_in_one_pass_and_none_is_wasted(
     guided_noise(model.unet, torch.zeros(2, 4, 32, 32), torch.tensor(5), condition, scale)
     hook.remove()
     assert seen == rows
+
+
+def rows_of(unet: UNet2DConditionModel, ask: Callable[[], Tensor]) -> tuple[set[int], Tensor]:
+    """For how many rows the beginning of the UNet is computed, and what is answered."""
+    rows: set[int] = set()
+
+    def count(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        rows.add(len(output if isinstance(output, Tensor) else output[0]))
+
+    handles = [module.register_forward_hook(count) for module in beginning(unet)]
+    answer = ask()
+    for handle in handles:
+        handle.remove()
+    return rows, answer
+
+
+@pytest.mark.parametrize("blocks", [("CrossAttn", ""), ("", "CrossAttn"), ("", "")])
+@torch.no_grad()
+def test_the_shared_beginning_changes_no_value(
+    blocks: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the first look at the token is, whichever rows are guided. A compiled UNet shares nothing."""
+    types = ", ".join(f"{name}DownBlock2D" for name in blocks)
+    unet = tiny_model(1, f"model.unet.down_block_types=[{types}]").unet
+    rng = torch.Generator().manual_seed(3)
+    shapes = [(3, 4, 16, 16), (3, 4, 16, 16), (3, 1, 16, 16), (3, 1, 32), (1, 1, 32)]
+    latents, *told = (torch.randn(shape, generator=rng) for shape in shapes)
+
+    def answers(expected_rows: list[int]) -> Tensor:
+        answered = []
+        for scales, expected in zip([5.0, [5.0, 1.0, 3.0], [1.0, 1.0, 2.0]], expected_rows, strict=True):
+            calls = (unet, latents, torch.tensor(300), Condition(*told), scales)
+            rows, answer = rows_of(unet, lambda calls=calls: guided_noise(*calls))
+            assert rows == {expected}
+            answered.append(answer)
+        return torch.stack(answered)
+
+    shared = answers([3, 3, 3])
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in unet.modules())
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    unet.compile()
+    assert float((shared - answers([6, 5, 4])).abs().max()) < 1e-5
