@@ -61,6 +61,8 @@ QUICK = [
     ["training", "--help"],
     ["training", "estimate", "--help"],
     ["training", "report", "--help"],
+    ["training", "ema", "--help"],
+    ["training", "ema", "run", "--sigma-rel", "9"],
     ["training", "configs/train/demo.yaml", "optimizer.no_such_key=1"],
     ["sampling", "--help"],
     ["sampling", "edit", "--help"],

@@ -18,6 +18,7 @@ from training.state import RunFolder
 # Subcommand -> the module whose `command(argv) -> exit code` does it; imported only when it is asked for.
 SUBCOMMANDS = {
     "cache-latents": "training.cache_latents",
+    "ema": "training.ema_command",
     "estimate": "training.estimate",
     "report": "training.report",
 }

@@ -111,6 +111,7 @@ def estimate(
         "steps": config.max_steps,
         "samples": config.max_steps * shape.global_batch,
         "data": _data(config, shape),
+        "snapshots": _snapshots(config, 2 * averages * counts.trained),
         "mfu": mfu,
         "gpus": {name: _on(name, config, shape, counts, mfu) for name in gpus},
     }
@@ -137,6 +138,16 @@ def _data(config: TrainConfig, shape: BatchShape) -> dict[str, float] | None:
     samples, size = sum(shard.count for shard in shards), sum(shard.bytes for shard in shards)
     epochs = config.max_steps * shape.global_batch / samples
     return {"samples": samples, "bytes": size, "epochs": epochs, "bytes_read": size * epochs}
+
+
+def _snapshots(config: TrainConfig, size: int) -> dict[str, int]:
+    """How many snapshots of `size` bytes the run leaves (`training/snapshots.py`), and what they take."""
+    options = config.optimizer
+    if options.ema_kind != "post_hoc":
+        return {"number": 0, "bytes": 0}
+    number = -(-config.max_steps // (options.ema_snapshot_every or config.checkpoint.every_steps))
+    number = min(number, options.ema_keep_last or number)
+    return {"number": number, "bytes": number * size}
 
 
 def _cuda() -> bool:
@@ -208,6 +219,10 @@ def _work_lines(content: dict[str, Any]) -> list[str]:
         f"arithmetic per sample: {flops['whole'] / 1e9:,.0f} GFLOP ({parts})",
         f"{content['steps']:,} steps, {content['samples']:,} samples",
     ]
+    snapshots = content["snapshots"]
+    if snapshots["number"]:
+        size = snapshots["bytes"] / 1e9
+        lines.append(f"{snapshots['number']:,} snapshots of the averaged weights: {size:,.2f} GB of disk")
     data = content["data"]
     if data is None:
         lines.append("shards: none named (data.shards=FOLDER)")

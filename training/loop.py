@@ -18,6 +18,7 @@ from training.progress import Progress, about_update, log, start_logging, tell_p
 from training.resume import begin_or_continue
 from training.saver import Saver
 from training.skips import note_skip
+from training.snapshots import begin_snapshots
 from training.state import RunFolder, fresh_state
 from training.stopwatch import Stopwatch, seconds_at_peak
 from training.tracker import make_tracker
@@ -56,7 +57,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     span = range(state.position, state.position + (config.max_steps - state.step) * stride, stride)
     data = batches(config.data, dataset, shape, world.rank, span)
     requests = fixed_requests(dataset, config.preview) if world.is_main else []
-    saver = Saver(run.checkpoints, config.checkpoint, world)
+    saver = Saver(run.checkpoints, config.checkpoint, world, begin_snapshots(config, run, state, world))
     progress = Progress(config.max_steps, world.is_main)
     losses = Losses(trainer.module, config.model.noise.num_train_timesteps, state, world)
     watch = Stopwatch(trainer.module, shape, world.device, seconds_at_peak(config, world))

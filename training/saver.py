@@ -43,9 +43,9 @@ class _Save:
             self.outcome = str(error)
             path.unlink(missing_ok=True)  # now: training writes its log on the same disk
 
-    def publish(self, options: CheckpointConfig) -> None:
+    def publish(self, options: CheckpointConfig, then: Callable[[Path], UserError | None]) -> None:
         self.error = UserError(f"checkpoint {self.final} was not finished; its thread's last words tell why")
-        self.error = publish(self.final, self.state, self.outcomes or [], options)
+        self.error = publish(self.final, self.state, self.outcomes or [], options) or then(self.final)
 
     def at_work(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
@@ -58,10 +58,17 @@ class Saver:
         folder: of the checkpoints.
         options: how many stay, and whether training goes on meanwhile.
         world: the ranks; all of them must make the same calls.
+        then: what rank 0's thread does with each checkpoint once it counts; returns why that failed.
     """
 
-    def __init__(self, folder: Path, options: CheckpointConfig, world: World) -> None:
-        self.folder, self.options, self.world = folder, options, world
+    def __init__(
+        self,
+        folder: Path,
+        options: CheckpointConfig,
+        world: World,
+        then: Callable[[Path], UserError | None] = lambda checkpoint: None,
+    ) -> None:
+        self.folder, self.options, self.world, self._then = folder, options, world, then
         self._save: _Save | None = None
         self._buffer: Tensor | None = None
 
@@ -112,7 +119,7 @@ class Saver:
         if save.outcomes is None:
             save.outcomes = self.world.gather(save.outcome)
             if self.world.is_main:
-                save.begin(save.publish, self.options)
+                save.begin(save.publish, self.options, self._then)
         else:
             self._save = None
             self.world.from_main(save.error)

@@ -72,6 +72,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def averages(self) -> Path:
+        """Snapshots of the averaged weights, of a run with optimizer.ema_kind=post_hoc."""
+        return self.root / "averages"
+
+    @property
     def previews(self) -> Path:
         """One PNG per preview."""
         return self.root / "previews"

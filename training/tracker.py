@@ -107,6 +107,8 @@ class RunTracker:
         if kind in _ALERTS:
             name = self._folder.root.resolve().name
             self._wandb.alert(f"{name}: {_ALERTS[kind]}", f"step {step}: {text}")
+        if kind == "stalled":  # this process is about to be ended, and W&B has written nothing of a short run
+            self._wandb.close(exit_code=1)
 
     def close(self, step: int, finished: bool) -> None:
         """Close the files and let W&B finish its upload or its offline file."""

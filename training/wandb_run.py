@@ -62,9 +62,9 @@ class WandbRun:
         """Tell W&B that the run is interrupted and not over."""
         self._tell(lambda run: run.mark_preempting())
 
-    def close(self) -> None:
-        """Let W&B finish its upload or its offline file."""
-        self._tell(lambda run: run.finish())
+    def close(self, exit_code: int = 0) -> None:
+        """Let W&B finish its upload or its offline file; a code that is not 0 marks the run as failed."""
+        self._tell(lambda run: run.finish(exit_code=exit_code))
 
     def _tell(self, message: Callable[[Any], Any]) -> None:
         if self._run is None:

@@ -141,6 +141,17 @@ def test_hours_are_arithmetic_over_speed_and_shards_are_counted(tmp_path: Path) 
     assert "4.0 epochs" in as_text(content)
 
 
+def test_two_averages_are_counted_in_memory_and_their_snapshots_on_the_disk(tmp_path: Path) -> None:
+    options = ["optimizer={ema_kind: post_hoc, ema_snapshot_every: 4}", "max_steps=10"]
+    config = load_config(TrainConfig, write_config(tmp_path), options)
+    content = estimate(config, batch_shape(config, 2), ["h100"], mfu=0.5)
+    trained = content["weights"]["trained"]
+    assert content["memory"]["0"]["ema"] == 2 * 4 * trained
+    assert content["memory"]["1"]["ema"] == pytest.approx(4 * trained, abs=8)
+    assert content["snapshots"] == {"number": 3, "bytes": 3 * 2 * 2 * trained}  # steps 4, 8 and 10
+    assert "3 snapshots of the averaged weights" in as_text(content)
+
+
 def test_wrong_options_are_told_in_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from training.__main__ import main
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training.conftest import BAD, STAGES
-from tests.training.launch import Runs, numbers
+from tests.training.launch import Runs, numbers, of_kind, wandb_parts
 from training.tracker import read_metrics
 
 STEPS = 4
@@ -60,6 +60,13 @@ def test_each_skipped_step_is_an_event(hard_runs: Runs, name: str) -> None:
     events = read_metrics(hard_runs.root / name / "events.jsonl")
     expected = skipped_steps(hard_runs, "stage0")[: 1 if name == "ended" else None]
     assert [event["step"] for event in events if event["event"] == "skipped"] == expected
+
+
+def test_it_is_an_alert_in_wandb_even_where_it_ends_the_run(hard_runs: Runs) -> None:
+    [records] = wandb_parts(hard_runs.root / "ended")
+    [alert] = of_kind(records, "alert")
+    assert alert["title"] == "ended: NaN"
+    assert alert["text"].startswith(f"step {skipped_steps(hard_runs, 'stage0')[0]}: no finite gradient")
 
 
 def test_too_many_in_a_row_end_the_run_with_the_samples_name(hard_runs: Runs) -> None:

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.training.launch import Runs
+from tests.training.launch import Runs, of_kind, wandb_parts
 from training.tracker import read_metrics
 from training.watchdog import Beat, describe_stall
 
@@ -19,6 +19,13 @@ def test_a_sleeping_rank_is_named_and_the_run_ends_with_1(hard_runs: Runs) -> No
     last = read_metrics(hard_runs.root / "hung" / "events.jsonl")[-1]
     assert last["event"] == "stalled"
     assert last["text"].startswith("rank 1 (host ")
+
+
+def test_it_is_an_alert_in_wandb_although_the_process_ended_at_once(hard_runs: Runs) -> None:
+    [records] = wandb_parts(hard_runs.root / "hung")
+    [alert] = of_kind(records, "alert")
+    assert alert["title"] == "hung: run stalled"
+    assert "rank 1 (host " in alert["text"]
 
 
 def test_all_ranks_in_the_same_place_are_said_to_be_so() -> None:
