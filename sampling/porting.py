@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from intarsia.architecture import ModelConfig
 from intarsia.config import Config, load_config
 from intarsia.errors import UsageError, UserError
+from intarsia.model_folder import check_model_folder
 
 if TYPE_CHECKING:
     from intarsia.model import EditModel
@@ -177,6 +178,9 @@ Repaints the masked part of a picture so that it shows the object of an exemplar
 
 
 def _import(arguments: argparse.Namespace) -> None:
+    if not arguments.checkpoint.is_file():
+        what = "is a folder" if arguments.checkpoint.is_dir() else "does not exist"
+        raise UserError(f"{arguments.checkpoint} {what}; a checkpoint file is wanted, .ckpt or .safetensors")
     config = load_config(_ModelFile, arguments.config).model if arguments.config else ModelConfig()
     import_original(arguments.checkpoint, arguments.out, config, arguments.ema, arguments.dtype)
     sys.stdout.write(f"{arguments.out}: model folder, {arguments.dtype}\n")
@@ -190,5 +194,6 @@ def _export(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--out {arguments.out}: a file of --format {form} must end in .safetensors")
     if form == "original" and arguments.out.suffix not in (".ckpt", ".pt", ".pth"):
         raise UsageError(f"--out {arguments.out}: a file of --format original must end in .ckpt")
+    check_model_folder(arguments.model)
     export_model(arguments.model, arguments.out, form, arguments.dtype, arguments.variant)
     sys.stdout.write(f"{arguments.out}: {form}, {arguments.dtype}\n")

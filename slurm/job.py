@@ -127,7 +127,10 @@ def refuse_unknown(words: Sequence[str], valid: Sequence[str]) -> None:
             name = word.lstrip("-").partition("=")[0]
             close = difflib.get_close_matches(name, valid, n=1)
             hint = f"did you mean --{close[0]}? " if close else ""
-            raise UsageError(f"unknown option --{name}; {hint}valid: {', '.join(f'--{v}' for v in valid)}")
+            raise UsageError(
+                f"unknown option --{name}; {hint}options of the script itself stand after `--`, "
+                f"before it {', '.join(f'--{v}' for v in valid)} are valid"
+            )
 
 
 def minutes(time: str) -> int:

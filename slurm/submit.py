@@ -22,7 +22,7 @@ _EPILOG = """examples:
   python -m slurm submit train CONFIG.yaml data.shards=shards run=runs/lr --sweep optimizer.lr=1e-5,1e-4
   python -m slurm submit sample --array 0-15 -- jobs.csv --model runs/pbe/model --out edits
 
-Every option of sbatch works by its long name; the defaults are the #SBATCH lines of slurm/KIND.sh."""
+Options of sbatch keep their long names; the defaults are the #SBATCH lines of slurm/KIND.sh."""
 
 
 def command(argv: Sequence[str]) -> int:
@@ -101,7 +101,7 @@ def _spec(arguments: Any, given: tuple[str, ...], options: dict[str, str | bool]
     if arguments.kind == "train":
         for part in parts:
             if not part:
-                raise UsageError("submit train CONFIG.yaml run=FOLDER data.shards=FOLDER [a.b=c ...]")
+                raise UsageError("no config given: submit train CONFIG.yaml run=FOLDER data.shards=FOLDER")
             require_paths(load_config(TrainConfig, part[0], part[1:]))
     return JobSpec(arguments.kind, parts, options, at_once)
 

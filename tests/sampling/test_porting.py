@@ -96,7 +96,12 @@ def test_diffusers_loads_the_exported_folder_as_it_is(
         (["export", "--format", "original", "--out", "a.bin"], 2, "must end in .ckpt"),
         (["export", "--format", "safetensors-single", "--out", "a.ckpt"], 2, "must end in .safetensors"),
         (["export", "--format", "original", "--out", "a.ckpt", "--variant", "x"], 2, "--variant belongs to"),
-        (["import", "none.ckpt", "--out", "ours"], 1, "none.ckpt does not exist"),
+        (
+            ["import", "none.ckpt", "--out", "ours"],
+            1,
+            "none.ckpt does not exist; a checkpoint file is wanted",
+        ),
+        (["import", "..", "--out", "ours"], 1, ".. is a folder; a checkpoint file is wanted"),
     ],
 )
 def test_wrong_calls_end_in_a_sentence(
