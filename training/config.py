@@ -167,7 +167,7 @@ class TrainConfig(Config):
     lora: LoraConfig | None = None  # null = the model's own weights are trained
     freeze: tuple[str, ...] = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
     freeze_unused: bool = True  # leave out weights that one exemplar token can give no gradient
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Literal[0, 1, 2, 3] | None = None  # null: 0 on one rank, which shares with nobody, else 1
     offload_optimizer: bool = False  # master weights, moments and averages in CPU memory; updated there
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and moments stay fp32
     activation_checkpointing: bool = False
@@ -182,10 +182,6 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _refuse_what_goes_wrong(self) -> "TrainConfig":
-        if self.precision == "bf16" and self.zero_stage == 0:
-            raise ValueError(
-                "precision=bf16 needs zero_stage=1, 2 or 3: DeepSpeed takes a hidden step at stage 0"
-            )
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError(
                 "offload_optimizer=true needs zero_stage=1, 2 or 3: stage 0 has nothing to offload"
@@ -275,6 +271,16 @@ def batch_shape(config: TrainConfig, world_size: int) -> BatchShape:
             f"multiple of {micro * world_size}, or keep it and start {', '.join(ranks)} rank(s)"
         )
     return BatchShape(micro, accum, world_size)
+
+
+def zero_stage_of(config: TrainConfig, ranks: int) -> int:
+    """The stage of ZeRO on so many ranks: the config's, or the least that leaves nothing shareable unshared.
+
+    One rank shares with nobody: from stage 1 on it would only keep a second copy of weights and gradients.
+    """
+    if config.zero_stage is not None:
+        return config.zero_stage
+    return 1 if ranks > 1 or config.offload_optimizer else 0
 
 
 def require_paths(config: TrainConfig) -> None:

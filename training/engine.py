@@ -1,13 +1,15 @@
 """DeepSpeed's settings, derived from ours, and the one optimizer step that hides its corners."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from training.config import BatchShape, TrainConfig
+from training.config import BatchShape, TrainConfig, zero_stage_of
 from training.ema import EmaAdamW
 from training.fragments import begin
 from training.objective import Step, Trainee, loss_of
@@ -16,12 +18,13 @@ from training.schedule import learning_rate
 
 def deepspeed_config(config: TrainConfig, shape: BatchShape) -> dict[str, Any]:
     """DeepSpeed's own configuration for a run; every value follows from `config`."""
+    stage = zero_stage_of(config, shape.world)
     settings: dict[str, Any] = {
         "train_batch_size": shape.global_batch,
         "train_micro_batch_size_per_gpu": shape.micro,
         "gradient_accumulation_steps": shape.accum,
-        "gradient_clipping": config.optimizer.grad_clip or 0.0,
-        "zero_optimization": {"stage": config.zero_stage},
+        "gradient_clipping": (config.optimizer.grad_clip or 0.0) if stage else 0.0,  # see `_check_and_clip`
+        "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # it would compile for a minute and is no faster than torch's
         "steps_per_print": None,
@@ -59,6 +62,8 @@ def start_engine(config: TrainConfig, shape: BatchShape, trainee: Trainee) -> An
         config=deepspeed_config(config, shape),
         dist_init_required=False,
     )
+    if shape.world == 1 and engine.zero_optimization_stage() == 0:
+        engine.enable_backward_allreduce = False  # it copies all gradients into a buffer and back
     begin(engine)
     return engine
 
@@ -107,14 +112,19 @@ def take_step(engine: Any, config: TrainConfig, step: int) -> Update:
     for group in engine.optimizer.param_groups:
         group["lr"] = lr
     grad_norm = None
-    if config.zero_stage == 0:  # DeepSpeed gives no norm at stage 0 in fp32, and does not look at it
-        grad_norm = _gradient_norm(engine.module)
-        engine.optimizer.overflow = not bool(torch.isfinite(grad_norm))
+    if engine.zero_optimization_stage() == 0:
+        grad_norm = _check_and_clip(engine, config.optimizer.grad_clip)
     engine.step()
     norm = engine.get_global_grad_norm() if grad_norm is None else grad_norm
     return Update(lr, norm, engine.was_step_applied())
 
 
-def _gradient_norm(module: nn.Module) -> Tensor:
-    norms = [param.grad.norm() for param in module.parameters() if param.grad is not None]
-    return torch.stack(norms).norm()
+def _check_and_clip(engine: Any, largest: float | None) -> float:
+    """The gradient's norm, which DeepSpeed neither gives nor looks at in stage 0, and clips by on its own."""
+    params = [param for param in engine.module.parameters() if param.grad is not None]
+    norm = get_total_norm([param.grad for param in params])
+    value = float(norm)
+    engine.optimizer.overflow = not math.isfinite(value)
+    if largest is not None and value > largest:
+        clip_grads_with_norm_(params, largest, norm)
+    return value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.config import load_config
 from intarsia.errors import UsageError
-from training.config import BatchShape, TrainConfig, batch_shape
+from training.config import BatchShape, TrainConfig, batch_shape, zero_stage_of
 from training.gpus import GPUS
 from training.memory import STAGES, memory_at
 from training.shards import find_shards
@@ -98,14 +98,15 @@ def estimate(
         "on_gpu": on_gpu,
     }
     by_stage = {stage: memory_at(stage, shape.world, counts, options) for stage in STAGES}
+    stage = zero_stage_of(config, shape.world)
     return {
         "weights": {"trained": counts.trained, "frozen": counts.frozen},
         "batch": asdict(shape) | {"global": shape.global_batch},
-        "zero_stage": config.zero_stage,
+        "zero_stage": stage,
         "precision": config.precision,
         "activation_checkpointing": config.activation_checkpointing,
         "memory": {str(stage): asdict(memory) for stage, memory in by_stage.items()},
-        "peak_if_checkpointing_were_switched": memory_at(config.zero_stage, shape.world, other, options).peak,
+        "peak_if_checkpointing_were_switched": memory_at(stage, shape.world, other, options).peak,
         "saved_activations": counts.saved_bytes,
         "flops_per_sample": counts.flops | {"whole": sum(counts.flops.values())},
         "steps": config.max_steps,
@@ -163,7 +164,8 @@ def _calibrate(config: TrainConfig, shape: BatchShape, steps: int) -> dict[str, 
 
     world = distributed.connect()
     alone = replace(shape, world=world.size)
-    trial = run_trial(config, alone, world, steps)
+    staged = config.model_copy(update={"zero_stage": zero_stage_of(config, shape.world)})
+    trial = run_trial(staged, alone, world, steps)
     distributed.disconnect(world)
     seconds = median(trial.seconds)
     hours = seconds * config.max_steps / 3600

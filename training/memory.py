@@ -68,7 +68,7 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
     moments = {
         "encode": steady + kept + before + counts.encode_bytes,
         "backward": steady + kept + reserved + max(with_gradients, counts.step_bytes + before),
-        "reduce": steady + kept + _at_reduction(stage, whole, bucket, options["on_gpu"]),
+        "reduce": steady + kept + _at_reduction(stage, ranks, whole, bucket, options["on_gpu"]),
         "step": steady + (whole if stage == 0 else kept + (0 if options["offload"] else share)),
     }
     moment = max(moments, key=lambda name: moments[name])
@@ -86,10 +86,10 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
     )
 
 
-def _at_reduction(stage: int, whole: int, bucket: int, on_gpu: bool) -> int:
+def _at_reduction(stage: int, ranks: int, whole: int, bucket: int, on_gpu: bool) -> int:
     """Gradients and the buffer that they are averaged in, which fills while they are given back."""
     if stage == 0:
-        return whole + min(bucket, whole)
+        return whole + (min(bucket, whole) if ranks > 1 else 0)
     if stage == 1:
         return whole + (bucket if on_gpu else 0)
     return bucket

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any
 
-from training.config import BatchShape, TrainConfig
+from training.config import BatchShape, TrainConfig, zero_stage_of
 from training.distributed import World
 from training.ema import KEY, decays_of
 from training.order import DataOrder
@@ -43,7 +43,7 @@ def tell_plan(config: TrainConfig, shape: BatchShape, state: TrainState, samples
         f"{samples:,}",
         config.max_steps * shape.global_batch / samples,
     )
-    log.info("ZeRO stage %d, %s", config.zero_stage, config.precision)
+    log.info("ZeRO stage %d, %s", zero_stage_of(config, shape.world), config.precision)
     if state.step:
         log.info("continuing after step %d of %d", state.step, config.max_steps)
 

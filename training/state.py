@@ -8,7 +8,7 @@ from typing import Any
 
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, fingerprint
-from training.config import BatchShape, TrainConfig
+from training.config import BatchShape, TrainConfig, zero_stage_of
 
 STATE_VERSION = 2
 _LIBRARIES = ("torch", "deepspeed", "diffusers", "transformers", "numpy")
@@ -165,7 +165,7 @@ def fresh_state(config: TrainConfig, shape: BatchShape, shards: Sequence[Any]) -
     return TrainState(
         global_batch_size=shape.global_batch,
         world_size=shape.world,
-        zero_stage=config.zero_stage,
+        zero_stage=zero_stage_of(config, shape.world),
         data_fingerprint=shards_fingerprint(shards),
         config=config.model_dump(mode="json"),
         libraries=library_versions(),

@@ -44,7 +44,8 @@ class PlainTrainer:
         self.unet, self.mapper, self.optimizer = self.accelerator.prepare(
             unet, model.exemplar_encoder, optimizer
         )
-        self.ema = EMAModel(unet.parameters(), decay=options.ema_decay) if options.ema_decay else None
+        self.params = params
+        self.ema = EMAModel(params, decay=options.ema_decay) if options.ema_decay else None
         self.noise_scheduler = DDPMScheduler(**config.model.noise.model_dump())
 
     @property
@@ -74,10 +75,12 @@ class PlainTrainer:
             prediction = self.unet(inputs, timesteps, encoder_hidden_states=tokens).sample
         loss = F.mse_loss(prediction.float(), noise.float())
         self.accelerator.backward(loss)
+        if self.config.optimizer.grad_clip:
+            self.accelerator.clip_grad_norm_(self.params, self.config.optimizer.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema is not None:
-            self.ema.step(self.unet.parameters())
+            self.ema.step(self.params)
         return loss.item()
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:

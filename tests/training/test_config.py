@@ -8,7 +8,14 @@ from intarsia.config import load_config
 from intarsia.errors import UsageError
 from tests.paths import ROOT
 from tests.training.synthetic import write_config
-from training.config import OptimizerConfig, TrainConfig, batch_shape, may_change, require_paths
+from training.config import (
+    OptimizerConfig,
+    TrainConfig,
+    batch_shape,
+    may_change,
+    require_paths,
+    zero_stage_of,
+)
 from training.schedule import learning_rate
 
 CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))
@@ -74,9 +81,11 @@ def test_bad_values_are_named(tmp_path: Path, override: str, words: str) -> None
         load(tmp_path, "", override)
 
 
-def test_bf16_without_sharding_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="needs zero_stage=1, 2 or 3"):
-        load(tmp_path, "", "precision=bf16", "zero_stage=0")
+def test_ranks_share_the_optimizer_where_there_are_several(tmp_path: Path) -> None:
+    default, told = load(tmp_path, ""), load(tmp_path, "", "zero_stage=2")
+    assert [zero_stage_of(default, ranks) for ranks in (1, 2, 64)] == [0, 1, 1]
+    assert [zero_stage_of(told, ranks) for ranks in (1, 2)] == [2, 2]
+    assert zero_stage_of(load(tmp_path, "", "offload_optimizer=true"), 1) == 1
 
 
 def test_what_deepspeed_or_the_compiler_do_wrong_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ FIRST_UPDATES = {
     "zero2": ["zero_stage=2"],
     "zero3": ["zero_stage=3"],
     "bf16": ["precision=bf16"],
+    "bf16-zero1": ["precision=bf16", "zero_stage=1"],
     "bf16-offloaded2": ["precision=bf16", "zero_stage=2", "offload_optimizer=true"],
     "bf16-zero3": ["precision=bf16", "zero_stage=3"],
 }
@@ -81,7 +82,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             job("accumulated", "micro_batch_size=2", "grad_accum_steps=2"),
             job("workers", "data.num_workers=2"),
             job("recomputed", "activation_checkpointing=true"),
-            job("half", "precision=bf16"),
+            *(job(f"half{z}", *stage(z, "precision=bf16")) for z in (0, 1)),
             *(first(name) for name in FIRST_UPDATES if "zero3" not in name),
             *(job(f"clipped{z}", *stage(z, "optimizer.grad_clip=0.1")) for z in (0, 1)),
             job("previewed", previewed),
@@ -137,7 +138,7 @@ def test_the_curve_does_not_depend_on_stage_ranks_workers_or_accumulation(runs: 
 
 
 def test_recomputing_activations_changes_no_bit(runs: Runs) -> None:
-    assert runs.losses("recomputed") == runs.losses("zero1")
+    assert runs.losses("recomputed") == runs.losses("zero0")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_recomputing_activations_changes_no_bit(runs: Runs) -> None:
         ("resumed3", "zero3"),
         ("uneven-resumed", "uneven"),
         ("pair-resumed", "pair2"),
-        ("damaged", "zero1"),
+        ("damaged", "zero0"),
     ],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(runs: Runs, stopped: str, whole: str) -> None:
@@ -204,9 +205,18 @@ def test_the_first_update_is_as_large_as_the_learning_rate(runs: Runs, name: str
 
 
 def test_bf16_autocast_follows_fp32(runs: Runs) -> None:
-    assert close(runs.losses("half"), runs.losses("zero1"), 0.02)
-    assert runs.losses("half") != runs.losses("zero1")
-    assert all(weight.dtype == torch.float32 for weight in runs.weights("half").values())
+    assert close(runs.losses("half1"), runs.losses("zero1"), 0.02)
+    assert runs.losses("half1") != runs.losses("zero1")
+    assert all(weight.dtype == torch.float32 for weight in runs.weights("half1").values())
+
+
+def test_bf16_without_sharding_follows_bf16_with_it(runs: Runs) -> None:
+    assert close(runs.losses("half0"), runs.losses("half1"), 1e-4)
+    assert runs.losses("half0") != runs.losses("zero0")
+
+
+def test_one_rank_shards_nothing_unless_told(runs: Runs) -> None:
+    assert runs.losses("workers") == runs.losses("zero0")
 
 
 def test_metrics_hold_what_users_look_for(runs: Runs) -> None:
