@@ -9,6 +9,7 @@ from evaluation.options import Score
 from evaluation.scoring import Request
 from evaluation.set_figures import Reference, collect
 from intarsia.errors import UsageError, UserError
+from intarsia.words import counted
 
 TEST2017 = 40_670  # pictures
 FEATURES = ("clip", "inception")
@@ -73,7 +74,8 @@ def picture_files(folder: Path) -> list[Path]:
     """
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
     if len(found) < 2:
-        raise UserError(f"{folder} holds {len(found)} pictures; give a folder with two or more, or an npz")
+        what = f"holds {counted(len(found), 'picture')}" if folder.is_dir() else "is no folder"
+        raise UserError(f"{folder} {what}; give a folder with two pictures or more, or an npz")
     return found
 
 

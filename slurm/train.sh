@@ -36,6 +36,7 @@ PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}   # since Slurm 22.05 srun does not inherit it
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
+export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR}   # names that no server knows are no news
 job=$SLURM_JOB_ID restarts=${SLURM_RESTART_COUNT:-0}
 # Of a sweep: the id of its last run is that of the whole array, and would mean all of it.
 [[ -z ${SLURM_ARRAY_TASK_ID-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
