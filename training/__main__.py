@@ -29,8 +29,8 @@ _EPILOG = """examples:
   torchrun --nproc-per-node 8 -m training configs/train/pbe-sd14.yaml data.shards=shards run=runs/pbe \\
       model.init.stable_diffusion=sd-v1-4.ckpt model.init.image_encoder=clip-vit-large-patch14
 
-The same command again continues the run from its newest whole checkpoint. SIGTERM and SIGUSR1 save, stop and
-exit with 75. --debug shows the whole traceback of an error.
+The same command again continues the run from its newest whole checkpoint. SIGTERM, SIGUSR1 and Ctrl-C save,
+stop and exit with 75. --debug shows the whole traceback of an error.
 
 Beside it, each with its own --help: """ + ", ".join(f"python -m training {name}" for name in SUBCOMMANDS)
 

@@ -202,5 +202,5 @@ def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
 
 def _ignore_signals(worker: int) -> None:
     """A stop signal often reaches the whole process group: the training process decides, workers go on."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

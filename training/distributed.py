@@ -19,24 +19,29 @@ from intarsia.errors import UserError
 from training.watchdog import Watchdog
 
 EXIT_AGAIN = 75  # saved and stopped by a signal: run the same command again (EX_TEMPFAIL)
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 PORTS = range(20_000, 32_000)  # of the rendezvous; below the ephemeral range
 
 
 class StopFlag:
-    """Set by SIGTERM or SIGUSR1, read at step boundaries; the handler does nothing else."""
+    """Set by SIGTERM, SIGUSR1 or Ctrl-C, and read at step boundaries."""
 
     def __init__(self) -> None:
         self.raised = False
 
     def install(self) -> "StopFlag":
-        """Take over SIGTERM and SIGUSR1. Call it before slow imports: until then a signal kills."""
+        """Take over the signals. Call it before slow imports: until then a signal kills."""
         for number in _STOP_SIGNALS:
-            signal.signal(number, self._raise)
+            # Whoever starts us in the background has Ctrl-C ignored, and means it.
+            if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._raise)
         return self
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         self.raised = True
+        if number == signal.SIGINT:  # of a person, who may not want to wait
+            signal.signal(number, signal.default_int_handler)
+            os.write(2, b"saving after the running step; Ctrl-C again ends at once\n")
 
 
 @dataclass(frozen=True)

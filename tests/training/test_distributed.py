@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,17 +69,43 @@ def test_a_batch_script_without_srun_is_one_process_alone() -> None:
     assert environ["WORLD_SIZE"] == "1"
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The signals' handlers are put back afterwards."""
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    before = [signal.getsignal(n) for n in numbers]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for n, handler in zip(numbers, before, strict=True):
+        signal.signal(n, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_sets_the_flag_and_nothing_else(number: signal.Signals) -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)]
-    try:
-        flag = StopFlag().install()
-        assert not flag.raised
-        os.kill(os.getpid(), number)
-        assert flag.raised
-    finally:
-        for n, handler in zip((signal.SIGTERM, signal.SIGUSR1), before, strict=True):
-            signal.signal(n, handler)
+    flag = StopFlag().install()
+    assert not flag.raised
+    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)
+    assert flag.raised
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_second_interrupt_does_not_wait(capfd: pytest.CaptureFixture[str]) -> None:
+    flag = StopFlag().install()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert flag.raised
+    assert capfd.readouterr().err == "saving after the running step; Ctrl-C again ends at once\n"
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_an_interrupt_that_was_ignored_stays_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    flag = StopFlag().install()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert not flag.raised
 
 
 def test_the_handlers_stand_before_anything_slow_is_imported() -> None:
