@@ -37,12 +37,16 @@ def _quarters(prefix: str) -> dict[str, str]:
 
 
 LAYOUT = (
-    Chart(
-        "loss",
-        {"train/loss": "training", "val/loss": "validation", "val_ema/loss": "validation, averaged weights"},
-        smooth=True,
-    ),
+    Chart("training loss", {"train/loss": ""}, smooth=True),
     Chart("training loss, by quarter of the timesteps", _quarters("train/loss"), smooth=True),
+    Chart(
+        "validation loss",
+        {
+            "val/loss": "present weights",
+            "val_ema/loss": "averaged weights",
+            "val_ema2/loss": "second average",
+        },
+    ),
     Chart("validation loss, by quarter of the timesteps", _quarters("val/loss")),
     Chart("gradient norm", {"train/grad_norm": ""}, logarithmic=True, smooth=True),
     Chart("learning rate", {"train/lr": ""}, from_zero=True),

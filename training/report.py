@@ -67,9 +67,10 @@ def summary(folder: RunFolder, records: list[dict[str, Any]], events: list[dict[
     finite = [loss for loss in losses if loss is not None]
     if finite:
         lines["loss, mean of the last tenth"] = f"{sum(finite) / len(finite):.4g}"
-    validated = [(record["val/loss"], record["step"]) for record in records if record.get("val/loss")]
-    if validated:
-        lines["lowest validation loss"] = f"{min(validated)[0]:.4g} after step {min(validated)[1]:,}"
+    for key, of in (("val/loss", ""), ("val_ema/loss", ", averaged weights")):
+        validated = [(record[key], record["step"]) for record in records if record.get(key)]
+        if validated:
+            lines[f"lowest validation loss{of}"] = f"{min(validated)[0]:.4g} after step {min(validated)[1]:,}"
     if "data/samples" in last:
         lines["samples seen"] = f"{last['data/samples']:,} ({last['data/epoch']:.2f} epochs)"
     if speeds:

@@ -21,7 +21,8 @@ from training.shards import read_manifest
 from training.state import RunFolder, TrainState
 
 log = logging.getLogger(__name__)
-_SUMMARIES = {"train/loss": "min,last", "val/loss": "min,last", "perf/images_per_s": "max,last"}
+_LOSSES = ("train/loss", "val/loss", "val_ema/loss")
+_SUMMARIES = {**dict.fromkeys(_LOSSES, "min,last"), "perf/images_per_s": "max,last"}
 
 
 class WandbRun:

@@ -25,6 +25,7 @@ def records(steps: int = 100) -> list[dict[str, Any]]:
             "train/grad_norm": 2.0,
             "train/skipped": step // 50,
             "val/loss": abs(step - 60) + 1.0,
+            "val_ema/loss": abs(step - 80) + 0.5,
             "perf/images_per_s": 10.0,
             "perf/data_wait": 0.01,
             **{f"perf/{part}_s": 0.1 for part in ("encode", "forward", "backward", "optimizer", "data_wait")},
@@ -79,6 +80,7 @@ def test_the_summary_answers_the_first_questions(run: Path) -> None:
     assert known["steps"] == "100"
     assert known["state"] == "under way, or ended without a word"
     assert known["lowest validation loss"] == "1 after step 60"
+    assert known["lowest validation loss, averaged weights"] == "0.5 after step 80"
     assert known["restarts"] == "1"
     assert known["steps skipped for NaN"] == "2"
     assert known["code"] == "abc → def"
