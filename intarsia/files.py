@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from intarsia.errors import UserError
+from intarsia.errors import UsageError, UserError
 
 _TEMPORARY = ".tmp-"
 
@@ -33,13 +33,36 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_replaceable(folder: Path, marker: str) -> None:
+    """Refuse to put a new folder in the place of what holds anything, but no file `marker`.
+
+    Raises:
+        UsageError: naming what would be lost.
+    """
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; choose another folder")
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if names and marker not in names:
+        raise UsageError(
+            f"{folder} holds {names[0]} and no {marker}, and is not replaced; choose another folder"
+        )
+
+
 @contextmanager
-def atomic_folder(path: Path | str) -> Iterator[Path]:
+def atomic_folder(path: Path | str, marker: str) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is synced to disk and takes the place of `path`.
 
     A reader sees the old folder or the whole new one, never a part. On an exception the old one stays.
+
+    Args:
+        path: of the folder.
+        marker: a file that such folders hold, see `check_replaceable`.
+
+    Raises:
+        UsageError: where `path` is something else.
     """
     target = Path(path)
+    check_replaceable(target, marker)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}{_TEMPORARY}{uuid.uuid4().hex}")
     old = temporary.with_name(f"{temporary.name}-old")

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from intarsia.errors import UserError
 from intarsia.model import EditModel
+from intarsia.model_folder import ADAPTERS
 from intarsia.pretrained import State, load_strictly, read_weights, without_prefix
 
-ADAPTERS = "pytorch_lora_weights.safetensors"
 EXEMPLAR_ENCODER = "exemplar_encoder.safetensors"  # beside it, where the exemplar encoder was trained, too
 _METADATA = "lora_adapter_metadata"  # diffusers' key in the file's header
 _PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora.down.weight", ".lora.up.weight"))

@@ -5,6 +5,7 @@ from pathlib import Path
 from intarsia.errors import UserError
 
 INDEX = "model_index.json"
+ADAPTERS = "pytorch_lora_weights.safetensors"  # of a folder of adapters instead
 
 
 def check_model_folder(folder: Path | str) -> None:
@@ -29,7 +30,7 @@ def check_model_folder(folder: Path | str) -> None:
 def _way_out(folder: Path) -> str:
     if (folder / "model" / INDEX).is_file():
         return f"; {folder / 'model'} is one"
-    if (folder / "pytorch_lora_weights.safetensors").is_file():
+    if (folder / ADAPTERS).is_file():
         return f" but adapters: python -m sampling merge-lora --lora {folder} --model BASE --out DIR"
     if folder.parent.name == "checkpoints":
         return " but a training checkpoint; the run writes RUN/model when it is finished"

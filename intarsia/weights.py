@@ -34,8 +34,11 @@ def save_model(model: EditModel, folder: Path | str, card: str | None = None) ->
         model: its weights are written as they are, in their own dtype.
         folder: the model folder to make.
         card: the Markdown of README.md; a short card by default.
+
+    Raises:
+        UsageError: where the folder is there and holds something else than a model.
     """
-    with atomic_folder(folder) as out:
+    with atomic_folder(folder, INDEX) as out:
         model.unet.save_pretrained(out / "unet")
         model.vae.save_pretrained(out / "vae")
         (out / "image_encoder").mkdir()

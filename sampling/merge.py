@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from intarsia.model_folder import check_model_folder
+from intarsia.files import check_replaceable
+from intarsia.model_folder import INDEX, check_model_folder
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
@@ -31,6 +32,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
 
 def _merge(arguments: argparse.Namespace) -> None:
     check_model_folder(arguments.model)
+    check_replaceable(arguments.out, INDEX)
     from intarsia.lora import merge_adapters
     from intarsia.weights import load_model, save_model
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from intarsia.architecture import ModelConfig
 from intarsia.config import Config, load_config
 from intarsia.errors import UsageError, UserError
-from intarsia.model_folder import check_model_folder
+from intarsia.files import check_replaceable
+from intarsia.model_folder import INDEX, check_model_folder
 
 if TYPE_CHECKING:
     from intarsia.model import EditModel
@@ -151,7 +152,7 @@ def _export_folder(model: EditModel, folder: Path, out: Path, variant: str | Non
     from intarsia.weights import save_model
 
     card = folder / "README.md"
-    with atomic_folder(out) as temporary:
+    with atomic_folder(out, INDEX) as temporary:
         save_model(model, temporary, card.read_text(encoding="utf-8") if card.is_file() else None)
         (temporary / "image_encoder" / "paint_by_example.py").write_text(_REEXPORT, encoding="utf-8")
         for path in list(temporary.rglob(_PATTERN)) if variant else ():
@@ -181,6 +182,7 @@ def _import(arguments: argparse.Namespace) -> None:
     if not arguments.checkpoint.is_file():
         what = "is a folder" if arguments.checkpoint.is_dir() else "does not exist"
         raise UserError(f"{arguments.checkpoint} {what}; a checkpoint file is wanted, .ckpt or .safetensors")
+    check_replaceable(arguments.out, INDEX)
     config = load_config(_ModelFile, arguments.config).model if arguments.config else ModelConfig()
     import_original(arguments.checkpoint, arguments.out, config, arguments.ema, arguments.dtype)
     sys.stdout.write(f"{arguments.out}: model folder, {arguments.dtype}\n")
@@ -195,5 +197,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if form == "original" and arguments.out.suffix not in (".ckpt", ".pt", ".pth"):
         raise UsageError(f"--out {arguments.out}: a file of --format original must end in .ckpt")
     check_model_folder(arguments.model)
+    if form == "diffusers":
+        check_replaceable(arguments.out, INDEX)
     export_model(arguments.model, arguments.out, form, arguments.dtype, arguments.variant)
     sys.stdout.write(f"{arguments.out}: {form}, {arguments.dtype}\n")

@@ -9,6 +9,7 @@ from intarsia.errors import UsageError
 from intarsia.files import atomic_folder
 from intarsia.lora import EXEMPLAR_ENCODER
 from intarsia.model import EditModel
+from intarsia.model_folder import ADAPTERS
 from training.config import LoraConfig
 
 
@@ -69,7 +70,7 @@ def write_adapters(model: EditModel, options: LoraConfig, folder: Path, card: st
 
     settings = model.unet.peft_config["default"].to_dict()
     settings = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
-    with atomic_folder(folder) as out:
+    with atomic_folder(folder, ADAPTERS) as out:
         StableDiffusionLoraLoaderMixin.save_lora_weights(
             out,
             unet_lora_layers=get_peft_model_state_dict(model.unet),

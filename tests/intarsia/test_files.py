@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from intarsia.errors import UserError
+from intarsia.errors import UsageError, UserError
 from intarsia.files import (
+    atomic_folder,
     atomic_path,
     atomic_write,
     fingerprint,
@@ -79,3 +80,22 @@ def test_fingerprints_ignore_key_order_and_see_every_value() -> None:
     others = [{"a": 1, "b": [2, 1]}, {"a": "1", "b": [1, 2]}, {"a": 1}]
     assert len({fingerprint(x) for x in [{"a": 1, "b": [1, 2]}, *others]}) == 4
     assert fingerprint(json.loads("[1.5]")) == fingerprint([1.5])
+
+
+def test_a_folder_takes_the_place_of_its_like_only(tmp_path: Path) -> None:
+    def make(name: str, content: str) -> None:
+        with atomic_folder(tmp_path / name, "index") as folder:
+            (folder / "index").write_text(content)
+
+    make("new", "1")
+    make("new", "2")
+    (tmp_path / "empty").mkdir()
+    make("empty", "3")
+    assert [(tmp_path / name / "index").read_text() for name in ("new", "empty")] == ["2", "3"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"mine holds thesis\.tex and no index, and is not replaced"):
+        make("mine", "4")
+    with pytest.raises(UsageError, match=r"thesis\.tex is a file; choose another folder"):
+        make("mine/thesis.tex", "5")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]

@@ -11,9 +11,8 @@ from diffusers.pipelines.deprecated.paint_by_example import PaintByExampleImageE
 from safetensors.torch import load_file, save_file
 
 from intarsia.errors import UserError
-from intarsia.lora import ADAPTERS
 from intarsia.model import EditModel, build_model
-from intarsia.model_folder import check_model_folder
+from intarsia.model_folder import ADAPTERS, check_model_folder
 from intarsia.weights import load_model, save_model
 from tests.sampling.tiny import files_of, tiny_config, tiny_model
 

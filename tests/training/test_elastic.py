@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from intarsia.errors import UserError
-from intarsia.lora import ADAPTERS
+from intarsia.model_folder import ADAPTERS
 from tests.training.conftest import SAVED
 from tests.training.launch import Runs, numbers
 from training.checkpoint import what_is_torn

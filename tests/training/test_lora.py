@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
-from intarsia.lora import ADAPTERS, EXEMPLAR_ENCODER, merge_adapters
+from intarsia.lora import EXEMPLAR_ENCODER, merge_adapters
 from intarsia.model import EditModel, build_model
+from intarsia.model_folder import ADAPTERS
 from intarsia.weights import load_model, save_model
 from sampling.cli import main
 from tests.training.synthetic import make_sample, write_config

@@ -10,8 +10,8 @@ import pytest
 
 from intarsia.config import load_config
 from intarsia.files import read_json
-from intarsia.lora import ADAPTERS
 from intarsia.model import build_model
+from intarsia.model_folder import ADAPTERS
 from intarsia.weights import read_model_config, save_model
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
