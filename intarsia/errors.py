@@ -67,6 +67,6 @@ def _about_files(error: OSError) -> str:
         return f"the disk is full ({error.strerror}); make room and run the same command again"
     if not error.filename:
         return ""
-    return (
-        f"{error.filename} cannot be read or written ({error.strerror}); check the path and its permissions"
-    )
+    folder, _, name = str(error.filename).rpartition("/")
+    place = folder if ".tmp-" in name else error.filename  # nobody knows the names that we write under
+    return f"{place} cannot be read or written ({error.strerror}); check the path and its permissions"

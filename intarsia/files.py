@@ -112,9 +112,13 @@ def locked(path: Path | str, busy: str) -> Iterator[None]:
     """Hold the file `path` against other processes; the lock goes with this one, however it ends.
 
     Raises:
-        UserError: saying `busy`, where another process holds it.
+        UserError: saying `busy`, where another process holds it, or that it cannot be written.
     """
-    with Path(path).open("w") as file:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"{Path(path).parent} cannot be written ({error.strerror})") from None
+    with os.fdopen(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -137,6 +137,7 @@ def export_model(
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as temporary:
+        temporary.touch()  # told in our words where that cannot be; the writers have others
         if form == "original":
             torch.save({"state_dict": to_original(model)}, temporary)
         else:

@@ -135,9 +135,10 @@ def read_manifest(folder: str) -> Any:
         except ValueError as error:
             raise UserError(f"{path}: not valid JSON ({error})") from None
     if not Path(path).is_file():
+        several = "; several stand in brackets: data.shards=[A,B]" if "," in folder else ""
         raise UserError(
             f"data.shards={folder} is no finished shard folder: it holds no manifest.json; run, or run "
-            "again, `python -m dataprep build`"
+            f"again, `python -m dataprep build`{several}"
         )
     return read_json(path)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from intarsia.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UsageError, UserError, run_command
+from intarsia.files import atomic_write
 
 
 def failing(error: BaseException) -> int:
@@ -41,6 +42,19 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.C
         f"error: {tmp_path} cannot be read or written (Is a directory); check the path and its permissions\n"
     )
     with pytest.raises(IsADirectoryError):
+        run_command(command, ["--debug"])
+
+
+def test_a_temporary_name_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(_: object) -> None:
+        atomic_write(tmp_path, "a folder is no file")
+
+    (tmp_path / "x").touch()
+    assert run_command(command, []) == EXIT_FAILURE
+    said = capsys.readouterr().err
+    assert "cannot be read or written" in said
+    assert ".tmp-" not in said
+    with pytest.raises(OSError, match="tmp-"):
         run_command(command, ["--debug"])
 
 

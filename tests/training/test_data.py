@@ -106,6 +106,8 @@ def test_missing_shards_and_folders_are_named(folder: Path, tmp_path: Path) -> N
         find_shards([str(folder)])
     with pytest.raises(UserError, match=r"nowhere is no finished shard folder.*`python -m dataprep build`"):
         find_shards([str(tmp_path / "nowhere")])
+    with pytest.raises(UserError, match=r"several stand in brackets: data\.shards=\[A,B\]"):
+        find_shards([f"{folder},{tmp_path}"])
 
 
 def test_several_folders_are_one_data_set_unless_names_clash(folder: Path, tmp_path: Path) -> None:
