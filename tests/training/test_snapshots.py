@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from intarsia.errors import UserError
+from intarsia.lora import ADAPTERS
 from intarsia.weights import load_model
 from tests.training.launch import Runs, numbers
 from tests.training.test_checkpoint import PlainEngine
@@ -128,6 +130,14 @@ def test_a_tracked_width_is_the_checkpoints_average(hard_runs: Runs, tmp_path: P
         exact = kept[f"weight/{name}"] if average is None else average.half().float()
         assert torch.equal(weight.flatten(), exact), name
     assert f"σ_rel {width}, post hoc" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_of_adapters_the_adapters_are_written(hard_runs: Runs, tmp_path: Path) -> None:
+    run = hard_runs.root / "adapters"
+    assert main(["ema", str(run), "--sigma-rel", "0.05", "--out", str(tmp_path / "lora")]) == 0
+    made, kept = (load_file(folder / ADAPTERS) for folder in (tmp_path / "lora", run / "lora"))
+    assert made.keys() == kept.keys()
+    assert all(torch.equal(made[name], kept[name].half().float()) for name in kept)
 
 
 def test_widths_are_compared_by_the_validation_loss(
