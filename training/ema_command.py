@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import UsageError, UserError
+from intarsia.files import check_replaceable
+from intarsia.model_folder import ADAPTERS, INDEX
 from training.config import NARROWEST, WIDEST
 from training.state import RunFolder
 
@@ -48,8 +50,6 @@ def command(argv: Sequence[str]) -> int:
             raise UsageError(f"--sigma-rel={width:g} must lie from {NARROWEST} to {WIDEST}")
     if options.out and len(options.sigma_rel) > 1:
         raise UsageError("--out takes one --sigma-rel; leave it out to compare several")
-    if options.out and options.out.exists() and not (options.out / "README.md").is_file():
-        raise UsageError(f"--out={options.out} is there and no model folder; give a new one")
     if not options.out and not options.validate:
         raise UsageError("nothing to do: add --out DIR, --validate or both")
     _make(options)
@@ -127,6 +127,8 @@ def _make(options: argparse.Namespace) -> None:
     snapshots = _chosen(RunFolder(options.run), options.step)
     recipes = [find_recipe(snapshots, width) for width in options.sigma_rel]
     config, state = snapshots[-1].config, snapshots[-1].state
+    if options.out:
+        check_replaceable(options.out, ADAPTERS if config.lora else INDEX)
     sys.stderr.write(f"{len(snapshots)} snapshot(s) up to step {state.step}, {state.updates} updates\n")
 
     from intarsia.model import build_model

@@ -197,7 +197,8 @@ def test_what_cannot_be_made_is_told_in_a_sentence(
 def test_a_folder_of_something_else_is_not_replaced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["ema", "run", "--sigma-rel", "0.1", "--out", str(tmp_path)]) == 2
-    assert "is there and no model folder; give a new one" in capsys.readouterr().err
+    one(RunFolder(tmp_path))
+    assert main(["ema", str(tmp_path), "--sigma-rel", "0.1", "--out", str(tmp_path)]) == 2
+    assert "averages and no model_index.json, and is not replaced" in capsys.readouterr().err
     assert main(["ema", "run", "--sigma-rel", "0.1"]) == 2
     assert "nothing to do: add --out DIR" in capsys.readouterr().err
