@@ -41,10 +41,10 @@ def check_replaceable(folder: Path, marker: str) -> None:
     """
     if folder.is_file():
         raise UsageError(f"{folder} is a file; choose another folder")
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     if names and marker not in names:
         raise UsageError(
-            f"{folder} holds {names[0]} and no {marker}, and is not replaced; choose another folder"
+            f"{folder} holds {max(names)} and no {marker}, and is not replaced; choose another folder"
         )
 
 

@@ -11,8 +11,8 @@ from dataprep.progress import Progress, Reporter, metered
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import locked, read_json, sweep_temporaries, write_json
-from training.config import TrainConfig
-from training.shards import Shard, find_shards
+from training.config import TrainConfig, require_weights
+from training.shards import Shard, check_size, find_shards
 
 if TYPE_CHECKING:
     from training.encode_shards import LatentJob
@@ -59,7 +59,9 @@ def cache_latents(options: argparse.Namespace, config: TrainConfig, report: Repo
     Raises:
         UserError: for shards that cannot be used, a folder in which the same is running, a full disk.
     """
+    require_weights(config.model)
     shards = find_shards([options.shards])
+    check_size(shards, config.model.image_size)
     if shards[0].is_remote:
         raise UsageError(
             f"{options.shards}: latents are stored beside the shards, so give a folder of this machine; "

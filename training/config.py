@@ -295,13 +295,16 @@ def require_paths(config: TrainConfig) -> None:
         raise UsageError("no base given: lora adapts a model; add model.init.model_folder=FOLDER")
     if config.run is None:
         raise UsageError("no run folder given: add run=FOLDER; the same folder again continues the run")
-    _require_weights(config.model)
+    require_weights(config.model)
 
 
-def _require_weights(model: ModelConfig) -> None:
+def require_weights(model: ModelConfig) -> None:
     """Files that are named must be there, and what is never trained must have weights.
 
     Only networks of the published geometry are asked for: a small one may be random, as the demo's CLIP is.
+
+    Raises:
+        UsageError: naming the file, or the options that give one.
     """
     for name, path in model.init:
         if path is not None and not path.exists():
