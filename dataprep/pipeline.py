@@ -168,5 +168,7 @@ def _start(workers: int | None, address: str | None, verbose: bool) -> None:
             **quiet,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f"at {address}" if address else "on this machine"
-        raise UserError(f"Ray does not start {where}: {str(error).strip().splitlines()[0]}") from error
+        said = str(error).strip().splitlines()[0]
+        if address:
+            raise UserError(f"no Ray answers at {address} ({said}); `ray start --head` starts one") from error
+        raise UserError(f"Ray does not start on this machine: {said}") from error

@@ -87,7 +87,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             from sampling.server import Place, serve
         except ImportError as error:
             raise UserError(
-                f"the page needs {error.name}; install it by: pip install 'intarsia[web]'"
+                f"the page needs {error.name}; install it by: python -m pip install -e '.[web]'"
             ) from None
         from sampling.machine import open_model
         from sampling.provenance import pattern
