@@ -125,9 +125,9 @@ def place_of(tar: Path, suffix: str) -> int:
     ("suffix", "offset", "problem"),
     [
         (".image.jpg", -500, "torn or damaged: its members end at byte"),  # the tar's header of the member
-        (".image.jpg", 1, r"member image\.jpg cannot be read"),
-        (".edit_mask.png", 50, r"member edit_mask\.png cannot be read"),
-        (".exemplar.jpg", 0, r"member exemplar\.jpg cannot be read"),
+        (".image.jpg", 1, r"member image\.jpg is damaged"),
+        (".edit_mask.png", 50, r"member edit_mask\.png is damaged"),
+        (".exemplar.jpg", 0, r"member exemplar\.jpg is damaged"),
         ("_000.json", 0, "member json cannot be read"),
         ("_000.json", 11, r"its record is that of|no such|cannot be read"),
     ],
