@@ -1,6 +1,9 @@
 """What `edit` does beside painting: windows, known regions, encoding once, remarks, memory, short names."""
 
 import re
+import resource
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from intarsia.weights import load_model, save_model
 from sampling.editing import EditRequest, edit
 from sampling.machine import open_model, pick_dtype, visiting
 from sampling.settings import EditSettings, MachineSettings
+from tests.paths import ROOT
 from tests.sampling.tiny import request, tiny_model
 
 QUICK = EditSettings(num_inference_steps=2, scheduler="ddim")
@@ -196,11 +200,34 @@ def test_low_vram_changes_nothing_but_the_place(model_folder: Path) -> None:
     saving = open_model(model_folder, MachineSettings(device="cpu", low_vram=True))
     assert saving.model.vae.use_slicing
     assert saving.model.vae.use_tiling
+    assert not plain.model.vae.use_tiling
     images = [
         edit(m.model, [request(0), request(1)], QUICK, device=m.device)[1].image.astype(int)
         for m in (plain, saving)
     ]
     assert np.abs(images[0] - images[1]).max() <= 1
+
+
+def test_memory_that_is_freed_stays_in_the_process() -> None:
+    """In a process of its own, since that is what the setting lasts for."""
+    program = """if True:
+        from pathlib import Path
+        from sampling.memory import keep_freed_memory
+        def kept():
+            before = int(Path("/proc/self/statm").read_text().split()[1])
+            block = b"1" * (64 << 20)
+            del block
+            return int(Path("/proc/self/statm").read_text().split()[1]) - before
+        usual = kept()
+        keep_freed_memory()
+        print(usual, kept())
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    usual, kept = (int(pages) * resource.getpagesize() for pages in told.stdout.split())
+    assert usual < 1 << 20
+    assert kept > 60 << 20
 
 
 def test_a_network_visits_the_device_and_goes_home() -> None:
