@@ -158,7 +158,7 @@ def _autocast(config: TrainConfig) -> AbstractContextManager:
 def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, float], int]:
     """FLOPs per sample of autoencoder (both pictures) and CLIP, and the most bytes alive."""
     samples, side = config.micro_batch_size, config.model.image_encoder.image_size
-    image = torch.empty(2 * samples, 3, config.model.image_size, config.model.image_size)
+    image = torch.empty(samples, 3, config.model.image_size, config.model.image_size)
     exemplar = torch.empty(samples, 3, side, side)
     with torch.no_grad(), LiveBytes(model) as memory:
         with _flops() as vae:
@@ -167,10 +167,10 @@ def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, floa
             model.encode_exemplar(exemplar.to(model.image_encoder.dtype))
     asked = 1.0 if not config.data.latents else 0.5 if config.data.redraw else 0.0  # half: the masked picture
     parts = {
-        "vae": asked * vae.get_total_flops() / samples,
+        "vae": asked * 2 * vae.get_total_flops() / samples,
         "clip": (1.0 if asked else 0.0) * clip.get_total_flops() / samples,
     }
-    return parts, memory.peak + image.nbytes + exemplar.nbytes
+    return parts, memory.peak + 2 * image.nbytes + exemplar.nbytes
 
 
 def _flops() -> FlopCounterMode:

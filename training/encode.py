@@ -81,7 +81,8 @@ def encode_batch(
 def posteriors(model: EditModel, batch: Batch, device: Any) -> Posteriors:
     """What is stored of a micro-batch; the rest through the frozen networks, each in its own dtype.
 
-    The autoencoder sees both pictures at once, or only the one with the hole where the other's is stored.
+    The autoencoder sees the whole pictures and those with holes one after the other, because its activations
+    are often the most that lives at once; and only the latter where the others' latents are stored.
     """
     stored = {name: value.to(device, non_blocking=True).float() for name, value in batch.stored.items()}
     if batch.image is None or batch.edit_mask is None or batch.exemplar is None:
@@ -92,9 +93,9 @@ def posteriors(model: EditModel, batch: Batch, device: Any) -> Posteriors:
     exemplar = batch.exemplar.to(device, non_blocking=True)
     exemplar = exemplar_to_clip(exemplar, model.config.image_encoder.image_size)
     with torch.autocast(image.device.type, enabled=False):  # the engine's precision is none of theirs
-        moments = latent_moments(model.vae, torch.cat(pictures).to(model.vae.dtype))
+        moments = [torch.stack(latent_moments(model.vae, p.to(model.vae.dtype)), dim=1) for p in pictures]
         pooled = model.encode_exemplar(exemplar.to(model.image_encoder.dtype)).float()
-    *unstored, masked = torch.stack(moments, dim=1).float().chunk(len(pictures))
+    *unstored, masked = (moment.float() for moment in moments)
     return Posteriors(
         image=stored["image"] if "image" in stored else unstored[0],
         masked=masked,
