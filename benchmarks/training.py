@@ -6,9 +6,10 @@
         activation_checkpointing=false compile=true --steps 30                      # one GPU
 
 Ours and the peer (benchmarks/peers/plain_training.py) take turns in processes of their own, on the device
-that torch finds. On a CPU a step's time is CPU time and the best round counts, because other work disturbs;
-on a GPU it is wall time. The peak is that of a large matrix product on the same device, measured beside it;
-the peer's MFU counts our step's arithmetic, too. The shares of our step are of wall time.
+that torch finds. On a CPU a step's time is CPU time and the best step counts, because other work disturbs; on
+a GPU it is wall time, and the best round's median. The peak is that of a large matrix product on the same
+device, measured beside it; the peer's MFU counts our step's arithmetic, too. The shares of our step are of
+wall time.
 """
 
 import argparse
@@ -92,6 +93,7 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
         clock.lap()
     parts = watch.values()
     result = about(config, world.device, clock, memory.peak())
+    result["work"] += f"; ours at ZeRO stage {trainer.zero_optimization_stage()}"
     distributed.disconnect(world)
     return result | {"parts": parts, "flops": sum(count_flops(config).values())}
 
@@ -163,29 +165,38 @@ def about(config: TrainConfig, device: Any, clock: Clock, peak_bytes: int) -> di
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "samples": config.micro_batch_size,
-        "step_s": median(clock.steps),
+        "step_s": median(clock.steps) if device.type == "cuda" else min(clock.steps),
+        "work": same_work(config),
         "peak_bytes": peak_bytes,
         "matmul": matmul_peak(device, dtype),
     }
+
+
+def same_work(config: TrainConfig) -> str:
+    """What both contestants do in a step besides forward and backward pass."""
+    clip, decay = config.optimizer.grad_clip, config.optimizer.ema_decay
+    clips = f"clip at {clip:g}" if clip else "do not clip"
+    averages = f"average with {decay:g}" if decay else "average nothing"
+    return f"both in {config.precision} with AdamW; they {clips} and {averages}"
 
 
 def table(best: dict[str, dict[str, Any]]) -> str:
     """The two side by side, and where our time goes."""
     ours, peer = best["ours"], best["peer"]
     peak = max(ours["matmul"], peer["matmul"])
-    rows = [["", "ours", "plain peer", "ratio"], ["---", "---", "---", "---"]]
+    rows = [["", "ours", "plain peer", "better by"], ["---", "---", "---", "---"]]
     speeds = [run["samples"] / run["step_s"] for run in (ours, peer)]
     rows.append(["images/s", *(f"{speed:.4g}" for speed in speeds), f"**{speeds[0] / speeds[1]:.2f}**"])
     shares = [f"{speed * ours['flops'] / peak:.1%}" for speed in speeds]
     rows.append([f"MFU of {peak / 1e12:.3g} TFLOP/s", *shares, ""])
     sizes = [run["peak_bytes"] / 1e9 for run in (ours, peer)]
-    rows.append(["peak memory, GB", *(f"{size:.2f}" for size in sizes), f"{sizes[0] / sizes[1]:.2f}"])
+    rows.append(["peak memory, GB", *(f"{size:.2f}" for size in sizes), f"**{sizes[1] / sizes[0]:.2f}**"])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     measured = ours["parts"]
     named = {part: measured[f"perf/{part}_s"] / measured["perf/step_s"] for part in PARTS}
     told = ", ".join(f"{part.replace('_', ' ')} {share:.1%}" for part, share in named.items())
     head = f"{ours['device']}, {ours['samples']} pictures a step, {ours['flops'] / 1e9:,.1f} GFLOP each"
-    return "\n".join([head, "", *lines, "", f"Our step's time: {told}"])
+    return "\n".join([f"{head}; {ours['work']}", "", *lines, "", f"Our step's time: {told}"])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.peers.plain_training import PlainTrainer
-from benchmarks.training import pictures, table
+from benchmarks.training import pictures, same_work, table
 from intarsia.config import load_config
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig, batch_shape
@@ -53,11 +53,24 @@ def test_real_shards_are_read_in_the_runs_order(tmp_path: Path) -> None:
 def test_the_table_tells_the_ratio_and_the_loaders_share() -> None:
     parts = {f"perf/{part}_s": 0.1 for part in PARTS} | {"perf/data_wait_s": 0.5, "perf/step_s": 1.0}
     common = {"device": "CPU", "samples": 2, "peak_bytes": 4e9}
-    ours = common | {"step_s": 1.0, "matmul": 8e9, "parts": parts, "flops": 1e9}
-    text = table({"ours": ours, "peer": common | {"step_s": 1.5, "matmul": 1e10}})
+    ours = common | {"step_s": 1.0, "matmul": 8e9, "parts": parts, "flops": 1e9, "work": "both clip"}
+    text = table({"ours": ours, "peer": common | {"step_s": 1.5, "matmul": 1e10, "peak_bytes": 5e9}})
     assert "| images/s | 2 | 1.333 | **1.50** |" in text
     assert "| MFU of 0.01 TFLOP/s | 20.0% | 13.3% |" in text
+    assert "| peak memory, GB | 4.00 | 5.00 | **1.25** |" in text
     assert "data wait 50.0%" in text
+    assert "; both clip\n" in text
+
+
+def test_the_peer_clips_as_the_config_says(tmp_path: Path) -> None:
+    config = load_config(TrainConfig, write_config(tmp_path), ["optimizer.grad_clip=1e-3"])
+    peer = PlainTrainer(config)
+    norms: list[float] = []
+    peer.optimizer.step = lambda: norms.extend(float(p.grad.norm()) for p in peer.params)
+    peer.optimizer.zero_grad = lambda: None
+    peer.step(next(pictures(config, batch_shape(config, 1))))
+    assert sum(norm**2 for norm in norms) ** 0.5 == pytest.approx(1e-3, rel=1e-3)
+    assert same_work(config) == "both in fp32 with AdamW; they clip at 0.001 and average with 0.9"
 
 
 def test_a_made_up_batch_has_the_configs_size(tmp_path: Path) -> None:
