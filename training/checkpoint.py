@@ -9,7 +9,7 @@ which a run goes on, on the same ranks or on others, and from which a model fold
 import errno
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,6 +199,20 @@ def _refuse_differences(lines: list[str], run: Path) -> None:
         )
 
 
+def another_base(run: Path | str | None, init: Mapping[str, Any]) -> str:
+    """The sentence for a base (`base.mark_base`) whose weights are not those that a run was begun with.
+
+    Args:
+        run: its folder.
+        init: `model.init` of its config.
+    """
+    source = init.get("model_folder") or init.get("stable_diffusion")
+    return (
+        f"{run} was begun with other weights than {source} holds now, and its checkpoints hold only what was "
+        "trained; put the old weights back there, or begin another run folder"
+    )
+
+
 def check_continues(old: TrainState, new: TrainState, run: Path) -> list[str]:
     """Check that a run may go on from `old` with the config, batch and data of `new`.
 
@@ -221,6 +235,8 @@ def check_continues(old: TrainState, new: TrainState, run: Path) -> list[str]:
             f"{run} was begun with other shards than {', '.join(new.config['data']['shards'])} hold; use the "
             "same shards, or another run folder"
         )
+    if old.base_hash not in ("", new.base_hash):
+        raise UsageError(another_base(run, new.config["model"]["init"]))
     lines += config_differences({"ranks": old.world_size}, {"ranks": new.world_size})
     lines += config_differences(old.libraries, library_versions())
     return [f"changed since the checkpoint: {line}" for line in lines]

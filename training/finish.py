@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
+from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
-from intarsia.model import EditModel
+from intarsia.model import EditModel, build_model
 from intarsia.weights import save_model
-from training.checkpoint import checkpoint_name
+from training.base import base_hash, is_of_base
+from training.checkpoint import another_base, checkpoint_name, read_state
 from training.config import TrainConfig
 from training.ema import KEY
 from training.frozen import exact_frozen
 from training.lora import write_adapters
-from training.model import bare_twin, twin_of
+from training.model import bare_twin, choose_trained, twin_of
 from training.objective import Trainee
 from training.parts import Parts
 from training.progress import log
@@ -20,17 +24,35 @@ from training.state import RunFolder, TrainState
 def consolidate(config: TrainConfig, model: EditModel, checkpoint: Path) -> EditModel:
     """The model of a checkpoint, averaged if the run averages, on the CPU; whatever ranks and stage saved it.
 
+    What the checkpoint leaves out is read from the files that the run began with.
+
     Args:
         config: of the run.
         model: whose frozen networks it shares.
         checkpoint: a whole one.
 
     Raises:
-        UserError: where the checkpoint is of another model.
+        UserError: where the checkpoint is of another model, or the files have other weights now.
     """
     parts = Parts(checkpoint)
     shapes = {name: param.shape for name, param in Trainee(bare_twin(config)).named_parameters()}
-    return twin_of(config, model, {name: parts.whole(KEY, name, shapes[name]) for name in shapes})
+    digest = read_state(checkpoint).base_hash
+    base = _base_weights(config, digest) if digest else {}
+    weights = {name: parts.whole(KEY, name, shapes[name]) for name in shapes if name not in base}
+    return twin_of(config, model, base | weights)
+
+
+def _base_weights(config: TrainConfig, digest: str) -> dict[str, Tensor]:
+    """By name what checkpoints leave out, from the files that the config names.
+
+    Raises:
+        UserError: where they do not give the weights of this hash.
+    """
+    model = build_model(config.model, config.seed)
+    choose_trained(model, config)
+    if base_hash(model) != digest:
+        raise UserError(another_base(config.run, config.model.init.model_dump()))
+    return {name: p.detach() for name, p in Trainee(model).named_parameters() if is_of_base(p)}
 
 
 def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: RunFolder) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.base import is_of_base
+
 WEIGHT = "weight"  # the kind of the master weights; the other kinds are the optimizer's own names
 
 
@@ -24,12 +26,14 @@ class Fragment:
         start: the first element.
         views: by kind ("weight", "exp_avg", "exp_avg_sq", "ema"), 1-D; writing there sets the state.
         everywhere: whether every rank holds the same elements.
+        of_base: whether checkpoints leave them out (`base.mark_base`).
     """
 
     name: str
     start: int
     views: dict[str, Tensor]
     everywhere: bool = False
+    of_base: bool = False
 
     @property
     def size(self) -> int:
@@ -65,7 +69,8 @@ def fragments(engine: Any) -> list[Fragment]:
 def _whole(engine: Any, name: str, param: nn.Parameter) -> Fragment:
     """Stage 0, and frozen parameters of stages 1 and 2."""
     state = engine.optimizer.state.get(param, {}) if engine.zero_optimization_stage() == 0 else {}
-    return Fragment(name, 0, _views(param.detach(), state, lambda flat: flat), everywhere=True)
+    views = _views(param.detach(), state, lambda flat: flat)
+    return Fragment(name, 0, views, everywhere=True, of_base=is_of_base(param))
 
 
 def _of_partition(engine: Any, name: str, param: nn.Parameter) -> Fragment | None:
@@ -88,7 +93,8 @@ def _of_shard(engine: Any, name: str, param: nn.Parameter) -> Fragment | None:
     start = torch.distributed.get_rank(param.ds_process_group) * length
     real = max(min(length, param.ds_numel - start), 0)
     if not param.requires_grad:
-        return Fragment(name, start, {WEIGHT: param.ds_tensor.detach().flatten()[:real]})
+        views = {WEIGHT: param.ds_tensor.detach().flatten()[:real]}
+        return Fragment(name, start, views, of_base=is_of_base(param))
     group, offset, _ = optimizer.grad_position[optimizer.get_param_id(param)]
     flat = optimizer.fp32_partitioned_groups_flat[group]
     state = optimizer.optimizer.state[flat]

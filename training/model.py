@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from intarsia.model import EditModel, build_model
+from training.base import mark_base
 from training.compiled import check_gradients, compile_blocks
 from training.config import TrainConfig
 from training.frozen import freeze_parts, freeze_unused, halve_frozen
@@ -52,6 +53,7 @@ def choose_trained(model: EditModel, config: TrainConfig) -> None:
     if config.lora:
         add_adapters(model, config.lora, config.seed)
     freeze_parts(Trainee(model), config.freeze)
+    mark_base(model, config)
     if config.activation_checkpointing:
         model.unet.enable_gradient_checkpointing()
 

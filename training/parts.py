@@ -16,7 +16,7 @@ from torch import Tensor
 
 from intarsia.errors import UserError
 from training.checkpoint import Written
-from training.fragments import Fragment
+from training.fragments import WEIGHT, Fragment
 
 _CHUNK = 1 << 24  # elements written and hashed at a time
 Pieces = list[tuple[str, Tensor]]
@@ -28,8 +28,8 @@ def part_name(rank: int, world: int) -> str:
 
 
 def pieces_of(fragments: Iterable[Fragment], rank: int, world: int) -> Pieces:
-    """What this rank saves: (key, 1-D view); nothing is copied."""
-    shares = [fragment.share(rank, world) for fragment in fragments]
+    """What this rank saves, which leaves out the base: (key, 1-D view); nothing is copied."""
+    shares = [fragment.share(rank, world) for fragment in fragments if not fragment.of_base]
     return [
         (f"{kind}/{share.name}@{share.start}", view)
         for share in shares
@@ -109,6 +109,10 @@ class Parts:
         except (OSError, SafetensorError) as error:
             raise UserError(f"{folder} cannot be read ({error})") from None
 
+    def has(self, name: str) -> bool:
+        """Whether there is a parameter of this name."""
+        return f"{WEIGHT}/{name}" in self._pieces
+
     def sizes(self) -> dict[str, int]:
         """`KIND/NAME` -> how many elements there are of it."""
         return {
@@ -138,5 +142,5 @@ class Parts:
     def whole(self, kind: str, name: str, shape: torch.Size) -> Tensor:
         """A whole parameter on the CPU; its plain weight where it has no such kind, as frozen ones."""
         out = torch.empty(shape.numel())
-        self.read(kind if f"{kind}/{name}" in self._pieces else "weight", name, 0, out)
+        self.read(kind if f"{kind}/{name}" in self._pieces else WEIGHT, name, 0, out)
         return out.view(shape)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from intarsia.errors import UserError
+from training.base import unmark
 from training.checkpoint import check_continues, newest_valid, read_state, sweep
 from training.distributed import World
 from training.fragments import fragments, refresh
@@ -64,8 +65,10 @@ def load(engine: Any, checkpoint: Path, updates: int) -> None:
         UserError: where the checkpoint lacks anything that this model needs.
     """
     parts = Parts(checkpoint)
+    # A checkpoint of older days holds the base, too; then so do those that follow.
+    unmark(param for name, param in engine.module.named_parameters() if parts.has(name))
     for fragment in fragments(engine):
-        for kind, view in fragment.views.items():
+        for kind, view in fragment.views.items() if not fragment.of_base else ():
             parts.read(kind, fragment.name, fragment.start, view)
     getattr(engine.optimizer, "optimizer", engine.optimizer).set_updates(updates)
     refresh(engine)

@@ -115,6 +115,7 @@ class TrainState:
     world_size: int = 1
     zero_stage: int = 0
     data_fingerprint: str = ""
+    base_hash: str = ""  # of the weights that the checkpoint leaves out
     config: dict[str, Any] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     version: int = STATE_VERSION
@@ -160,13 +161,16 @@ def shards_fingerprint(shards: Sequence[Any]) -> str:
     return fingerprint([[shard.name, shard.count, shard.sha256] for shard in shards])
 
 
-def fresh_state(config: TrainConfig, shape: BatchShape, shards: Sequence[Any]) -> TrainState:
+def fresh_state(
+    config: TrainConfig, shape: BatchShape, shards: Sequence[Any], base_hash: str = ""
+) -> TrainState:
     """The state of a run that begins now: no step done, and what must fit when it is continued."""
     return TrainState(
         global_batch_size=shape.global_batch,
         world_size=shape.world,
         zero_stage=zero_stage_of(config, shape.world),
         data_fingerprint=shards_fingerprint(shards),
+        base_hash=base_hash,
         config=config.model_dump(mode="json"),
         libraries=library_versions(),
     )

@@ -33,8 +33,9 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Finished runs by name; NAME-resaved are checkpoints that were only loaded and saved again.
 
     Those that change their ranks or stage: whole, shrunk, grown, stages; adapters, stored and compiled, with
-    undisturbed ones, NAME-whole. Those that skip steps: of STAGES, pair0, pair2, resumed, ended. One that
-    hangs: hung. One that dies while it saves: killed, found with killed-checkpoints, else like undisturbed.
+    undisturbed ones, NAME-whole. One that only stops and goes on: adapters-resumed. Those that skip steps: of
+    STAGES, pair0, pair2, resumed, ended. One that hangs: hung. One that dies while it saves: killed, found
+    with killed-checkpoints, else like undisturbed.
     """
     root = tmp_path_factory.mktemp("hard")
     config = write_config(root)
@@ -80,6 +81,8 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("shrunk", "zero_stage=2", stop_after=1),
         elastic("grown", stop_after=2),
         elastic("adapters-whole", *adapted),
+        elastic("adapters-resumed", *adapted, stop_after=2),
+        elastic("adapters-resumed", *adapted),
         elastic("stored-whole", *stored),
         elastic("stored", *stored),
         elastic("compiled", *compiled, stop_after=2, backend="aot_eager"),
@@ -88,8 +91,8 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("stages", "zero_stage=0", stop_after=1),
         elastic("stages", "zero_stage=3", "offload_optimizer=true"),
         *(poisoned(name, *options) for name, options in STAGES.items()),
-        poisoned("resumed", POST_HOC, stop_after=2),
-        poisoned("resumed", POST_HOC),
+        poisoned("resumed", *STAGES["stage1"], stop_after=2),
+        poisoned("resumed", *STAGES["stage1"]),
         poisoned("ended", *ending, fails=f"(samples {BAD}; all are in"),
     ]
     pair_again = [
