@@ -62,6 +62,17 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def complete(schema: type[Config], content: dict[str, Any]) -> dict[str, Any]:
+    """A dumped config of an earlier version, with the options that came later at their defaults.
+
+    It comes back as it is where this version would not take it.
+    """
+    try:
+        return schema.model_validate(content).model_dump(mode="json")
+    except ValidationError:
+        return content
+
+
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Where two config trees differ, as lines `a.b: 1 -> 2`, in the order of the keys."""
     a, b = _flatten(old), _flatten(new)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from intarsia.config import complete
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, fingerprint
 from training.config import BatchShape, TrainConfig, zero_stage_of
@@ -131,7 +132,7 @@ class TrainState:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], where: Path) -> "TrainState":
-        """The state that `to_json` gave.
+        """The state that `to_json` gave; options that came later have their defaults in its config.
 
         Raises:
             UserError: where another version of this program wrote it.
@@ -142,7 +143,7 @@ class TrainState:
                 "continue the run with the program that began it"
             )
         try:
-            return cls(**content)
+            return cls(**content | {"config": complete(TrainConfig, content.get("config", {}))})
         except TypeError as error:
             raise UserError(f"{where} is not a train state ({error})") from None
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from intarsia.errors import UsageError, UserError
 from training import checkpoint, fragments, parts, resume
-from training.config import CheckpointConfig
+from training.config import CheckpointConfig, DataConfig, TrainConfig
 from training.distributed import World
 from training.ema import EmaAdamW
 from training.saver import Saver
@@ -42,9 +42,14 @@ class PlainEngine:
         return 0
 
 
+def config_of(seed: int = 0, max_steps: int = 9, shards: str = "s") -> dict[str, Any]:
+    config = TrainConfig(seed=seed, max_steps=max_steps, data=DataConfig(shards=(shards,)))
+    return config.model_dump(mode="json")
+
+
 def state_at(step: int, **changes: Any) -> TrainState:
     state = TrainState(step=step, position=4 * step, libraries=library_versions())
-    return replace(state, **{"config": {"seed": 0, "max_steps": 9, "data": {"shards": ["s"]}}, **changes})
+    return replace(state, **{"config": config_of(), **changes})
 
 
 def save(run: Path, *steps: int, **options: Any) -> None:
@@ -177,7 +182,7 @@ def test_and_those_at_multiples_of_keep_every(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         (
-            {"config": {"seed": 1, "max_steps": 9, "data": {"shards": ["s"]}}},
+            {"config": config_of(seed=1)},
             r"another config \(seed: 0 -> 1\)",
         ),
         (
@@ -196,9 +201,23 @@ def test_a_run_is_not_continued_as_another_one(tmp_path: Path, changes: dict[str
 
 def test_a_run_may_be_made_longer_and_its_shards_moved(tmp_path: Path) -> None:
     save(tmp_path, 2)
-    config = {"seed": 0, "max_steps": 20, "data": {"shards": ["elsewhere"]}}
+    config = config_of(max_steps=20, shards="elsewhere")
     state, _ = go_on(tmp_path, state_at(0, config=config))
     assert (state.step, state.config) == (2, config)
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_later_options_at_their_defaults(tmp_path: Path) -> None:
+    earlier = config_of()
+    del earlier["lora"], earlier["optimizer"]["ema_kind"]
+    saver = Saver(tmp_path / FOLDER, CheckpointConfig(), WORLD)
+    saver.start(PlainEngine(2), state_at(2, config=earlier))
+    saver.finish()
+    assert go_on(tmp_path, state_at(0))[0].step == 2
+    checkpoint.check_config(config_of(), RunFolder(tmp_path))
+    other = config_of()
+    other["optimizer"]["ema_kind"] = "post_hoc"
+    with pytest.raises(UsageError, match=r"optimizer\.ema_kind: 'standard' -> 'post_hoc'"):
+        checkpoint.check_config(other, RunFolder(tmp_path))
 
 
 def test_other_ranks_and_another_stage_may_continue_it_and_are_remarked(
