@@ -92,4 +92,4 @@ def _show(arguments: argparse.Namespace) -> None:
     again = arguments.result.with_name(f"{arguments.result.stem}-again.png")
     sys.stdout.write(remake_command(provenance, str(again)) + "\n")
     for text in changed_files(provenance):
-        sys.stderr.write(f"note: {text}; the command will make another picture\n")
+        sys.stderr.write(f"note: {text}\n")

@@ -191,9 +191,9 @@ def changed_files(provenance: Provenance) -> list[str]:
         noted = getattr(provenance, name)
         path = Path(noted.path)
         if not path.exists():
-            remarks.append(f"{name} {path} is no longer there")
+            remarks.append(f"{name} {path} is no longer there: the command cannot run")
         elif noted.sha256 != (model_hash(path) if name == "model" else sha256_file(path)):
-            remarks.append(f"{name} {path} has changed since")
+            remarks.append(f"{name} {path} has changed since: the command will make another picture")
     return remarks
 
 

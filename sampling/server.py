@@ -64,7 +64,8 @@ def serve(service: Service, place: Place, browse: Path | None, batch_size: int) 
     sys.stderr.write(f"ready on http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)\n")
     sys.stderr.flush()
     # uvicorn raises the signal again once it has closed: then by an exit that lets the caller tidy up.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -114,7 +114,7 @@ def test_a_result_says_how_it_was_made_and_the_command_makes_the_same_bytes(
 
     Image.fromarray(request(9, 72, 64).image).save(tmp_path / "image" / "p3.png")
     assert main(["show", str(result)]) == 0
-    assert "has changed since" in capsys.readouterr().err
+    assert "has changed since: the command will make another picture" in capsys.readouterr().err
 
 
 def test_a_picture_of_another_origin_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
