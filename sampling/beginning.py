@@ -21,9 +21,10 @@ def shared_beginning(unet: UNet2DConditionModel, rows: Tensor, own: int) -> Iter
         rows: int64 [R], which of the last rows each row begins like; those rows themselves stand in order.
         own: how many the last rows are.
 
-    A compiled UNet is left alone: its graph would not notice hooks that come and go.
+    A UNet that is compiled, or has a compiled part (as in training's previews), is left alone: a graph does
+    not notice hooks that come and go.
     """
-    if getattr(unet, "_compiled_call_impl", None) is not None:
+    if any(getattr(module, "_compiled_call_impl", None) for module in unet.modules()):
         yield
         return
 
