@@ -18,6 +18,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS] = {}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What one of several processes does by itself: a file, or all that looks at the same costly runs."""
+    for item in items:
+        costly = "hard_runs" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("hard_runs" if costly else str(item.path)))
+
+
 @pytest.fixture
 def record_fault(request: pytest.FixtureRequest) -> Iterator[Recorder]:
     """Notes a row; it counts only if the test passes up to here, so call it last."""
