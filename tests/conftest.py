@@ -20,10 +20,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What one of several processes does by itself: a file, or all that looks at the same costly runs."""
+    """What one of several processes does by itself: a file, or all that looks at the same costly runs.
+
+    What takes longest begins first, so that no process is left alone with it at the end.
+    """
+    costly = {item: "hard_runs" in getattr(item, "fixturenames", ()) for item in items}
     for item in items:
-        costly = "hard_runs" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("hard_runs" if costly else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("hard_runs" if costly[item] else str(item.path)))
+    items.sort(key=lambda item: (not costly[item], "training" not in item.path.parts))
 
 
 @pytest.fixture
