@@ -29,7 +29,7 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-cluster: setup
 	command -v slurmctld >/dev/null || tests/cluster/slurm-cluster install

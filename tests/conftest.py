@@ -18,18 +18,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS] = {}
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What one of several processes does by itself: a file, or all that looks at the same costly runs.
-
-    What takes longest begins first, so that no process is left alone with it at the end.
-    """
-    costly = {item: "hard_runs" in getattr(item, "fixturenames", ()) for item in items}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("hard_runs" if costly[item] else str(item.path)))
-    items.sort(key=lambda item: (not costly[item], "training" not in item.path.parts))
-
-
 @pytest.fixture
 def record_fault(request: pytest.FixtureRequest) -> Iterator[Recorder]:
     """Notes a row; it counts only if the test passes up to here, so call it last."""

@@ -81,7 +81,8 @@ def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
         return replace(step, target=step.target.masked_fill(sick[:, None, None, None], torch.nan))
 
     def dying_write(path: Path, pieces: Any) -> Any:
-        written, begun = write(path, pieces), calls
+        begun = calls  # before it is written: training may come to its next save, and wait here, meanwhile
+        written = write(path, pieces)
         if path.parent.name == f".tmp-step-{job['killed']:08d}" and world.rank == world.size - 1:
             os.truncate(path, path.stat().st_size // 2)
             while calls == begun:
