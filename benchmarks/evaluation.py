@@ -346,11 +346,8 @@ def measure_speed(count: int, size: int) -> None:
 def instead_of_inception() -> Measure:
     """Inception's input and its 2048 features, from a projection that costs next to nothing."""
     projection = np.random.default_rng(1).normal(size=(3 * 23 * 23, 2048)).astype(np.float32)
-
-    def run(batch: np.ndarray) -> np.ndarray:
-        return batch[..., ::13, ::13].reshape(len(batch), -1) @ projection
-
-    return Measure("inception/bilinear299/v1", resizing.inception_bilinear, Network("inception", "0", run))
+    network = Network("inception", "0", lambda x: x[..., ::13, ::13].reshape(len(x), -1) @ projection)
+    return Measure("inception/bilinear299/v1", resizing.inception_bilinear, network)
 
 
 def scored(store: Store, cases: Sequence[Case], what: str) -> Iterator[dict[str, Value]]:
