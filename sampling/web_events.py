@@ -103,8 +103,8 @@ def taker(service: Service, root: Path) -> Callable[[str | None], str]:
             raise UserError("choose a picture from the list first")
         if name not in offered(root):
             raise UserError(f"{name} is not among the pictures offered")
-        kept = service.keep((root / name).read_bytes(), "image")
-        return _give_out(kept.name, kept.read_bytes())
+        content = (root / name).read_bytes()
+        return _give_out(service.keep(content, "image").name, content)
 
     return take
 

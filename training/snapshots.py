@@ -7,7 +7,7 @@ taken out of the checkpoint by the thread that wrote that.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -71,7 +71,7 @@ def begin_snapshots(
         run.averages.mkdir(exist_ok=True)
         sweep_temporaries(run.averages)
         for path in _files(run.averages):
-            if _step(path) > state.step:
+            if step_of(path.with_suffix("")) > state.step:
                 path.unlink()
         newest = run.checkpoints / checkpoint_name(state.step)
         return take(newest) if newest.is_dir() else None
@@ -98,7 +98,7 @@ def take_snapshot(config: TrainConfig, folder: Path, checkpoint: Path) -> UserEr
                 whole = torch.empty(size)
                 parts.read(kind, name, 0, whole)
                 tensors[key] = whole.half()
-        state = json.dumps(asdict(read_state(checkpoint)))
+        state = json.dumps(read_state(checkpoint).to_json())
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={_STATE: state})
             temporary.chmod(0o644)
@@ -154,7 +154,3 @@ class WeightedSum:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"step-*{_SUFFIX}") if path.stem[5:].isdigit())
-
-
-def _step(path: Path) -> int:
-    return int(path.stem[5:])
