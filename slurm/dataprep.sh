@@ -74,7 +74,7 @@ build=$!
 status=0
 while kill -0 "$build" 2>/dev/null; do     # `wait` returns early when a signal arrives
   if ! kill -0 "$ray" 2>/dev/null; then    # without its cluster the build would wait for ever
-    echo "error: Ray ended, see dataprep-$SLURM_JOB_ID.ray.log; submit the same command again" >&2
+    echo "error: Ray ended" >&2
     kill "$build" 2>/dev/null || true
   fi
   sleep 1 & wait $! || true
@@ -82,5 +82,9 @@ done
 wait "$build" || status=$?
 kill "$ray" 2>/dev/null || true
 wait "$ray" 2>/dev/null || true
-if ((status == 0)); then rm -f "dataprep-$SLURM_JOB_ID.ray.log"; fi
+log=dataprep-$SLURM_JOB_ID.ray.log
+case $status in
+  0 | 2) rm -f "$log" ;;                 # of a mistake in the command Ray knows nothing
+  *) echo "the build ended with exit code $status, Ray's log is $log; submit the same command again" >&2 ;;
+esac
 exit "$status"
