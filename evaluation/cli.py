@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from evaluation.compare_command import add_command as add_compare
 from evaluation.exemplar_command import add_commands as add_exemplars
 from evaluation.piebench_command import add_command as add_piebench
 from evaluation.sets_command import add_command as add_sets
+from intarsia.command_line import Parser
 from intarsia.errors import run_command
-
-_EPILOG = "Add --debug to any command to see the whole traceback of an error."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,16 +18,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int | None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m evaluation",
         description="Score results: each number with the recipe that made it.",
-        epilog=_EPILOG,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add_exemplars(commands, _EPILOG)
-    add_piebench(commands, _EPILOG)
-    add_sets(commands, _EPILOG)
-    add_compare(commands, _EPILOG)
+    add_exemplars(commands)
+    add_piebench(commands)
+    add_sets(commands)
+    add_compare(commands)
     words = list(argv)
     if words[1:2] == ["run"]:  # `cocoee run` is one command
         words[:2] = [" ".join(words[:2])]

@@ -11,10 +11,11 @@ from evaluation.output import add_wandb_option, log_to_wandb, sort_column, write
 from evaluation.page import largest_changes
 from evaluation.report import read_report
 from evaluation.tables import as_text
+from intarsia.command_line import Commands
 from intarsia.errors import UsageError
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def add_command(commands: Commands) -> None:
     """Add `compare`."""
     parser = commands.add_parser(
         "compare",
@@ -22,7 +23,6 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
         description="Compare reports of one bench, the others with the first: numbers side by side, paired "
         "differences with 95 % intervals, and published rows with their recipes. Numbers of unlike recipes "
         "are marked and not compared.",
-        epilog=epilog,
     )
     parser.add_argument(
         "reports", type=Path, nargs="+", metavar="REPORT", help="report.json, its folder, or the results'"

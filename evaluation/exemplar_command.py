@@ -12,25 +12,25 @@ from evaluation.exemplar_options import add_plan_options, check_plan, make_plan
 from evaluation.options import add_scoring_options, progress, scorer
 from evaluation.output import add_output_options, deliver
 from evaluation.run import add_run_options, made_with, run_jobs
+from intarsia.command_line import Commands
 from intarsia.errors import UserError
 
 COCOEE = "COCOEE"
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def add_commands(commands: Commands) -> None:
     """Add them."""
-    _add_cocoee(commands, epilog)
-    _add_own(commands, epilog)
+    _add_cocoee(commands)
+    _add_own(commands)
 
 
-def _add_cocoee(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def _add_cocoee(commands: Commands) -> None:
     parser = commands.add_parser(
         "cocoee",
         help="score results on COCOEE, Paint by Example's bench",
         description="Score a folder of ID.png on COCOEE: the three published numbers by the published recipe "
         "(CLIP Fréchet distance, which wants --reference test2017, quality score, CLIP score), and FID, KID "
         "and errors outside the mask beside them. `cocoee run` makes the results first.",
-        epilog=epilog,
     )
     _add_bench(parser)
     _add_scoring(parser)
@@ -42,7 +42,6 @@ def _add_cocoee(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
         description="Edit COCOEE's cases with a model folder and score them. Results that are there and were "
         "made from the same inputs, settings and model stay. With --shard I/N, for job arrays, this process "
         "makes its part; the one that ends last scores all.",
-        epilog=epilog,
     )
     _add_bench(parser)
     add_run_options(parser)
@@ -55,7 +54,6 @@ def _add_cocoee(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
         description="The ids of COCOEE are annotation ids of COCO val2017: write each one's square picture "
         "of 512 pixels and its box as a mask, in the bench's layout, and sources.csv. The exemplars and the "
         "published crops are not in COCO.",
-        epilog=epilog,
     )
     parser.add_argument(
         "--annotations", type=Path, required=True, metavar="FILE", help="instances_val2017.json"
@@ -66,13 +64,12 @@ def _add_cocoee(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
     parser.set_defaults(run=_sources)
 
 
-def _add_own(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def _add_own(commands: Commands) -> None:
     parser = commands.add_parser(
         "bench",
         help="score results on a list of your own",
         description="Score a folder of NAME.png on a list as `sampling batch` takes it: a .csv or .jsonl "
         "with image, mask, exemplar and, if wanted, name and truth. `bench run` makes the results first.",
-        epilog=epilog,
     )
     _add_list(parser)
     _add_scoring(parser)
@@ -82,7 +79,6 @@ def _add_own(commands: argparse._SubParsersAction[argparse.ArgumentParser], epil
         "bench run",
         help="make a list's edits with a model and score them; the same command again continues",
         description="`sampling batch` and then `evaluation bench` on the same list.",
-        epilog=epilog,
     )
     _add_list(parser)
     add_run_options(parser)

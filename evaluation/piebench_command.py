@@ -11,10 +11,11 @@ from evaluation.options import add_scoring_options, scorer
 from evaluation.output import add_output_options, deliver
 from evaluation.piebench import CATEGORIES, EditCase, Measures
 from evaluation.report import Column, Report, incomplete
+from intarsia.command_line import Commands
 from intarsia.errors import UserError
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def add_command(commands: Commands) -> None:
     """Add `piebench`."""
     parser = commands.add_parser(
         "piebench",
@@ -22,7 +23,6 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
         description="Score results on PIE-Bench: structure distance, background errors and similarity to the "
         "prompt, by the conventions of the published table. Prints it, with 95 % intervals, above the "
         "published rows.",
-        epilog=epilog,
     )
     files = parser.add_argument_group("files")
     files.add_argument(

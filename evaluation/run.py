@@ -103,7 +103,7 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job], then: Callable[
     options = BatchOptions(out, settings, arguments.seed, shared, arguments.shard)
     counts = run_batch(jobs, options, lambda: open_model(model, machine))
     sys.stdout.write(
-        f"{out}: {counts['made']} made, {counts['kept']} were there, {counts['failed']} failed\n"
+        f"{out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed\n"
     )
     failed = failures(out, jobs)
     for line in failed[:_TOLD]:

@@ -16,6 +16,7 @@ from evaluation.metrics import Features
 from evaluation.options import add_scoring_options, scorer
 from evaluation.references import picture_files
 from evaluation.scoring import Request
+from intarsia.command_line import Commands
 from intarsia.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
 _FEATURES = ("inception", "clip-b32", "clip-b32-test2017")
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def add_command(commands: Commands) -> None:
     """Add `fid`."""
     parser = commands.add_parser(
         "fid",
         help="the Fréchet distance of two sets of pictures",
         description="The Fréchet distance of two folders of pictures (all below them), or of an npz of "
         "statistics as pytorch-fid keeps them. Memory does not grow with the number of pictures.",
-        epilog=epilog,
     )
     parser.add_argument("a", type=Path, help="folder or npz")
     parser.add_argument("b", type=Path, help="folder or npz")

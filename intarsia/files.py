@@ -33,6 +33,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether both are there and are one file, by whatever names."""
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 def check_replaceable(folder: Path, marker: str) -> None:
     """Refuse to put a new folder in the place of what holds anything, but no file `marker`.
 
@@ -41,10 +46,10 @@ def check_replaceable(folder: Path, marker: str) -> None:
     """
     if folder.is_file():
         raise UsageError(f"{folder} is a file; choose another folder")
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    if names and marker not in names:
+    content = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if content and marker not in content:
         raise UsageError(
-            f"{folder} holds {max(names)} and no {marker}, and is not replaced; choose another folder"
+            f"{folder} holds {content[0]} and no {marker}, and is not replaced; choose another folder"
         )
 
 

@@ -8,13 +8,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from intarsia.errors import UserError
+from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_write
 from sampling.canvas import check_mask
 from sampling.editing import EditRequest, EditResult, edit
@@ -73,8 +73,10 @@ def run_batch(
         How many rows were "made", "kept" and "failed".
 
     Raises:
-        UserError: if another process works on the same shard, or the folder cannot be written.
+        UsageError: if a result would replace an input.
+        UserError: if another process works on the same shard.
     """
+    _check_inputs_stay(jobs, options.out)
     place, number = options.shard
     mine = jobs[place::number]
     name = RESULTS if number == 1 else f"results-{place}-of-{number}.jsonl"
@@ -101,7 +103,8 @@ def run_batch(
             else:
                 todo.append(item)
         if todo:
-            _paint_all(todo, options, open_machine(), record)
+            tell = _Teller(len(todo) + counts["failed"], counts["failed"])
+            _paint_all(todo, options, open_machine(), record, tell)
     if number > 1:
         _merge(options.out, jobs)
     return counts
@@ -129,6 +132,16 @@ def pending(jobs: Sequence[Job], options: BatchOptions) -> list[str]:
     return names
 
 
+def _check_inputs_stay(jobs: Sequence[Job], out: Path) -> None:
+    results = {(out / f"{job.name}.png").resolve() for job in jobs if not job.error}
+    for job in jobs:
+        for kind, path in job.files.items():
+            if path.is_file() and path.resolve() in results:
+                raise UsageError(
+                    f"a result would replace {path}, the {kind} of {job.name}; give --out another folder"
+                )
+
+
 def _plan(job: Job, options: BatchOptions) -> _Todo:
     if job.error:
         raise UserError(job.error)
@@ -144,9 +157,12 @@ def _is_done(record: dict[str, Any] | None, item: _Todo, out: Path) -> bool:
 
 
 def _paint_all(
-    todo: Sequence[_Todo], options: BatchOptions, machine: Machine, record: Callable[..., None]
+    todo: Sequence[_Todo],
+    options: BatchOptions,
+    machine: Machine,
+    record: Callable[..., None],
+    tell: _Teller,
 ) -> None:
-    tell = _Teller(len(todo))
     for settings, items in groupby(todo, key=lambda item: item.settings):
         group = list(items)
         for start in range(0, len(group), settings.batch_size):
@@ -231,11 +247,9 @@ def _read_records(out: Path) -> dict[str, dict[str, Any]]:
     # Oldest first: the shards' files are written before the merged one, and both by later runs.
     for path in sorted(out.glob("results*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
         for line in path.read_text(encoding="utf-8").splitlines():
-            try:
+            with suppress(json.JSONDecodeError):
                 record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            records[record["name"]] = record
+                records[record["name"]] = record
     return records
 
 
@@ -263,22 +277,25 @@ def _alone(lock: Path) -> Iterator[None]:
 class _Teller:
     """Progress with the time left: a bar on a terminal, a line every ten seconds elsewhere."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, failed: int) -> None:
+        """`total`: of the rows; `failed`: of them, before anything was painted."""
         from tqdm import tqdm
 
-        self.total, self.done, self.failed = total, 0, 0
+        self.total, self.done, self.failed = total, failed, failed
+        self.painted = 0
         self.start = self.last = time.monotonic()
-        self.bar = tqdm(total=total, unit="edit", disable=None)
+        self.bar = tqdm(total=total, initial=failed, unit="edit", disable=None)
 
     def one_more(self, failed: bool) -> None:
         """Count a finished row."""
         self.done += 1
+        self.painted += 1
         self.failed += failed
         self.bar.update()
         now = time.monotonic()
         if self.bar.disable and (now - self.last >= _LINE_SECONDS or self.done == self.total):
             self.last = now
-            left = (now - self.start) / self.done * (self.total - self.done)
+            left = (now - self.start) / self.painted * (self.total - self.done)
             sys.stderr.write(f"{self.done}/{self.total} edits  {self.failed} failed  left {left:.0f} s\n")
 
     def close(self) -> None:

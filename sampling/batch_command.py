@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from intarsia.command_line import Commands
 from intarsia.errors import UsageError
 from intarsia.model_folder import check_model_folder
 from sampling.jobs import read_jobs
@@ -23,7 +24,7 @@ _WHERE = "python -m sampling batch"
 _TOLD = 10  # failures named at the end; results.jsonl has all of them
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def add_commands(commands: Commands) -> None:
     """Add `batch` and `show` to the sampling command line."""
     parser = commands.add_parser(
         "batch",
@@ -32,7 +33,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         "name, seed and any setting of an edit, or a folder with image/, mask/ and exemplar/. Results are "
         "NAME.png in OUT, with a line each in results.jsonl. A row that cannot be done is reported at the "
         "end; the exit code is 1 then.",
-        epilog=epilog,
     )
     parser.add_argument("jobs", type=Path, metavar="JOBS", help="the list or folder")
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
@@ -51,7 +51,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         help="how a result was made: the command that makes it again",
         description="Print the command that makes RESULT again, out of what its PNG says, and what has "
         "changed since.",
-        epilog=epilog,
     )
     parser.add_argument("result", type=Path, metavar="RESULT.png")
     parser.set_defaults(run=_show)
@@ -80,7 +79,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     if failed[_TOLD:]:
         sys.stderr.write(f"and {len(failed) - _TOLD} more, see {arguments.out}/results.jsonl\n")
     sys.stdout.write(
-        f"{arguments.out}: {counts['made']} made, {counts['kept']} were there, {counts['failed']} failed\n"
+        f"{arguments.out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed\n"
     )
     return int(bool(failed))
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from intarsia.command_line import Commands, Parser
 from intarsia.errors import UsageError, run_command
-from intarsia.model_folder import check_model_folder
 from sampling.batch_command import add_commands as add_batch
 from sampling.invert_command import add_command as add_invert
 from sampling.merge import add_command as add_merging
@@ -18,13 +18,12 @@ from sampling.options import (
     add_input_options,
     add_machine_options,
     add_sampler_options,
+    check_files,
     edit_settings,
     machine_settings,
 )
 from sampling.porting import add_commands as add_porting
 from sampling.serve_command import add_command as add_serve
-
-_EPILOG = "Add --debug to any command to see the whole traceback of an error."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,30 +32,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int | None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m sampling",
         description="Use a trained model: repaint parts of pictures after an exemplar.",
-        epilog=_EPILOG,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_edit(commands)
-    add_merging(commands, _EPILOG)
-    add_batch(commands, _EPILOG)
-    add_invert(commands, _EPILOG)
-    add_serve(commands, _EPILOG)
-    add_porting(commands, _EPILOG)
+    add_merging(commands)
+    add_batch(commands)
+    add_invert(commands)
+    add_serve(commands)
+    add_porting(commands)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments)
 
 
-def _add_edit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_edit(commands: Commands) -> None:
     parser = commands.add_parser(
         "edit",
         help="repaint the masked part of one picture",
         description="Repaint the white part of a mask in a picture so that it shows the exemplar's object. "
         "Writes OUT, of the picture's size, and beside it OUT's name with .side-by-side.png: hole, exemplar, "
         "edit. Several guidance scales give one grid, a column for each.",
-        epilog=_EPILOG,
     )
     add_file_options(parser, out="the result (-SEED and -wSCALE are added for several)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
@@ -79,9 +76,8 @@ def _edit(arguments: argparse.Namespace) -> None:
     settings, machine = edit_settings(arguments, where), machine_settings(arguments, where)
     scales = [own.guidance_scale for own in settings]
     outputs = _output_paths(arguments.out, arguments.seed, arguments.num_images, scales)
-    # A wrong path is told at once, not after seconds of loading.
-    check_model_folder(arguments.model)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
+    check_files(arguments, [*outputs.values(), side_by_side])
     from sampling.canvas import check_mask
     from sampling.pictures import open_mask, open_picture, read_exemplar, write_png
 
@@ -115,7 +111,6 @@ def _edit(arguments: argparse.Namespace) -> None:
         own = made_from(shared, files, result.request.seed, result.settings)
         write_png(result.image, path, source, changed, own.to_text())
         print(path)
-    side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
     write_png(grid(results) if len(scales) == 1 else sweep_grid(results), side_by_side)
     print(side_by_side)
 
@@ -124,8 +119,6 @@ def _output_paths(
     out: Path, seed: int, num_images: int, scales: Sequence[float]
 ) -> dict[tuple[int, float], Path]:
     """(seed, guidance scale) -> file; one image takes the name as it is."""
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out {out} must end in .png; another format would change pixels outside the mask")
     if num_images < 1:
         raise UsageError(f"--num-images {num_images} must be 1 or more")
     if not 0 <= seed < 2**63 - num_images:

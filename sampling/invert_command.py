@@ -6,14 +6,15 @@ import argparse
 import sys
 from typing import get_args
 
+from intarsia.command_line import Commands
 from intarsia.config import build_config
 from intarsia.errors import UsageError
-from intarsia.model_folder import check_model_folder
 from sampling.options import (
     add_canvas_options,
     add_file_options,
     add_input_options,
     add_machine_options,
+    check_files,
     machine_settings,
 )
 from sampling.settings import EditSettings, InversionMethod, InversionSettings
@@ -22,7 +23,7 @@ _METHODS = get_args(InversionMethod)
 _WHERE = "python -m sampling invert"
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def add_command(commands: Commands) -> None:
     """Add `invert` to the sampling command line."""
     parser = commands.add_parser(
         "invert",
@@ -30,7 +31,6 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], e
         description="Find latents that lead back to the picture, and walk from there towards the exemplar: "
         "poses and layouts carry over. Writes OUT (the edit; with --method all one for each, -METHOD added) "
         "and OUT's name with .side-by-side.png: picture, reconstruction, exemplar, edit.",
-        epilog=epilog,
     )
     add_file_options(parser, out="the result")
     _add_inversion_options(parser)
@@ -94,12 +94,12 @@ def _invert(arguments: argparse.Namespace) -> None:
     shared = ("fit", "context", "blend", "match_colour", "composite")
     canvas = build_config(EditSettings, {name: getattr(arguments, name) for name in shared}, _WHERE)
     machine = machine_settings(arguments, _WHERE)
-    if arguments.out.suffix.lower() != ".png":
-        raise UsageError(f"--out {arguments.out} must end in .png; other formats change the kept pixels")
     if not 0 <= arguments.seed < 2**63:
         raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
-    check_model_folder(arguments.model)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    out = arguments.out
+    outputs = [out.with_name(f"{out.stem}-{method}.png") for method in methods] if methods[1:] else [out]
+    side_by_side = out.with_name(f"{out.stem}.side-by-side.png")
+    check_files(arguments, [*outputs, side_by_side])
 
     from sampling.canvas import check_mask
     from sampling.pictures import open_mask, open_picture, read_exemplar, write_png
@@ -122,7 +122,7 @@ def _invert(arguments: argparse.Namespace) -> None:
     request = EditRequest(source.pixels, edit_mask, exemplar, arguments.seed)
     rows = []
     _line("method", "reconstruction", "background", "seconds", "UNet calls")
-    for own in settings:
+    for path, own in zip(outputs, settings, strict=True):
         with tqdm(unit="call", leave=False, disable=None, desc=own.method) as bar:
 
             def show(done: int, total: int, bar: tqdm = bar) -> None:
@@ -130,16 +130,12 @@ def _invert(arguments: argparse.Namespace) -> None:
                 bar.update(done - bar.n)
 
             result = invert_picture(model, request, own, canvas, device, show)
-        path = arguments.out
-        if len(settings) > 1:
-            path = path.with_name(f"{path.stem}-{own.method}.png")
         write_png(result.image, path, source, edit_mask if canvas.composite else None)
         rows.append([source.pixels, result.reconstruction, exemplar, result.image])
         figures = f"{result.latent_error:.2e}", f"{result.background_psnr:.2f} dB", f"{result.seconds:.1f}"
         _line(own.method, *figures, str(result.calls), str(path))
     titles = ["picture", "reconstruction", "exemplar", "edit"]
     labels = [own.method for own in settings]
-    side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
     write_png(sheet(titles, rows, labels=labels), side_by_side)
     sys.stdout.write(f"{side_by_side}\n")
 

@@ -10,13 +10,15 @@ from typing import Any
 
 from intarsia.config import build_config
 from intarsia.errors import UsageError
+from intarsia.words import counted
 from sampling.settings import EditSettings
 
 FILES = ("image", "mask", "exemplar")
 # The folder of exemplars is called `reference` in the examples that come with the original.
 _FOLDERS = {"image": ("image",), "mask": ("mask",), "exemplar": ("exemplar", "reference")}
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # endings
 _OWN = ("name", "seed", "truth")
+_LONGEST = 200  # bytes of a name, so that files can be called so, with an ending and while they are written
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def read_jobs(path: Path) -> list[Job]:
         raise UsageError(f"{path} holds no edits")
     twice = [name for name, count in Counter(job.name for job in jobs).items() if count > 1]
     if twice:
-        raise UsageError(f"{path} names {len(twice)} results twice, first {twice[0]!r}; names must differ")
+        raise UsageError(
+            f"{path} names {counted(len(twice), 'result')} twice, first {twice[0]!r}; names must differ"
+        )
     return jobs
 
 
@@ -82,8 +86,8 @@ def _job(row: dict[str, Any], number: int, base: Path) -> Job:
         missing = [key for key in FILES if key not in files]
         if missing:
             raise UsageError(f"{', '.join(missing)} not given")
-        if Path(name).name != name or name in (".", ".."):
-            raise UsageError(f"name={name!r} is no plain file name")
+        if Path(name).name != name or name == ".." or "\0" in name or len(name.encode()) > _LONGEST:
+            raise UsageError(f"name={name!r} is no plain file name of at most {_LONGEST} bytes")
         seed = None if row.get("seed") in (None, "") else _seed(row["seed"])
         build_config(EditSettings, settings, where=f"row {number}")
     except UsageError as error:
@@ -104,7 +108,7 @@ def _seed(value: Any) -> int:
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, skipinitialspace=True)
             _check_keys(list(reader.fieldnames or []), path)
             for row in reader:
                 error = "more fields than the header has" if None in row else ""
@@ -118,7 +122,11 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not JSON in UTF-8 ({error})") from None
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -137,6 +145,9 @@ def _check_keys(keys: list[Any], path: Path, line: int | None = None) -> None:
     unknown = [key for key in keys if key not in valid]
     if unknown:
         raise UsageError(f"{where}: unknown column {unknown[0]!r}; valid: {', '.join(valid)}")
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        raise UsageError(f"{where}: two columns are called {twice[0]}; leave one out")
     missing = [key for key in FILES if key not in keys]
     if missing:
         raise UsageError(f"{where}: no column {', '.join(missing)}; needed are {', '.join(FILES)}")
@@ -152,15 +163,15 @@ def _folder_rows(folder: Path) -> Iterator[dict[str, Any]]:
             )
         found[kind] = {}
         for file in sorted(place.iterdir()):
-            if file.suffix.lower() in _PICTURES:
+            if file.suffix.lower() in PICTURES:
                 found[kind].setdefault(file.stem, []).append(str(file.relative_to(folder)))
     for stem in sorted(set().union(*found.values())):
         row: dict[str, Any] = {"name": stem, "error": ""}
         for kind, files in found.items():
             candidates = files.get(stem, [])
             if len(candidates) != 1:
-                what = "no file" if not candidates else f"{len(candidates)} files"
-                row["error"] = f"{what} called {stem} in {_FOLDERS[kind][0]}/"
+                what = counted(len(candidates), "picture") if candidates else "no picture"
+                row["error"] = f"{what} called {stem} in {_FOLDERS[kind][0]}/ ({', '.join(PICTURES)})"
             else:
                 row[kind] = candidates[0]
         yield row

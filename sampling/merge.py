@@ -6,18 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
+from intarsia.command_line import Commands
 from intarsia.files import check_replaceable
 from intarsia.model_folder import INDEX, check_model_folder
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def add_command(commands: Commands) -> None:
     """Add `merge-lora` to the sampling command line."""
     parser = commands.add_parser(
         "merge-lora",
         help="add trained adapters (LoRA) into a model folder",
         description="Write OUT, the model folder with the adapters added into its weights: as large and as "
         "quick as the model itself, and every command takes it.",
-        epilog=epilog,
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder, the base")
     parser.add_argument(

@@ -1,12 +1,16 @@
 """The options that every command with a sampler in it shares, and the settings they make."""
 
 import argparse
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import get_args
 
 from intarsia.config import build_config
+from intarsia.errors import UsageError, UserError
+from intarsia.files import is_same_file
+from intarsia.model_folder import check_model_folder
 from sampling.settings import (
     EditSettings,
     ExemplarBackground,
@@ -45,6 +49,30 @@ def add_file_options(parser: argparse.ArgumentParser, out: str) -> None:
     )
     group.add_argument("--exemplar", type=Path, required=True, metavar="FILE", help="what to paint")
     group.add_argument("--out", type=Path, required=True, metavar="FILE.png", help=out)
+
+
+def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
+    """Look at the files of `add_file_options` before anything is loaded, and make OUT's folder.
+
+    Args:
+        arguments: of the command.
+        written: all that it will write.
+
+    Raises:
+        UsageError: if OUT is no PNG, or an input would be replaced.
+        UserError: if there is no model, or nothing can be written where OUT is to be.
+    """
+    out = arguments.out
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out} must end in .png; another format would change pixels outside the mask")
+    for path in written:
+        for name in ("image", "mask", "exemplar"):
+            if is_same_file(path, getattr(arguments, name)):
+                raise UsageError(f"{path} would replace the {name} itself; give --out another name")
+    check_model_folder(arguments.model)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"--out {out}: nothing can be written into {out.parent}; choose another folder")
 
 
 def add_shard_option(parser: argparse._ActionsContainer) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intarsia.architecture import ModelConfig
+from intarsia.command_line import Commands
 from intarsia.config import Config, load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import check_replaceable
@@ -33,14 +34,13 @@ class _ModelFile(Config):
     model: ModelConfig = ModelConfig()
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def add_commands(commands: Commands) -> None:
     """Add `import` and `export` to the sampling command line."""
     parser = commands.add_parser(
         "import",
         help="make a model folder of an original Paint by Example checkpoint",
         description="Make a model folder of an original Paint by Example checkpoint (.ckpt, or .safetensors "
         "with its names). Nothing in the file is executed; every weight must be there.",
-        epilog=epilog,
     )
     parser.add_argument("checkpoint", type=Path, metavar="FILE", help="the checkpoint")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to make")
@@ -54,7 +54,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         help="write a model folder for other programs",
         description="Write a model folder for other programs: diffusers (a folder), original (a .ckpt with "
         "the names of Paint by Example's authors), safetensors-single (the same names, one .safetensors).",
-        epilog=epilog,
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the model folder")
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="the folder or file to make")

@@ -203,5 +203,5 @@ def _option(name: str) -> str:
 
 def _word(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return ",".join(f"{number:.17g}" for number in value)
-    return f"{value:.17g}" if isinstance(value, float) else str(value)
+        return ",".join(map(_word, value))
+    return str(value).removesuffix(".0")  # of a float: the shortest that reads as the same number

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from intarsia.command_line import Commands
 from intarsia.errors import UsageError, UserError
 from intarsia.model_folder import check_model_folder
 from sampling.options import add_machine_options, machine_settings
@@ -17,14 +18,13 @@ _WHERE = "python -m sampling serve"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], epilog: str) -> None:
+def add_command(commands: Commands) -> None:
     """Add `serve` to the sampling command line."""
     parser = commands.add_parser(
         "serve",
         help="a page in the browser to paint masks on, and a JSON endpoint beside it",
         description="Serve a page on which a mask is painted or dropped, an exemplar chosen and the picture "
         "edited, and POST /api/edit beside it (docs/web.md). It asks no other host for anything.",
-        epilog=epilog,
     )
     files = parser.add_argument_group("files")
     files.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")

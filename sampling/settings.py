@@ -1,8 +1,8 @@
 """How to edit, as plain typed numbers; no torch here, so that a wrong option is refused at once."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from intarsia.config import Config
 
@@ -35,6 +35,12 @@ class EditSettings(Config):
     match_colour: MatchColour = "none"  # correct the colours by what the model made of the known ring
     composite: bool = True  # outside the mask the input's own pixels; false: all that the model painted
     batch_size: PositiveInt = 4  # pictures at once; has no influence on the result
+
+    @field_validator("guidance_interval", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """`0.2,0.8`, as a list of jobs has it."""
+        return tuple(value.split(",")) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check(self) -> "EditSettings":

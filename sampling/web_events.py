@@ -17,6 +17,7 @@ from PIL import Image
 from intarsia.config import build_config
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, sha256_bytes
+from sampling.jobs import PICTURES
 from sampling.pictures import open_picture
 from sampling.service import Made, Order, Service, upright_size
 from sampling.settings import EditSettings
@@ -24,7 +25,6 @@ from sampling.settings import EditSettings
 _STROKE = 64  # of 255, opacity that counts as painted; the brush has 178
 _PREVIEW = 1024  # pixels of the longer side of what is painted on and compared
 _OFFERED = 1000  # files of a folder, at most
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def offered(root: Path) -> list[str]:
     """The pictures below a folder, in order, at most a thousand; links that lead out of it are left out."""
     found = []
     for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in _ENDINGS and path.is_file() and path.resolve().is_relative_to(root):
+        if path.suffix.lower() in PICTURES and path.is_file() and path.resolve().is_relative_to(root):
             found.append(str(path.relative_to(root)))
         if len(found) == _OFFERED:
             break

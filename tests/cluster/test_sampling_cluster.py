@@ -127,7 +127,7 @@ def test_an_array_makes_the_edits_of_one_process(batch: Batch, whole: dict[str, 
     assert {part.info["NodeList"] for part in parts} == {"node1", "node2"}
     for number, part in enumerate(parts):
         assert f"--shard {number}/2" in part.log
-        assert f"{ROWS // 2} made, 0 were there, 0 failed" in part.log
+        assert f"{ROWS // 2} made, 0 already there, 0 failed" in part.log
 
 
 def test_a_cancelled_part_that_is_submitted_again(
@@ -143,7 +143,7 @@ def test_a_cancelled_part_that_is_submitted_again(
     again = batch.submit()
     assert [part.ends() for part in again] == ["COMPLETED"] * 2, [part.log for part in again]
     assert before.items() <= (batch.made(0) | batch.made(1)).items()
-    assert f"{len(before) - ROWS // 2} were there, 0 failed" in again[1].log
+    assert f"{len(before) - ROWS // 2} already there, 0 failed" in again[1].log
     assert_whole(batch, whole)
     record_fault("a part of a job array is cancelled", "the same command makes the edits that are missing")
 
@@ -191,7 +191,7 @@ def test_a_bench_is_edited_in_parts_and_scored_by_the_last(
     array = sbatch(tmp_path, "slurm/evaluate.sh", *command, str(tmp_path / "parts"), options=SBATCH)
     parts = [array.part(number) for number in range(2)]
     assert [part.ends() for part in parts] == ["COMPLETED"] * 2, [part.log for part in parts]
-    assert all("2 made, 0 were there, 0 failed" in part.log for part in parts)
+    assert all("2 made, 0 already there, 0 failed" in part.log for part in parts)
     figures = [tmp_path / name / "report" / "report.json" for name in ("alone", "parts")]
     alone, together = [json.loads(path.read_text())["rows"] for path in figures]
     assert alone == together

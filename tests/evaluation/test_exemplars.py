@@ -275,7 +275,7 @@ def test_run_makes_what_is_missing_in_parts_and_the_last_scores(weights, tmp_pat
     )
     capsys.readouterr()
     assert run(command, parts, weights, *steps) == 0
-    assert "0 made, 3 were there, 0 failed" in capsys.readouterr().out
+    assert "0 made, 3 already there, 0 failed" in capsys.readouterr().out
 
 
 def test_run_tells_edits_that_failed_and_scores_the_others_when_told(weights, tmp_path, capsys) -> None:

@@ -12,6 +12,7 @@ from intarsia.files import (
     atomic_path,
     atomic_write,
     fingerprint,
+    is_same_file,
     read_json,
     sha256_bytes,
     sha256_file,
@@ -99,3 +100,12 @@ def test_a_folder_takes_the_place_of_its_like_only(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"thesis\.tex is a file; choose another folder"):
         make("mine/thesis.tex", "5")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_itself_by_any_name(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "b").touch()
+    (tmp_path / "link").symlink_to("a")
+    assert is_same_file(tmp_path / "a", tmp_path / "link")
+    assert not is_same_file(tmp_path / "a", tmp_path / "b")
+    assert not is_same_file(tmp_path / "c", tmp_path / "c"), "what is not there cannot be lost"

@@ -64,7 +64,8 @@ def test_bad_rows_stop_nothing_and_are_told_and_the_same_command_does_what_is_mi
     assert "failed: r1: " in said.err
     assert "marks nothing to repaint" in said.err
     assert "p2.png does not exist" in said.err
-    assert "2 made, 0 were there, 2 failed" in said.out
+    assert "2 made, 0 already there, 2 failed" in said.out
+    assert "4/4 edits  2 failed" in said.err
     made = {name: record for name, record in records(out).items() if record["status"] == "ok"}
     assert list(made) == ["r0", "r3"]
     assert made["r3"]["settings"]["guidance_scale"] == 4
@@ -74,15 +75,15 @@ def test_bad_rows_stop_nothing_and_are_told_and_the_same_command_does_what_is_mi
     Image.fromarray(request(2, 72, 64).image).save(tmp_path / "image" / "p2.png")
     Image.fromarray(request(1, 72, 64).edit_mask.astype(np.uint8) * 255).save(tmp_path / "mask" / "p1.png")
     assert run(jobs, model, out) == 0
-    assert "2 made, 2 were there, 0 failed" in capsys.readouterr().out
+    assert "2 made, 2 already there, 0 failed" in capsys.readouterr().out
     assert all((out / name).stat().st_mtime_ns == time for name, time in before.items())
     assert {record["status"] for record in records(out).values()} == {"ok"}
 
     assert run(jobs, model, out) == 0
-    assert "0 made, 4 were there" in capsys.readouterr().out
+    assert "0 made, 4 already there" in capsys.readouterr().out
     Image.fromarray(request(9, 72, 64).image).save(tmp_path / "image" / "p0.png")
     assert run(jobs, model, out) == 0
-    assert "1 made, 3 were there" in capsys.readouterr().out, "a changed input is done again"
+    assert "1 made, 3 already there" in capsys.readouterr().out, "a changed input is done again"
 
 
 def test_shards_make_what_one_process_makes(jobs: Path, model: Path, tmp_path: Path) -> None:
@@ -125,7 +126,8 @@ def test_a_picture_of_another_origin_is_refused(tmp_path: Path, capsys: pytest.C
 
 def test_a_folder_is_a_list_and_what_has_no_partner_is_an_error(jobs: Path) -> None:
     found = {job.name: job.error for job in read_jobs(jobs.parent)}
-    assert found == {"p0": "", "p1": "", "p2": "no file called p2 in image/", "p3": ""}
+    assert found == {"p0": "", "p1": "", "p2": found["p2"], "p3": ""}
+    assert found["p2"].startswith("no picture called p2 in image/ (.png, .jpg")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,8 @@ def test_a_folder_is_a_list_and_what_has_no_partner_is_an_error(jobs: Path) -> N
         ("image,mask\na,b\n", "no column exemplar"),
         ("image,mask,exemplar,gudance\n", "unknown column 'gudance'; valid: image, mask"),
         ("image,mask,exemplar\n", "holds no edits"),
-        ("image,mask,exemplar,name\na,b,c,x\na,b,c,x\n", "names 1 results twice, first 'x'"),
+        ("image,mask,exemplar,image\n", "two columns are called image"),
+        ("image,mask,exemplar,name\na,b,c,x\na,b,c,x\n", "names 1 result twice, first 'x'"),
     ],
 )
 def test_a_wrong_list_is_refused_at_once(tmp_path: Path, text: str, sentence: str) -> None:
@@ -144,12 +147,35 @@ def test_a_wrong_list_is_refused_at_once(tmp_path: Path, text: str, sentence: st
     assert sentence in str(error.value)
 
 
+def test_lists_as_spreadsheets_and_people_write_them(tmp_path: Path) -> None:
+    text = 'image, mask, exemplar, guidance_interval\r\na, b, c, "0.2,0.8"\r\n'
+    (tmp_path / "jobs.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (tmp_path / "jobs.jsonl").write_bytes(b'\xef\xbb\xbf{"image": "a", "mask": "b", "exemplar": "c"}\r\n')
+    for name in ("jobs.csv", "jobs.jsonl"):
+        [job] = read_jobs(tmp_path / name)
+        assert not job.error
+        assert job.files == {"image": tmp_path / "a", "mask": tmp_path / "b", "exemplar": tmp_path / "c"}
+    (tmp_path / "jobs.jsonl").write_bytes(b'{"image": "\xe9"}')
+    with pytest.raises(UsageError, match="is not JSON in UTF-8"):
+        read_jobs(tmp_path / "jobs.jsonl")
+
+
+def test_no_result_takes_the_place_of_an_input(
+    jobs: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in jobs.parent.rglob("*.png")}
+    assert run(jobs.parent, model, jobs.parent / "image") == 2
+    assert "p0.png, the image of p0; give --out another folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in jobs.parent.rglob("*.png")} == before
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
         ("seed\na,b,c,-1", "seed='-1' must be a whole number"),
         ("guidance_scale\na,b,c,many", "guidance_scale='many'"),
         ("name\na,b,c,../x", "is no plain file name"),
+        (f"name\na,b,c,{'é' * 101}", "is no plain file name of at most 200 bytes"),
         ("seed\na,,c,1", "mask not given"),
         ("seed\na,b,c,1,2", "more fields than the header has"),
     ],

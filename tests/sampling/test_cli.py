@@ -1,5 +1,6 @@
 """The command line, on a saved model folder and real pictures."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -155,6 +156,24 @@ def test_mistakes_are_one_sentence_and_an_exit_code(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["edit", "invert"])
+def test_an_input_is_not_replaced_and_a_folder_is_tried_before_the_work(
+    command: dict[str, str],
+    mask_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    before = mask_file.read_bytes()
+    words = [word for pair in (command | {"--out": str(mask_file)}).items() for word in pair]
+    assert main([name, *words]) == 2
+    assert "mask.png would replace the mask itself; give --out another name" in capsys.readouterr().err
+    assert mask_file.read_bytes() == before
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert main([name, *words, "--out", str(mask_file.with_name("new.png"))]) == 1
+    assert "nothing can be written into" in capsys.readouterr().err
+
+
 def options_of(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
@@ -182,3 +201,10 @@ def test_a_missing_or_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixtur
             main(words)
         assert end.value.code == 2
     assert "usage: python -m sampling" in capsys.readouterr().err
+
+
+def test_options_are_written_in_full(command: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["sampling", "edit", *sum(command.items(), ())], ["evaluation", "compare", "A", "B"]):
+        with pytest.raises(SystemExit):
+            importlib.import_module(f"{words[0]}.cli").main([*words[1:], "--se", "1"])
+        assert "unrecognized arguments: --se 1" in capsys.readouterr().err
