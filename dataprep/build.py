@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dataprep.filters import check_options, read_hierarchy, read_lines, rules_of
-from dataprep.manifest import MANIFEST, REJECTS, write_manifest
+from dataprep.manifest import CARD, LOCK, MANIFEST, REJECTS, read_manifest, write_manifest
 from dataprep.picture_index import EXTENSIONS, PictureIndex, index_paths
 from dataprep.plan import (
     PLAN_FILE,
@@ -24,13 +24,13 @@ from dataprep.plan import (
 )
 from dataprep.plan_rejects import write_plan_rejects
 from dataprep.progress import NOTES, Progress, metered
-from dataprep.records import Annotations, FilterRules
+from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.shards import ShardJob, is_complete
-from dataprep.stores import describe_store, locate, open_store, packed_tars
+from dataprep.stores import INDEX_FILE, describe_store, locate, open_store, packed_tars
 from dataprep.tar_store import unpack_tars
-from intarsia.config import config_differences
+from intarsia.config import complete, config_differences
 from intarsia.errors import UsageError, UserError
-from intarsia.files import atomic_path, locked, read_json, sweep_temporaries
+from intarsia.files import atomic_path, locked, sweep_temporaries
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,28 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> Plan:
     excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
     index = _picture_names(request, annotations, unpack)
     plan = make_plan(annotations, index, request.config, families, excluded)
+    if excluded and annotations.image_ids and not (plan.fate == REASONS.index(RejectReason.EXCLUDED)).any():
+        raise UsageError(
+            f"--exclude {request.inputs['exclude']}: no picture has a name of this list ({min(excluded)!r}); "
+            f"give those of the annotations ({annotations.image_ids[0]!r}), or leave it out"
+        )
     if not len(plan.order):
-        counts = plan.counts()
-        numbers = sorted(counts["rejected"]["pictures"].items(), key=lambda item: -item[1])
-        reasons = ", ".join(f"{reason} {number}" for reason, number in numbers)
         raise UserError(
-            f"nothing is left to build: of {counts['in']['pictures']} pictures none is kept ({reasons}); "
-            f"check --images {request.images} and --filters {request.config.filters}"
+            f"nothing is left to build: none is kept of {_rejected_in_words(plan)}; "
+            f"check --images {request.images} and the filters"
         )
     return plan
+
+
+def _rejected_in_words(plan: Plan) -> str:
+    """`17 pictures (no_box 17) and 24 boxes (picture_unknown 24)`."""
+    counts = plan.counts()
+    parts = []
+    for what, given in counts["in"].items():
+        numbers = sorted(counts["rejected"][what].items(), key=lambda item: -item[1])
+        reasons = ", ".join(f"{reason} {number}" for reason, number in numbers)
+        parts.append(f"{given} {what}" + (f" ({reasons})" if reasons else ""))
+    return " and ".join(parts)
 
 
 def _pictures_place(request: BuildRequest) -> str:
@@ -194,20 +207,26 @@ def _build(request: BuildRequest, report: Callable[[Progress], None]) -> dict[st
             for shard in range(header["shards"])
             if not is_complete(out, config, shard, header["fingerprint"])
         ]
-        manifest = out / MANIFEST
-        if not missing and manifest.is_file():
-            content = read_json(manifest)
-            if content.get("fingerprint") == header["fingerprint"]:
-                return content
+        if not missing and (content := _finished(out, header["fingerprint"])):
+            return content
         if goes_on and stored_fingerprint(plan) != header["fingerprint"]:
             raise UserError(
                 f"{plan} is damaged: it holds another plan than its fingerprint says; delete {out} and run "
                 "the same command again"
             )
-        manifest.unlink(missing_ok=True)
+        (out / MANIFEST).unlink(missing_ok=True)
         _run_missing(request, header, missing, report)
         _sweep(out)  # after workers that died on the way
         return write_manifest(out, header, request.command)
+
+
+def _finished(out: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The manifest, if it and the card are there as they should be."""
+    try:
+        content = read_manifest(out)
+    except UserError:
+        return None
+    return content if content.get("fingerprint") == fingerprint and (out / CARD).is_file() else None
 
 
 def _sweep(out: Path) -> None:
@@ -253,20 +272,26 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
     if not path.is_file():
         return _write_new_plan(request, inputs)
     header = read_plan_header(path)
-    differences = config_differences(header["config"], request.config.model_dump(mode="json"))
+    given = request.config.model_dump(mode="json")
+    differences = config_differences(complete(BuildConfig, header["config"]), given)
     if differences:
         raise UsageError(
             f"{out} was built with other options ({'; '.join(differences)}); "
             "give those, or choose another --out, or delete that folder"
         )
-    if header["inputs"] == inputs:
+    old, rejects = header["inputs"], out / REJECTS
+    changed = [role for role in sorted(old.keys() | inputs.keys()) if old.get(role) != inputs.get(role)]
+    if not changed and rejects.is_file():
         return header
     plan = new_plan(request)
-    if plan_fingerprint(plan) != header["fingerprint"]:
+    if plan_fingerprint(plan, header["config"]) != header["fingerprint"]:
         raise UsageError(
-            f"{out} was planned from other annotations or another folder of pictures "
-            f"({_plan_difference(header, plan)}); choose another --out, or delete that folder"
+            f"{out} was planned from other inputs ({', '.join(f'--{role}' for role in changed)}: "
+            f"{_plan_difference(header, plan)}); give those, or choose another --out, or delete that folder"
         )
+    if not rejects.is_file():
+        (out / MANIFEST).unlink(missing_ok=True)  # what the shards rejected is to be merged again too
+        _write_plan_rejects(plan, rejects)
     return header
 
 
@@ -286,13 +311,14 @@ def _write_new_plan(request: BuildRequest, inputs: dict[str, Any]) -> dict[str, 
         "pictures": len(plan.order),
         "counts": plan.counts(),
     }
-    with (
-        atomic_path(request.out / REJECTS) as temporary,
-        temporary.open("wb") as file,
-    ):
-        write_plan_rejects(plan, file)
+    _write_plan_rejects(plan, request.out / REJECTS)
     write_plan(request.out / PLAN_FILE, plan, header)
     return header
+
+
+def _write_plan_rejects(plan: Plan, path: Path) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        write_plan_rejects(plan, file)
 
 
 def _describe_inputs(request: BuildRequest) -> dict[str, Any]:
@@ -318,6 +344,7 @@ def _locked(out: Path) -> Iterator[None]:
         UsageError: where it cannot be made, or holds what no build made.
         UserError: where another build is running in it.
     """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -326,8 +353,17 @@ def _locked(out: Path) -> Iterator[None]:
     strangers = sorted(name for name in names - {REJECTS} if not name.startswith("."))
     if strangers and PLAN_FILE not in names:
         raise UsageError(f"{out} holds {strangers[0]}, which no build made; choose another --out")
-    with locked(out / ".lock", f"another build is running in {out}; wait for it, or choose another --out"):
-        yield
+    lock = out / LOCK
+    with locked(lock, f"another build is running in {out}; wait for it, or choose another --out"):
+        try:
+            yield
+        finally:
+            if not (out / PLAN_FILE).exists():  # refused before it was begun: nothing of it stays
+                for file in (lock, out / INDEX_FILE):
+                    file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    for folder in made:
+                        folder.rmdir()
 
 
 def free_space_warning(out: Path, needed: int) -> str | None:

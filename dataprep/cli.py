@@ -29,8 +29,15 @@ def _run(argv: Sequence[str]) -> int:
     return command(options)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Options are written out: what `--im` means would change with the next option. Sub-parsers too."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m dataprep", description="Annotated boxes to training shards.", epilog=_EPILOG
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

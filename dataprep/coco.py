@@ -81,8 +81,9 @@ class _Records:
         """Take in a picture."""
         if record["id"] in self.places:
             raise ValueError("the id stands there twice")
+        _text(record["id"])
         self.places[record["id"]] = len(self.places)
-        self.files.append(str(record.get("file_name", "")))
+        self.files.append(_text(record.get("file_name") or ""))
         self.sizes.extend((int(record.get("width") or 0), int(record.get("height") or 0)))
 
     def annotation(self, record: dict[str, Any]) -> None:
@@ -100,7 +101,7 @@ class _Records:
 
     def category(self, record: dict[str, Any]) -> None:
         """Take in a class."""
-        self.names[record["id"]] = str(record["name"])
+        self.names[record["id"]] = _text(record["name"])
 
     def annotations(self, path: Path) -> Annotations:
         """Everything in columns."""
@@ -130,6 +131,15 @@ class _Records:
             flags={"is_crowd": np.array(self.crowd, np.int8)},
             segmentation=self.outlines.take if self.outlines is not None else None,
         )
+
+
+def _text(value: Any) -> str:
+    """A name; ValueError for what is none, such as null, or half of a character, which no file can hold."""
+    text = str(value)
+    text.encode()
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"{text} is no name")
+    return text
 
 
 def _bounds(bbox: Any) -> tuple[float, float, float, float]:

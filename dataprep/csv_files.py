@@ -50,6 +50,8 @@ def find_fault(
         next(reader, None)
         for row in reader:
             where = f"{path}, line {reader.line_num}"
+            if any("\ufffd" in text for text in row):
+                return f"{where}: it is not UTF-8; save the file in that encoding"
             if row and len(row) != len(header):
                 return f"{where}: {len(row)} columns, the first line has {len(header)}; is the file whole?"
             for place, name, kind, what in checks if row else ():

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep.manifest import read_sidecars
+from dataprep.manifest import read_manifest, read_sidecars
 from dataprep.pixels import HASH_BITS
 from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header
-from dataprep.stats import read_manifest
 from intarsia.errors import UserError
 from intarsia.files import atomic_write
 

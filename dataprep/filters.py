@@ -133,7 +133,7 @@ def read_lines(path: Path) -> list[str]:
         UserError: if there is no such file, or it is no text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a list ({error})") from None
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

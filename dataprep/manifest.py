@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from dataprep.card import data_card
-from dataprep.plan import BuildConfig
+from dataprep.plan import PLAN_FILE, BuildConfig
 from dataprep.shards import BINS, HISTOGRAMS, encode_line, kept_counts, sidecar_path
+from intarsia.errors import UserError
 from intarsia.files import atomic_path, atomic_write, read_json, write_json
-from intarsia.sample import FORMAT_VERSION
+from intarsia.sample import FORMAT_VERSION, check_format
 
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 CARD = "README.md"
+LOCK = ".lock"
 _PLAN_LINE = '{"stage":"plan"'
 
 
@@ -45,6 +47,24 @@ def write_manifest(out: Path, header: dict[str, Any], command: str) -> dict[str,
     }
     atomic_write(out / CARD, data_card(content, header))
     write_json(out / MANIFEST, content)
+    return content
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished folder.
+
+    Raises:
+        UserError: if it is missing (what to do depends on whether a build was begun there), damaged, or of
+            another format version.
+    """
+    if not (folder / MANIFEST).is_file():
+        if (folder / PLAN_FILE).is_file():
+            raise UserError(f"{folder} is not finished; run its build command again to go on")
+        raise UserError(f"{folder} is no shard folder: it has no {MANIFEST}")
+    content = read_json(folder / MANIFEST)
+    if not isinstance(content, dict):
+        raise UserError(f"{folder / MANIFEST} is no manifest; run its build command again to renew it")
+    check_format(content, folder)
     return content
 
 

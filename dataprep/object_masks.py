@@ -68,7 +68,7 @@ def read_open_images_masks(
 def _tables(root: Path) -> list[Path]:
     found = []
     for path in sorted(root.rglob("*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             if {*NAMES, *BOUNDS} <= set(next(csv.reader(file), ())):
                 found.append(path)
     if not found:

@@ -63,7 +63,7 @@ def read_class_names(path: Path | str) -> dict[str, str]:
     """
     path = Path(path)
     refuse_lfs_pointer(path)
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.reader(file)
         names = {}
         for row in reader:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dataprep.manifest import read_manifest
 from dataprep.shards import BINS, tar_samples
-from dataprep.stats import read_manifest
 from dataprep.tars import tar_members
 from intarsia.errors import UsageError
 from intarsia.files import read_json
@@ -88,7 +88,7 @@ def pick_samples(folder: Path, choice: Choice) -> list[Sample]:
         raise UsageError(f"--worst {choice.worst}: one of {', '.join(WORST)} is wanted")
     if choice.label is not None and choice.label not in manifest["labels"]:
         known = list(manifest["labels"])
-        some = difflib.get_close_matches(choice.label, known, n=3, cutoff=0.5) or known[:8]
+        some = difflib.get_close_matches(choice.label, known, n=3, cutoff=0.5) or known[:8] or ["no class"]
         raise UsageError(f"--class {choice.label!r}: {folder} has no sample of it, but of {', '.join(some)}")
     pick = _worst_places if choice.worst else _random_places
     places = pick(folder, manifest["shardlist"], choice)

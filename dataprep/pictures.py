@@ -107,9 +107,9 @@ def read_picture(path: Readable, annotated_size: tuple[int, int] | None = None) 
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return Rejected(RejectReason.FILE_MISSING, str(path))
-    except OSError as error:
-        return Rejected(RejectReason.FILE_UNREADABLE, str(error))
+        return Rejected(RejectReason.FILE_MISSING, "there is none now")
+    except OSError as error:  # not where the file lies: results do not depend on that
+        return Rejected(RejectReason.FILE_UNREADABLE, error.strerror or str(error))
     decoded = decode_picture(content)
     if isinstance(decoded, Rejected):
         return decoded

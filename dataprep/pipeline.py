@@ -47,6 +47,7 @@ def run_here(
     up: Callable[[], object] = lambda: None,
 ) -> Iterator[dict[str, Any]]:
     """`run_shards` with Ray in this process; `up` is called once a first worker is there."""
+    workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))  # Ray starts a process for each at once
     with ray_running(workers, address, verbose):
         _await_worker()
         up()

@@ -142,7 +142,7 @@ def make_plan(
         index: of the picture files.
         config: of the build.
         families: class name -> the names that it stands for.
-        excluded: names of pictures that are not wanted.
+        excluded: pictures that are not wanted, by their names or files as annotated.
     """
     notes, rules = annotations, rules_of(config, families)
     if notes.judged == rules:
@@ -153,7 +153,8 @@ def make_plan(
     fate: np.ndarray = np.full(len(files), -1, np.int16)
     fate[pc.equal(files, "").to_numpy(zero_copy_only=False)] = REASONS.index(RejectReason.FILE_MISSING)
     if excluded:
-        named = np.array([image_id in excluded for image_id in notes.image_ids], bool)
+        pictures = zip(notes.image_ids, notes.files, strict=True)
+        named = np.array([name in excluded or file in excluded for name, file in pictures], bool)
         fate[named] = REASONS.index(RejectReason.EXCLUDED)
     _judge_together(notes, rules, config.seed, fate, verdict)
     boxes_left = np.bincount(notes.picture[verdict < 0], minlength=len(files))
@@ -240,9 +241,15 @@ def sample_key(source: str, image_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", key)[:48] + "-" + sha256_bytes(image_id.encode())[:12]
 
 
-def plan_fingerprint(plan: Plan) -> str:
-    """The sha256 of everything that decides the shards: format version, options, and the plan's content."""
-    return _fingerprint(plan.config.model_dump(mode="json"), plan.counts(), _plan_slices(plan))
+def plan_fingerprint(plan: Plan, config: dict[str, Any] | None = None) -> str:
+    """The sha256 of everything that decides the shards: format version, options, and the plan's content.
+
+    Args:
+        plan: what is to be built.
+        config: its options as an earlier version wrote them; as this one does where None.
+    """
+    config = plan.config.model_dump(mode="json") if config is None else config
+    return _fingerprint(config, plan.counts(), _plan_slices(plan))
 
 
 def stored_fingerprint(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Ray in a process of its own: what it prints goes to a file, its sudden death becomes one sentence."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -43,6 +44,7 @@ def run_apart(
         env=os.environ | {"PYTHONPATH": path},
     )
     os.close(handle)
+    said_all = died = False
     assert child.stdin is not None
     assert child.stdout is not None
     try:
@@ -54,25 +56,24 @@ def run_apart(
             )
         for line in child.stdout:
             report = json.loads(line)
-            if "up" in report:
-                continue
+            said_all = "error" in report or "done" in report
             if "error" in report:
-                child.wait(_SECONDS_TO_END)
                 raise UserError(report["error"])
-            if "done" in report:
-                child.wait(_SECONDS_TO_END)
+            if said_all:
                 return
-            yield report
-        raise _death(child.wait(), Path(log))
-    except (BrokenPipeError, subprocess.TimeoutExpired):
-        if child.poll() not in (0, None):
-            raise _death(child.wait(), Path(log)) from None
+            if "up" not in report:
+                yield report
+        died = True
+    except BrokenPipeError:
+        died = True
     finally:
-        if child.poll() is None:
-            child.kill()
-        child.wait()
-        if child.returncode == 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_SECONDS_TO_END if said_all or died else 0)
+        child.kill()
+        code = child.wait()
+        if not died:
             Path(log).unlink(missing_ok=True)
+    raise _death(code, Path(log))
 
 
 def _death(code: int, log: Path) -> UserError:

@@ -114,12 +114,14 @@ def sidecar_path(folder: Path | str, config: BuildConfig, shard: int) -> Path:
 def is_complete(folder: Path | str, config: BuildConfig, shard: int, fingerprint: str) -> bool:
     """Whether a shard was committed for this build and its tar still has the committed size."""
     sidecar = sidecar_path(folder, config, shard)
-    if not sidecar.is_file():
+    try:
+        content = read_json(sidecar)
+    except UserError:  # missing, or damaged: it is made again
         return False
-    content = read_json(sidecar)
     tar = sidecar.with_suffix(".tar")
     return (
-        content.get("fingerprint") == fingerprint
+        isinstance(content, dict)
+        and content.get("fingerprint") == fingerprint
         and tar.is_file()
         and tar.stat().st_size == content.get("bytes")
     )

@@ -4,28 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.figures import bar_lines, histogram_lines, quantiles, reject_table
-from dataprep.manifest import MANIFEST
-from dataprep.plan import PLAN_FILE
-from intarsia.errors import UserError
-from intarsia.files import read_json
-from intarsia.sample import check_format
+from dataprep.manifest import read_manifest
 from intarsia.words import counted
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished folder.
-
-    Raises:
-        UserError: if it is missing (what to do depends on whether a build was begun there), or of another
-            format version.
-    """
-    if not (folder / MANIFEST).is_file():
-        if (folder / PLAN_FILE).is_file():
-            raise UserError(f"{folder} is not finished; run its build command again to go on")
-        raise UserError(f"{folder} is no shard folder: it has no {MANIFEST}")
-    content = read_json(folder / MANIFEST)
-    check_format(content, folder)
-    return content
 
 
 def folder_stats(folder: Path) -> dict[str, Any]:

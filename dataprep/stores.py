@@ -69,9 +69,9 @@ def locate(images: str | Path) -> str:
         if not matches:
             raise UserError(f"--images {item}: nothing is called so")
         found += [str(Path(match).resolve()) for match in matches]
-    for path in found if len(found) > 1 else ():
-        if not path.endswith((".tar", ".tar.gz", ".tgz")):
-            raise UserError(f"--images {path}: of several, each must be a .tar or a .tar.gz")
+    for path in found:
+        if not path.endswith((".tar", *PACKED)) and (len(found) > 1 or Path(path).is_file()):
+            raise UserError(f"--images {path}: one folder, or .tar and .tar.gz files, are wanted")
     return "\n".join(found)
 
 

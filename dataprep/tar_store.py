@@ -17,7 +17,7 @@ import pyarrow as pa
 from dataprep.picture_index import EXTENSIONS, PictureIndex, index_paths
 from dataprep.tars import tar_members
 from intarsia.errors import UserError
-from intarsia.files import atomic_path, sync
+from intarsia.files import atomic_path, sha256_bytes, sync
 
 PACKED = (".tar.gz", ".tgz")
 _KEY = b"tars"
@@ -123,7 +123,7 @@ def _walk(tars: tuple[Path, ...]) -> pa.Table:
 def unpack_tars(tars: Sequence[Path], wanted: Collection[str], folder: Path) -> None:
     """Unpack the wanted pictures of packed tars, each read once from start to end.
 
-    A tar that was unpacked whole is not read again; of one that was not, pictures that are there stay.
+    A tar of which these pictures were unpacked is not read again; otherwise those that are there stay.
 
     Args:
         tars: .tar.gz or .tar.
@@ -133,12 +133,13 @@ def unpack_tars(tars: Sequence[Path], wanted: Collection[str], folder: Path) -> 
     Raises:
         UserError: for a tar that is missing or damaged, a name that leads out of the folder, a full disk.
     """
+    which = sha256_bytes("\0".join(sorted(wanted)).encode())[:12]
     try:
         for path in tars:
             if not path.is_file():
                 raise UserError(f"the tar of pictures {path} does not exist")
             state = path.stat()
-            done = folder / f".{path.name}-{state.st_size}-{state.st_mtime_ns}.unpacked"
+            done = folder / f".{path.name}-{state.st_size}-{state.st_mtime_ns}-{which}.unpacked"
             if not done.is_file():
                 for name, content in _contents(path, wanted):
                     _place(folder, path, name, content)

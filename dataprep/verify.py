@@ -11,16 +11,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from dataprep.manifest import CARD, MANIFEST, REJECTS, merge_sidecars
+from dataprep.manifest import CARD, LOCK, MANIFEST, REJECTS, merge_sidecars, read_manifest
 from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header, stored_fingerprint
 from dataprep.progress import NOTES, Progress
 from dataprep.shards import encode_line, sidecar_path
-from dataprep.stats import read_manifest
+from dataprep.stores import INDEX_FILE
 from dataprep.verify_shard import ACCOUNTS, count_rejects, shard_problems
 from intarsia.errors import UserError
 from intarsia.files import read_json
 
-LOCK = ".lock"
 LATENTS = "latents-"  # folders in which training keeps what it made of the shards
 PROBLEMS_PER_SHARD = 20  # told; the others are counted
 SHARDS_PER_WORKER = 2  # below which another process is not worth its start
@@ -119,7 +118,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 def _alien_files(folder: Path, config: BuildConfig, shards: int) -> Iterator[str]:
     """Whatever lies in the folder without being the build's; loaders take every tar that they find."""
-    known = {PLAN_FILE, MANIFEST, REJECTS, CARD, LOCK, NOTES}
+    known = {PLAN_FILE, MANIFEST, REJECTS, CARD, LOCK, NOTES, INDEX_FILE}
     known |= {f"{config.shard_name(shard)}.{kind}" for shard in range(shards) for kind in ("tar", "json")}
     for path in sorted(folder.iterdir()):
         if path.name not in known and not (path.name.startswith(LATENTS) and path.is_dir()):

@@ -104,7 +104,7 @@ def read_json(path: Path | str) -> Any:
         UserError: if the file is missing or is not JSON, naming the file and the line.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

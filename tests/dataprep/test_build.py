@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,8 +17,8 @@ import pytest
 
 from dataprep.build import Progress, build
 from dataprep.cli import main
-from dataprep.plan import PLAN_FILE, read_plan_rows
-from dataprep.shards import ShardJob
+from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header, read_plan_rows
+from dataprep.shards import ShardJob, build_shard
 from dataprep.verify import verify_folder
 from intarsia.errors import UsageError, UserError
 from tests.dataprep.test_shards import build_alone, jobs_of, plan_of
@@ -25,6 +26,7 @@ from tests.dataprep.toy import EXPECTED, GOOD, toy_request
 from tests.paths import ROOT
 
 Inputs = tuple[Path, Path]
+SHARD = "toy-train-000001.json"
 OPTIONS = {"images_per_shard": 2, "draws_per_image": 3}
 
 
@@ -43,6 +45,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory, toy_coco: Inputs) -> dic
     out = tmp_path_factory.mktemp("reference")
     build_alone(toy_request(out, out, inputs=toy_coco, **OPTIONS))
     return hashes(out)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, toy_coco: Inputs) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "out"
+    build_alone(toy_request(out, out, inputs=toy_coco))
+    return out
 
 
 @pytest.mark.usefixtures("ray_with_two_workers")
@@ -250,7 +259,7 @@ def test_changed_inputs_on_an_old_folder_are_refused(tmp_path: Path) -> None:
     build_alone(request)
     before = hashes(request.out)
     (request.images / "000000000101.jpg").write_bytes((request.images / "000000000001.jpg").read_bytes())
-    with pytest.raises(UsageError, match=r"planned from other annotations .*pictures: 15 -> 16"):
+    with pytest.raises(UsageError, match=r"planned from other inputs \(--images: pictures: 15 -> 16"):
         build(request)
     (request.images / "000000000101.jpg").unlink()
     (request.images / "notes.txt").touch()  # another time of change, the same pictures
@@ -311,12 +320,62 @@ def test_mistakes_on_the_command_line_are_one_sentence(
     assert error.count("\n") == 1
 
 
-def test_nothing_to_build_is_told_with_the_reasons(
+def test_nothing_to_build_is_told_with_the_reasons_and_leaves_nothing(
     tmp_path: Path, toy_coco: Inputs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert main([*command_line(toy_coco, tmp_path / "out"), "--images", str(tmp_path / "empty")]) == 1
-    assert "of 17 pictures none is kept (file_missing 16, no_box 1)" in capsys.readouterr().err
+    (tmp_path / "there").mkdir()
+    for out in ("new/deep", "there"):
+        assert main([*command_line(toy_coco, tmp_path / out), "--images", str(tmp_path / "empty")]) == 1
+        error = capsys.readouterr().err
+        assert "none is kept of 17 pictures (file_missing 16, no_box 1) and 36 boxes (file_missing" in error
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "there"]
+
+
+def test_options_are_written_out(toy_coco: Inputs, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*command_line(toy_coco, Path("out")), "--short", "300"])
+    assert "unrecognized arguments: --short 300" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_with_two_workers")
+def test_options_that_came_after_a_folder_was_begun_have_their_defaults_in_it(tmp_path: Path) -> None:
+    request = toy_request(tmp_path, tmp_path / "out")
+    dump, later = BuildConfig.model_dump, {"object_masks", "max_iou"}
+    with pytest.MonkeyPatch.context() as earlier:  # a version without these two
+        earlier.setattr(BuildConfig, "model_dump", lambda self, **kinds: dump(self, **kinds, exclude=later))
+        header = plan_of(request)
+        build_shard(jobs_of(request, header)[0])
+    assert not later & read_plan_header(request.out / PLAN_FILE)["config"].keys()
+    (request.images / "notes.txt").touch()  # it is planned again, and found the same
+    reports: list[Progress] = []
+    assert build(request, reports.append)["kept"]["samples"] == GOOD
+    assert (reports[0].shards_done, reports[0].shards) == (1, 4)
+    assert verify_folder(request.out) == []
+    with pytest.raises(UsageError, match=r"built with other options \(max_iou: None -> 0\.5\)"):
+        build(replace(request, config=request.config.model_copy(update={"max_iou": 0.5})))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((name, None) for name in (SHARD, "manifest.json", "rejects.jsonl", "README.md")),
+        *((name, content) for name in (SHARD, "manifest.json") for content in ("", "[]")),
+    ],
+)
+@pytest.mark.usefixtures("ray_with_two_workers")
+def test_what_is_lost_or_damaged_of_a_finished_folder_is_made_again(
+    tmp_path: Path, finished: Path, toy_coco: Inputs, name: str, content: str | None
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / name).unlink()
+    if content is not None:
+        (out / name).write_text(content)
+    build(toy_request(tmp_path, out, inputs=toy_coco))
+    (out / ".lock").unlink()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in finished.iterdir()
+    }
 
 
 def test_a_dry_run_tells_and_writes_nothing(

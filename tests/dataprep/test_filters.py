@@ -379,6 +379,7 @@ def test_duplicates_are_found_listed_and_excluded(
     assert "4 is like 1 (0 of 64 bits differ)" in capsys.readouterr().out
     request = toy_request(tmp_path, tmp_path / "second", inputs=inputs)
     request.inputs["exclude"] = tmp_path / "list.txt"
+    (tmp_path / "list.txt").write_text(f"{4:012d}.jpg\n", encoding="utf-8-sig")  # a file is a name too
     manifest = build_alone(request)
     assert manifest["rejected"]["pictures"]["excluded"] == 1
     assert manifest["rejected"]["boxes"]["excluded"] == 2
@@ -386,6 +387,11 @@ def test_duplicates_are_found_listed_and_excluded(
     assert verify_folder(request.out) == []
     assert find_duplicates(request.out, 3) == []
     assert main(["duplicates", str(first), "--distance", "8"]) == 2
+    (tmp_path / "list.txt").write_text("four\n")
+    with pytest.raises(
+        UsageError, match=r"list\.txt: no picture has a name of this list \('four'\); give .*'1'"
+    ):
+        build_alone(request)
 
 
 def test_rules_about_pixels_are_counted_and_listed(tmp_path: Path, toy_coco: tuple[Path, Path]) -> None:

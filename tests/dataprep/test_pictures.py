@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from dataprep.picture_index import index_pictures
+from dataprep.picture_index import index_paths, index_pictures
 from dataprep.pictures import Picture, decode_picture, read_picture, turn_upright
 from dataprep.records import Rejected, RejectReason
 from intarsia.errors import UserError
@@ -218,10 +218,33 @@ def test_pictures_are_found_in_flat_and_split_folders(tmp_path: Path) -> None:
         "c": "train_f/deep/c.PNG",
         "c.PNG": "train_f/deep/c.PNG",
         "train_1/b.jpg": "train_1/b.jpg",
-        "elsewhere/c.PNG": "train_f/deep/c.PNG",
         "notes": "",
     }
     assert index.find([""] * len(wanted), list(wanted)).to_pylist() == list(wanted.values())
     assert index.find(["c.PNG", ""], ["a", "a"]).to_pylist() == ["train_f/deep/c.PNG", "a.jpg"]
+    (tmp_path / "train_1" / "up").symlink_to(tmp_path, target_is_directory=True)  # no end to it
+    (tmp_path / "train_2").symlink_to(tmp_path / "train_f", target_is_directory=True)
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    paths = sorted(set(index_pictures(tmp_path).paths.to_pylist()) - set(index.paths.to_pylist()))
+    assert paths == ["gone.jpg", "train_2/deep/c.PNG"]
     with pytest.raises(UserError, match=r"the folder of pictures .*none does not exist"):
         index_pictures(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "found"),
+    [
+        (["a.jpg", "b/a.jpg"], ["/data/photos/b/a.jpg"], ["b/a.jpg"]),  # the annotations' root lies above
+        (["deep/a.jpg"], ["elsewhere/a.jpg"], ["deep/a.jpg"]),
+        (["deep/a.jpg"], ["elsewhere/a"], ["deep/a.jpg"]),
+        (["x/a.jpg", "y/a.jpg"], ["z/a.jpg"], [""]),  # which?
+        (["x/a.jpg"], ["x/a.jpg", "z/a.jpg"], ["x/a.jpg", ""]),  # the boxes of one, the pixels of the other
+        (["a.jpg"], ["x/a.jpg", "z/a.jpg"], ["", ""]),
+        (["a.jpg"], ["x/a.jpg", "x/a.jpg"], ["a.jpg", "a.jpg"]),  # one picture, annotated twice
+        ([], ["x/a.jpg"], [""]),
+    ],
+)
+def test_no_picture_gets_the_boxes_of_one_in_another_folder(
+    there: list[str], wanted: list[str], found: list[str]
+) -> None:
+    assert index_paths(there).find(wanted, wanted).to_pylist() == found

@@ -112,6 +112,8 @@ def test_errors_of_open_images_files(tmp_path: Path) -> None:
         read_open_images(pointer, tmp_path / "classes.csv")
     with pytest.raises(UserError, match=r"none\.csv does not exist"):
         read_class_names(tmp_path / "none.csv")
+    (tmp_path / "classes.csv").write_text("/m/01,Cat\n", encoding="utf-8-sig")
+    assert read_class_names(tmp_path / "classes.csv") == {"/m/01": "Cat"}
     for line in ("/m/01\n", "ImageID,Source,LabelName\n"):
         (tmp_path / "classes.csv").write_text(line)
         with pytest.raises(UserError, match="line 1: each line must hold a label and a name"):

@@ -117,6 +117,11 @@ def test_the_stream_reads_coco_as_pycocotools_does(coco_file: Path) -> None:
         ('"images": [], "annotations": [{"id": "x"}]', "of `annotations` with id 'x' is not as it should be"),
         ('"images": [], "annotations": [{"id": 5}, {"id": 5}]', "the annotation id 5 stands there twice"),
         ('"images": 5, "annotations": []', "an element of `images` is not as it should be"),
+        (
+            '"images": [{"id": 1, "file_name": "\\ud83d"}], "annotations": []',
+            "of `images` with id 1 .*surrogates",
+        ),
+        ('"images": [{"id": null}], "annotations": []', "of `images` with id None .*is no name"),
     ],
 )
 def test_wrong_types_in_coco_files_are_told(tmp_path: Path, records: str, message: str) -> None:

@@ -21,6 +21,7 @@ from dataprep.records import Rejected, RejectReason
 from dataprep.shards import ShardJob, build_shard
 from dataprep.stores import INDEX_FILE, describe_store, locate, open_store
 from dataprep.tar_store import TarStore, unpack_tars
+from dataprep.verify import verify_folder
 from intarsia.errors import UserError
 from tests.dataprep.test_build import hashes
 from tests.dataprep.test_shards import plan_of
@@ -100,6 +101,7 @@ def test_one_tar(tmp_path: Path, whole: Inputs, reference: dict[str, str]) -> No
     tar = pack(whole[1], tmp_path / "all.tar")
     assert built_from(tmp_path, whole[0], tar) == reference
     assert (tmp_path / "out" / INDEX_FILE).is_file()
+    assert verify_folder(tmp_path / "out") == []
 
 
 def test_several_tars_by_a_pattern(tmp_path: Path, whole: Inputs, reference: dict[str, str]) -> None:
@@ -116,6 +118,13 @@ def test_a_packed_tar_is_unpacked_once(tmp_path: Path, whole: Inputs, reference:
     kept = {path.name: path.stat().st_ino for path in unpacked.iterdir()}
     new_plan(request_from(tmp_path, whole[0], tar))
     assert {path.name: path.stat().st_ino for path in unpacked.iterdir()} == kept
+
+
+def test_pictures_that_are_wanted_later_are_unpacked_later(tmp_path: Path, whole: Inputs) -> None:
+    tar = pack(whole[1], tmp_path / "all.tar.gz", "w:gz")
+    for wanted in ({"000000000001"}, {"000000000001", "000000000002"}):
+        unpack_tars([tar], wanted, tmp_path / "there")
+        assert {path.stem for path in (tmp_path / "there").glob("*.jpg")} == wanted
 
 
 def test_unpacking_goes_on_after_a_kill(tmp_path: Path, whole: Inputs, reference: dict[str, str]) -> None:
@@ -238,7 +247,7 @@ def test_members_are_found_by_their_whole_names(tmp_path: Path, whole: Inputs) -
     ("images", "message"),
     [
         ("nothing-*.tar", r"--images nothing-\*\.tar: nothing is called so"),
-        ("a.tar\nb.txt", r"b\.txt: of several, each must be a \.tar or a \.tar\.gz"),
+        ("a.tar\nb.txt", r"b\.txt: one folder, or \.tar and \.tar\.gz files, are wanted"),
     ],
 )
 def test_mistakes_in_where_pictures_are(images: str, message: str) -> None:
