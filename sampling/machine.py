@@ -8,9 +8,9 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from intarsia import weights
 from intarsia.errors import UsageError
 from intarsia.model import EditModel
-from intarsia.weights import load_model
 from sampling.memory import keep_freed_memory
 from sampling.settings import MachineSettings
 
@@ -24,33 +24,56 @@ class Machine(NamedTuple):
     device: torch.device
 
 
+def load_model(
+    folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> EditModel:
+    """Read a model folder, as `intarsia.weights.load_model` does, to sample with it.
+
+    In float16 the autoencoder stays float32: it overflows in half precision, which gives black pictures. On a
+    CPU it works on one picture at a time, channels last, which is an eighth quicker than on four together;
+    and the process keeps the memory that it frees.
+
+    Args:
+        folder: of the model.
+        device: where it shall live and work.
+        dtype: of the weights.
+
+    Raises:
+        UserError: as `intarsia.weights.load_model`.
+    """
+    return _made_ready(weights.load_model(folder, device, dtype), torch.device(device))
+
+
 def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
-    """Load a model folder for sampling.
+    """`load_model` as the command line's options have it.
 
     With `low_vram` the weights wait in the CPU's memory, and `edit` brings one network at a time to the
-    device. In float16 the autoencoder stays float32: it overflows in half precision, which gives black
-    pictures. On a CPU it works on one picture at a time, channels last, which is an eighth quicker than on
-    four together; and the process keeps the memory that it frees.
+    device, the autoencoder in parts.
 
     Raises:
         UsageError: if the device is not there.
         UserError: as `load_model`.
     """
     device = pick_device(settings.device)
-    dtype = pick_dtype(settings.dtype, device)
-    model = load_model(folder, "cpu" if settings.low_vram else device, dtype)
-    if dtype == torch.float16:
-        model.vae.float()
-    if device.type == "cpu":
-        keep_freed_memory()
-        model.vae.to(memory_format=torch.channels_last)
-    if device.type == "cpu" or settings.low_vram:
-        model.vae.enable_slicing()
+    home, dtype = "cpu" if settings.low_vram else device, pick_dtype(settings.dtype, device)
+    model = _made_ready(weights.load_model(folder, home, dtype), device)
     if settings.low_vram:
+        model.vae.enable_slicing()
         model.vae.enable_tiling()
     if settings.compile:
         model.unet.compile()
     return Machine(model, device)
+
+
+def _made_ready(model: EditModel, device: torch.device) -> EditModel:
+    """`model` that shall work on `device`, wherever it waits."""
+    if model.vae.dtype == torch.float16:
+        model.vae.float()
+    if device.type == "cpu":
+        keep_freed_memory()
+        model.vae.to(memory_format=torch.channels_last)
+        model.vae.enable_slicing()
+    return model
 
 
 def pick_device(name: str) -> torch.device:
