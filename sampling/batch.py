@@ -16,13 +16,13 @@ from typing import Any
 
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_write
-from sampling.canvas import check_mask
 from sampling.editing import EditRequest, EditResult, edit
+from sampling.inputs import read_inputs
 from sampling.jobs import Job
 from sampling.machine import Machine
-from sampling.pictures import PictureFile, open_mask, open_picture, read_exemplar, write_png
+from sampling.pictures import PictureFile, write_png
 from sampling.provenance import Provenance, made_from, source_file
-from sampling.settings import EditSettings, ExemplarBackground
+from sampling.settings import EditSettings
 
 RESULTS = "results.jsonl"
 _LINE_SECONDS = 10.0  # between two lines where there is no terminal
@@ -148,7 +148,7 @@ def _plan(job: Job, options: BatchOptions) -> _Todo:
     settings = EditSettings.model_validate(options.settings.model_dump() | job.settings)
     files = {name: source_file(path) for name, path in job.files.items()}
     seed = options.seed if job.seed is None else job.seed
-    return _Todo(job, made_from(options.pattern, files, seed, settings), settings)
+    return _Todo(job, made_from(options.pattern, files, seed, settings.plain()), settings)
 
 
 def _is_done(record: dict[str, Any] | None, item: _Todo, out: Path) -> bool:
@@ -207,14 +207,10 @@ def _paint(
 
 
 def _read(item: _Todo) -> tuple[EditRequest, PictureFile]:
-    files, provenance = item.job.files, item.provenance
-    source = open_picture(files["image"])
-    mask = open_mask(files["mask"], provenance.invert_mask)
-    edit_mask = check_mask(mask.edit_mask, source.pixels)
-    background: ExemplarBackground = "neutral" if provenance.exemplar_background == "neutral" else "crop"
-    exemplar = read_exemplar(files["exemplar"], background)
-    remarks = (*source.remarks, *mask.remarks)
-    return EditRequest(source.pixels, edit_mask, exemplar, provenance.seed), replace(source, remarks=remarks)
+    made = item.provenance
+    inputs = read_inputs(item.job.files, made.invert_mask, made.exemplar_background)
+    request = EditRequest(inputs.source.pixels, inputs.edit_mask, inputs.exemplar, made.seed)
+    return request, replace(inputs.source, remarks=inputs.remarks)
 
 
 def _keep(

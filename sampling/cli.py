@@ -11,6 +11,7 @@ from intarsia.command_line import Commands, Parser
 from intarsia.errors import UsageError, run_command
 from sampling.batch_command import add_commands as add_batch
 from sampling.invert_command import add_command as add_invert
+from sampling.jobs import FILES
 from sampling.merge import add_command as add_merging
 from sampling.options import (
     add_canvas_options,
@@ -78,12 +79,11 @@ def _edit(arguments: argparse.Namespace) -> None:
     outputs = _output_paths(arguments.out, arguments.seed, arguments.num_images, scales)
     side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
     check_files(arguments, [*outputs.values(), side_by_side])
-    from sampling.canvas import check_mask
-    from sampling.pictures import open_mask, open_picture, read_exemplar, write_png
+    from sampling.inputs import read_inputs
+    from sampling.pictures import write_png
 
-    source, mask = open_picture(arguments.image), open_mask(arguments.mask, arguments.invert_mask)
-    edit_mask = check_mask(mask.edit_mask, source.pixels)
-    exemplar = read_exemplar(arguments.exemplar, arguments.exemplar_background)
+    files = {name: getattr(arguments, name) for name in FILES}
+    inputs = read_inputs(files, arguments.invert_mask, arguments.exemplar_background)
 
     from tqdm import tqdm
 
@@ -93,7 +93,7 @@ def _edit(arguments: argparse.Namespace) -> None:
     from sampling.provenance import made_from, pattern, source_file
 
     model, device = open_model(arguments.model, machine)
-    requests = [EditRequest(source.pixels, edit_mask, exemplar, *own) for own in outputs]
+    requests = [EditRequest(inputs.source.pixels, inputs.edit_mask, inputs.exemplar, *own) for own in outputs]
     with tqdm(unit="step", leave=False, disable=None) as bar:  # None: only on a terminal
 
         def show(done: int, total: int) -> None:
@@ -101,15 +101,14 @@ def _edit(arguments: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         results = edit(model, requests, settings[0], show, device)
-    remarks = [*source.remarks, *mask.remarks, *(text for result in results for text in result.remarks)]
-    for text in dict.fromkeys(remarks):
+    for text in dict.fromkeys([*inputs.remarks, *(text for result in results for text in result.remarks)]):
         sys.stderr.write(f"note: {text}\n")
-    changed = edit_mask if arguments.composite else None
+    changed = inputs.edit_mask if arguments.composite else None
     shared = pattern(arguments.model, machine, arguments.invert_mask, arguments.exemplar_background)
-    files = {name: source_file(getattr(arguments, name)) for name in ("image", "mask", "exemplar")}
+    kept = {name: source_file(path) for name, path in files.items()}
     for path, result in zip(outputs.values(), results, strict=True):
-        own = made_from(shared, files, result.request.seed, result.settings)
-        write_png(result.image, path, source, changed, own.to_text())
+        own = made_from(shared, kept, result.request.seed, result.settings.plain())
+        write_png(result.image, path, inputs.source, changed, own.to_text())
         print(path)
     write_png(grid(results) if len(scales) == 1 else sweep_grid(results), side_by_side)
     print(side_by_side)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from intarsia.architecture import NoiseConfig
@@ -19,6 +20,7 @@ from sampling.guidance import Condition, guided_noise
 from sampling.inversion import Denoiser, Tokens, invert, most_calls, new_levels
 from sampling.machine import visiting
 from sampling.pictures import Picture
+from sampling.remarks import before_painting
 from sampling.sampler import OnStep, image_noise, new_noise_scheduler
 from sampling.seam import known_ring, match_ring
 from sampling.settings import EditSettings, InversionSettings
@@ -36,6 +38,7 @@ class InversionResult:
             before anything is put back; infinite for equal pixels. The autoencoder's own loss is part of it.
         seconds: for inversion and edit, without encoding and decoding.
         calls: of the UNet.
+        remarks: why the edit may disappoint, one sentence each, with what to do.
     """
 
     reconstruction: Picture
@@ -44,6 +47,7 @@ class InversionResult:
     background_psnr: float
     seconds: float
     calls: int
+    remarks: tuple[str, ...]
 
 
 @torch.no_grad()
@@ -75,8 +79,8 @@ def invert_picture(
     edit_mask = check_mask(request.edit_mask, request.image)
     canvas = lay_canvas(edit_mask, model.config.image_size, canvas_settings)
     image, fitted_mask = canvas.fit_image(request.image), canvas.fit_mask(edit_mask)
-    own = mask_box(edit_mask).cut(request.image)
-    start = _encode(encoder, image, fitted_mask, (own, request.exemplar))
+    exemplars = mask_box(edit_mask).cut(request.image), request.exemplar
+    start = _encode(encoder, image, fitted_mask, exemplars)
     levels = new_levels(model.config.noise, settings.num_inference_steps)
     noise = image_noise(request.seed, tuple(start.latents.shape[1:]), levels.steps).to(encoder.device)
     calls = 0
@@ -93,9 +97,7 @@ def invert_picture(
         began = time.perf_counter()
         found = invert(heard, start.latents, start.tokens, settings, levels, start.keep, noise[:, None])
         seconds = time.perf_counter() - began
-    with visiting(model.vae, encoder.device) as vae:
-        both = torch.cat([found.reconstruction, found.edit]).to(vae.dtype)
-        rebuilt, edited = unit_to_image(decode_latents(vae, both).float()).cpu().numpy()
+    rebuilt, edited = _decode(encoder, torch.cat([found.reconstruction, found.edit]))
     matched = match_ring(edited, image, known_ring(fitted_mask), canvas_settings.match_colour)
     where = edit_mask if canvas_settings.composite else None
     return InversionResult(
@@ -105,6 +107,7 @@ def invert_picture(
         background_psnr=_psnr(edited, image, fitted_mask == 0),
         seconds=seconds,
         calls=calls,
+        remarks=tuple(before_painting(canvas, edit_mask, fitted_mask, request.exemplar, settings)),
     )
 
 
@@ -133,6 +136,12 @@ def _encode(
         Tokens(source, target, condition.null_exemplar),
         1 - latent_mask(mask_to_unit(mask), tuple(zeros.shape[-2:])).to(encoder.device),
     )
+
+
+def _decode(encoder: Encoder, latents: Tensor) -> NDArray[np.uint8]:
+    """Latents [B, C, h, w] -> squares, uint8 [B, S, S, 3]."""
+    with visiting(encoder.model.vae, encoder.device) as vae:
+        return unit_to_image(decode_latents(vae, latents.to(vae.dtype)).float()).cpu().numpy()
 
 
 def model_denoiser(unet: torch.nn.Module, condition: Condition, noise: NoiseConfig) -> Denoiser:

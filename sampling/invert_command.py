@@ -9,6 +9,7 @@ from typing import get_args
 from intarsia.command_line import Commands
 from intarsia.config import build_config
 from intarsia.errors import UsageError
+from sampling.jobs import FILES
 from sampling.options import (
     add_canvas_options,
     add_file_options,
@@ -20,6 +21,8 @@ from sampling.options import (
 from sampling.settings import EditSettings, InversionMethod, InversionSettings
 
 _METHODS = get_args(InversionMethod)
+_TITLES = ("picture", "reconstruction", "exemplar", "edit")
+_CANVAS = ("fit", "context", "blend", "match_colour", "composite")
 _WHERE = "python -m sampling invert"
 
 
@@ -87,26 +90,31 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, help="of the noise that ddpm draws (default 0)")
 
 
-def _invert(arguments: argparse.Namespace) -> None:
+def _settings(arguments: argparse.Namespace) -> list[InversionSettings]:
+    """One for each method that was asked for."""
     methods = _METHODS if arguments.method == "all" else (arguments.method,)
     given = {name: getattr(arguments, name) for name in InversionSettings.model_fields}
-    settings = [build_config(InversionSettings, given | {"method": method}, _WHERE) for method in methods]
-    shared = ("fit", "context", "blend", "match_colour", "composite")
-    canvas = build_config(EditSettings, {name: getattr(arguments, name) for name in shared}, _WHERE)
+    return [build_config(InversionSettings, given | {"method": method}, _WHERE) for method in methods]
+
+
+def _invert(arguments: argparse.Namespace) -> None:
+    settings = _settings(arguments)
+    laid = {name: getattr(arguments, name) for name in _CANVAS}
+    canvas = build_config(EditSettings, laid, _WHERE)
     machine = machine_settings(arguments, _WHERE)
     if not 0 <= arguments.seed < 2**63:
         raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
     out = arguments.out
-    outputs = [out.with_name(f"{out.stem}-{method}.png") for method in methods] if methods[1:] else [out]
+    outputs = [out.with_name(f"{out.stem}-{own.method}.png") for own in settings] if settings[1:] else [out]
     side_by_side = out.with_name(f"{out.stem}.side-by-side.png")
     check_files(arguments, [*outputs, side_by_side])
 
-    from sampling.canvas import check_mask
-    from sampling.pictures import open_mask, open_picture, read_exemplar, write_png
+    from sampling.inputs import read_inputs
+    from sampling.pictures import write_png
 
-    source, mask = open_picture(arguments.image), open_mask(arguments.mask, arguments.invert_mask)
-    edit_mask = check_mask(mask.edit_mask, source.pixels)
-    exemplar = read_exemplar(arguments.exemplar, arguments.exemplar_background)
+    files = {name: getattr(arguments, name) for name in FILES}
+    inputs = read_inputs(files, arguments.invert_mask, arguments.exemplar_background)
+    source, edit_mask, exemplar = inputs.source, inputs.edit_mask, inputs.exemplar
 
     from tqdm import tqdm
 
@@ -114,13 +122,14 @@ def _invert(arguments: argparse.Namespace) -> None:
     from sampling.invert import invert_picture
     from sampling.machine import open_model
     from sampling.preview import sheet
+    from sampling.provenance import made_from, pattern, source_file
 
     model, device = open_model(arguments.model, machine)
     model.requires_grad_(False)
-    for text in (*source.remarks, *mask.remarks):
-        sys.stderr.write(f"note: {text}\n")
+    shared = pattern(arguments.model, machine, arguments.invert_mask, arguments.exemplar_background)
+    kept = {name: source_file(path) for name, path in files.items()}
     request = EditRequest(source.pixels, edit_mask, exemplar, arguments.seed)
-    rows = []
+    rows, remarks = [], dict.fromkeys(inputs.remarks)
     _line("method", "reconstruction", "background", "seconds", "UNet calls")
     for path, own in zip(outputs, settings, strict=True):
         with tqdm(unit="call", leave=False, disable=None, desc=own.method) as bar:
@@ -130,14 +139,16 @@ def _invert(arguments: argparse.Namespace) -> None:
                 bar.update(done - bar.n)
 
             result = invert_picture(model, request, own, canvas, device, show)
-        write_png(result.image, path, source, edit_mask if canvas.composite else None)
+        made = made_from(shared, kept, arguments.seed, own.model_dump(mode="json") | laid)
+        write_png(result.image, path, source, edit_mask if canvas.composite else None, made.to_text())
+        remarks |= dict.fromkeys(result.remarks)
         rows.append([source.pixels, result.reconstruction, exemplar, result.image])
         figures = f"{result.latent_error:.2e}", f"{result.background_psnr:.2f} dB", f"{result.seconds:.1f}"
         _line(own.method, *figures, str(result.calls), str(path))
-    titles = ["picture", "reconstruction", "exemplar", "edit"]
-    labels = [own.method for own in settings]
-    write_png(sheet(titles, rows, labels=labels), side_by_side)
+    write_png(sheet(_TITLES, rows, labels=[own.method for own in settings]), side_by_side)
     sys.stdout.write(f"{side_by_side}\n")
+    for text in remarks:
+        sys.stderr.write(f"note: {text}\n")
 
 
 def _line(*fields: str) -> None:

@@ -11,6 +11,7 @@ from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import is_same_file
 from intarsia.model_folder import check_model_folder
+from sampling.jobs import FILES
 from sampling.settings import (
     EditSettings,
     ExemplarBackground,
@@ -66,7 +67,7 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} must end in .png; another format would change pixels outside the mask")
     for path in written:
-        for name in ("image", "mask", "exemplar"):
+        for name in FILES:
             if is_same_file(path, getattr(arguments, name)):
                 raise UsageError(f"{path} would replace the {name} itself; give --out another name")
     check_model_folder(arguments.model)

@@ -1,9 +1,10 @@
 """Pictures, masks and exemplars from files into plain upright arrays, and results back into files."""
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +19,9 @@ from sampling.settings import ExemplarBackground
 
 Picture: TypeAlias = NDArray[np.uint8]  # [H, W, 3], RGB
 Mask: TypeAlias = NDArray[np.bool_]  # [H, W], True = repaint
+
+# Pillow warns of what has half the pixels that it refuses; of the refusal we tell.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 NEUTRAL = (123, 117, 104)  # CLIP's mean colour: a background that the exemplar encoder sees as zeros
 _SOFT_SHARE = 0.001  # of a mask's pixels between black and white, from which on it is remarked
@@ -62,7 +66,7 @@ def open_picture(path: Path | str) -> PictureFile:
         profile = image.info.get("icc_profile")
         if image.mode == "CMYK":
             image = _from_cmyk(image, profile)
-            remarks.append(f"{path} is CMYK; it is edited and written as RGB")
+            remarks.append(f"{path} is CMYK; it becomes RGB")
             profile = None
         rgba = np.array(image.convert("RGBA")) if _has_alpha(image) else None
         return PictureFile(
@@ -91,7 +95,8 @@ def open_mask(path: Path | str, invert: bool = False) -> MaskFile:
         levels = np.asarray(image.convert("L"))
     mask = (levels >= 128) != invert
     if not mask.any():
-        cause = "is white all over, so inverted" if invert else "has no white (128 or more of 255), so it"
+        black = f"has no white (128 or more of 255; its brightest pixel has {levels.max()}), so it"
+        cause = "is white all over, so inverted it" if invert else black
         other = "leave out" if invert else "if black was meant, give"
         raise UserError(
             f"{path} {cause} marks nothing to repaint; paint the area white, or {other} --invert-mask"
@@ -115,7 +120,7 @@ def read_mask(path: Path | str, invert: bool = False) -> Mask:
     return open_mask(path, invert).edit_mask
 
 
-def read_exemplar(path: Path | str, background: ExemplarBackground = "crop") -> Picture:
+def open_exemplar(path: Path | str, background: ExemplarBackground = "crop") -> PictureFile:
     """Read an exemplar; where it has an alpha channel, that is the object's cut-out.
 
     Args:
@@ -128,7 +133,7 @@ def read_exemplar(path: Path | str, background: ExemplarBackground = "crop") -> 
     """
     source = open_picture(path)
     if source.rgba is None:
-        return source.pixels
+        return source
     alpha = source.rgba[..., 3]
     opaque = alpha >= 128
     if not opaque.any():
@@ -136,10 +141,15 @@ def read_exemplar(path: Path | str, background: ExemplarBackground = "crop") -> 
     on = np.array(NEUTRAL, np.float32)
     weight = alpha[..., None].astype(np.float32) / 255.0
     filled = (source.rgba[..., :3] * weight + on * (1.0 - weight)).round().astype(np.uint8)
-    if background == "neutral":
-        return filled
-    rows, columns = np.flatnonzero(opaque.any(1)), np.flatnonzero(opaque.any(0))
-    return filled[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if background == "crop":
+        rows, columns = np.flatnonzero(opaque.any(1)), np.flatnonzero(opaque.any(0))
+        filled = filled[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return replace(source, pixels=filled, rgba=None)
+
+
+def read_exemplar(path: Path | str, background: ExemplarBackground = "crop") -> Picture:
+    """The pixels of `open_exemplar`."""
+    return open_exemplar(path, background).pixels
 
 
 def to_rgb(image: Image.Image) -> Picture:
@@ -214,7 +224,7 @@ def _loaded(image: Image.Image, path: Path) -> tuple[Image.Image, list[str]]:
     if image.mode == "F":
         raise UserError(f"{path} has floating-point pixels; save it with 8 bits a channel")
     if image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
-        remarks.append(f"{path} has 16 bits a channel; it is edited and written with 8")
+        remarks.append(f"{path} has 16 bits a channel; they become 8")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # the further pictures of an MPO are no frames
         remarks.append(f"{path} has {frames} frames; only the first is used")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from intarsia.errors import UserError
 from intarsia.files import fingerprint, sha256_file
-from sampling.settings import EditSettings, MachineSettings
+from sampling.settings import EditSettings, ExemplarBackground, InversionSettings, MachineSettings
 
 KEYWORD = "intarsia"  # of the PNG's text entry
 VERSION = 1
@@ -41,7 +41,7 @@ class Provenance:
         image, mask, exemplar: the files.
         model: the model folder and the hash of its weights and configs.
         seed: of the noise.
-        settings: every field of `EditSettings` but the batch size.
+        settings: of the edit, `EditSettings.plain()`; of an inversion, `InversionSettings` and the canvas'.
         invert_mask, exemplar_background: how mask and exemplar were read.
         device, dtype: where the model ran; on another machine the rounding differs.
         libraries: versions of those that the numbers depend on.
@@ -54,7 +54,7 @@ class Provenance:
     seed: int
     settings: Mapping[str, Any]
     invert_mask: bool = False
-    exemplar_background: str = "crop"
+    exemplar_background: ExemplarBackground = "crop"
     device: str = "cpu"
     dtype: str = "float32"
     libraries: Mapping[str, str] = field(default_factory=dict)
@@ -76,7 +76,10 @@ _NOT_YET = SourceFile("", "")
 
 
 def pattern(
-    model: Path, machine: MachineSettings, invert_mask: bool = False, exemplar_background: str = "crop"
+    model: Path,
+    machine: MachineSettings,
+    invert_mask: bool = False,
+    exemplar_background: ExemplarBackground = "crop",
 ) -> Provenance:
     """What all edits of one command have in common; files, seed and settings are still to be put in."""
     from sampling.machine import pick_device, pick_dtype
@@ -94,22 +97,21 @@ def pattern(
         exemplar_background=exemplar_background,
         device=device.type,
         dtype=dtype,
-        libraries={name: importlib.metadata.version(name) for name in ("torch", "diffusers")},
+        libraries=_libraries(),
     )
 
 
 def made_from(
-    shared: Provenance, files: Mapping[str, SourceFile], seed: int, settings: EditSettings
+    shared: Provenance, files: Mapping[str, SourceFile], seed: int, settings: Mapping[str, Any]
 ) -> Provenance:
     """`shared` with the image, mask and exemplar, seed and settings of one edit."""
-    content = settings.model_dump(mode="json", exclude={"batch_size"})
     return replace(
         shared,
         image=files["image"],
         mask=files["mask"],
         exemplar=files["exemplar"],
         seed=seed,
-        settings=content,
+        settings=settings,
     )
 
 
@@ -150,8 +152,8 @@ def read_provenance(path: Path | str) -> Provenance:
         raise UserError(f"{path} is not a picture that can be read") from None
     if text is None:
         raise UserError(
-            f"{path} does not say how it was made; only the PNGs that `edit` and `batch` write do, and "
-            "programs that save them again often drop it"
+            f"{path} does not say how it was made; only the PNGs that `edit`, `batch`, `invert` and the page "
+            "write do, and programs that save them again often drop it"
         )
     try:
         content = json.loads(text)
@@ -166,14 +168,15 @@ def read_provenance(path: Path | str) -> Provenance:
 
 def remake_command(provenance: Provenance, out: str) -> str:
     """The shell command that makes the result again, into `out`; options at their defaults are left out."""
-    words = ["python", "-m", "sampling", "edit"]
+    default, command = EditSettings().plain(), "edit"
+    if "method" in provenance.settings:
+        default, command = default | InversionSettings().model_dump(), "invert"
+    words = ["python", "-m", "sampling", command]
     for name in ("model", "image", "mask", "exemplar"):
         words += [f"--{name}", getattr(provenance, name).path]
     words += ["--out", out, "--seed", str(provenance.seed)]
-    default = EditSettings().model_dump()
-    settings = EditSettings.model_validate(dict(provenance.settings)).model_dump()
-    for name, value in settings.items():
-        if value == default[name]:
+    for name, value in provenance.settings.items():
+        if value == default.get(name):
             continue
         words += [_OPTIONS[name][value]] if name in _OPTIONS else [_option(name), _word(value)]
     if provenance.invert_mask:
@@ -185,16 +188,24 @@ def remake_command(provenance: Provenance, out: str) -> str:
 
 
 def changed_files(provenance: Provenance) -> list[str]:
-    """A sentence for each input that is gone or no longer what it was."""
+    """A sentence for each input that is gone or no longer what it was, and for each library."""
     remarks = []
     for name in ("image", "mask", "exemplar", "model"):
         noted = getattr(provenance, name)
         path = Path(noted.path)
         if not path.exists():
-            remarks.append(f"{name} {path} is no longer there: the command cannot run")
+            remarks.append(f"{name} {path} is not there, seen from this folder: the command cannot run")
         elif noted.sha256 != (model_hash(path) if name == "model" else sha256_file(path)):
             remarks.append(f"{name} {path} has changed since: the command will make another picture")
+    for name, version in _libraries().items():
+        noted = provenance.libraries.get(name, version)
+        if noted != version:
+            remarks.append(f"it was made with {name} {noted}, and {version} is here: rounding may differ")
     return remarks
+
+
+def _libraries() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
 
 
 def _option(name: str) -> str:

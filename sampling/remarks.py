@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sampling.canvas import Canvas
 from sampling.pictures import Mask, Picture
-from sampling.settings import EditSettings
+from sampling.settings import EditSettings, InversionSettings
 
 _SMALL = 0.02  # of what the model sees; objects in training cover more
 _NEARLY_ALL = 0.9  # of the picture
@@ -22,7 +22,7 @@ def before_painting(
     edit_mask: Mask,
     fitted_mask: NDArray[np.uint8],
     exemplar: Picture,
-    settings: EditSettings,
+    settings: EditSettings | InversionSettings,
 ) -> Iterator[str]:
     """Remarks on a request.
 

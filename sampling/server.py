@@ -3,7 +3,6 @@
 import signal
 import socket
 import sys
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +51,6 @@ def serve(service: Service, place: Place, browse: Path | None, batch_size: int) 
         ) from None
     # Whoever decodes a picture here stops at the limit: Pillow refuses at twice this number.
     Image.MAX_IMAGE_PIXELS = int(service.limits.megapixels * 1e6 / 2) + 1
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     config = uvicorn.Config(
         build_app(service, hosts, browse, batch_size),
         log_level="warning",

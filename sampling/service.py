@@ -14,10 +14,11 @@ from PIL import Image
 
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, sha256_bytes
-from sampling.canvas import check_mask
 from sampling.editing import EditRequest, EditResult, edit
+from sampling.inputs import read_inputs
+from sampling.jobs import FILES
 from sampling.machine import Machine
-from sampling.pictures import open_mask, open_picture, read_exemplar, write_png
+from sampling.pictures import write_png
 from sampling.provenance import Provenance, SourceFile, made_from, source_file
 from sampling.sampler import OnStep
 from sampling.settings import EditSettings, ExemplarBackground
@@ -156,23 +157,22 @@ class Service:
         Raises:
             UserError: for what cannot be edited; files are called image, mask and exemplar.
         """
-        files = {name: getattr(order, name) for name in ("image", "mask", "exemplar")}
+        files = {name: getattr(order, name) for name in FILES}
         with self._turn, _called_by_name(files):
             self._forget()
-            source, mask = open_picture(order.image), open_mask(order.mask, order.invert_mask)
-            edit_mask = check_mask(mask.edit_mask, source.pixels)
-            exemplar = read_exemplar(order.exemplar, order.exemplar_background)
+            inputs = read_inputs(files, order.invert_mask, order.exemplar_background)
+            picture, mask = inputs.source, inputs.edit_mask
             seeds = range(order.seed, order.seed + order.num_images)
-            requests = [EditRequest(source.pixels, edit_mask, exemplar, seed) for seed in seeds]
+            requests = [EditRequest(picture.pixels, mask, inputs.exemplar, seed) for seed in seeds]
             results = edit(self.machine.model, requests, order.settings, on_step, self.machine.device)
-            changed = edit_mask if order.settings.composite else None
+            changed = mask if order.settings.composite else None
             kept = {name: source_file(path) for name, path in files.items()}
             made = []
             for result in results:
                 own = self._provenance(order, kept, result)
                 path = self.folder / f"edit-{own.work()[:16]}.png"
-                write_png(result.image, path, source, changed, own.to_text())
-                notes = (*source.remarks, *mask.remarks, *result.remarks)
+                write_png(result.image, path, picture, changed, own.to_text())
+                notes = (*inputs.remarks, *result.remarks)
                 made.append(Made(path, result, tuple(_named(text, files) for text in notes)))
         return made
 
@@ -187,7 +187,7 @@ class Service:
         shared = replace(
             self._pattern, invert_mask=order.invert_mask, exemplar_background=order.exemplar_background
         )
-        return made_from(shared, kept, result.request.seed, result.settings)
+        return made_from(shared, kept, result.request.seed, result.settings.plain())
 
 
 def upright_size(path: Path) -> tuple[int, int]:

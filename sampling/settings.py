@@ -36,6 +36,10 @@ class EditSettings(Config):
     composite: bool = True  # outside the mask the input's own pixels; false: all that the model painted
     batch_size: PositiveInt = 4  # pictures at once; has no influence on the result
 
+    def plain(self) -> dict[str, Any]:
+        """All that decides the result, as JSON has it."""
+        return self.model_dump(mode="json", exclude={"batch_size"})
+
     @field_validator("guidance_interval", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from intarsia.errors import UsageError
 from intarsia.weights import save_model
+from sampling import provenance
 from sampling.cli import main
 from sampling.jobs import read_jobs
 from sampling.provenance import read_provenance
@@ -97,7 +99,11 @@ def test_shards_make_what_one_process_makes(jobs: Path, model: Path, tmp_path: P
 
 
 def test_a_result_says_how_it_was_made_and_the_command_makes_the_same_bytes(
-    jobs: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    jobs: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run(
         jobs, model, tmp_path / "out", "--scheduler", "ddim", "--eta", "0.5", "--guidance-interval", "0.1,0.9"
@@ -109,13 +115,20 @@ def test_a_result_says_how_it_was_made_and_the_command_makes_the_same_bytes(
     said = capsys.readouterr()
     words = shlex.split(said.out)
     assert words[:4] == ["python", "-m", "sampling", "edit"]
+    assert "--guidance-interval 0.1,0.9 " in said.out
     assert not said.err
     assert main(words[3:]) == 0
     assert (tmp_path / "out" / "r3-again.png").read_bytes() == result.read_bytes()
 
     Image.fromarray(request(9, 72, 64).image).save(tmp_path / "image" / "p3.png")
+    (tmp_path / "mask" / "p3.png").unlink()
+    monkeypatch.setattr(provenance, "_libraries", lambda: {"torch": "9.9", "diffusers": "9.8"})
     assert main(["show", str(result)]) == 0
-    assert "has changed since: the command will make another picture" in capsys.readouterr().err
+    notes = capsys.readouterr().err
+    assert "p3.png has changed since: the command will make another picture" in notes
+    assert "p3.png is not there, seen from this folder: the command cannot run" in notes
+    assert f"it was made with torch {torch.__version__.partition('+')[0]}" in notes
+    assert "and 9.9 is here: rounding may differ" in notes
 
 
 def test_a_picture_of_another_origin_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

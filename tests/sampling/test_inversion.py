@@ -1,5 +1,6 @@
 """Inversion: what each method promises, on a model whose noise is known in closed form and on a tiny one."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,6 +256,13 @@ def test_the_command_edits_inside_the_mask_alone_and_tells_its_figures(
         assert np.array_equal(edited[~own.edit_mask], own.image[~own.edit_mask])
         assert not np.array_equal(edited, own.image)
     assert Image.open(tmp_path / "out.side-by-side.png").height > 5 * 256
+
+    assert main(["show", str(tmp_path / "out-ddpm.png")]) == 0
+    again = shlex.split(capsys.readouterr().out)
+    assert again[2:4] == ["sampling", "invert"]
+    assert "--inner-steps" in again
+    assert main(again[3:]) == 0
+    assert (tmp_path / "out-ddpm-again.png").read_bytes() == (tmp_path / "out-ddpm.png").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Reading pictures and masks of every kind."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image, ImageCms
 
 from intarsia.conditioning import CLIP_MEAN
 from intarsia.errors import UserError
+from sampling.inputs import read_inputs
 from sampling.pictures import (
     NEUTRAL,
     open_mask,
@@ -18,7 +21,7 @@ from sampling.pictures import (
     read_picture,
     write_png,
 )
-from tests.paths import SHARED_DATA
+from tests.paths import ROOT, SHARED_DATA
 
 HARD = SHARED_DATA / "hard-inputs"
 EXPECTED = HARD / "expected_behaviour.csv"
@@ -160,10 +163,10 @@ def test_an_opaque_alpha_channel_is_no_transparency(tmp_path: Path) -> None:
 
 def test_what_reading_changes_is_remarked(tmp_path: Path) -> None:
     deep = save(tmp_path, np.full((2, 2), 700, np.uint16), name="deep.png")
-    assert "deep.png has 16 bits a channel; it is edited and written with 8" in open_picture(deep).remarks[0]
+    assert "deep.png has 16 bits a channel; they become 8" in open_picture(deep).remarks[0]
     Image.new("CMYK", (4, 4)).save(tmp_path / "c.jpg", icc_profile=b"no profile")
     ink = open_picture(tmp_path / "c.jpg")
-    assert "c.jpg is CMYK; it is edited and written as RGB" in ink.remarks[0]
+    assert "c.jpg is CMYK; it becomes RGB" in ink.remarks[0]
     assert ink.icc_profile is None
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -173,6 +176,39 @@ def test_what_reading_changes_is_remarked(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(UserError, match=r"f\.tif has floating-point pixels; save it with 8 bits a channel"):
         open_picture(tmp_path / "f.tif")
+
+
+def test_the_remarks_on_all_three_files_of_an_edit_are_kept(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "e.gif", save_all=True, append_images=frames[1:])
+    files = {
+        "image": save(tmp_path, np.full((4, 4), 700, np.uint16), name="i.png"),
+        "mask": save(tmp_path, np.full((4, 4), 200, np.uint8), name="m.png"),
+        "exemplar": tmp_path / "e.gif",
+    }
+    deep, soft, moving = read_inputs(files).remarks
+    assert "i.png has 16 bits" in deep
+    assert "100.0% of the mask's pixels are neither" in soft
+    assert "e.gif has 2 frames" in moving
+
+
+def test_a_large_picture_is_read_without_a_warning_of_another_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path, np.zeros((4, 4), np.uint8))
+    program = f"""if True:
+        from PIL import Image
+        from sampling.pictures import open_picture
+        Image.MAX_IMAGE_PIXELS = 10
+        open_picture({str(path)!r})
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not told.stderr
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)
+    with pytest.raises(UserError, match="has too many pixels to be read safely"):
+        open_picture(path)
 
 
 def test_a_grey_profile_does_not_go_to_an_rgb_result(tmp_path: Path) -> None:
@@ -192,6 +228,8 @@ def test_an_empty_mask_is_refused_with_the_way_out(tmp_path: Path) -> None:
     black, white = (
         save(tmp_path, np.full((4, 4), level, np.uint8), name=f"{level}.png") for level in (0, 255)
     )
+    with pytest.raises(UserError, match=r"its brightest pixel has 1\)"):
+        read_mask(save(tmp_path, np.eye(4, dtype=np.uint8), name="labels.png"))
     with pytest.raises(UserError, match=r"0\.png has no white .* if black was meant, give --invert-mask"):
         read_mask(black)
     with pytest.raises(
