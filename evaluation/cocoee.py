@@ -16,6 +16,7 @@ import numpy as np
 from evaluation.exemplars import EditCase
 from intarsia.boxes import Box
 from intarsia.errors import UserError
+from intarsia.words import counted
 
 SIZE = 512
 CASES = 3500
@@ -44,7 +45,7 @@ def read_ids(path: Path) -> list[int]:
     if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
         raise UserError(f"{path} holds {ids.dtype} of shape {list(ids.shape)}; a list of ids is wanted")
     if len(np.unique(ids)) < ids.size:
-        raise UserError(f"{path} names {ids.size - len(np.unique(ids))} ids twice")
+        raise UserError(f"{path} names {counted(ids.size - len(np.unique(ids)), 'id')} twice")
     return [int(number) for number in ids]
 
 

@@ -114,7 +114,11 @@ def _named(name: str) -> list[str]:
 def _write_case(case: Annotated, source: Path, out: Path) -> None:
     picture = read_picture(source)
     if picture.shape[1::-1] != case.size:
-        raise UserError(f"{source} is {picture.shape[1::-1]} pixels, its annotation says {case.size}")
+        (height, width), (wide, high) = picture.shape[:2], case.size
+        raise UserError(
+            f"{source} is {width} x {height} pixels, its annotation says {wide} x {high}; give --images the "
+            "folder that the annotations are of"
+        )
     window = place_square(case.box, case.size).window
     square = Image.fromarray(np.ascontiguousarray(window.cut(picture)))
     write_png(square.resize((SIZE, SIZE), Image.Resampling.BICUBIC), out)

@@ -14,6 +14,7 @@ from evaluation.output import add_output_options, deliver
 from evaluation.run import add_run_options, made_with, run_jobs
 from intarsia.command_line import Commands
 from intarsia.errors import UserError
+from intarsia.words import counted
 
 COCOEE = "COCOEE"
 
@@ -141,7 +142,7 @@ def _sources(arguments: argparse.Namespace) -> None:
     found, lost = find_annotations(arguments.annotations, ids)
     with progress("cocoee-sources") as report:
         write_sources(found, arguments.images, arguments.out, report)
-    more = f"; {len(lost):,} ids are not in {arguments.annotations}, first {lost[0]}" if lost else ""
+    more = f"; {counted(len(lost), 'id')} not in {arguments.annotations}, first {lost[0]}" if lost else ""
     sys.stdout.write(f"{arguments.out}: {len(found):,} of {len(ids):,} cases{more}\n")
 
 

@@ -103,8 +103,7 @@ def in_region(prepare: Prepare, region: Region) -> Prepare:
     def blanked(*arguments: Any) -> NDArray[Any]:
         *pictures, mask = arguments
         for picture in pictures:
-            if picture.shape[:2] != mask.shape:
-                raise ValueError(f"the mask is {mask.shape[::-1]} pixels, a picture {picture.shape[1::-1]}")
+            metrics.check_sizes(mask, picture)
         rest = ~_region(mask, region)
         return prepare(*(metrics.blank(picture, rest) for picture in pictures))
 

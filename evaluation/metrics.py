@@ -26,6 +26,17 @@ _C1, _C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 _GREY = (0.2989360213, 0.5870430745, 0.1140209043)  # MATLAB's rgb2gray
 
 
+def check_sizes(mask: Mask, picture: Picture) -> None:
+    """Whether a mask [H, W] is of its picture [H, W, 3].
+
+    Raises:
+        ValueError: if it is of another size.
+    """
+    (height, width), (rows, columns) = mask.shape, picture.shape[:2]
+    if (height, width) != (rows, columns):
+        raise ValueError(f"the mask is {width} x {height} pixels and a picture {columns} x {rows}, not alike")
+
+
 def mse(result: Picture, truth: Picture, where: Mask | None = None) -> float:
     """The mean squared error of pixel values in [0, 1].
 

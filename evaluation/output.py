@@ -50,15 +50,14 @@ def deliver(report: Report, arguments: argparse.Namespace, results: Path) -> Non
     """Print a report's tables, and write its files.
 
     Raises:
-        UsageError: if `--sort-by` names no column.
+        UsageError: if `--sort-by` names no column; the numbers are written then, and the pages are not.
     """
-    column = sort_column(report, arguments.sort_by)
     tables = report_tables(report, arguments.seed)
     sys.stdout.write("\n\n".join(map(as_text, tables)) + "\n")
     out = arguments.out or results / "report"
-    galleries = best_and_worst(report, column)
     write_report(report, out)
     atomic_write(out / "cases.csv", cases_csv(report))
+    galleries = best_and_worst(report, sort_column(report, arguments.sort_by))
     write_pages(out, "report", f"{report.bench}: {report.name}", tables, galleries)
     sys.stderr.write(f"{out}: report.json, cases.csv, report.md, report.html\n")
     if arguments.wandb:

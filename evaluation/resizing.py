@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from evaluation.metrics import Mask, Picture
+from evaluation.metrics import Mask, Picture, check_sizes
 from intarsia.boxes import Box
 
 Input: TypeAlias = NDArray[np.float32]  # [3, H, W]
@@ -106,8 +106,7 @@ def _middle(picture: Picture, size: int, filter: Image.Resampling) -> Picture:
 
 
 def _check(picture: Picture, mask: Mask) -> None:
-    if mask.shape != picture.shape[:2]:
-        raise ValueError(f"the mask is {mask.shape[::-1]} pixels, the picture {picture.shape[1::-1]}")
+    check_sizes(mask, picture)
     if not mask.any():
         raise ValueError("the mask marks nothing")
 

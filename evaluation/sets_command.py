@@ -53,8 +53,12 @@ def _run(arguments: argparse.Namespace) -> None:
     paths = arguments.a, arguments.b
     if arguments.kid and any(path.suffix == ".npz" for path in paths):
         raise UsageError("--kid needs the pictures themselves; give two folders instead of statistics")
-    if arguments.save and arguments.a.suffix == ".npz":
-        raise UsageError(f"--save keeps the statistics of a folder; {arguments.a} is statistics already")
+    if arguments.save:
+        if arguments.a.suffix == ".npz":
+            raise UsageError(f"--save keeps the statistics of a folder; {arguments.a} is statistics already")
+        if arguments.save.suffix != ".npz":
+            raise UsageError(f"--save {arguments.save} must end in .npz; other files are not read again")
+        arguments.save.parent.mkdir(parents=True, exist_ok=True)
     pictures = [[] if path.suffix == ".npz" else picture_files(path) for path in paths]
     measures: Sequence[Measure | None] = _measures(arguments) if any(pictures) else (None, None)
     moments, features = [], []
@@ -67,8 +71,6 @@ def _run(arguments: argparse.Namespace) -> None:
             features.append(np.concatenate(list(rows)))
             rows = iter(features[-1:])
         moments.append(moments_of(rows))
-    if arguments.save:
-        moments[0].save(arguments.save)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         distance = frechet_distance(*moments)
@@ -79,6 +81,8 @@ def _run(arguments: argparse.Namespace) -> None:
     for path, files, measure in zip(paths, pictures, measures, strict=True):
         kind = f"{len(files):,} pictures, {measure.identity}" if files and measure else "statistics"
         print(f"{path}: {kind}")
+    if arguments.save:
+        moments[0].save(arguments.save)
     for message in {str(warning.message) for warning in caught}:
         print(f"warning: {message}", file=sys.stderr)
 

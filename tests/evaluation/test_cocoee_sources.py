@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def rebuild(ids: Path, out: Path, *more: str) -> int:
 def test_pictures_masks_and_list_are_in_the_bench_s_layout(tmp_path, capsys) -> None:
     ids, out = ids_file(tmp_path, 999_999_999_998), tmp_path / "bench"
     assert rebuild(ids, out, "--images", str(COCO_MINI / "images")) == 0
-    assert "4 of 5 cases; 1 ids are not in" in capsys.readouterr().out
+    assert "4 of 5 cases; 1 id not in" in capsys.readouterr().out
     assert read_ids(out / "id_list.npy") == read_ids(ids)[:4]
     with (out / "sources.csv").open() as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
@@ -107,7 +108,7 @@ def test_the_square_holds_the_box_as_near_to_its_middle_as_can_be() -> None:
     [
         (np.array([[1, 2]]), r"holds int64 of shape \[1, 2\]; a list of ids is wanted"),
         (np.array([1.5]), "holds float64"),
-        (np.array([1, 1]), "names 1 ids twice"),
+        (np.array([1, 1]), "names 1 id twice"),
         (np.array([{}], dtype=object), "is not an npy of plain numbers"),
     ],
 )
@@ -124,4 +125,9 @@ def test_what_is_not_there_is_named(tmp_path, capsys) -> None:
     assert rebuild(tmp_path / "gone.npy", tmp_path / "out") == 1
     assert "gone.npy does not exist; it is test_bench/id_list.npy of https" in capsys.readouterr().err
     assert rebuild(ids_file(tmp_path), tmp_path / "out", "--images", str(tmp_path)) == 1
-    assert "does not exist" in capsys.readouterr().err
+    missing = capsys.readouterr().err
+    assert "does not exist" in missing
+    name = re.search(r"([0-9]+\.jpg) does not", missing)[1]
+    Image.new("RGB", (9, 7)).save(tmp_path / name)
+    assert rebuild(ids_file(tmp_path), tmp_path / "out", "--images", str(tmp_path)) == 1
+    assert f"{name} is 9 x 7 pixels, its annotation says " in capsys.readouterr().err

@@ -152,6 +152,14 @@ def test_missing_files_are_refused_or_counted(small, weights, tmp_path, capsys) 
     assert run(command, tmp_path / "none", weights, "--only-present") == 1
 
 
+def test_numbers_are_kept_where_no_column_has_the_name_to_sort_by(small, weights, tmp_path, capsys) -> None:
+    bench, _ = small
+    results = write_results(bench, tmp_path / "results", 5)
+    assert run(["cocoee", "--bench", str(bench)], results, weights, "--sort-by", "beauty") == 2
+    assert "--sort-by beauty: there is no such column; valid: clip_score" in capsys.readouterr().err
+    assert read(results)["rows"]
+
+
 def test_missing_weights_name_the_file_its_source_and_the_options(small, weights, tmp_path, capsys) -> None:
     bench, results = small
     assert run(["cocoee", "--bench", str(bench)], results, weights, without="lpips") == 1

@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_named(tmp_path) -> None:
     with pytest.raises(UserError, match=r"b/none.png cannot be read"):
         list(score([{"x": Request((tmp_path / "b/none.png",), Spy().measure)}], store))
     mask = np.ones((3, 3), bool)
-    with pytest.raises(UserError, match=r"the mask is \(3, 3\) pixels, a picture \(16, 16\)"):
+    with pytest.raises(UserError, match=r"the mask is 3 x 3 pixels and a picture 16 x 16, not alike"):
         list(score([{"x": Request((small, small), pixel_error("mse", "edited", "blank"), mask)}], store))
 
 
