@@ -21,12 +21,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataprep.build import BuildRequest, plan_build
+from dataprep.build import plan_build
 from dataprep.exemplar import Augmentation, augment_exemplar, cut_exemplar
+from dataprep.inputs import BuildRequest
 from dataprep.manifest import write_manifest
 from dataprep.pictures import decode_picture, squash
 from dataprep.pipeline import run_shards
-from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header
+from dataprep.plan import BuildConfig
+from dataprep.plan_file import PLAN_FILE, read_plan_header
 from dataprep.records import Rejected
 from dataprep.shards import ShardJob, build_shard
 from dataprep.tars import write_tar

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from dataprep.build import BuildRequest, plan_build
+from dataprep.build import plan_build
+from dataprep.inputs import BuildRequest
 from dataprep.plan import BuildConfig
 
 

@@ -1,11 +1,59 @@
-"""The options of `build` that choose among boxes; the help texts are their documentation."""
+"""The options of `build`; the help texts are their documentation."""
 
 import argparse
 from pathlib import Path
 
 
-def add_filter_options(parser: argparse.ArgumentParser) -> None:
-    """Add the rules by which boxes and pictures are chosen; their names are `FilterOptions`' fields."""
+def add_build_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that all sources have; those that decide the result are `BuildConfig`'s."""
+    add = parser.add_argument
+    add(
+        "--images",
+        required=True,
+        nargs="+",
+        help="the pictures: a folder, flat or with sub-folders; .tar or .tar.gz files; or s3://, gs://, http://",
+    )
+    add("--out", type=Path, required=True, help="the shard folder; the same command again goes on with it")
+    add("--split", default="train", help="part of the shards' names (default %(default)s)")
+    add("--name", help="the first part of the shards' names (default: the source)")
+    add("--seed", type=int, default=0, help="of every random choice (default %(default)s)")
+    add(
+        "--profile",
+        default="tuple",
+        choices=["tuple", "source"],
+        help="tuple: square crops of --image-size; source: whole pictures, for a loader that draws afresh",
+    )
+    add("--image-size", type=int, default=512, help="side of the crops in pixels (default %(default)s)")
+    add("--images-per-shard", type=int, default=1000, help="pictures (default %(default)s)")
+    add("--draws-per-image", type=int, default=1, help="samples of each picture (default %(default)s)")
+    add("--all-boxes", action="store_true", help="so many samples of each box, not of each picture")
+    add("--object-masks", action="store_true", help="also store the object's own mask, where there is one")
+    add(
+        "--exemplar-background",
+        default="keep",
+        choices=["keep", "grey", "white"],
+        help="what stands round the object in the exemplar, where its mask is known (default %(default)s); "
+        "--profile source then needs --all-boxes and --object-masks",
+    )
+    add(
+        "--short-side",
+        type=int,
+        metavar="PX",
+        help="--profile source: larger pictures are stored with this short side (default: as they are)",
+    )
+    add("--workers", type=int, help="processes on this machine (default: one per CPU)")
+    add("--ray-address", help="of a running Ray cluster, e.g. auto (default: one of our own)")
+    add(
+        "--wandb",
+        metavar="PROJECT",
+        help="log manifest, card and contact sheet as a W&B artifact",
+    )
+    add("-v", "--verbose", action="store_true", help="show what Ray and its workers say")
+    add("--dry-run", action="store_true", help="tell what would be built; no picture is read")
+    _add_filter_options(parser)
+
+
+def _add_filter_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("choosing boxes").add_argument
     add(
         "--filters",

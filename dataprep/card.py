@@ -5,7 +5,8 @@ from typing import Any
 
 from dataprep.figures import bar_lines, histogram_lines, reject_table
 from dataprep.filters import rules_of
-from dataprep.plan import PLAN_FILE, BuildConfig
+from dataprep.plan import BuildConfig
+from dataprep.plan_file import PLAN_FILE
 from intarsia.words import counted
 
 _LICENCES = {

@@ -1,4 +1,4 @@
-"""`python -m dataprep`: build, verify, show, stats."""
+"""`python -m dataprep`: build, verify, show, stats, duplicates."""
 
 import argparse
 import json
@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataprep.build_options import add_filter_options
+from dataprep.build_options import add_build_options
 from intarsia.errors import UsageError, UserError, run_command
 from intarsia.words import counted
 
 if TYPE_CHECKING:
-    from dataprep.build import BuildRequest
+    from dataprep.inputs import BuildRequest
 
 _EPILOG = "--debug before any command shows the traceback of an error."
 
@@ -30,7 +30,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Options are written out: what `--im` means would change with the next option. Sub-parsers too."""
+    """Options are written in full: what `--im` stands for would change with the next one."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
@@ -56,8 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         help="with a header; pixels, half-open; a column mask names PNGs below --segmentations",
     )
     for source in (coco, open_images, boxes):
-        _add_build_options(source)
-        add_filter_options(source)
+        add_build_options(source)
+        source.set_defaults(command=_build)
     for source, what in ((open_images, " with their CSV of MaskPath, ImageID, …"), (boxes, ", see --boxes")):
         source.add_argument("--segmentations", type=Path, help=f"folder of object masks (PNGs){what}")
     open_images.add_argument("--hierarchy", type=Path, help="bbox_labels_600_hierarchy.json, for class names")
@@ -91,54 +91,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_build_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--images",
-        required=True,
-        nargs="+",
-        help="the pictures: a folder, flat or with sub-folders; .tar or .tar.gz files; or s3://, gs://, http://",
-    )
-    add("--out", type=Path, required=True, help="the shard folder; the same command again goes on with it")
-    add("--split", default="train", help="part of the shards' names (default %(default)s)")
-    add("--name", help="the first part of the shards' names (default: the source)")
-    add("--seed", type=int, default=0, help="of every random choice (default %(default)s)")
-    add(
-        "--profile",
-        default="tuple",
-        choices=["tuple", "source"],
-        help="tuple: square crops of --image-size; source: whole pictures, for a loader that draws afresh",
-    )
-    add("--image-size", type=int, default=512, help="side of the crops in pixels (default %(default)s)")
-    add("--images-per-shard", type=int, default=1000, help="pictures (default %(default)s)")
-    add("--draws-per-image", type=int, default=1, help="samples of each picture (default %(default)s)")
-    add("--all-boxes", action="store_true", help="so many samples of each box, not of each picture")
-    add("--object-masks", action="store_true", help="also store the object's own mask, where there is one")
-    add(
-        "--exemplar-background",
-        default="keep",
-        choices=["keep", "grey", "white"],
-        help="what stands round the object in the exemplar, where its mask is known (default %(default)s); "
-        "--profile source then needs --all-boxes and --object-masks",
-    )
-    add(
-        "--short-side",
-        type=int,
-        metavar="PX",
-        help="--profile source: larger pictures are stored with this short side (default: as they are)",
-    )
-    add("--workers", type=int, help="processes on this machine (default: one per CPU)")
-    add("--ray-address", help="of a running Ray cluster, e.g. auto (default: one of our own)")
-    add(
-        "--wandb",
-        metavar="PROJECT",
-        help="log manifest, card and contact sheet as a W&B artifact",
-    )
-    add("-v", "--verbose", action="store_true", help="show what Ray and its workers say")
-    add("--dry-run", action="store_true", help="tell what would be built; no picture is read")
-    parser.set_defaults(command=_build)
-
-
 def _build(options: argparse.Namespace) -> int:
     from dataprep.build import build
     from dataprep.progress import Reporter
@@ -168,7 +120,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> "BuildRequest":
-    from dataprep.build import BuildRequest
+    from dataprep.inputs import BuildRequest
     from dataprep.plan import BuildConfig
     from intarsia.config import build_config
 
@@ -194,8 +146,9 @@ def _check_workers(workers: int | None) -> None:
 
 
 def _dry_run(request: "BuildRequest") -> int:
-    from dataprep.build import free_space_warning, new_plan
+    from dataprep.build import free_space_warning
     from dataprep.estimate import amount, estimate, expected_rejects
+    from dataprep.inputs import new_plan
     from dataprep.progress import duration
 
     plan = new_plan(request, unpack=False)

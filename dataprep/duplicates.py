@@ -8,7 +8,8 @@ import numpy as np
 
 from dataprep.manifest import read_manifest, read_sidecars
 from dataprep.pixels import HASH_BITS
-from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header
+from dataprep.plan import BuildConfig
+from dataprep.plan_file import PLAN_FILE, read_plan_header
 from intarsia.errors import UserError
 from intarsia.files import atomic_write
 

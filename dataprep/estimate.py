@@ -12,8 +12,10 @@ from PIL import Image
 
 from dataprep.filters import rules_of
 from dataprep.plan import Plan
-from dataprep.records import REASONS, BoxRecord, PictureRecord, RejectReason, judge_sizes
-from dataprep.shards import ShardJob, ShardTally, render_record
+from dataprep.records import REASONS, BoxRecord, PictureRecord, RejectReason
+from dataprep.rules import judge_sizes
+from dataprep.shards import ShardJob, render_record
+from dataprep.tally import ShardTally
 
 USUAL_SIZE = (1024, 768)  # of Open Images' pictures; their annotations name none
 QUALITY = (

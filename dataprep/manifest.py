@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from dataprep.card import data_card
-from dataprep.plan import PLAN_FILE, BuildConfig
-from dataprep.shards import BINS, HISTOGRAMS, encode_line, kept_counts, sidecar_path
+from dataprep.plan import BuildConfig
+from dataprep.plan_file import PLAN_FILE
+from dataprep.shards import sidecar_path
+from dataprep.tally import BINS, HISTOGRAMS, encode_line, kept_counts
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, atomic_write, read_json, write_json
 from intarsia.sample import FORMAT_VERSION, check_format

@@ -12,7 +12,8 @@ import pyarrow.csv as pacsv
 from dataprep.columns import Column
 from dataprep.csv_files import csv_header, find_fault
 from dataprep.pictures import refuse_lfs_pointer
-from dataprep.records import Annotations, Dropped, FilterRules, judge_boxes
+from dataprep.records import Annotations, Dropped
+from dataprep.rules import FilterRules, judge_boxes
 from intarsia.errors import UserError
 
 BOUNDS = ("XMin", "YMin", "XMax", "YMax")  # our order; the file has XMin, XMax, YMin, YMax

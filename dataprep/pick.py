@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from dataprep.manifest import read_manifest
-from dataprep.shards import BINS, tar_samples
+from dataprep.shards import tar_samples
+from dataprep.tally import BINS, mask_coverage
 from dataprep.tars import tar_members
 from intarsia.errors import UsageError
 from intarsia.files import read_json
@@ -65,11 +66,6 @@ WORST: dict[str, Callable[[Candidate], float]] = {
     "longest-box": _aspect,
     "fewest-pixels": lambda c: c.meta.box.area,
 }
-
-
-def mask_coverage(sample: Sample) -> float:
-    """Share of the image that the edit mask covers, as the sidecar's histogram counts it."""
-    return np.count_nonzero(sample.edit_mask >= 128) / sample.edit_mask.size
 
 
 def pick_samples(folder: Path, choice: Choice) -> list[Sample]:
@@ -154,8 +150,7 @@ def _candidates(folder: Path, number: int, shard: dict[str, Any], choice: Choice
         for name, start, size in tar_members(file):
             suffix = name.partition(".")[2]
             if suffix == "edit_mask.png" and wants_mask:
-                mask = decode_png(os.pread(file.fileno(), size, start))
-                coverage = np.count_nonzero(mask >= 128) / mask.size
+                coverage = mask_coverage(decode_png(os.pread(file.fileno(), size, start)))
             elif suffix == "json":
                 place += 1
                 meta = SampleMeta.from_json(os.pread(file.fileno(), size, start))

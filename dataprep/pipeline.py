@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from dataprep.ray_process import run_apart
 from dataprep.shards import ShardJob
 from intarsia.errors import UserError
 
+CONNECT_S = 10.0  # that a Ray which is running may take to answer
 OBJECT_STORE_BYTES = 100_000_000  # rows of statistics pass through it, never pictures
 
 
@@ -153,12 +155,20 @@ def _quiet_environment(address: str | None) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 
+def _knock(address: str) -> None:
+    """OSError where nothing listens at HOST:PORT: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port) % 65536), CONNECT_S).close()
+
+
 def _start(workers: int | None, address: str | None, verbose: bool) -> None:
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "INFO" if verbose else "ERROR", "log_to_driver": verbose}
     try:
         if address is not None:
+            _knock(address)
             ray.init(address=address, **quiet)
             return
         ray.init(
@@ -168,7 +178,7 @@ def _start(workers: int | None, address: str | None, verbose: bool) -> None:
             object_store_memory=OBJECT_STORE_BYTES,
             **quiet,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines()[0]
         if address:
             raise UserError(f"no Ray answers at {address} ({said}); `ray start --head` starts one") from error

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 
 from dataprep.pictures import squash
-from dataprep.records import FilterRules, Rejected, RejectReason
+from dataprep.records import Rejected, RejectReason
+from dataprep.rules import FilterRules
 from intarsia.boxes import Box
 from intarsia.sample import EXEMPLAR_SIZE
 

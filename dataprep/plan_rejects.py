@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataprep.plan import Plan, text_bytes
+from dataprep.plan import Plan
+from dataprep.plan_file import text_bytes
 from dataprep.records import REASONS, Dropped
-from dataprep.shards import encode_line
+from dataprep.tally import encode_line
 
 _CHUNK = 1 << 18  # lines that are in memory at a time
 

@@ -15,7 +15,8 @@ from dataprep.exemplar import (
 )
 from dataprep.pictures import Picture, resize, squash
 from dataprep.pixels import judge_crop
-from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason, judge_late_area, judge_pixels
+from dataprep.records import PictureRecord, Rejected, RejectReason
+from dataprep.rules import FilterRules, judge_late_area, judge_pixels
 from intarsia.boxes import Box, Window, crop_window, extend_box, pad_box, scale_box
 from intarsia.masks import draw_edit_mask
 from intarsia.rng import sample_rng

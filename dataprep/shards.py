@@ -1,12 +1,9 @@
 """One shard: a tar of samples and its sidecar. The sidecar is renamed into place last: it is the commit."""
 
 import functools
-import json
-import math
 import os
-from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -20,18 +17,17 @@ from dataprep.journal import ATTEMPT, find_killers, journal_path
 from dataprep.object_masks import object_mask
 from dataprep.pictures import Picture, read_picture, resize
 from dataprep.pixels import picture_hash
-from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_rows
+from dataprep.plan import BuildConfig
+from dataprep.plan_file import PLAN_FILE, read_plan_rows
 from dataprep.progress import noted
 from dataprep.records import PictureRecord, Rejected, RejectReason
 from dataprep.render import Subject, choose_boxes, draw_sample, scale_boxes, store_picture
 from dataprep.stores import Store, open_store
+from dataprep.tally import HISTOGRAMS, ShardTally, kept_counts
 from dataprep.tars import tar_members, write_tar
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
 from intarsia.sample import FORMAT_VERSION, LabelledBox, Sample, encode_sample
-
-HISTOGRAMS = ("box_area", "box_aspect", "mask_coverage")  # their axes: figures.AXES
-BINS = 100
 
 
 @dataclass(frozen=True)
@@ -44,66 +40,6 @@ class ShardJob:
     fingerprint: str
     config: BuildConfig
     segmentations: str = ""
-
-
-@dataclass
-class ShardTally:
-    """What happened while a shard was built."""
-
-    kept: Counter[str] = field(default_factory=Counter)
-    rejected: dict[str, Counter[str]] = field(
-        default_factory=lambda: {name: Counter() for name in ("pictures", "boxes", "draws", "masks")}
-    )
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    labels: Counter[str] = field(default_factory=Counter)
-    hashes: dict[str, str] = field(default_factory=dict)
-    box_area: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    box_aspect: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    mask_coverage: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
-
-    def reject_picture(self, record: PictureRecord, rejected: Rejected, boxes: list[int]) -> None:
-        """Count a picture, and with it the boxes that it still had."""
-        self.rejected["pictures"][rejected.reason.value] += 1
-        if boxes:
-            self.rejected["boxes"][rejected.reason.value] += len(boxes)
-        self._note("picture", record, rejected, {"file": record.file, "box_ids": boxes})
-
-    def reject_box(self, record: PictureRecord, box_id: int, rejected: Rejected) -> None:
-        """Count a box."""
-        self.rejected["boxes"][rejected.reason.value] += 1
-        self._note("box", record, rejected, {"box_id": box_id})
-
-    def reject_draw(self, record: PictureRecord, draw: int, rejected: Rejected) -> None:
-        """Count a draw."""
-        self.rejected["draws"][rejected.reason.value] += 1
-        self._note("draw", record, rejected, {"draw": draw})
-
-    def count_mask(self, record: PictureRecord, draw: int, mask: np.ndarray | Rejected | None) -> None:
-        """Count the object mask of a sample, where its box has one."""
-        if isinstance(mask, Rejected):
-            self.rejected["masks"][mask.reason.value] += 1
-            self._note("mask", record, mask, {"draw": draw})
-        elif mask is not None:
-            self.kept["masks"] += 1
-
-    def keep(self, boxes: int, samples: list[Sample]) -> None:
-        """Count a picture with its boxes and samples."""
-        self.kept.update(pictures=1, boxes=boxes, samples=len(samples))
-        for sample in samples:
-            width, height = sample.meta.image_size
-            self.labels[sample.meta.label] += 1
-            self.box_area[_bin(sample.meta.box.area / (width * height))] += 1
-            self.box_aspect[_bin(math.log2(sample.meta.box.width / sample.meta.box.height) / 6 + 0.5)] += 1
-            self.mask_coverage[_bin(np.count_nonzero(sample.edit_mask >= 128) / sample.edit_mask.size)] += 1
-
-    def _note(self, what: str, record: PictureRecord, rejected: Rejected, more: dict[str, Any]) -> None:
-        base = {"stage": "render", "what": what, "image_id": record.image_id, "reason": rejected.reason.value}
-        detail = {"detail": rejected.detail} if rejected.detail else {}
-        self.rejects.append(base | more | detail)
-
-
-def _bin(share: float) -> int:
-    return min(max(int(share * BINS), 0), BINS - 1)
 
 
 def sidecar_path(folder: Path | str, config: BuildConfig, shard: int) -> Path:
@@ -283,11 +219,6 @@ def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -
     }
 
 
-def kept_counts(kept: Counter[str], config: BuildConfig) -> dict[str, int]:
-    """What sidecars and the manifest tell of what was kept; a kept draw is a sample."""
-    return {name: kept[name] for name in ("samples" if a == "draws" else a for a in config.accounts)}
-
-
 def tar_samples(tar: Path, places: Collection[int]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Key and members (suffix to content) of the samples at these places of a shard, in order.
 
@@ -306,8 +237,3 @@ def tar_samples(tar: Path, places: Collection[int]) -> Iterator[tuple[str, dict[
 
 def _key_of(member: tuple[str, int, int]) -> str:
     return member[0].partition(".")[0]
-
-
-def encode_line(record: dict[str, Any]) -> str:
-    """One line of JSON."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.manifest import CARD, LOCK, MANIFEST, REJECTS, merge_sidecars, read_manifest
-from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header, stored_fingerprint
+from dataprep.plan import BuildConfig
+from dataprep.plan_file import PLAN_FILE, read_plan_header, stored_fingerprint
 from dataprep.progress import NOTES, Progress
-from dataprep.shards import encode_line, sidecar_path
+from dataprep.shards import sidecar_path
 from dataprep.stores import INDEX_FILE
+from dataprep.tally import encode_line
 from dataprep.verify_shard import ACCOUNTS, count_rejects, shard_problems
 from intarsia.errors import UserError
 from intarsia.files import read_json

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dataprep.pick import mask_coverage
+from dataprep.tally import mask_coverage
 from intarsia.sample import Sample
 
 CELL = 224
@@ -50,4 +50,4 @@ def sample_caption(sample: Sample) -> str:
     """Key, class, kind of mask and its share of the image."""
     meta = sample.meta
     squashed = ", squashed" if meta.squashed else ""
-    return f"{meta.key}, {meta.label}, {meta.mask_kind} mask {mask_coverage(sample):.0%}{squashed}"
+    return f"{meta.key}, {meta.label}, {meta.mask_kind} mask {mask_coverage(sample.edit_mask):.0%}{squashed}"

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataprep.boxes_csv import UNLABELLED, read_boxes_csv
-from dataprep.build import BuildRequest
 from dataprep.cli import main
+from dataprep.inputs import BuildRequest
 from dataprep.plan import BuildConfig
 from dataprep.shards import tar_samples
 from dataprep.verify import verify_folder

@@ -17,7 +17,9 @@ import pytest
 
 from dataprep.build import Progress, build
 from dataprep.cli import main
-from dataprep.plan import PLAN_FILE, BuildConfig, read_plan_header, read_plan_rows
+from dataprep.pipeline import _start
+from dataprep.plan import BuildConfig
+from dataprep.plan_file import PLAN_FILE, read_plan_header, read_plan_rows
 from dataprep.shards import ShardJob, build_shard
 from dataprep.verify import verify_folder
 from intarsia.errors import UsageError, UserError
@@ -231,6 +233,14 @@ def test_one_worker_gives_the_same_bytes(tmp_path: Path, toy_coco: Inputs, refer
     # a log gets plain lines, and nothing of Ray's
     assert run.stderr.splitlines()[-1].startswith("8/8 shards  15/15 pictures")
     assert all("/8 shards" in line for line in run.stderr.splitlines()), run.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://[::1]:1"])
+def test_a_ray_that_is_not_there_is_told_at_once(address: str) -> None:
+    with pytest.raises(
+        UserError, match=r"no Ray answers at .*:1 \(.*refused\); `ray start --head` starts one"
+    ):
+        _start(None, address, verbose=False)
 
 
 def test_a_finished_folder_answers_without_ray(tmp_path: Path, toy_coco: Inputs) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataprep.build import BuildRequest
+from dataprep.inputs import BuildRequest
 from dataprep.picture_index import EXTENSIONS
 from dataprep.pictures import Picture, read_picture
 from dataprep.plan import BuildConfig

@@ -20,7 +20,7 @@ from dataprep.journal import (
     note_start,
     read_journal,
 )
-from dataprep.plan import PLAN_FILE, read_plan_rows
+from dataprep.plan_file import PLAN_FILE, read_plan_rows
 from intarsia.errors import UserError
 from tests.dataprep.test_shards import Inputs, plan_of
 from tests.dataprep.toy import toy_request

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from dataprep.build import BuildRequest
+from dataprep.inputs import BuildRequest
 from dataprep.object_masks import object_mask, read_open_images_masks
 from dataprep.openimages import read_open_images
 from dataprep.plan import BuildConfig

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.build import BuildRequest
+from dataprep.inputs import BuildRequest
 from dataprep.pictures import decode_picture, read_picture
 from dataprep.plan import BuildConfig
 from dataprep.records import Rejected

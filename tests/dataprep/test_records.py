@@ -12,8 +12,10 @@ from pycocotools.coco import COCO
 from dataprep.coco import read_coco
 from dataprep.openimages import read_class_names, read_open_images
 from dataprep.picture_index import index_pictures
-from dataprep.plan import BuildConfig, make_plan, plan_table
-from dataprep.records import FILTERS, REASONS, Annotations, judge_boxes
+from dataprep.plan import BuildConfig, make_plan
+from dataprep.plan_file import plan_table
+from dataprep.records import REASONS, Annotations
+from dataprep.rules import FILTERS, judge_boxes
 from intarsia.errors import UserError
 from tests.paths import COCO_MINI, SHARED_DATA
 

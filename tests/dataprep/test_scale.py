@@ -14,15 +14,16 @@ from pycocotools.coco import COCO
 from benchmarks.coco_json import write_coco
 from benchmarks.openimages_csv import write_empty_pictures, write_open_images
 from benchmarks.plan import measure_plan
-from dataprep import json_stream, openimages, plan, plan_rejects
+from dataprep import json_stream, openimages, plan_file, plan_rejects
 from dataprep.coco import read_coco
 from dataprep.columns import Column, TextColumn
 from dataprep.json_stream import EMPTY, stream_object
 from dataprep.openimages import read_open_images
 from dataprep.picture_index import index_paths, index_pictures
-from dataprep.plan import BuildConfig, Plan, make_plan, plan_fingerprint, plan_table, text_bytes
+from dataprep.plan import BuildConfig, Plan, make_plan
+from dataprep.plan_file import plan_fingerprint, plan_table, text_bytes
 from dataprep.plan_rejects import write_plan_rejects
-from dataprep.records import FILTERS
+from dataprep.rules import FILTERS
 from intarsia.errors import UserError
 
 JSON = st.recursive(
@@ -172,7 +173,7 @@ def test_filtering_on_the_way_makes_the_same_plan(
     whole = plans(open_images, filters)[1]
     if small:
         monkeypatch.setattr(openimages, "_BLOCK", 20_000)
-        monkeypatch.setattr(plan, "_SLICE", 1)
+        monkeypatch.setattr(plan_file, "_SLICE", 1)
         monkeypatch.setattr(plan_rejects, "_CHUNK", 100)
     stream = plans(open_images, filters)[0]
     assert len(stream.annotations.dropped) > 500

@@ -9,18 +9,12 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from dataprep.build import BuildRequest, new_plan
 from dataprep.figures import quantile
+from dataprep.inputs import BuildRequest, new_plan
 from dataprep.manifest import write_manifest
 from dataprep.picture_index import EXTENSIONS
-from dataprep.plan import (
-    PLAN_FILE,
-    BuildConfig,
-    plan_fingerprint,
-    read_plan_header,
-    read_plan_rows,
-    sample_key,
-)
+from dataprep.plan import BuildConfig, sample_key
+from dataprep.plan_file import PLAN_FILE, plan_fingerprint, read_plan_header, read_plan_rows
 from dataprep.shards import ShardJob, build_shard, is_complete, tar_samples
 from dataprep.stats import folder_stats, stats_lines
 from dataprep.verify import account_problems, verify_folder
@@ -35,10 +29,11 @@ HARD = SHARED_DATA / "hard-inputs" / "images"
 
 def plan_of(request: BuildRequest) -> dict:
     """Plan into the request's folder, as a build does; returns the header."""
-    from dataprep.build import _describe_inputs, _write_new_plan
+    from dataprep.build import _write_new_plan
+    from dataprep.inputs import describe_inputs
 
     request.out.mkdir(parents=True, exist_ok=True)
-    return _write_new_plan(request, _describe_inputs(request))
+    return _write_new_plan(request, describe_inputs(request))
 
 
 def jobs_of(request: BuildRequest, header: dict) -> list[ShardJob]:

@@ -18,9 +18,9 @@ from PIL import Image
 from dataprep.cli import main
 from dataprep.figures import AXES, bar_lines, block_line, histogram_lines, quantiles
 from dataprep.page import contact_page
-from dataprep.pick import WORST, Choice, mask_coverage, pick_samples
-from dataprep.shards import BINS
+from dataprep.pick import WORST, Choice, pick_samples
 from dataprep.stats import folder_stats
+from dataprep.tally import BINS, mask_coverage
 from dataprep.wandb_artifact import log_folder
 from intarsia.errors import UsageError
 from intarsia.sample import Sample
@@ -59,8 +59,8 @@ def test_a_class_is_shown_whole_or_by_a_seeded_choice(folder: Path, everything: 
 def badness(sample: Sample, worst: str) -> float:
     box, window = sample.meta.box, sample.meta.window
     return {
-        "smallest-mask": mask_coverage(sample),
-        "largest-mask": -mask_coverage(sample),
+        "smallest-mask": mask_coverage(sample.edit_mask),
+        "largest-mask": -mask_coverage(sample.edit_mask),
         "largest-squash": -max(window.width / window.height, window.height / window.width),
         "longest-box": -max(box.width / box.height, box.height / box.width),
         "fewest-pixels": box.area,

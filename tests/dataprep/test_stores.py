@@ -13,8 +13,8 @@ import fsspec
 import pytest
 
 from dataprep import stores
-from dataprep.build import BuildRequest, _pictures_place, new_plan
 from dataprep.cli import main
+from dataprep.inputs import BuildRequest, new_plan, pictures_place
 from dataprep.manifest import write_manifest
 from dataprep.pictures import read_picture
 from dataprep.records import Rejected, RejectReason
@@ -34,7 +34,7 @@ def built_from(folder: Path, annotations: Path, images: str | Path) -> dict[str,
     """Hashes of all that a build makes from these pictures."""
     request = request_from(folder, annotations, images)
     header = plan_of(request)
-    place = _pictures_place(request)
+    place = pictures_place(request)
     for shard in range(header["shards"]):
         build_shard(ShardJob(str(request.out), place, shard, header["fingerprint"], request.config))
     write_manifest(request.out, header, request.command)

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.plan import PLAN_FILE, read_plan_header, stored_fingerprint
+from dataprep.plan_file import PLAN_FILE, read_plan_header, stored_fingerprint
 from dataprep.progress import Progress
 from dataprep.verify import SHARDS_PER_WORKER, verify_folder
 from intarsia.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataprep.build import BuildRequest
+from dataprep.inputs import BuildRequest
 from dataprep.plan import BuildConfig
 
 GOOD = 12
