@@ -75,7 +75,9 @@ again() { # WHY
   exit "$status"
 }
 # srun says in order of time: "srun: error: node2: task 1: Exited with exit code 1", or "... tasks 0-3: Killed".
-first=$(grep -m 1 -oE '[^ ]+: tasks? [0-9].*' "$said" || true)
+# Those with 76 lost a rank that went before them, whatever the order in which srun heard of it.
+ends=$(grep -oE '[^ ]+: tasks? [0-9].*' "$said" || true)
+first=$(grep -m 1 -v 'exit code 76$' <<<"$ends" || echo "the ranks lost each other")
 case $first in
   *"exit code 75") again "saved and stopped before the end" ;;   # EX_TEMPFAIL of sysexits.h
   *"User defined signal 1"*) again "told to stop while starting" ;;

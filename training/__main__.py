@@ -75,7 +75,7 @@ def _train(argv: Sequence[str]) -> int:
     batch_shape(config, world.size)
     from training.loop import train
 
-    with claimed(run, world), told_when_full(run):
+    with claimed(run, world), told_when_full(run), distributed.told_when_alone():
         code = train(config, world, stop)
     distributed.disconnect(world)  # not after an error: other ranks may never come, the launcher ends them
     return code

@@ -4,12 +4,15 @@ Importing this module loads nothing heavy, so that signals are caught from the f
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import time
 import warnings
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
@@ -19,8 +22,16 @@ from intarsia.errors import UserError
 from training.watchdog import Watchdog
 
 EXIT_AGAIN = 75  # saved and stopped by a signal: run the same command again (EX_TEMPFAIL)
+EXIT_ALONE = 76  # another rank has gone, and it knows why (EX_PROTOCOL)
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 PORTS = range(20_000, 32_000)  # of the rendezvous; below the ephemeral range
+_SECONDS_FOR_THE_FIRST = 3  # to end in, so that the launcher hears of it before the ranks it left alone
+
+
+class LeftAlone(UserError):
+    """Another rank has gone. Its end is the one that tells why."""
+
+    exit_code = EXIT_ALONE
 
 
 class StopFlag:
@@ -183,6 +194,25 @@ def connect(timeout_s: float = 1800) -> World:
         return World(rank, size, device)
     control = torch.distributed.new_group(backend="gloo", timeout=patience)
     return World(rank, size, device, control, Watchdog(rank, size, timeout_s))
+
+
+@contextmanager
+def told_when_alone() -> Iterator[None]:
+    """Turn the error of a collective call whose other side has gone into a sentence and an exit code.
+
+    Raises:
+        LeftAlone: in place of what gloo, NCCL or the store raise then: RuntimeErrors with words of their own.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        gone = re.search(
+            r"(Connection (closed|reset) by peer|Broken pipe|ncclRemoteError)( \[\S+:\d+)?", str(error)
+        )
+        if not gone:
+            raise
+        time.sleep(_SECONDS_FOR_THE_FIRST)
+        raise LeftAlone(f"another rank has gone ({gone[0]}); the end of its log says why") from error
 
 
 def disconnect(world: World) -> None:

@@ -1,15 +1,19 @@
 """Who a process is, under every launcher; and the flag that a signal sets."""
 
 import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from intarsia.errors import UserError
-from training.distributed import StopFlag, set_environment
+from tests.paths import ROOT
+from training import distributed
+from training.distributed import EXIT_ALONE, StopFlag, set_environment, told_when_alone
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -110,4 +114,48 @@ def test_an_interrupt_that_was_ignored_stays_so() -> None:
 
 def test_the_handlers_stand_before_anything_slow_is_imported() -> None:
     probe = "import sys, training.distributed; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([os.sys.executable, "-c", probe], check=False).returncode == 0  # type: ignore[attr-defined]
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+
+
+# The second of two ranks ends; both by gloo, which on CPUs is all there is.
+ABANDON = """
+import os, sys
+import torch.distributed as dist
+from intarsia.errors import run_command
+from training import distributed
+
+def work(argv):
+    with distributed.told_when_alone():
+        dist.barrier()
+        if dist.get_rank() == 1:
+            os._exit(1)
+        dist.barrier()
+
+distributed._SECONDS_FOR_THE_FIRST = 0
+os.environ.update(zip(("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"), sys.argv[1:]))
+dist.init_process_group("gloo")
+os._exit(run_command(work))
+"""
+
+
+def test_a_rank_that_is_left_alone_says_so_and_has_a_code_of_its_own() -> None:
+    port = str(distributed._free_port())
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", ABANDON, rank, "2", "127.0.0.1", port],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [EXIT_ALONE, 1]
+    assert re.search(
+        r"^error: another rank has gone \(Connection .* by peer \[\S+:\d+\); the end", said[0], re.M
+    )
+
+
+def test_an_error_of_our_own_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), told_when_alone():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
