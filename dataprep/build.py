@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dataprep.inputs import BuildRequest, describe_inputs, new_plan, pictures_place
+from dataprep.inputs import BuildRequest, describe_inputs, new_plan, pictures_place, restore_pictures
 from dataprep.manifest import CARD, LOCK, MANIFEST, REJECTS, read_manifest, write_manifest
 from dataprep.plan import BuildConfig, Plan
 from dataprep.plan_file import PLAN_FILE, plan_fingerprint, read_plan_header, stored_fingerprint, write_plan
@@ -64,6 +64,8 @@ def _build(request: BuildRequest, report: Callable[[Progress], None]) -> dict[st
                 "the same command again"
             )
         (out / MANIFEST).unlink(missing_ok=True)
+        if missing:
+            restore_pictures(request)
         _run_missing(request, header, missing, report)
         _sweep(out)  # after workers that died on the way
         return write_manifest(out, header, request.command)

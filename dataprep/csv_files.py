@@ -12,7 +12,8 @@ def csv_header(path: Path, needed: Sequence[str]) -> list[str]:
     """The names in the first line of a CSV.
 
     Raises:
-        UserError: if the file is missing, a git-LFS pointer, lacks a needed column or holds nothing else.
+        UserError: if the file is missing, a git-LFS pointer, lacks a needed column or has it twice, or holds
+            nothing else.
     """
     refuse_lfs_pointer(path)
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
@@ -24,6 +25,9 @@ def csv_header(path: Path, needed: Sequence[str]) -> list[str]:
             f"{path}, line 1: the column {missing[0]} is missing; the line names "
             f"{', '.join(header[:8]) or 'nothing'}"
         )
+    twice = [name for name in needed if header.count(name) > 1]
+    if twice:
+        raise UserError(f"{path}, line 1: the column {twice[0]} stands there twice; rename one")
     if not more:
         raise UserError(f"{path} has no line after its first, so there is no box in it; is the file whole?")
     return header

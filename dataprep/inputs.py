@@ -153,6 +153,12 @@ def _class_families(request: BuildRequest) -> tuple[set[str], dict[str, frozense
     return names | set(families), families
 
 
+def restore_pictures(request: BuildRequest) -> None:
+    """Unpack again what packed tars hold, where that was deleted since the build was planned."""
+    if packed_tars(locate(request.images)) and not Path(pictures_place(request)).is_dir():
+        new_plan(request)
+
+
 def describe_inputs(request: BuildRequest) -> dict[str, Any]:
     """Enough to see, without reading them, that the inputs are those of the last time."""
     described: dict[str, Any] = {"images": describe_store(locate(request.images))}

@@ -106,10 +106,10 @@ def read_picture(path: Readable, annotated_size: tuple[int, int] | None = None) 
     """
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        return Rejected(RejectReason.FILE_MISSING, "there is none now")
-    except OSError as error:  # not where the file lies: results do not depend on that
-        return Rejected(RejectReason.FILE_UNREADABLE, error.strerror or str(error))
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = RejectReason.FILE_MISSING if missing else RejectReason.FILE_UNREADABLE
+        return Rejected(reason, error.strerror or str(error))  # results do not depend on its place
     decoded = decode_picture(content)
     if isinstance(decoded, Rejected):
         return decoded

@@ -150,7 +150,10 @@ def read_plan_header(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} does not exist: its folder is not one that `dataprep build` made") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         said = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not a plan of `dataprep build`, or is damaged ({said})") from None
+        raise UserError(
+            f"{path} is not a plan of `dataprep build`, or is damaged ({said}); delete "
+            f"{path.parent} and build again"
+        ) from None
 
 
 def read_plan_rows(path: Path, shard: int) -> list[PictureRecord]:

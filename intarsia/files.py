@@ -117,7 +117,7 @@ def locked(path: Path | str, busy: str) -> Iterator[None]:
     """Hold the file `path` against other processes; the lock goes with this one, however it ends.
 
     Raises:
-        UserError: saying `busy`, where another process holds it, or that it cannot be written.
+        UserError: saying `busy`, where another process holds it, or that it cannot be written or locked.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
@@ -126,8 +126,12 @@ def locked(path: Path | str, busy: str) -> Iterator[None]:
     with os.fdopen(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(busy) from None
+        except OSError as error:  # Lustre, if it is mounted without `flock`
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}); use a folder on a file system that has locks"
+            ) from None
         yield
 
 

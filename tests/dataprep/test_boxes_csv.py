@@ -60,6 +60,7 @@ def test_columns_stand_in_any_order_and_labels_may_be_missing(tmp_path: Path) ->
         ("path,x0,y0,x1,y1\na,1,2,3,4\na,1,2", r"line 3: 3 columns, the first line has 5; is the file whole"),
         ("path,x0,y0,x1,y1\na,1,2,,4\n", r"line 2: x1 is empty; a box needs x0, y0, x1, y1"),
         ("path,x0,y0,x1,y1\na,1,2,3,4\n,1,2,3,4\n", r"line 3: the path is empty"),
+        ("path,x0,y0,x1,y1,path\na,1,2,3,4,b\n", r"line 1: the column path stands there twice; rename one"),
         ("path,x0,y0,x1,y1", r"own\.csv has no line after its first"),
         ("version https://git-lfs.github.com/spec/v1\n", "is a git-LFS pointer"),
     ],
@@ -67,6 +68,13 @@ def test_columns_stand_in_any_order_and_labels_may_be_missing(tmp_path: Path) ->
 def test_a_bad_file_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_boxes_csv(write(tmp_path, text))
+
+
+def test_a_file_in_another_encoding_is_told_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "path,x0,y0,x1,y1,label\na,1,2,3,4,cup\n")
+    path.write_bytes(path.read_bytes() + "a,1,2,3,4,café\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"line 3: it is not UTF-8; save the file in that encoding"):
+        read_boxes_csv(path)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import io
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import fsspec
 import pytest
 
 from dataprep import stores
+from dataprep.build import build, plan_build
 from dataprep.cli import main
 from dataprep.inputs import BuildRequest, new_plan, pictures_place
 from dataprep.manifest import write_manifest
@@ -125,6 +127,20 @@ def test_pictures_that_are_wanted_later_are_unpacked_later(tmp_path: Path, whole
     for wanted in ({"000000000001"}, {"000000000001", "000000000002"}):
         unpack_tars([tar], wanted, tmp_path / "there")
         assert {path.stem for path in (tmp_path / "there").glob("*.jpg")} == wanted
+
+
+@pytest.mark.usefixtures("ray_with_two_workers")
+def test_unpacked_pictures_that_were_deleted_too_early_are_unpacked_again(
+    tmp_path: Path, whole: Inputs, reference: dict[str, str]
+) -> None:
+    request = request_from(tmp_path, whole[0], pack(whole[1], tmp_path / "all.tar.gz", "w:gz"))
+    plan_build(request)
+    shutil.rmtree(tmp_path / "out.pictures")
+    build(request)
+    assert hashes(request.out) == reference
+    shutil.rmtree(tmp_path / "out.pictures")
+    build(request)  # of a finished build nobody needs them
+    assert not (tmp_path / "out.pictures").exists()
 
 
 def test_unpacking_goes_on_after_a_kill(tmp_path: Path, whole: Inputs, reference: dict[str, str]) -> None:

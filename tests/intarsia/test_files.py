@@ -1,7 +1,9 @@
 """Files are whole or absent."""
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from intarsia.files import (
     atomic_write,
     fingerprint,
     is_same_file,
+    locked,
     read_json,
     sha256_bytes,
     sha256_file,
@@ -68,6 +71,26 @@ def test_json_errors_name_file_and_line(tmp_path: Path) -> None:
         read_json(tmp_path / "binary.json")
     with pytest.raises(UserError, match=r"none\.json does not exist"):
         read_json(tmp_path / "none.json")
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    with (
+        locked(tmp_path / ".lock", "busy"),
+        pytest.raises(UserError, match=r"^busy$"),
+        locked(tmp_path / ".lock", "busy"),
+    ):
+        pass
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(
+            UserError, match=r"\.lock cannot be locked \(Function not implemented\); use a folder on"
+        ),
+        locked(tmp_path / ".lock", "busy"),
+    ):
+        pass
 
 
 def test_hashes_agree_with_hashlib(tmp_path: Path) -> None:
