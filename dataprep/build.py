@@ -136,9 +136,10 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
         return header
     plan = new_plan(request)
     if plan_fingerprint(plan, header["config"]) != header["fingerprint"]:
+        which = ", ".join(f"--{role}" for role in changed) or "what lies in them"
         raise UsageError(
-            f"{out} was planned from other inputs ({', '.join(f'--{role}' for role in changed)}: "
-            f"{_plan_difference(header, plan)}); give those, or choose another --out, or delete that folder"
+            f"{out} was planned from other inputs ({_plan_difference(header, plan)}; changed: {which}); "
+            "give those, or choose another --out, or delete that folder"
         )
     if not rejects.is_file():
         (out / MANIFEST).unlink(missing_ok=True)  # what the shards rejected is to be merged again too
