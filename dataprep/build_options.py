@@ -108,7 +108,10 @@ def _add_filter_options(parser: argparse.ArgumentParser) -> None:
 def _names(text: str) -> tuple[str, ...]:
     from dataprep.filters import read_names
 
-    return read_names(text)
+    names = read_names(text)
+    if not names:  # which nobody means by "all"
+        raise argparse.ArgumentTypeError(f"{text!r} holds no name; give one, or leave the option out")
+    return names
 
 
 def _levels(text: str) -> tuple[float, float]:

@@ -175,7 +175,10 @@ def _dry_run(request: "BuildRequest") -> int:
     warning = free_space_warning(request.out, found.bytes)
     if warning:
         print(f"warning: {warning}")
-    print(f"would go to {request.out}; no picture was read, so files that cannot be used are not counted")
+    print(
+        f"would go to {request.out}; no picture was read: what only these tell (damage, blur, a size that is "
+        "not annotated) is not in it"
+    )
     return 0
 
 

@@ -131,6 +131,10 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
 
 def _check_masks(request: BuildRequest) -> None:
     source = request.config.source
+    if "segmentations" in request.inputs and not request.config.needs_masks:
+        raise UsageError(
+            "--segmentations is for --object-masks or --exemplar-background: give one, or leave it out"
+        )
     if request.config.needs_masks and source != "coco" and "segmentations" not in request.inputs:
         kept = "their CSV" if source == "openimages" else "name them in the column `mask` of --boxes"
         raise UsageError(

@@ -49,7 +49,7 @@ def open_store(images: str, folder: str) -> Store:
     if is_uri(images):
         return _open_fsspec(images)
     paths = [Path(path) for path in images.split("\n")]
-    if len(paths) == 1 and not paths[0].is_file() and paths[0].suffix != ".tar":
+    if len(paths) == 1 and (paths[0].suffix != ".tar" or paths[0].is_dir()):
         return FolderStore(paths[0])
     return TarStore(tuple(paths), Path(folder) / INDEX_FILE)
 

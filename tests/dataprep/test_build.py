@@ -345,9 +345,13 @@ def test_nothing_to_build_is_told_with_the_reasons_and_leaves_nothing(
 
 
 def test_options_are_written_out(toy_coco: Inputs, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([*command_line(toy_coco, Path("out")), "--short", "300"])
-    assert "unrecognized arguments: --short 300" in capsys.readouterr().err
+    for more, message in (
+        (["--short", "300"], "unrecognized arguments: --short 300"),
+        (["--only-classes", "@/dev/null"], "argument --only-classes: '@/dev/null' holds no name; give one"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*command_line(toy_coco, Path("out")), *more])
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("ray_with_two_workers")

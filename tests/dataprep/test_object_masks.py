@@ -1,6 +1,7 @@
 """Instance masks: read from both sources, held to pycocotools, stored, and cut out of exemplars."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -308,6 +309,11 @@ def test_missing_masks_are_told(tmp_path: Path, coco: tuple[Path, Path]) -> None
     next((tmp_path / "masks").glob("*.csv")).unlink()
     with pytest.raises(UserError, match="holds no CSV with the columns MaskPath, ImageID"):
         members_of(request)
+    unused = replace(request, config=request.config.model_copy(update={"object_masks": False}))
+    with pytest.raises(
+        UsageError, match=r"--segmentations is for --object-masks or .*: give one, or leave it"
+    ):
+        members_of(unused)
     del request.inputs["segmentations"]
     with pytest.raises(UsageError, match="give --segmentations FOLDER"):
         members_of(request)

@@ -112,6 +112,12 @@ def test_several_tars_by_a_pattern(tmp_path: Path, whole: Inputs, reference: dic
     assert built_from(tmp_path, whole[0], tmp_path / "part-*.tar") == reference
 
 
+def test_a_folder_may_be_called_as_a_tar(tmp_path: Path, whole: Inputs) -> None:
+    shutil.copytree(whole[1], tmp_path / "all.tar")
+    store = open_store(locate(tmp_path / "all.tar"), "")
+    assert store.index().paths == open_store(locate(whole[1]), "").index().paths
+
+
 def test_a_packed_tar_is_unpacked_once(tmp_path: Path, whole: Inputs, reference: dict[str, str]) -> None:
     tar = pack(whole[1], tmp_path / "all.tar.gz", "w:gz")
     assert built_from(tmp_path, whole[0], tar) == reference
