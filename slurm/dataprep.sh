@@ -39,6 +39,7 @@ export PYTHON PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export CPUS=${SLURM_CPUS_PER_TASK:-1} OMP_NUM_THREADS=1
 export SRUN_CPUS_PER_TASK=$CPUS                       # since Slurm 22.05 srun does not inherit it
 memory=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-1024} * CPUS))}
+((memory)) || memory=$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)   # --mem=0 is all that there is
 export WORKER_BYTES=$(((memory > 2048 ? memory - 1024 : memory / 2) * 1024 * 1024))   # Ray itself needs the rest
 export STORE_BYTES=100000000                          # statistics pass through it, never pictures
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_ENABLE_UV_RUN_RUNTIME_ENV=0
