@@ -25,6 +25,7 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 NEUTRAL = (123, 117, 104)  # CLIP's mean colour: a background that the exemplar encoder sees as zeros
 _SOFT_SHARE = 0.001  # of a mask's pixels between black and white, from which on it is remarked
+_GREY_SHARE = 0.25  # from which on it looks like a photograph
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,10 @@ def open_mask(path: Path | str, invert: bool = False) -> MaskFile:
         )
     soft = float(((levels > 8) & (levels < 247)).mean())
     if soft > _SOFT_SHARE:
+        advice = "--blend makes a soft seam" if soft < _GREY_SHARE else "is it the mask?"
         remarks.append(
             f"{soft:.1%} of the mask's pixels are neither black nor white; they are divided at one half "
-            "(--blend makes a soft seam)"
+            f"({advice})"
         )
     return MaskFile(mask, tuple(remarks))
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from intarsia.config import Config
 
@@ -31,7 +31,8 @@ class EditSettings(Config):
     context: float = Field(default=1.0, ge=0.0, le=20.0)  # of a crop, in lengths of the mask's longer side
     known_region: KnownRegion = "model"  # how the model is held to what lies outside the mask
     latent_blend: bool = False  # the picture's own latents outside the mask before the last decoding
-    blend: NonNegativeInt = 0  # pixels inside the mask over which the edit fades in
+    # Pixels inside the mask over which the edit fades in; far beyond the limit Pillow's blur crashes.
+    blend: int = Field(default=0, ge=0, le=10_000)
     match_colour: MatchColour = "none"  # correct the colours by what the model made of the known ring
     composite: bool = True  # outside the mask the input's own pixels; false: all that the model painted
     batch_size: PositiveInt = 4  # pictures at once; has no influence on the result

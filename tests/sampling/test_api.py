@@ -113,6 +113,7 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     ({"mask": text(b"no picture")}, 400, "the mask is not a picture that can be read; give a PNG"),
     ({"exemplar": text(FILES["exemplar"][:60])}, 422, "the exemplar cannot be read"),
     ({"image": 5}, 400, "/api/edit: image=5: Input should be a valid string"),
+    ({"blend": 10**30}, 400, "blend=1000000000000000000000000000000: Input should be less than or equal"),
     ({"image": None}, 400, "/api/edit: image=None"),
     (
         {"mask": text(png(np.zeros((64, 64), np.uint8)))},

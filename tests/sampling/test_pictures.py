@@ -189,6 +189,7 @@ def test_the_remarks_on_all_three_files_of_an_edit_are_kept(tmp_path: Path) -> N
     deep, soft, moving = read_inputs(files).remarks
     assert "i.png has 16 bits" in deep
     assert "100.0% of the mask's pixels are neither" in soft
+    assert "(is it the mask?)" in soft
     assert "e.gif has 2 frames" in moving
 
 
