@@ -45,10 +45,16 @@ def read_moments(path: Path | str) -> Moments:
     """Read statistics as `Moments.save`, pytorch-fid or Paint by Example's tools leave them.
 
     Raises:
-        UserError: if the file is missing or holds no `mu` and `sigma`.
+        UserError: if the file is missing, holds no `mu` and `sigma`, or they do not fit together.
     """
     arrays = _read_npz(path, ("mu", "sigma"))
-    return Moments(int(arrays.get("count", 0)), arrays["mu"].astype(float), arrays["sigma"].astype(float))
+    mean, covariance = arrays["mu"].astype(float), arrays["sigma"].astype(float)
+    if mean.ndim != 1 or covariance.shape != mean.shape * 2:
+        shapes = f"mu of shape {list(mean.shape)} and sigma of {list(covariance.shape)}"
+        raise UserError(f"{path}: {shapes} are no statistics; [D] and [D, D] are wanted")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UserError(f"{path} holds NaN or infinity; compute the statistics again")
+    return Moments(int(arrays.get("count", 0)), mean, covariance)
 
 
 def moments_of(features: Iterable[Features]) -> Moments:
@@ -89,7 +95,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     the distance comes out too large.
 
     Raises:
-        ValueError: for features of different width.
+        UserError: for features of different width.
     """
     return frechet_to(b)(a)
 
@@ -101,7 +107,10 @@ def frechet_to(b: Moments) -> Callable[[Moments], float]:
 
     def distance(a: Moments) -> float:
         if a.mean.shape != b.mean.shape:
-            raise ValueError(f"features of {a.mean.size} and {b.mean.size} dimensions cannot be compared")
+            raise UserError(
+                f"statistics of {a.mean.size} and of {b.mean.size} dimensions cannot be compared; "
+                "give those of the same features"
+            )
         for moments in (a, b):
             _warn_of_rank(moments)
         inner = root @ a.covariance @ root

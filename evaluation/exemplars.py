@@ -198,6 +198,8 @@ def _figures(
 ) -> tuple[list[SetFigure], tuple[str, ...]]:
     figures: list[SetFigure] = []
     remarks: tuple[str, ...] = ()
+    if len(features["set clip"]) < 2:
+        return figures, ("a single case has no distances between sets: they are left out",)
     for name, measure in sets.items():
         reference = plan.references.get(name)
         if reference is None:

@@ -60,7 +60,10 @@ def clip_pbe_region(picture: Picture, mask: Mask) -> Input:
     marked = np.flatnonzero(mask)
     (top, left), (bottom, right) = (divmod(int(marked[end]), mask.shape[1]) for end in (0, -1))
     if bottom <= top or right <= left:
-        raise ValueError("the published crop of this mask is empty (it wants a rectangle); use the kind bbox")
+        raise ValueError(
+            "the published crop of this mask is empty: COCOEE's masks are rectangles of two rows and columns "
+            "or more; `evaluation bench` scores others"
+        )
     part = picture[top:bottom, left:right].astype(np.float32) / 255
     return _channels(_bilinear((part - _CLIP_MEAN) / _CLIP_STD, CLIP_SIZE))
 

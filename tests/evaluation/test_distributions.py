@@ -95,6 +95,12 @@ def test_moments_go_to_a_file_and_come_back(tmp_path) -> None:
     assert (back.covariance == moments.covariance).all()
     np.savez(tmp_path / "theirs.npz", mu=moments.mean, sigma=moments.covariance)
     assert read_moments(tmp_path / "theirs.npz").count == 0
+    np.savez(tmp_path / "mixed.npz", mu=np.zeros(3), sigma=np.eye(2))
+    with pytest.raises(UserError, match=r"mixed\.npz: mu of shape \[3\] and sigma of \[2, 2\]"):
+        read_moments(tmp_path / "mixed.npz")
+    np.savez(tmp_path / "nan.npz", mu=np.full(2, np.nan), sigma=np.eye(2))
+    with pytest.raises(UserError, match=r"nan\.npz holds NaN or infinity"):
+        read_moments(tmp_path / "nan.npz")
 
 
 def test_features_that_cannot_be_summed_are_refused() -> None:
@@ -102,7 +108,7 @@ def test_features_that_cannot_be_summed_are_refused() -> None:
         moments_of([np.full((3, 2), np.nan)])
     with pytest.raises(ValueError, match="two pictures at least, not 1"):
         moments_of([np.zeros((1, 2))])
-    with pytest.raises(ValueError, match="of 2 and 3 dimensions"):
+    with pytest.raises(UserError, match="statistics of 2 and of 3 dimensions"):
         frechet_distance(moments_of([np.eye(2)]), moments_of([np.eye(3)]))
 
 

@@ -152,6 +152,19 @@ def test_missing_files_are_refused_or_counted(small, weights, tmp_path, capsys) 
     assert run(command, tmp_path / "none", weights, "--only-present") == 1
 
 
+def test_one_case_is_scored_without_distances_of_sets(small, weights, tmp_path, capsys) -> None:
+    bench, results = small
+    jobs = write_list(bench, tmp_path / "one.csv", truth=True)
+    jobs.write_text("".join(jobs.read_text().splitlines(keepends=True)[:2]))
+    assert run(["bench", str(jobs)], results, weights, "--out", str(tmp_path)) == 0
+    assert "a single case has no distances between sets: they are left out" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert not report["figures"]
+    assert len(report["rows"]) == 1
+    assert main(["compare", str(tmp_path), str(tmp_path)]) == 0
+    assert "no interval: too few cases" in capsys.readouterr().out
+
+
 def test_numbers_are_kept_where_no_column_has_the_name_to_sort_by(small, weights, tmp_path, capsys) -> None:
     bench, _ = small
     results = write_results(bench, tmp_path / "results", 5)

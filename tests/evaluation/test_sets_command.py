@@ -73,6 +73,9 @@ def test_too_few_pictures_are_told_and_none_refused(sets, tmp_path, capsys) -> N
     assert "holds 0 pictures" in capsys.readouterr().err
     assert main(["fid", str(a), str(tmp_path / "x.npz"), "--kid", *options]) == 2
     assert "--kid needs the pictures themselves" in capsys.readouterr().err
+    np.savez(tmp_path / "wide.npz", mu=np.zeros(9), sigma=np.eye(9))
+    assert main(["fid", str(a), str(tmp_path / "wide.npz"), *options]) == 1
+    assert "statistics of 8 and of 9 dimensions cannot be compared" in capsys.readouterr().err
     assert main(["fid", str(a), str(few), "--save", str(tmp_path / "stats.npy"), *options]) == 2
     assert "stats.npy must end in .npz; other files are not read again" in capsys.readouterr().err
 
