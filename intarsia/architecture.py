@@ -3,12 +3,11 @@
 The defaults are Stable Diffusion 1.4's UNet and autoencoder and CLIP ViT-L/14's vision tower: the real model.
 """
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from intarsia.config import Config
+from intarsia.config import Config, HomePath
 
 DownBlock = Literal["CrossAttnDownBlock2D", "DownBlock2D"]
 
@@ -158,12 +157,12 @@ class NoiseConfig(Config):
 class InitConfig(Config):
     """Where the weights come from before training; whatever is not named starts at random from the seed."""
 
-    stable_diffusion: Path | None = (
+    stable_diffusion: HomePath | None = (
         None  # folder in diffusers layout, or one .ckpt / .safetensors: UNet and VAE
     )
-    image_encoder: Path | None = None  # folder of a transformers CLIP model: the vision tower
-    vae: Path | None = None  # folder or weights file of an AutoencoderKL; goes before stable_diffusion's
-    model_folder: Path | None = None  # a model folder of this project: everything
+    image_encoder: HomePath | None = None  # folder of a transformers CLIP model: the vision tower
+    vae: HomePath | None = None  # folder or weights file of an AutoencoderKL; goes before stable_diffusion's
+    model_folder: HomePath | None = None  # a model folder of this project: everything
 
     @model_validator(mode="after")
     def _check(self) -> "InitConfig":

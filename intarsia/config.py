@@ -5,18 +5,21 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from intarsia.errors import UsageError
 
+# A path in a config; ~ is the home folder, which shells put in behind few keys.
+HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+
 
 class Config(BaseModel):
-    """Base of every config: frozen, and a key that it does not know is an error."""
+    """Base of every config: frozen; unknown keys, infinite numbers and NaN are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 C = TypeVar("C", bound=Config)

@@ -155,7 +155,7 @@ def sweep_temporaries(folder: Path | str) -> int:
     return len(strays)
 
 
-def sha256_bytes(content: bytes) -> str:
+def sha256_bytes(content: bytes | memoryview) -> str:
     """The sha256 of `content` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 

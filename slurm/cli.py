@@ -30,7 +30,7 @@ def _command(argv: Sequence[str]) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("submit", help="submit a job, a chain, an array or a sweep", add_help=False)
     doctor = commands.add_parser(
-        "doctor", help="check this machine and this checkout; exit code 1 on a failure"
+        "doctor", help="check this machine and this checkout; exit code 1 on a failure", allow_abbrev=False
     )
     doctor.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="of shards and runs, to be checked as well"

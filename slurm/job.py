@@ -54,7 +54,7 @@ class JobSpec:
         """The script's header below the user's options; a GPU gets a task of its own."""
         options = header_options((root / self.script).read_text(encoding="utf-8")) | dict(self.options)
         if "gpus-per-node" in self.options and "ntasks-per-node" not in self.options and self.kind == "train":
-            options["ntasks-per-node"] = self.options["gpus-per-node"]
+            options["ntasks-per-node"] = str(number_of(options, "gpus-per-node"))
         return options
 
     def parameters(self, root: Path) -> dict[str, Any]:
@@ -96,6 +96,18 @@ class JobSpec:
         command = [*KINDS[self.kind], *self.parts[part]]
         divided = self.kind in _SHARDED and len(self.parts) > 1
         return [*command, "--shard", f"{part}/{len(self.parts)}"] if divided else command
+
+
+def number_of(options: Mapping[str, str | bool], name: str, default: int = 1) -> int:
+    """The number that an option of sbatch gives; of `h100:8` the 8.
+
+    Raises:
+        UsageError: where it is none.
+    """
+    text = str(options.get(name, default)).rpartition(":")[2]
+    if not text.isdecimal():
+        raise UsageError(f"--{name}={options[name]} is no number; write one, such as 2 or, of GPUs, h100:8")
+    return int(text)
 
 
 def header_options(script: str) -> dict[str, str | bool]:
@@ -170,7 +182,8 @@ def sweep(arguments: Sequence[str], axes: Sequence[str]) -> tuple[tuple[str, ...
     """The product of several `a.b=1,2,3`: the arguments of each run, with a folder of its own in `run`.
 
     Raises:
-        UsageError: for an axis of another form, one that comes twice, or arguments without run=FOLDER.
+        UsageError: for an axis of another form, one or a value that comes twice, or arguments without
+            run=FOLDER.
     """
     keys, columns = [], []
     for axis in axes:
@@ -178,6 +191,8 @@ def sweep(arguments: Sequence[str], axes: Sequence[str]) -> tuple[tuple[str, ...
         column = re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|[^,\[{])+", values)  # commas inside brackets stay
         if not equals or not key or not column or key in keys or key == "run":
             raise UsageError(f"--sweep {axis!r} is not of the form a.b=1,2,3, each key once and not run")
+        if len(set(column)) < len(column):
+            raise UsageError(f"--sweep {axis!r} has a value twice; two runs would share a folder")
         keys.append(key)
         columns.append(column)
     runs = [word for word in arguments if word.startswith("run=")]

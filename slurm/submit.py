@@ -11,7 +11,7 @@ from typing import Any
 
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
-from slurm.job import KINDS, JobSpec, parse_array, refuse_unknown, sweep, valid_options
+from slurm.job import KINDS, JobSpec, number_of, parse_array, refuse_unknown, sweep, valid_options
 from training.config import TrainConfig, require_paths
 from training.distributed import PORTS
 
@@ -175,16 +175,16 @@ def _submit_here(spec: JobSpec, folder: Path, chain: int) -> list[str]:
     if chain > 1:
         raise UsageError("--chain needs Slurm; here the same command again goes on")
     options = spec.merged_options(_ROOT)
-    ranks = int(options.get("ntasks-per-node", 1)) if spec.kind == "train" else 1
+    ranks = number_of(options, "ntasks-per-node") if spec.kind == "train" else 1
     parameters = replace(spec, options=options).parameters(_ROOT)
     executor = submitit.LocalExecutor(folder=folder)
     executor.update_parameters(
         tasks_per_node=ranks,
-        gpus_per_node=int(options.get("gpus-per-node", 0)),
+        gpus_per_node=number_of(options, "gpus-per-node", 0),
         timeout_min=parameters["time"],
         signal_delay_s=min(120, parameters["time"] * 30),
         stderr_to_stdout=True,
-        nodes=int(options.get("nodes", 1)) if spec.kind == "train" else 1,
+        nodes=number_of(options, "nodes") if spec.kind == "train" else 1,
     )
     jobs = [executor.submit(run_here, spec.local_command(number)) for number in range(len(spec.parts))]
     return [f"{job.job_id}  {job.paths.stdout}" for job in jobs]

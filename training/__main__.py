@@ -53,6 +53,7 @@ def _train(argv: Sequence[str]) -> int:
         description="Train an edit model, alone, under torchrun or under srun; or continue a run.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("config", help="YAML file of deviations from the defaults")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")

@@ -1,7 +1,8 @@
 """The base: weights of the trained part that stay as the files have them. Checkpoints leave them out.
 
 A run with adapters trains 2.4 million weights beside 921 million that lie in its model folder already. A hash
-of them is in every checkpoint, so that a run does not go on over another base.
+of them is in every checkpoint, so that a run does not go on over another base; and one of autoencoder and
+CLIP, which are in no run's checkpoints.
 """
 
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from torch import nn
 from intarsia.files import fingerprint, sha256_bytes
 from intarsia.model import EditModel
 from training.config import TrainConfig
+from training.distributed import World
+from training.latents import frozen_hash
 
 _MARK = "_of_base"
 
@@ -49,6 +52,11 @@ def base_hash(model: EditModel) -> str:
     return fingerprint(parts) if parts else ""
 
 
-def _bytes(param: nn.Parameter) -> bytes:
+def content_hashes(model: EditModel, world: World) -> dict[str, str]:
+    """What no checkpoint holds, for `fresh_state`: seconds of work, and only rank 0 compares."""
+    return {"base_hash": base_hash(model), "frozen_hash": frozen_hash(model)} if world.is_main else {}
+
+
+def _bytes(param: nn.Parameter) -> memoryview:
     flat = param.detach().to("cpu", torch.float32).contiguous().flatten()
-    return flat.numpy().tobytes()
+    return memoryview(flat.numpy()).cast("B")

@@ -32,6 +32,7 @@ def command(argv: Sequence[str]) -> int:
         description="Store what autoencoder and CLIP make of each sample, for runs with data.latents=true.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("shards", metavar="SHARDS", help="a finished shard folder on this machine")
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the training run")

@@ -206,7 +206,7 @@ def another_base(run: Path | str | None, init: Mapping[str, Any]) -> str:
         run: its folder.
         init: `model.init` of its config.
     """
-    source = init.get("model_folder") or init.get("stable_diffusion")
+    source = init.get("model_folder") or init.get("stable_diffusion") or "model.init, which names none,"
     return (
         f"{run} was begun with other weights than {source} holds now, and its checkpoints hold only what was "
         "trained; put the old weights back there, or begin another run folder"
@@ -235,8 +235,15 @@ def check_continues(old: TrainState, new: TrainState, run: Path) -> list[str]:
             f"{run} was begun with other shards than {', '.join(new.config['data']['shards'])} hold; use the "
             "same shards, or another run folder"
         )
+    init = new.config["model"]["init"]
     if old.base_hash not in ("", new.base_hash):
-        raise UsageError(another_base(run, new.config["model"]["init"]))
+        raise UsageError(another_base(run, init))
+    if old.frozen_hash not in ("", new.frozen_hash):
+        named = ", ".join(f"model.init.{key}={place}" for key, place in init.items() if place)
+        raise UsageError(
+            f"{run} was begun with another autoencoder or CLIP than {named or 'model.init'} gives now, and "
+            "they are in no checkpoint; name the old files, or begin another run folder"
+        )
     lines += config_differences({"ranks": old.world_size}, {"ranks": new.world_size})
     lines += config_differences(old.libraries, library_versions())
     return [f"changed since the checkpoint: {line}" for line in lines]

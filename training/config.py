@@ -1,32 +1,35 @@
 """Every option of a training run, its default, and the combinations that are refused at once."""
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from intarsia.architecture import ImageEncoderConfig, ModelConfig, VaeConfig
-from intarsia.config import Config
+from intarsia.config import Config, HomePath
 from intarsia.errors import UsageError
+
+# One name may stand without brackets.
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+Places = Annotated[Names, AfterValidator(lambda places: tuple(map(os.path.expanduser, places)))]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DataConfig(Config):
     """Which shards are read, and how."""
 
-    shards: tuple[str, ...] = ()  # one shard folder, or several that are read as one data set
+    shards: Places = ()  # one shard folder, or several that are read as one data set
     num_workers: int = Field(default=2, ge=0)  # loader processes per rank; 0 = read in the training process
     redraw: bool | None = None  # fresh draws in every epoch; null: from whole pictures, not of crops
     latents: bool = False  # read what `cache-latents` stored instead of asking the frozen networks
     window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
     open_shards: int = Field(default=32, ge=1)  # shards held open (file and offset index) per process
-    cache_dir: Path | None = None  # local disk for copies of remote shards; null: below the temporary folder
+    cache_dir: HomePath | None = (
+        None  # local disk for copies of remote shards; null: below the temporary folder
+    )
     cache_gb: float = Field(default=50.0, gt=0)  # that all copies of a machine may take
-
-    @field_validator("shards", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
 
 NARROWEST, WIDEST = 0.01, 0.28  # relative widths of averages; at .289 they are the mean of all weights so far
@@ -36,7 +39,7 @@ class OptimizerConfig(Config):
     """AdamW, its learning rate over time, and the averaged weights."""
 
     lr: float = Field(default=1e-5, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)  # on every trained weight
     warmup_steps: int = Field(default=10_000, ge=0)
@@ -96,7 +99,7 @@ class LoraConfig(Config):
 
     rank: int = Field(default=16, ge=1)
     alpha: int | None = Field(default=None, ge=1)  # the adapters count alpha / rank; null = rank
-    targets: tuple[str, ...] = Field(  # ends of layer names
+    targets: Names = Field(  # ends of layer names
         default=("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_v", "attn2.to_out.0"),
         min_length=1,
     )
@@ -117,8 +120,8 @@ class PreviewConfig(Config):
 
     every_steps: int = Field(default=1000, ge=0)  # 0 = none
     num_images: int = Field(default=4, ge=1)
-    guidance_scale: float = 5.0
-    num_inference_steps: int = Field(default=50, ge=1)
+    guidance_scale: float = Field(default=5.0, ge=0, le=100)
+    num_inference_steps: int = Field(default=50, ge=1, le=500)  # the sampler's own bounds
 
 
 class ValidationConfig(Config):
@@ -127,22 +130,17 @@ class ValidationConfig(Config):
     every_steps: int = Field(default=1000, ge=0)  # at the next line of metrics; 0 = none
     num_samples: int = Field(default=64, ge=1)
     averaged: bool = True  # also of the averaged weights, as val_ema/*: as much work again
-    shards: tuple[str, ...] = ()  # held-out shard folders; none: samples of data.shards
-
-    @field_validator("shards", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+    shards: Places = ()  # held-out shard folders; none: samples of data.shards
 
 
 class TrackerConfig(Config):
     """Where the numbers go besides metrics.jsonl."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"  # auto: online when logged in, else offline
-    project: str = "intarsia"
+    project: str = Field(default="intarsia", min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")
     name: str | None = None  # null = the run folder's name
     group: str | None = None  # runs of a group are shown together
-    tags: tuple[str, ...] = ()
+    tags: Names = ()
 
     @field_validator("wandb", mode="before")
     @classmethod
@@ -153,7 +151,9 @@ class TrackerConfig(Config):
 class TrainConfig(Config):
     """A training run. The defaults are the paper's where it states them."""
 
-    run: str | None = None  # run folder; the same folder again continues the run
+    run: Place | None = Field(
+        default=None, min_length=1
+    )  # run folder; the same folder again continues the run
     seed: int = 0
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -165,7 +165,7 @@ class TrainConfig(Config):
     exemplar_dropout: float = Field(default=0.2, ge=0, le=1)  # share of samples that see the null exemplar
     objective: ObjectiveConfig = ObjectiveConfig()
     lora: LoraConfig | None = None  # null = the model's own weights are trained
-    freeze: tuple[str, ...] = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
+    freeze: Names = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
     freeze_unused: bool = True  # leave out weights that one exemplar token can give no gradient
     zero_stage: Literal[0, 1, 2, 3] | None = None  # null: 0 on one rank, which shares with nobody, else 1
     offload_optimizer: bool = False  # master weights, moments and averages in CPU memory; updated there
@@ -221,8 +221,8 @@ class TrainConfig(Config):
 
 
 # What may change between two calls with the same run folder: it alters no number that training computes, but
-# for rounding where the ranks or ZeRO's stage change. The shards may be moved; their content is held by a
-# fingerprint in the checkpoint, and so is the global batch size that follows from the batch options.
+# for rounding where the ranks or ZeRO's stage change. Shards and the files of model.init may be moved: the
+# checkpoint holds hashes of their content. It holds the global batch size, too, that the batch options make.
 FREE_KEYS = (
     *("run", "max_steps", "log_every", "max_skipped_in_a_row", "distributed_timeout_s"),
     *("data.shards", "data.num_workers", "data.open_shards", "data.cache_dir", "data.cache_gb"),
@@ -230,7 +230,7 @@ FREE_KEYS = (
     *("zero_stage", "offload_optimizer", "activation_checkpointing"),
     *("optimizer.ema_snapshot_every", "optimizer.ema_keep_last"),
 )
-FREE_GROUPS = ("checkpoint.", "preview.", "validation.", "tracker.")
+FREE_GROUPS = ("checkpoint.", "preview.", "validation.", "tracker.", "model.init.")
 
 
 def may_change(key: str) -> bool:

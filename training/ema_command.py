@@ -36,6 +36,7 @@ def command(argv: Sequence[str]) -> int:
         description="Make averaged weights of any width out of a run's snapshots.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument(
@@ -124,10 +125,13 @@ def _chosen(run: RunFolder, step: int | None) -> "list[Snapshot]":
 
 
 def _make(options: argparse.Namespace) -> None:
-    snapshots = _chosen(RunFolder(options.run), options.step)
+    run = RunFolder(options.run)
+    snapshots = _chosen(run, options.step)
     recipes = [find_recipe(snapshots, width) for width in options.sigma_rel]
     config, state = snapshots[-1].config, snapshots[-1].state
     if options.out:
+        if options.out.resolve() in (path.resolve() for path in (run.model, run.adapters)):
+            raise UsageError(f"--out={options.out} is what the run itself leaves; choose another folder")
         check_replaceable(options.out, ADAPTERS if config.lora else INDEX)
     sys.stderr.write(f"{len(snapshots)} snapshot(s) up to step {state.step}, {state.updates} updates\n")
 

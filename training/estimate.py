@@ -35,6 +35,7 @@ def command(argv: Sequence[str]) -> int:
         description="Say what a run would need: memory per GPU by part, steps, hours and GPU-hours.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("config", help="YAML file of deviations from the defaults")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")

@@ -1,5 +1,6 @@
 """The end of a run: the model folder, and what to do with it."""
 
+import shlex
 from pathlib import Path
 
 from torch import Tensor
@@ -81,9 +82,10 @@ def write_result(model: EditModel, config: TrainConfig, folder: Path, card: str)
             save_model(model, folder, card)
 
 
-def _next_command(config: TrainConfig, result: Path | str) -> str:
+def _next_command(config: TrainConfig, folder: Path | str) -> str:
+    result = shlex.quote(str(folder))
     if config.lora:
-        base = config.model.init.model_folder
+        base = shlex.quote(str(config.model.init.model_folder))
         return f"python -m sampling merge-lora --model {base} --lora {result} --out MODEL"
     return f"python -m sampling edit --model {result} --image I.png --mask M.png --exemplar E.png --out O.png"
 

@@ -61,7 +61,8 @@ def frozen_hash(model: EditModel) -> str:
         for name, value in sorted(network.state_dict().items()):
             if value.is_floating_point():
                 plain = value.detach().to("cpu", torch.bfloat16).contiguous()
-                parts.append([name, sha256_bytes(plain.view(torch.int16).numpy().tobytes())])
+                flat = plain.view(torch.int16).numpy().reshape(-1)
+                parts.append([name, sha256_bytes(memoryview(flat).cast("B"))])
     return fingerprint(parts)
 
 

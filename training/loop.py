@@ -4,7 +4,7 @@ from pathlib import Path
 
 from intarsia.config import dump_config
 from training import engine
-from training.base import base_hash
+from training.base import content_hashes
 from training.config import TrainConfig, batch_shape
 from training.data import batches, open_dataset, use_latents
 from training.distributed import EXIT_AGAIN, StopFlag, World
@@ -45,7 +45,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     # Model: the trained part goes into the engine, the frozen part stays outside.
     model = new_model(config, world.device, world.is_main)
     use_latents(config, dataset, model)
-    fresh = fresh_state(config, shape, dataset.reader.shards, base_hash(model) if world.is_main else "")
+    fresh = fresh_state(config, shape, dataset.reader.shards, **content_hashes(model, world))
     trainer = engine.start_engine(config, shape, Trainee(model))
     noise_scheduler = new_noise_scheduler(config.model.noise)
 

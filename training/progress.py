@@ -44,7 +44,9 @@ def tell_plan(config: TrainConfig, shape: BatchShape, state: TrainState, samples
         config.max_steps * shape.global_batch / samples,
     )
     log.info("ZeRO stage %d, %s", zero_stage_of(config, shape.world), config.precision)
-    if state.step:
+    if state.step >= config.max_steps:
+        log.info("%d steps are done, max_steps=%d: nothing to train", state.step, config.max_steps)
+    elif state.step:
         log.info("continuing after step %d of %d", state.step, config.max_steps)
 
 

@@ -32,6 +32,7 @@ def command(argv: Sequence[str]) -> int:
         description="Draw a run's curves, with its restarts and faults.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for both files (RUN)")

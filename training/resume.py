@@ -46,7 +46,7 @@ def _choose(fresh: TrainState, run: RunFolder) -> "tuple[Path | None, TrainState
         remarks += check_continues(old, fresh, run.root)
         for remark in remarks:
             log.warning(remark)
-        present = ("config", "libraries", "world_size", "zero_stage")
+        present = ("config", "libraries", "world_size", "zero_stage", "frozen_hash")
         return checkpoint, replace(old, **{name: getattr(fresh, name) for name in present})
     except UserError as error:
         return error

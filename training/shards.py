@@ -65,6 +65,9 @@ def find_shards(folders: Sequence[str]) -> list[Shard]:
         UserError: for a folder without manifest, of another format version or out of reach, a shard that is
             missing, a name that comes twice, or folders without any sample.
     """
+    for folder, number in Counter(folder.rstrip("/") for folder in folders).items():
+        if number > 1:
+            raise UserError(f"data.shards names {folder} {number} times; name it once")
     shards = [shard for folder in folders for shard in _shards_of(folder)]
     for name, number in Counter(shard.name for shard in shards).items():
         if number > 1:
@@ -79,6 +82,11 @@ def _shards_of(folder: str) -> list[Shard]:
         raise UserError(
             f"data.shards={folder}: a pipe cannot be read from its middle, so that no run could continue "
             "exactly; give the folder or address that it reads from"
+        )
+    if folder.endswith((".tar", ".tar.gz")):
+        raise UserError(
+            f"data.shards={folder} is a single tar; give the folder, or its address, that holds it and its "
+            "manifest.json"
         )
     manifest = read_manifest(folder)
     check_format(manifest, f"data.shards={folder}")

@@ -116,7 +116,8 @@ class TrainState:
     world_size: int = 1
     zero_stage: int = 0
     data_fingerprint: str = ""
-    base_hash: str = ""  # of the weights that the checkpoint leaves out
+    base_hash: str = ""  # of the trained part's weights that the checkpoint leaves out
+    frozen_hash: str = ""  # of autoencoder and CLIP (`latents.frozen_hash`); "" of earlier versions
     config: dict[str, Any] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     version: int = STATE_VERSION
@@ -162,16 +163,21 @@ def shards_fingerprint(shards: Sequence[Any]) -> str:
     return fingerprint([[shard.name, shard.count, shard.sha256] for shard in shards])
 
 
-def fresh_state(
-    config: TrainConfig, shape: BatchShape, shards: Sequence[Any], base_hash: str = ""
-) -> TrainState:
-    """The state of a run that begins now: no step done, and what must fit when it is continued."""
+def fresh_state(config: TrainConfig, shape: BatchShape, shards: Sequence[Any], **hashes: Any) -> TrainState:
+    """The state of a run that begins now: no step done, and what must fit when it is continued.
+
+    Args:
+        config: of the run.
+        shape: of its batches.
+        shards: from `find_shards`.
+        hashes: from `base.content_hashes`.
+    """
     return TrainState(
         global_batch_size=shape.global_batch,
         world_size=shape.world,
         zero_stage=zero_stage_of(config, shape.world),
         data_fingerprint=shards_fingerprint(shards),
-        base_hash=base_hash,
+        **hashes,
         config=config.model_dump(mode="json"),
         libraries=library_versions(),
     )

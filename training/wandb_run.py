@@ -74,7 +74,7 @@ class WandbRun:
         try:
             message(self._run)
         except (OSError, wandb.Error) as error:
-            log.warning("W&B's process is gone (%s): the numbers go to %s alone", error, self._numbers)
+            log.warning("W&B records no more (%s): the numbers go to %s alone", error, self._numbers)
             self._run = None
             with suppress(OSError, wandb.Error):  # or it tries again, and fails again, when Python ends
                 wandb.teardown()
@@ -87,7 +87,8 @@ def start_wandb(config: TrainConfig, folder: RunFolder, state: TrainState) -> An
     its first checkpoint is still one run.
 
     Raises:
-        UserError: where W&B is missing, or wanted online and out of reach.
+        UserError: where W&B is missing, cannot write or take these settings, or is wanted online and out of
+            reach.
     """
     mode = wandb_mode(config.tracker.wandb, os.environ)
     if mode == "off":
@@ -96,7 +97,18 @@ def start_wandb(config: TrainConfig, folder: RunFolder, state: TrainState) -> An
         import wandb
     except ImportError:
         raise UserError("wandb is not installed; install '.[training]' or set tracker.wandb=off") from None
-    state.wandb_id = state.wandb_id or _kept_id(folder.root / "wandb" / "id")
+    try:
+        return _begin(wandb, config, folder, state, mode)
+    except (OSError, wandb.Error) as error:
+        raise UserError(f"W&B cannot record {folder.root} ({error}); mend it, or tracker.wandb=off") from None
+
+
+def _begin(wandb: Any, config: TrainConfig, folder: RunFolder, state: TrainState, mode: str) -> Any:
+    place = folder.root.resolve() / "wandb"
+    # By default in the user's home: no node may write there, or none but this one see it at `wandb sync`.
+    os.environ.setdefault("WANDB_DATA_DIR", str(place))
+    os.environ.setdefault("WANDB_CACHE_DIR", str(place / "cache"))
+    state.wandb_id = state.wandb_id or _kept_id(place / "id")
     options = {
         "project": config.tracker.project,
         "name": config.tracker.name or folder.root.resolve().name,

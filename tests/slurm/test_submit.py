@@ -102,6 +102,12 @@ def test_mistakes_of_the_config_are_told_before_the_queue(
     assert "optimizer.lr=-1" in words
     assert "--array divides sample and evaluate" in refused(capsys, *train, "--array=0-3", "--dry-run")
     assert "--time=soon is no time" in refused(capsys, *train, "--time=soon", "--dry-run")
+    assert "--gpus-per-node=all is no number" in refused(capsys, *train, "--gpus-per-node=all", "--dry-run")
+
+
+def test_a_gpu_of_a_named_kind_is_counted(train: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*train, "--gpus-per-node=h100:4", "--dry-run"]) == 0
+    assert {"--gpus-per-node=h100:4", "--ntasks-per-node=4"} <= set(sbatch_lines(capsys.readouterr().out))
 
 
 def test_a_chain_is_jobs_that_wait_for_the_one_before(train: list[str], fake_slurm: Path) -> None:
@@ -161,6 +167,8 @@ def test_arrays_and_sweeps_of_another_form_are_refused() -> None:
     for axis in ("seed", "seed=", "=1", "run=a,b"):
         with pytest.raises(UsageError, match=r"a\.b=1,2,3"):
             sweep(["c.yaml", "run=r"], [axis])
+    with pytest.raises(UsageError, match=r"'seed=1,2,1' has a value twice; two runs would share a folder"):
+        sweep(["c.yaml", "run=r"], ["seed=1,2,1"])
     with pytest.raises(UsageError, match="needs run=FOLDER"):
         sweep(["c.yaml"], ["seed=1,2"])
     lists = sweep(["c.yaml", "run=r"], ["optimizer.betas=[0.9, 0.99],[0.8, 0.9]"])

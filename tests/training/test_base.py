@@ -1,5 +1,6 @@
 """What is frozen and comes from a file stays out of checkpoints, and no other base takes its place."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from intarsia.model import EditModel, build_model
 from intarsia.weights import save_model
 from tests.training.synthetic import write_config
 from training import fragments
-from training.base import base_hash, is_of_base, unmark
-from training.checkpoint import checkpoint_name
+from training.base import base_hash, content_hashes, is_of_base, unmark
+from training.checkpoint import check_config, checkpoint_name
 from training.config import BatchShape, CheckpointConfig, TrainConfig
 from training.distributed import World
 from training.ema import KEY
@@ -63,7 +64,7 @@ def config_of(folder: Path, *overrides: str) -> TrainConfig:
 
 
 def fresh(config: TrainConfig, model: EditModel) -> TrainState:
-    return fresh_state(config, BatchShape(4, 1, 1), [], base_hash(model))
+    return fresh_state(config, BatchShape(4, 1, 1), [], **content_hashes(model, WORLD))
 
 
 def saved(config: TrainConfig, engine: PlainEngine, state: TrainState) -> Path:
@@ -139,13 +140,33 @@ def test_a_run_does_not_go_on_over_another_base(tmp_path: Path) -> None:
     assert go_on(config)[1].step == 1
 
 
+def test_weights_may_be_moved_and_their_content_may_not_change(tmp_path: Path) -> None:
+    """Autoencoder and CLIP are in no checkpoint either, whatever is trained."""
+    base_at(tmp_path)
+    for number, options in enumerate((ADAPTED, [])):
+        config = config_of(tmp_path, *options, f"run={tmp_path}/run{number}")
+        saved(config, engine := PlainEngine(config), fresh(config, engine.model))
+    (tmp_path / "base").rename(tmp_path / "moved")
+    for number, options in enumerate((ADAPTED, [])):
+        moved = [f"model.init.model_folder={tmp_path}/moved", f"run={tmp_path}/run{number}"]
+        config = config_of(tmp_path, *options, *moved)
+        check_config(config.model_dump(mode="json"), RunFolder(Path(str(config.run))))
+        assert go_on(config)[1].step == 1
+    other = EditModel(config.model)
+    other.unet, other.exemplar_encoder = engine.model.unet, engine.model.exemplar_encoder
+    save_model(other, tmp_path / "moved")
+    words = r"run1 was begun with another autoencoder or CLIP than model.init.model_folder=.*moved gives now"
+    with pytest.raises(UsageError, match=words):
+        go_on(config)
+
+
 def test_a_run_whose_checkpoints_hold_the_base_goes_on_so(tmp_path: Path) -> None:
     """Older ones do; what they hold counts, whatever the model folder holds now."""
     base_at(tmp_path)
     config = config_of(tmp_path, *ADAPTED)
     engine = PlainEngine(config)
     unmark(engine.module.parameters())
-    old = saved(config, engine, fresh(config, engine.model))
+    old = saved(config, engine, replace(fresh(config, engine.model), frozen_hash=""))
     everything = {name for name, _ in engine.module.named_parameters()}
     assert names_in(old) == everything
     base_at(tmp_path, seed=6)

@@ -19,6 +19,7 @@ from training.tracker import read_metrics
 
 STEPS = 40
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
+ENVIRONMENT["HOME"] = "/proc/none"  # as on nodes that do not mount it
 
 
 def command(*arguments: str) -> list[str]:
@@ -45,7 +46,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     root = tmp_path_factory.mktemp("command")
-    folder = root / "run"
+    folder = root / "a run"
     arguments = [
         str(write_config(root)),
         f"data.shards={make_shards(root / 'shards')}",
@@ -80,7 +81,7 @@ def test_sigterm_saves_and_exits_with_75(story: Story) -> None:
 def test_the_same_command_again_finishes_the_run(story: Story) -> None:
     assert story.finished.returncode == 0, story.finished.stderr
     assert f"continuing after step {story.steps_saved} of {STEPS}" in story.finished.stderr
-    assert f"python -m sampling edit --model {story.folder / 'model'}" in story.finished.stderr
+    assert f"python -m sampling edit --model '{story.folder / 'model'}'" in story.finished.stderr
     steps = [record["step"] for record in read_metrics(story.folder / "metrics.jsonl")]
     assert steps == list(range(1, STEPS + 1))
 
@@ -133,6 +134,7 @@ def test_a_third_call_does_nothing_again(story: Story) -> None:
     before = stamps(story.folder)
     again = run(*story.arguments)
     assert again.returncode == 0, again.stderr
+    assert f"{STEPS} steps are done, max_steps={STEPS}: nothing to train" in again.stderr
     after = stamps(story.folder)
     assert before.keys() == after.keys()
     assert [str(p) for p in before if before[p] != after[p]] == []

@@ -68,6 +68,11 @@ def test_unknown_keys_are_refused_with_the_valid_ones(tmp_path: Path) -> None:
         ("global_batch_size=6", "global_batch_size=6 is no multiple of micro_batch_size=4"),
         ("model.unet.in_channels=4", "model.unet.in_channels=4 can only be sampled"),
         ("optimizer={ema_kind: post_hoc, ema_decay: 0.9}", "set optimizer.ema_decay=null and choose"),
+        ("optimizer.betas=[0.9, 1.0]", r"optimizer.betas.1=1.0: .*less than 1"),
+        ("optimizer.lr=.inf", "optimizer.lr=inf: .*finite number"),
+        ("preview.num_inference_steps=501", "preview.num_inference_steps=501"),
+        ("tracker.project=a/b", "tracker.project='a/b'"),
+        ("run=''", "run=''"),
         ("optimizer.ema_widths=[0.05, 0.3]", r"ema_widths=\[0.05, 0.3\]: each must lie from 0.01 to 0.28"),
         ("optimizer.ema_widths=[0.05, 0.05]", "be there once; the paper takes"),
         (
@@ -79,6 +84,24 @@ def test_unknown_keys_are_refused_with_the_valid_ones(tmp_path: Path) -> None:
 def test_bad_values_are_named(tmp_path: Path, override: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         load(tmp_path, "", override)
+
+
+def test_one_name_needs_no_brackets_and_home_may_be_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    options = [
+        "data.shards=~/s",
+        "freeze=unet.conv_in",
+        "run=~/r",
+        "model.init.vae=~/v",
+        "data.cache_dir=~/c",
+    ]
+    config = load(tmp_path, "", *options)
+    assert (config.data.shards, config.freeze) == (("/home/me/s",), ("unet.conv_in",))
+    assert config.run == "/home/me/r"
+    assert [config.model.init.vae, config.data.cache_dir] == [Path("/home/me/v"), Path("/home/me/c")]
+    assert load(tmp_path, "", "data.shards=[s3://~/a, ~/b]").data.shards == ("s3://~/a", "/home/me/b")
 
 
 def test_ranks_share_the_optimizer_where_there_are_several(tmp_path: Path) -> None:
@@ -141,6 +164,7 @@ def test_what_may_change_between_two_calls() -> None:
     assert may_change("max_steps")
     assert may_change("preview.num_images")
     assert may_change("optimizer.ema_snapshot_every")
+    assert may_change("model.init.vae")
     assert not may_change("optimizer.lr")
     assert not may_change("optimizer.ema_widths")
     assert not may_change("seed")

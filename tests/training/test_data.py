@@ -108,6 +108,12 @@ def test_missing_shards_and_folders_are_named(folder: Path, tmp_path: Path) -> N
         find_shards([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match=r"several stand in brackets: data\.shards=\[A,B\]"):
         find_shards([f"{folder},{tmp_path}"])
+    with pytest.raises(UserError, match=r"data\.shards names .* 2 times; name it once"):
+        find_shards([str(folder), f"{folder}/"])
+    with pytest.raises(
+        UserError, match=r"train-000000\.tar is a single tar; give the folder, or its address"
+    ):
+        find_shards([f"{folder}/toy-train-000000.tar"])
 
 
 def test_several_folders_are_one_data_set_unless_names_clash(folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from intarsia.errors import UserError
 from training.config import TrainConfig
 from training.state import RunFolder, TrainState
 from training.tracker import NullTracker, RunTracker, make_tracker, read_metrics, rejected_by_shards
-from training.wandb_run import wandb_mode
+from training.wandb_run import start_wandb, wandb_mode
 
 
 def test_steps_after_the_restored_one_are_recorded_anew(tmp_path: Path) -> None:
@@ -138,4 +138,11 @@ def test_the_end_of_wandbs_own_process_does_not_end_ours(
         tracker.log(step, {"train/loss": 1.0})
     tracker.close(29, finished=True)
     assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [1, *steps]
-    assert "W&B's process is gone" in caplog.text
+    assert "W&B records no more" in caplog.text
+
+
+def test_where_wandb_cannot_write_the_remedy_is_told(tmp_path: Path) -> None:
+    (tmp_path / "wandb").write_text("in the way")
+    config = TrainConfig(tracker={"wandb": "offline"})
+    with pytest.raises(UserError, match=r"W&B cannot record .*\(.*wandb'\); mend it, or tracker.wandb=off"):
+        start_wandb(config, RunFolder(tmp_path), TrainState())
