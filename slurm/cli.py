@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from intarsia.command_line import Parser
 from intarsia.errors import UsageError, run_command
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "failure": "FAILURE"}
@@ -24,13 +25,11 @@ def _command(argv: Sequence[str]) -> int:
         from slurm import submit
 
         return submit.command(argv[1:])
-    parser = argparse.ArgumentParser(
-        prog="python -m slurm", description=__doc__, epilog="--debug shows the whole traceback of an error."
-    )
+    parser = Parser(prog="python -m slurm", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("submit", help="submit a job, a chain, an array or a sweep", add_help=False)
     doctor = commands.add_parser(
-        "doctor", help="check this machine and this checkout; exit code 1 on a failure", allow_abbrev=False
+        "doctor", help="check this machine and this checkout; exit code 1 on a failure"
     )
     doctor.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="of shards and runs, to be checked as well"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from intarsia.command_line import Parser
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from slurm.job import KINDS, JobSpec, number_of, parse_array, refuse_unknown, sweep, valid_options
@@ -55,13 +56,12 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return words[:place], words[place + 1 :]
 
 
-def _parser(valid: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(valid: Sequence[str]) -> Parser:
+    parser = Parser(
         prog="python -m slurm submit",
         description="Submit a job; the same command again continues what it did.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
         usage="python -m slurm submit KIND [ARGUMENT ...] [--OPTION VALUE ...] [-- ARGUMENT ...]",
     )
     parser.add_argument("kind", choices=KINDS, help="what runs: slurm/KIND.sh")

@@ -2,12 +2,17 @@
 
 import argparse
 import importlib
+import json
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from intarsia.command_line import Parser
 from intarsia.config import dump_config, load_config
-from intarsia.errors import run_command
+from intarsia.errors import UserError, run_command
 from training.checkpoint import check_config, told_when_full
 from training.claim import claimed
 from training.config import TrainConfig, batch_shape, require_paths
@@ -44,16 +49,33 @@ def _command(argv: Sequence[str]) -> int:
     if argv and argv[0] in SUBCOMMANDS:
         code: int = importlib.import_module(SUBCOMMANDS[argv[0]]).command(argv[1:])
         return code
-    return _train(argv)
+    with _told_to_torchrun():
+        return _train(argv)
+
+
+@contextmanager
+def _told_to_torchrun() -> Iterator[None]:
+    """Leave an error where torchrun looks for it; its last words are those of the rank that failed first.
+
+    Raises:
+        UserError: the block's own.
+    """
+    try:
+        yield
+    except UserError as error:
+        if place := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            content = {"message": str(error), "timestamp": int(time.time())}
+            with suppress(OSError):
+                Path(place).write_text(json.dumps(content), encoding="utf-8")
+        raise
 
 
 def _train(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training",
         description="Train an edit model, alone, under torchrun or under srun; or continue a run.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("config", help="YAML file of deviations from the defaults")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")

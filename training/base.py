@@ -53,7 +53,7 @@ def base_hash(model: EditModel) -> str:
 
 
 def content_hashes(model: EditModel, world: World) -> dict[str, str]:
-    """What no checkpoint holds, for `fresh_state`: seconds of work, and only rank 0 compares."""
+    """What no checkpoint holds, for `fresh_state`: a second of work or three, and only rank 0 compares."""
     return {"base_hash": base_hash(model), "frozen_hash": frozen_hash(model)} if world.is_main else {}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataprep.progress import Progress, Reporter, metered
+from intarsia.command_line import Parser
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import locked, read_json, sweep_temporaries, write_json
@@ -27,12 +28,11 @@ Latents and CLIP vectors go to SHARDS/latents-HASH. The same command again does 
 
 def command(argv: Sequence[str]) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training cache-latents",
         description="Store what autoencoder and CLIP make of each sample, for runs with data.latents=true.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("shards", metavar="SHARDS", help="a finished shard folder on this machine")
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the training run")

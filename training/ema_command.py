@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from intarsia.command_line import Parser
 from intarsia.errors import UsageError, UserError
 from intarsia.files import check_replaceable
 from intarsia.model_folder import ADAPTERS, INDEX
@@ -31,12 +32,11 @@ shows the loss on the run's validation samples."""
 
 def command(argv: Sequence[str]) -> int:
     """The subcommand; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training ema",
         description="Make averaged weights of any width out of a run's snapshots.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument(

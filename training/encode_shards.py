@@ -6,6 +6,7 @@ import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,20 @@ class Encoder:
         return {"report": json.dumps(report | {"rejected": {"pictures": {}}})}
 
 
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Ray's C++ part is told to be silent, which it announces on standard error: that goes nowhere here."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it would warn of every pool of workers
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def encode_all(
     jobs: Sequence[LatentJob], config: TrainConfig, workers: int | None, address: str | None, verbose: bool
 ) -> Iterator[dict[str, Any]]:
@@ -191,9 +206,9 @@ def encode_all(
     """
     from dataprep.pipeline import quiet_data, ray_running
 
-    if not verbose:  # its C++ part warns of every pool of workers
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with ray_running(workers, address, verbose) as ray:
+    with ExitStack() as stack:
+        with nullcontext() if verbose else _unheard():
+            ray = stack.enter_context(ray_running(workers, address, verbose))
         gpus = int(ray.cluster_resources().get("GPU", 0))
         number = workers or gpus or len(os.sched_getaffinity(0))
         rows = [{"job": pickle.dumps(job)} for job in jobs]

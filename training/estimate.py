@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from intarsia.command_line import Parser
 from intarsia.config import load_config
 from intarsia.errors import UsageError
 from training.config import BatchShape, TrainConfig, batch_shape, zero_stage_of
@@ -30,12 +31,11 @@ on made-up pictures. Times are arithmetic / (peak x --mfu): the default is what 
 
 def command(argv: Sequence[str]) -> int:
     """The subcommand; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training estimate",
         description="Say what a run would need: memory per GPU by part, steps, hours and GPU-hours.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("config", help="YAML file of deviations from the defaults")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")

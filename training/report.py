@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from intarsia.command_line import Parser
 from intarsia.errors import UserError
 from intarsia.files import atomic_write
 from training.state import RunFolder
@@ -27,12 +28,11 @@ _FAULTS = ("skipped", "stalled")
 
 def command(argv: Sequence[str]) -> int:
     """The subcommand; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training report",
         description="Draw a run's curves, with its restarts and faults.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for both files (RUN)")
