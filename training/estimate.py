@@ -113,7 +113,9 @@ def estimate(
         "steps": config.max_steps,
         "samples": config.max_steps * shape.global_batch,
         "data": _data(config, shape),
+        "checkpoints": _checkpoints(config, 4 * (3 + averages) * counts.trained),
         "snapshots": _snapshots(config, 2 * averages * counts.trained),
+        "cpu_memory": _cpu_memory(config, 4 * counts.trained // shape.world, 3 + averages),
         "mfu": mfu,
         "gpus": {name: _on(name, config, shape, counts, mfu) for name in gpus},
     }
@@ -140,6 +142,28 @@ def _data(config: TrainConfig, shape: BatchShape) -> dict[str, float] | None:
     samples, size = sum(shard.count for shard in shards), sum(shard.bytes for shard in shards)
     epochs = config.max_steps * shape.global_batch / samples
     return {"samples": samples, "bytes": size, "epochs": epochs, "bytes_read": size * epochs}
+
+
+def _checkpoints(config: TrainConfig, size: int) -> dict[str, int]:
+    """How many checkpoints of `size` bytes stay at most, and what they take."""
+    options = config.checkpoint
+    number = min(-(-config.max_steps // options.every_steps), options.keep_last)
+    number += config.max_steps // options.keep_every if options.keep_every else 0
+    return {"number": number, "bytes": number * size}
+
+
+def _cpu_memory(config: TrainConfig, share: int, kinds: int) -> dict[str, int]:
+    """What a rank keeps there, bytes: the offloaded optimizer with its gradients, the copy of a checkpoint.
+
+    Args:
+        config: of the run.
+        share: bytes of a rank's part of the trained weights.
+        kinds: master weights, moments and averages: how many tensors there are of each.
+    """
+    return {
+        "optimizer": (kinds + 1) * share if config.offload_optimizer else 0,
+        "checkpoint": kinds * share if config.checkpoint.asynchronous else 0,
+    }
 
 
 def _snapshots(config: TrainConfig, size: int) -> dict[str, int]:
@@ -222,10 +246,14 @@ def _work_lines(content: dict[str, Any]) -> list[str]:
         f"arithmetic per sample: {flops['whole'] / 1e9:,.0f} GFLOP ({parts})",
         f"{content['steps']:,} steps, {content['samples']:,} samples",
     ]
-    snapshots = content["snapshots"]
-    if snapshots["number"]:
-        size = snapshots["bytes"] / 1e9
-        lines.append(f"{snapshots['number']:,} snapshots of the averaged weights: {size:,.2f} GB of disk")
+    for name, what in (("checkpoints", "checkpoints"), ("snapshots", "snapshots of the averaged weights")):
+        number, size = content[name]["number"], content[name]["bytes"] / 1e9
+        lines += [f"{number:,} {what} at most: {size:,.2f} GB of disk"] if number else []
+    cpu = content["cpu_memory"]
+    lines.append(
+        f"memory of the CPU, GB per rank: {cpu['optimizer'] / 1e9:.2f} for the offloaded optimizer, "
+        f"{cpu['checkpoint'] / 1e9:.2f} for the copy of a checkpoint"
+    )
     data = content["data"]
     if data is None:
         lines.append("shards: none named (data.shards=FOLDER)")

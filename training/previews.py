@@ -72,7 +72,7 @@ def write_preview(
         guidance_scale=config.guidance_scale,
         scheduler="ddim" if model.config.noise.rescale_betas_zero_snr else "plms",  # which cannot start there
     )
-    grid = preview_grid(model, requests, settings)
+    grid = preview_grid(model, requests, settings, [request.image for request in requests])
     model.train()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:

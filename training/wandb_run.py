@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -117,7 +118,7 @@ def _begin(wandb: Any, config: TrainConfig, folder: RunFolder, state: TrainState
         "job_type": "train",
         "id": state.wandb_id,
         "dir": str(folder.root),
-        "config": _about(state),
+        "config": _about(config, state),
         "settings": wandb.Settings(silent=True, console="off"),
     }
     run = _connect(wandb, options, mode, strict=config.tracker.wandb == "online")
@@ -138,7 +139,7 @@ def _connect(wandb: Any, options: dict[str, Any], mode: str, strict: bool) -> An
     return wandb.init(mode="offline", **options)
 
 
-def _about(state: TrainState) -> dict[str, Any]:
+def _about(config: TrainConfig, state: TrainState) -> dict[str, Any]:
     slurm = {key: os.environ[key] for key in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT") if key in os.environ}
     return {
         **state.config,
@@ -146,6 +147,7 @@ def _about(state: TrainState) -> dict[str, Any]:
         "world_size": state.world_size,
         "code": code_version(),
         "data_fingerprint": state.data_fingerprint,
+        "rejected": rejected_by_shards(config),
         "slurm": slurm,
     }
 
@@ -184,6 +186,15 @@ def code_version() -> str:
         return importlib.metadata.version("intarsia")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+def rejected_by_shards(config: TrainConfig) -> dict[str, int]:
+    """What data preparation left out of the run's shards: what it was -> how many, of all reasons."""
+    rejected: Counter[str] = Counter()
+    for folder in config.data.shards:
+        for what, reasons in read_manifest(folder).get("rejected", {}).items():
+            rejected[what] += sum(reasons.values())
+    return dict(rejected)
 
 
 def wandb_mode(wanted: str, environ: Mapping[str, str]) -> str:

@@ -155,6 +155,21 @@ def test_two_averages_are_counted_in_memory_and_their_snapshots_on_the_disk(tmp_
     assert "3 snapshots of the averaged weights" in as_text(content)
 
 
+def test_checkpoints_and_what_the_cpu_holds_are_counted(tmp_path: Path) -> None:
+    """The copy and the file hold master weights, two moments and the average (`training/parts.py`)."""
+    kept = "checkpoint={every_steps: 2, keep_last: 3, keep_every: 4, asynchronous: true}"
+    options = ["optimizer.ema_decay=0.9", "max_steps=10", "offload_optimizer=true", kept]
+    config = load_config(TrainConfig, write_config(tmp_path), options)
+    content = estimate(config, batch_shape(config, 2), ["h100"], mfu=0.5)
+    trained = content["weights"]["trained"]
+    assert content["checkpoints"] == {"number": 5, "bytes": 5 * 16 * trained}
+    assert content["cpu_memory"]["checkpoint"] == pytest.approx(16 * trained / 2, abs=8)
+    assert content["cpu_memory"]["optimizer"] == pytest.approx(20 * trained / 2, abs=8)
+    assert "5 checkpoints at most" in as_text(content)
+    alone = config.model_copy(update={"offload_optimizer": False})
+    assert estimate(alone, batch_shape(alone, 2), ["h100"], mfu=0.5)["cpu_memory"]["optimizer"] == 0
+
+
 def test_wrong_options_are_told_in_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from training.__main__ import main
 

@@ -8,8 +8,8 @@ import pytest
 from intarsia.errors import UserError
 from training.config import TrainConfig
 from training.state import RunFolder, TrainState
-from training.tracker import NullTracker, RunTracker, make_tracker, read_metrics, rejected_by_shards
-from training.wandb_run import start_wandb, wandb_mode
+from training.tracker import NullTracker, RunTracker, make_tracker, read_metrics
+from training.wandb_run import rejected_by_shards, start_wandb, wandb_mode
 
 
 def test_steps_after_the_restored_one_are_recorded_anew(tmp_path: Path) -> None:
