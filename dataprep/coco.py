@@ -67,6 +67,7 @@ class _Records:
 
     outlines: TextColumn | None  # one for each box; empty where it has none
 
+    keys: set[str] = field(default_factory=set)  # of pictures
     places: dict[Any, int] = field(default_factory=dict)  # of pictures, by their id
     files: list[str] = field(default_factory=list)
     sizes: array = field(default_factory=lambda: array("i"))
@@ -79,9 +80,10 @@ class _Records:
 
     def image(self, record: dict[str, Any]) -> None:
         """Take in a picture."""
-        if record["id"] in self.places:
+        key = coco_key(_text(record["id"]))
+        if key in self.keys:  # 7, "7" and "07" would give one sample key
             raise ValueError("the id stands there twice")
-        _text(record["id"])
+        self.keys.add(key)
         self.places[record["id"]] = len(self.places)
         self.files.append(_text(record.get("file_name") or ""))
         self.sizes.extend((int(record.get("width") or 0), int(record.get("height") or 0)))

@@ -114,6 +114,10 @@ def test_the_stream_reads_coco_as_pycocotools_does(coco_file: Path) -> None:
     ("records", "message"),
     [
         ('"images": [{"id": 1}, {"id": 1}], "annotations": []', "of `images` with id 1 .*stands there twice"),
+        (
+            '"images": [{"id": 7}, {"id": "07"}], "annotations": []',
+            "of `images` with id '07' .*stands there twice",
+        ),
         ('"images": [], "annotations": ["x"]', "an element of `annotations` is not as it should be"),
         ('"images": [], "annotations": [{"id": "x"}]', "of `annotations` with id 'x' is not as it should be"),
         ('"images": [], "annotations": [{"id": 5}, {"id": 5}]', "the annotation id 5 stands there twice"),
