@@ -11,7 +11,21 @@ import pyarrow.compute as pc
 
 from intarsia.errors import UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+EXTENSIONS = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".jp2",
+    ".ppm",
+    ".pgm",
+)
 _CHUNK = 1 << 16
 
 
@@ -75,7 +89,7 @@ def index_paths(paths: Iterable[str]) -> PictureIndex:
     chunks: list[pa.Array] = [pa.array([], pa.string())]
     piece: list[str] = []
     for path in paths:
-        if path.lower().endswith(EXTENSIONS) and _is_text(path):
+        if is_picture_name(path):
             piece.append(path)
             if len(piece) == _CHUNK:
                 chunks.append(pa.array(piece, pa.string()))
@@ -118,6 +132,7 @@ def _leads_aside(link: Path) -> bool:
     return link.is_dir() and link.resolve() not in link.parent.resolve().joinpath(link.name).parents
 
 
-def _is_text(path: str) -> bool:
-    """A name that is not UTF-8 on the disk cannot stand in any annotation."""
-    return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
+def is_picture_name(path: str) -> bool:
+    """Whether it ends as a picture's does, and is text: one that is not UTF-8 can stand in no annotation."""
+    text = path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
+    return text and path.lower().endswith(EXTENSIONS)

@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 import pyarrow as pa
 
-from dataprep.picture_index import EXTENSIONS, PictureIndex, index_paths
+from dataprep.picture_index import PictureIndex, index_paths, is_picture_name
 from dataprep.tars import tar_members
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, sha256_bytes, sync
@@ -109,7 +109,7 @@ def _walk(tars: tuple[Path, ...]) -> pa.Table:
     for number, path in enumerate(tars):
         with _whole(path), path.open("rb") as file:
             for name, start, size in tar_members(file):
-                if name.lower().endswith(EXTENSIONS):
+                if is_picture_name(name):
                     names.append(name.removeprefix("./"))
                     places.append((number, start, size))
     order = np.argsort(np.array(names, dtype=object), kind="stable").tolist() if names else []
@@ -158,7 +158,7 @@ def _contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, tuple[
             vars(tar)["members"].clear()  # it would remember them all
             name = member.name.removeprefix("./")
             file = name.rpartition("/")[2]
-            if not (member.isfile() and name.lower().endswith(EXTENSIONS)):
+            if not (member.isfile() and is_picture_name(name)):
                 continue
             if name in wanted or file in wanted or file.rpartition(".")[0] in wanted:
                 content = tar.extractfile(member)

@@ -112,6 +112,13 @@ def test_several_tars_by_a_pattern(tmp_path: Path, whole: Inputs, reference: dic
     assert built_from(tmp_path, whole[0], tmp_path / "part-*.tar") == reference
 
 
+def test_names_of_another_encoding_in_a_tar_are_no_pictures(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.USTAR_FORMAT, encoding="latin-1") as tar:
+        for name in ("café.jpg", "b.JFIF"):
+            tar.addfile(tarfile.TarInfo(name))
+    assert open_store(str(tmp_path / "a.tar"), str(tmp_path)).index().paths.to_pylist() == ["b.JFIF"]
+
+
 def test_a_folder_may_be_called_as_a_tar(tmp_path: Path, whole: Inputs) -> None:
     shutil.copytree(whole[1], tmp_path / "all.tar")
     store = open_store(locate(tmp_path / "all.tar"), "")
