@@ -172,6 +172,10 @@ def _download(url: str) -> bytes:
             content: bytes = answer.read()
             length = answer.headers.get("Content-Length")
     except urllib.error.HTTPError as error:
+        if error.code == 401:  # it says so of every picture; 403 may mean a single one that is not there
+            raise UserError(
+                f"{url}: the server asks for a password; fetch the pictures into a folder"
+            ) from None
         if 400 <= error.code < 500 and error.code not in (408, 429):
             raise FileNotFoundError(f"{url}: {error.code} {error.reason}") from None
         raise OSError(f"{url}: {error.code} {error.reason}") from None

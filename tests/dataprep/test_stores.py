@@ -72,7 +72,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     failures = 0  # answers of 503 that are still to be given
 
     def do_GET(self) -> None:
-        if Handler.failures:
+        if self.path.startswith("/private"):
+            self.send_error(401)
+        elif Handler.failures:
             Handler.failures -= 1
             self.send_error(503)
         else:
@@ -191,6 +193,10 @@ def test_a_file_that_cannot_be_fetched_is_rejected(server: http.server.Threading
     assert refused.reason == RejectReason.FILE_UNREADABLE
     assert "503" in refused.detail
     store.check("000000000001.jpg")
+    with pytest.raises(
+        UserError, match=r"private/a\.jpg: the server asks for a password; fetch the pictures"
+    ):
+        read_picture(open_store(f"{address(server)}/private", "").place("a.jpg"))
 
 
 def test_a_store_that_goes_away_stops_the_build(
