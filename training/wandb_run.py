@@ -136,6 +136,7 @@ def _connect(wandb: Any, options: dict[str, Any], mode: str, strict: bool) -> An
             if strict:
                 raise UserError(f"W&B cannot be reached ({error}); set tracker.wandb=offline") from None
             log.warning("W&B cannot be reached (%s): recording offline", error)
+            wandb.teardown()  # its process holds the run's id
     return wandb.init(mode="offline", **options)
 
 

@@ -146,3 +146,19 @@ def test_where_wandb_cannot_write_the_remedy_is_told(tmp_path: Path) -> None:
     config = TrainConfig(tracker={"wandb": "offline"})
     with pytest.raises(UserError, match=r"W&B cannot record .*\(.*wandb'\); mend it, or tracker.wandb=off"):
         start_wandb(config, RunFolder(tmp_path), TrainState())
+
+
+def test_where_the_server_is_out_of_reach_the_same_run_is_recorded_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logged in, but on a node without a way out."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    settings = {"API_KEY": "0" * 40, "BASE_URL": "http://127.0.0.1:9", "INIT_TIMEOUT": "2"}
+    for name, value in {**settings, "DATA_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    state = TrainState()
+    run = start_wandb(TrainConfig(), RunFolder(tmp_path), state)
+    run.finish()
+    assert run.offline
+    assert run.id == state.wandb_id
+    assert len(list((tmp_path / "wandb").glob(f"offline-run-*-{run.id}"))) == 1
