@@ -18,6 +18,7 @@ from intarsia.errors import UserError
 from intarsia.files import atomic_path
 
 _BLOCK = 256  # pictures summed at once; fixed, so that sums do not depend on how features arrive
+SUBSET_SIZE = 1000  # pictures that a kernel distance is taken of at once
 QUALITY_SCALE = 300.0  # Paint by Example divides log-likelihoods by this
 
 
@@ -141,7 +142,7 @@ class KernelDistance:
 
 
 def kernel_distance(
-    a: Features, b: Features, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+    a: Features, b: Features, subsets: int = 100, subset_size: int = SUBSET_SIZE, seed: int = 0
 ) -> KernelDistance:
     """KID: the unbiased squared maximum mean discrepancy under (x·y/D + 1)³ (Binkowski et al. 2018).
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.distributions import Mixture, quality_scores
+from evaluation.distributions import SUBSET_SIZE, Mixture, quality_scores
 from evaluation.measures import Measure, Region, Value, pixel_error
 from evaluation.metrics import clip_score
 from evaluation.options import Score
@@ -212,7 +212,8 @@ def _figures(
         figures.append(figure)
         remarks += told
         if name == "inception" and reference.features is not None:
-            recipe = f"kid-100x1000/{measure.identity} to {reference.described}"
+            size = min(SUBSET_SIZE, len(results), len(reference.features))
+            recipe = f"kid-100x{size}/{measure.identity} to {reference.described}"
             figures.append(kernel_figure(results, reference, Column("kid", "KID ×10³", "down", recipe)))
         elif name == "inception":
             remarks += (f"KID wants pictures, and {reference.name} is statistics: it is left out",)

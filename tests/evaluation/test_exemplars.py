@@ -228,6 +228,7 @@ def test_sets_have_replicates_that_leave_out_a_group_each(weights, tmp_path) -> 
     fid = named["frechet_inception"]
     colours = [np.stack([read_picture(c.files[k]).mean((0, 1)) for c in cases]) for k in ("result", "image")]
     own = moments_of([colours[1]])
+    assert named["kid"].column.recipe.startswith(f"kid-100x{len(cases)}/inception/mean/v1")
     assert fid.value == pytest.approx(frechet_distance(moments_of([colours[0]]), own), rel=1e-3)
     assert len(fid.replicates) == GROUPS
     kept = np.arange(len(cases)) % GROUPS != 3
