@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evaluation.exemplar_options import add_plan_options, check_plan, make_plan
 from evaluation.options import add_scoring_options, progress, scorer
@@ -15,6 +16,9 @@ from evaluation.run import add_run_options, made_with, run_jobs
 from intarsia.command_line import Commands
 from intarsia.errors import UserError
 from intarsia.words import counted
+
+if TYPE_CHECKING:
+    from sampling.jobs import Job
 
 COCOEE = "COCOEE"
 
@@ -120,7 +124,8 @@ def _add_scoring(parser: argparse.ArgumentParser, machine: bool = True) -> None:
 def _cocoee(arguments: argparse.Namespace) -> None:
     from evaluation.cocoee import bench_files
 
-    _score(arguments, bench_files(arguments.bench), COCOEE)
+    files = bench_files(arguments.bench)
+    _score(arguments, files, COCOEE, len(files))
 
 
 def _cocoee_run(arguments: argparse.Namespace) -> int:
@@ -131,7 +136,7 @@ def _cocoee_run(arguments: argparse.Namespace) -> int:
     files = bench_files(arguments.bench)
     # Each case has a noise of its own, the same for every model.
     jobs = [Job(key, dict(own), arguments.seed + place, {}) for place, (key, own) in enumerate(files.items())]
-    return run_jobs(arguments, jobs, lambda failed: _score(arguments, files, COCOEE, failed))
+    return run_jobs(arguments, jobs, lambda failed: _score(arguments, files, COCOEE, len(files), failed))
 
 
 def _sources(arguments: argparse.Namespace) -> None:
@@ -149,7 +154,8 @@ def _sources(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from sampling.jobs import read_jobs
 
-    _score(arguments, _files_of(read_jobs(arguments.jobs)), arguments.jobs.stem)
+    jobs = read_jobs(arguments.jobs)
+    _score(arguments, _files_of(jobs, arguments.only_present), arguments.jobs.stem, len(jobs))
 
 
 def _bench_run(arguments: argparse.Namespace) -> int:
@@ -157,27 +163,35 @@ def _bench_run(arguments: argparse.Namespace) -> int:
 
     jobs, name = read_jobs(arguments.jobs), arguments.jobs.stem
     check_plan(arguments, truth=any(job.truth for job in jobs))
-    return run_jobs(arguments, jobs, lambda failed: _score(arguments, _files_of(jobs), name, failed))
+
+    def then(failed: Collection[str]) -> None:
+        _score(arguments, _files_of(jobs, arguments.only_present), name, len(jobs), failed)
+
+    return run_jobs(arguments, jobs, then)
 
 
-def _files_of(jobs: list) -> dict[str, dict[str, Path]]:
+def _files_of(jobs: Sequence[Job], only_present: bool) -> dict[str, dict[str, Path]]:
+    """Name -> kind -> file, of the rows that are right; all of them must be, unless `only_present`."""
+    right = [job for job in jobs if not job.error]
     broken = [job for job in jobs if job.error]
-    if broken:
+    if broken and not (right and only_present):
         raise UserError(
-            f"{len(broken)} rows of the list cannot be done, first {broken[0].name}: {broken[0].error}"
+            f"{counted(len(broken), 'row')} of the list cannot be done, first {broken[0].name}: "
+            f"{broken[0].error}; put it right, or give --only-present to leave it out"
         )
-    with_truth = [job for job in jobs if job.truth]
-    if with_truth and len(with_truth) < len(jobs):
+    with_truth = [job for job in right if job.truth]
+    if with_truth and len(with_truth) < len(right):
         raise UserError(
-            f"{len(with_truth)} of {len(jobs)} rows have a truth; give one for all, or make two lists"
+            f"{len(with_truth)} of {len(right)} rows have a truth; give one for all, or make two lists"
         )
-    return {job.name: {**job.files, **({"truth": job.truth} if job.truth else {})} for job in jobs}
+    return {job.name: {**job.files, **({"truth": job.truth} if job.truth else {})} for job in right}
 
 
 def _score(
     arguments: argparse.Namespace,
     files: Mapping[str, Mapping[str, Path]],
     bench: str,
+    expected: int,
     failed: Collection[str] = (),
 ) -> None:
     from evaluation.cocoee import find_cases
@@ -190,5 +204,5 @@ def _score(
     check_plan(arguments, truth)
     score = scorer(arguments)
     plan = make_plan(arguments, bench, name, score, truth)
-    report = evaluate(cases, plan, score, len(files))
+    report = evaluate(cases, plan, score, expected)
     deliver(replace(report, settings=made_with(arguments.results, report.rows)), arguments, arguments.results)

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,9 @@ def made_with(results: Path, keys: Collection[str]) -> dict[str, Any]:
     return {"model": record["model"], "settings": record["settings"]}
 
 
-def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job], then: Callable[[set[str]], None]) -> int:
+def run_jobs(
+    arguments: argparse.Namespace, jobs: Sequence[Job], then: Callable[[Collection[str]], None]
+) -> int:
     """Make this part's edits that are missing; where all parts' are there, go on.
 
     Args:
@@ -106,8 +109,8 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job], then: Callable[
         f"{out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed\n"
     )
     failed = failures(out, jobs)
-    for line in failed[:_TOLD]:
-        sys.stderr.write(f"failed: {line}\n")
+    for name, error in islice(failed.items(), _TOLD):
+        sys.stderr.write(f"failed: {name}: {error}\n")
     waiting = pending(jobs, options)
     if waiting:
         sys.stdout.write(
@@ -119,5 +122,5 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job], then: Callable[
             f"{len(failed)} of {len(jobs)} edits could not be made, see {out}/results.jsonl; put them right "
             "and run the same command again, or give --only-present to score the others"
         )
-    then({line.partition(": ")[0] for line in failed})
+    then(failed)
     return int(bool(failed))

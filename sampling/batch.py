@@ -110,11 +110,11 @@ def run_batch(
     return counts
 
 
-def failures(out: Path, jobs: Sequence[Job]) -> list[str]:
-    """A line for each of the jobs whose newest record is a failure, in the jobs' order."""
+def failures(out: Path, jobs: Sequence[Job]) -> dict[str, str]:
+    """Name -> error of those jobs whose newest record is a failure, in the jobs' order."""
     records = _read_records(out)
-    failed = [records[job.name] for job in jobs if records.get(job.name, {}).get("status") == "failed"]
-    return [f"{record['name']}: {record['error']}" for record in failed]
+    failed = [job.name for job in jobs if records.get(job.name, {}).get("status") == "failed"]
+    return {name: records[name]["error"] for name in failed}
 
 
 def pending(jobs: Sequence[Job], options: BatchOptions) -> list[str]:

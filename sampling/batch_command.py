@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import islice
 from pathlib import Path
 
 from intarsia.command_line import Commands
@@ -74,9 +75,9 @@ def _batch(arguments: argparse.Namespace) -> int:
     counts = run_batch(jobs, options, lambda: open_model(arguments.model, machine))
     place, number = arguments.shard
     failed = failures(arguments.out, jobs[place::number])
-    for line in failed[:_TOLD]:
-        sys.stderr.write(f"failed: {line}\n")
-    if failed[_TOLD:]:
+    for name, error in islice(failed.items(), _TOLD):
+        sys.stderr.write(f"failed: {name}: {error}\n")
+    if len(failed) > _TOLD:
         sys.stderr.write(f"and {len(failed) - _TOLD} more, see {arguments.out}/results.jsonl\n")
     sys.stdout.write(
         f"{arguments.out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed\n"

@@ -313,6 +313,19 @@ def test_run_tells_edits_that_failed_and_scores_the_others_when_told(weights, tm
     assert "000000001007_ref.png is not a picture" in told.err
     assert "1 of 3 results are missing: not comparable" in told.out
 
+    (bench / "Ref_3500/000000001007_ref.png").unlink()
+    rows = jobs.read_text().replace("000000001007,", "one: bad,").splitlines(keepends=True)
+    jobs.write_text("".join([*rows, "empty,,,\n"]))
+    assert run(command, tmp_path / "out", weights, "--only-present") == 1
+    assert "2 of 4 results are missing: not comparable" in capsys.readouterr().out
+    score = ["bench", str(jobs)]
+    assert run(score, tmp_path / "out", weights) == 1
+    assert "1 row of the list cannot be done, first empty: image, mask, exemplar not given" in (
+        capsys.readouterr().err
+    )
+    assert run(score, tmp_path / "out", weights, "--only-present") == 0
+    assert "2 of 4 results are missing: not comparable" in capsys.readouterr().out
+
 
 def test_how_results_were_made_is_read_off_their_records(tmp_path) -> None:
     def record(name: str, steps: int, status: str = "ok") -> str:
