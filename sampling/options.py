@@ -60,13 +60,15 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
         written: all that it will write.
 
     Raises:
-        UsageError: if OUT is no PNG, or an input would be replaced.
+        UsageError: if OUT is no PNG or a folder, or an input would be replaced.
         UserError: if there is no model, or nothing can be written where OUT is to be.
     """
     out = arguments.out
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} must end in .png; another format would change pixels outside the mask")
     for path in written:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; give --out the name of a file")
         for name in FILES:
             if is_same_file(path, getattr(arguments, name)):
                 raise UsageError(f"{path} would replace the {name} itself; give --out another name")

@@ -169,6 +169,9 @@ def test_an_input_is_not_replaced_and_a_folder_is_tried_before_the_work(
     assert main([name, *words]) == 2
     assert "mask.png would replace the mask itself; give --out another name" in capsys.readouterr().err
     assert mask_file.read_bytes() == before
+    mask_file.with_name("folder.png").mkdir(exist_ok=True)
+    assert main([name, *words, "--out", str(mask_file.with_name("folder.png"))]) == 2
+    assert "folder.png is a folder; give --out the name of a file" in capsys.readouterr().err
     monkeypatch.setattr("os.access", lambda *_: False)
     assert main([name, *words, "--out", str(mask_file.with_name("new.png"))]) == 1
     assert "nothing can be written into" in capsys.readouterr().err
