@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intarsia.command_line import Parser
+from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import check_replaceable
 from intarsia.model_folder import ADAPTERS, INDEX
-from training.config import NARROWEST, WIDEST
+from training.config import NARROWEST, WIDEST, TrainConfig
 from training.state import RunFolder
 
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ def _make(options: argparse.Namespace) -> None:
     run = RunFolder(options.run)
     snapshots = _chosen(run, options.step)
     recipes = [find_recipe(snapshots, width) for width in options.sigma_rel]
-    config, state = snapshots[-1].config, snapshots[-1].state
+    # Shards and weights may have been moved since the snapshot; the run's last call says where they are.
+    config = load_config(TrainConfig, run.config) if run.config.is_file() else snapshots[-1].config
+    state = snapshots[-1].state
     if options.out:
         if options.out.resolve() in (path.resolve() for path in (run.model, run.adapters)):
             raise UsageError(f"--out={options.out} is what the run itself leaves; choose another folder")

@@ -10,10 +10,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from intarsia.config import dump_config, load_config
 from intarsia.errors import UserError
 from intarsia.lora import ADAPTERS
 from intarsia.weights import load_model
 from tests.training.launch import Runs, numbers
+from tests.training.synthetic import write_config
 from tests.training.test_checkpoint import PlainEngine
 from training import fragments, snapshots
 from training.__main__ import main
@@ -192,6 +194,18 @@ def test_what_cannot_be_made_is_told_in_a_sentence(
     assert main(["ema", str(tmp_path / "run"), *options, "--out", str(tmp_path / "model")]) == code
     assert words in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_what_was_moved_is_looked_for_where_the_runs_last_call_had_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path)
+    one(run)
+    run.keep_config(
+        dump_config(load_config(TrainConfig, write_config(tmp_path), ["model.init.vae=/nowhere/vae"]))
+    )
+    assert main(["ema", str(tmp_path), "--sigma-rel", "0.1", "--out", str(tmp_path / "out")]) == 1
+    assert "/nowhere/vae" in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_is_not_replaced(
