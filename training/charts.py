@@ -92,7 +92,7 @@ def draw_charts(records: list[dict[str, Any]], events: list[dict[str, Any]], tit
     except ImportError:
         raise UserError("matplotlib is not installed; install '.[training]'") from None
     charts = [chart for chart in LAYOUT if any(_series(records, key)[1] for key in chart.keys)]
-    rows = -(-len(charts) // COLUMNS)
+    rows = -(-len(charts) // COLUMNS) or 1
     figure = Figure(figsize=(5 * COLUMNS, 3.2 * rows + 0.4), layout="constrained")
     places = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
     for place, chart in zip(places, charts, strict=False):

@@ -97,6 +97,7 @@ def test_faults_are_red_lines_and_only_charts_with_numbers_are_drawn() -> None:
     lines = [{"step": step, "train/loss": 1 / step} for step in range(1, 10)]
     one = draw_charts(lines, [], "run")
     assert red(one) == 0
+    assert red(draw_charts([{"step": 1, "train/loss": None}], [], "nothing finite yet")) == 0
     assert red(draw_charts(lines, EVENTS, "run")) > 100
     assert (
         Image.open(io.BytesIO(draw_charts(records(), [], "run"))).height > Image.open(io.BytesIO(one)).height
