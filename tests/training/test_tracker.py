@@ -141,7 +141,9 @@ def test_the_end_of_wandbs_own_process_does_not_end_ours(
     assert "W&B records no more" in caplog.text
 
 
-def test_where_wandb_cannot_write_the_remedy_is_told(tmp_path: Path) -> None:
+def test_where_wandb_cannot_write_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # else they are set for the tests that follow
+        monkeypatch.setenv(name, str(tmp_path))
     (tmp_path / "wandb").write_text("in the way")
     config = TrainConfig(tracker={"wandb": "offline"})
     with pytest.raises(UserError, match=r"W&B cannot record .*\(.*wandb'\); mend it, or tracker.wandb=off"):
