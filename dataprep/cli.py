@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataprep.build_options import add_build_options
+from intarsia.command_line import Parser
 from intarsia.errors import UsageError, UserError, run_command
 from intarsia.words import counted
 
 if TYPE_CHECKING:
     from dataprep.inputs import BuildRequest
-
-_EPILOG = "--debug before any command shows the traceback of an error."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,26 +28,17 @@ def _run(argv: Sequence[str]) -> int:
     return command(options)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Options are written in full: what `--im` stands for would change with the next one."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m dataprep", description="Annotated boxes to training shards.", epilog=_EPILOG
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="python -m dataprep", description="Annotated boxes to training shards.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    build = commands.add_parser("build", help="make a shard folder, or go on with one", epilog=_EPILOG)
+    build = commands.add_parser("build", help="make a shard folder, or go on with one")
     sources = build.add_subparsers(required=True, metavar="SOURCE", dest="source")
-    coco = sources.add_parser("coco", help="from a COCO instances file", epilog=_EPILOG)
+    coco = sources.add_parser("coco", help="from a COCO instances file")
     coco.add_argument("--annotations", type=Path, required=True, help="instances_*.json")
-    open_images = sources.add_parser("openimages", help="from an Open Images box CSV", epilog=_EPILOG)
+    open_images = sources.add_parser("openimages", help="from an Open Images box CSV")
     open_images.add_argument("--boxes", type=Path, required=True, help="*-annotations-bbox.csv")
     open_images.add_argument("--classes", type=Path, required=True, help="class-descriptions-boxable.csv")
-    boxes = sources.add_parser("boxes", help="from a CSV of path,x0,y0,x1,y1[,label,mask]", epilog=_EPILOG)
+    boxes = sources.add_parser("boxes", help="from a CSV of path,x0,y0,x1,y1[,label,mask]")
     boxes.add_argument(
         "--boxes",
         type=Path,

@@ -2,7 +2,8 @@
 
 A thread of each rank notes in torch.distributed's store how many places its main thread has passed. When
 nothing has moved for too long, those hang that passed the fewest and stand in no collective call: the others
-wait for them in one, from which only the end of the process frees them.
+wait for them in one, from which only the end of the process frees them. Whoever notices first tells the rest
+through the store; each writes down its stack, and none ends before all had the time to do so.
 """
 
 import faulthandler
@@ -22,6 +23,7 @@ from typing import Any
 from intarsia.errors import EXIT_FAILURE
 
 log = logging.getLogger("training")
+_BEAT, _STALL = "intarsia/beat/", "intarsia/stall"  # keys of the store
 
 
 @dataclass(frozen=True)
@@ -89,21 +91,28 @@ class Watchdog:
         """Watch no longer."""
         self._stopped.set()
 
+    @property
+    def _pause(self) -> float:
+        return min(self.timeout_s / 4, 15)
+
     def _watch(self) -> None:
-        while not self._stopped.wait(min(self.timeout_s / 4, 15)):
+        while not self._stopped.wait(self._pause):
+            stood = time.monotonic() - self._since
             try:
                 beat = replace(self._beat, **_where_the_main_thread_stands())
-                self._store.set(f"intarsia/beat/{self.rank}", json.dumps(asdict(beat)))
-                if time.monotonic() - self._since > self.timeout_s:
-                    self._give_up(describe_stall(self._beats(), self.timeout_s))
+                self._store.set(f"{_BEAT}{self.rank}", json.dumps(asdict(beat)))
+                if stood > self.timeout_s and not self._store.check([_STALL]):
+                    self._store.set(_STALL, describe_stall(self._beats(), self.timeout_s))
+                if self._store.check([_STALL]):
+                    self._give_up(self._store.get(_STALL).decode())
             except RuntimeError as error:  # the store is gone, and rank 0 with it
-                if time.monotonic() - self._since > self.timeout_s:
+                if stood > self.timeout_s:
                     self._give_up(f"rank 0 cannot be reached ({str(error).splitlines()[0]})")
 
     def _beats(self) -> list[Beat]:
         beats = []
         for rank in range(self.size):
-            key = f"intarsia/beat/{rank}"
+            key = f"{_BEAT}{rank}"
             known = self._store.get(key) if self._store.check([key]) else None
             beats.append(Beat(**json.loads(known)) if known else Beat(rank, -1, "start", "unknown"))
         return beats
@@ -120,6 +129,7 @@ class Watchdog:
         telling = threading.Thread(target=self.tell, args=(sentence,), daemon=True)
         telling.start()
         telling.join(10)  # it may need what the main thread holds
+        time.sleep(self._pause + 1)  # once one of us ends, the launcher ends the others
         os._exit(EXIT_FAILURE)  # the main thread stands in a call that no exception reaches
 
 
