@@ -12,10 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataprep.plan import Plan, sample_key
-from dataprep.records import (
-    BoxRecord,
-    PictureRecord,
-)
+from dataprep.records import BoxRecord, PictureRecord
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, fingerprint
 from intarsia.sample import FORMAT_VERSION

@@ -26,9 +26,8 @@ class DataConfig(Config):
     latents: bool = False  # read what `cache-latents` stored instead of asking the frozen networks
     window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
     open_shards: int = Field(default=32, ge=1)  # shards held open (file and offset index) per process
-    cache_dir: HomePath | None = (
-        None  # local disk for copies of remote shards; null: below the temporary folder
-    )
+    # Local disk for copies of remote shards; null: below the temporary folder.
+    cache_dir: HomePath | None = None
     cache_gb: float = Field(default=50.0, gt=0)  # that all copies of a machine may take
 
 
@@ -151,9 +150,7 @@ class TrackerConfig(Config):
 class TrainConfig(Config):
     """A training run. The defaults are the paper's where it states them."""
 
-    run: Place | None = Field(
-        default=None, min_length=1
-    )  # run folder; the same folder again continues the run
+    run: Place | None = Field(None, min_length=1)  # run folder; the same folder again continues the run
     seed: int = 0
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,8 +17,9 @@ from intarsia.errors import UserError
 from intarsia.files import atomic_write
 from training.checkpoint import LATEST, step_of
 from training.config import TrainConfig
+from training.shards import read_manifest
 from training.state import RunFolder, TrainState
-from training.wandb_run import WandbRun, code_version, rejected_by_shards, start_wandb
+from training.wandb_run import WandbRun, code_version, start_wandb
 
 log = logging.getLogger(__name__)
 BEGINNINGS = ("started", "continued")
@@ -175,16 +177,21 @@ def make_tracker(config: TrainConfig, folder: RunFolder, state: TrainState, is_m
     """
     if not is_main or (state.step >= config.max_steps and _is_told_finished(folder, state.step)):
         return NullTracker()
-    run = start_wandb(config, folder, state)
-    facts = {
-        "code": code_version(),
-        "ranks": state.world_size,
-        "wandb_id": state.wandb_id,
-        "rejected": rejected_by_shards(config),
-    }
+    origin = {"code": code_version(), "rejected": rejected_by_shards(config)}
+    run = start_wandb(config, folder, state, origin)
+    facts = {**origin, "ranks": state.world_size, "wandb_id": state.wandb_id}
     return RunTracker(folder, state.step, run, facts)
 
 
 def _is_told_finished(folder: RunFolder, step: int) -> bool:
     ends = [record["step"] for record in read_metrics(folder.events) if record["event"] == "finished"]
     return step in ends
+
+
+def rejected_by_shards(config: TrainConfig) -> dict[str, int]:
+    """What data preparation left out of the run's shards: what it was -> how many, of all reasons."""
+    rejected: Counter[str] = Counter()
+    for folder in config.data.shards:
+        for what, reasons in read_manifest(folder).get("rejected", {}).items():
+            rejected[what] += sum(reasons.values())
+    return dict(rejected)

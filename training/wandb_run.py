@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -81,30 +80,38 @@ class WandbRun:
                 wandb.teardown()
 
 
-def start_wandb(config: TrainConfig, folder: RunFolder, state: TrainState) -> Any:
+def start_wandb(config: TrainConfig, folder: RunFolder, state: TrainState, origin: Mapping[str, Any]) -> Any:
     """A W&B run that continues the one of this run folder, or None where it is off.
 
     `state.wandb_id` is set. The id is also in RUN/wandb/id, from the first moment on: a run that dies before
     its first checkpoint is still one run.
 
+    Args:
+        config: of the run.
+        folder: of the run.
+        state: that it goes on from.
+        origin: of code and data, beside the resolved config in W&B's.
+
     Raises:
         UserError: where W&B is missing, cannot write or take these settings, or is wanted online and out of
             reach.
     """
-    mode = wandb_mode(config.tracker.wandb, os.environ)
-    if mode == "off":
+    if wandb_mode(config.tracker.wandb, os.environ) == "off":
         return None
     try:
         import wandb
     except ImportError:
         raise UserError("wandb is not installed; install '.[training]' or set tracker.wandb=off") from None
     try:
-        return _begin(wandb, config, folder, state, mode)
+        return _begin(wandb, config, folder, state, origin)
     except (OSError, wandb.Error) as error:
         raise UserError(f"W&B cannot record {folder.root} ({error}); mend it, or tracker.wandb=off") from None
 
 
-def _begin(wandb: Any, config: TrainConfig, folder: RunFolder, state: TrainState, mode: str) -> Any:
+def _begin(
+    wandb: Any, config: TrainConfig, folder: RunFolder, state: TrainState, origin: Mapping[str, Any]
+) -> Any:
+    mode = wandb_mode(config.tracker.wandb, os.environ)
     place = folder.root.resolve() / "wandb"
     # By default in the user's home: no node may write there, or none but this one see it at `wandb sync`.
     os.environ.setdefault("WANDB_DATA_DIR", str(place))
@@ -118,7 +125,7 @@ def _begin(wandb: Any, config: TrainConfig, folder: RunFolder, state: TrainState
         "job_type": "train",
         "id": state.wandb_id,
         "dir": str(folder.root),
-        "config": _about(config, state),
+        "config": _about(state, origin),
         "settings": wandb.Settings(silent=True, console="off"),
     }
     run = _connect(wandb, options, mode, strict=config.tracker.wandb == "online")
@@ -140,15 +147,14 @@ def _connect(wandb: Any, options: dict[str, Any], mode: str, strict: bool) -> An
     return wandb.init(mode="offline", **options)
 
 
-def _about(config: TrainConfig, state: TrainState) -> dict[str, Any]:
+def _about(state: TrainState, origin: Mapping[str, Any]) -> dict[str, Any]:
     slurm = {key: os.environ[key] for key in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT") if key in os.environ}
     return {
         **state.config,
         "libraries": state.libraries,
         "world_size": state.world_size,
-        "code": code_version(),
         "data_fingerprint": state.data_fingerprint,
-        "rejected": rejected_by_shards(config),
+        **origin,
         "slurm": slurm,
     }
 
@@ -187,15 +193,6 @@ def code_version() -> str:
         return importlib.metadata.version("intarsia")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def rejected_by_shards(config: TrainConfig) -> dict[str, int]:
-    """What data preparation left out of the run's shards: what it was -> how many, of all reasons."""
-    rejected: Counter[str] = Counter()
-    for folder in config.data.shards:
-        for what, reasons in read_manifest(folder).get("rejected", {}).items():
-            rejected[what] += sum(reasons.values())
-    return dict(rejected)
 
 
 def wandb_mode(wanted: str, environ: Mapping[str, str]) -> str:

@@ -8,8 +8,8 @@ import pytest
 from intarsia.errors import UserError
 from training.config import TrainConfig
 from training.state import RunFolder, TrainState
-from training.tracker import NullTracker, RunTracker, make_tracker, read_metrics
-from training.wandb_run import rejected_by_shards, start_wandb, wandb_mode
+from training.tracker import NullTracker, RunTracker, make_tracker, read_metrics, rejected_by_shards
+from training.wandb_run import start_wandb, wandb_mode
 
 
 def test_steps_after_the_restored_one_are_recorded_anew(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_where_wandb_cannot_write_the_remedy_is_told(tmp_path: Path, monkeypatch
     (tmp_path / "wandb").write_text("in the way")
     config = TrainConfig(tracker={"wandb": "offline"})
     with pytest.raises(UserError, match=r"W&B cannot record .*\(.*wandb'\); mend it, or tracker.wandb=off"):
-        start_wandb(config, RunFolder(tmp_path), TrainState())
+        start_wandb(config, RunFolder(tmp_path), TrainState(), {})
 
 
 def test_where_the_server_is_out_of_reach_the_same_run_is_recorded_offline(
@@ -159,7 +159,7 @@ def test_where_the_server_is_out_of_reach_the_same_run_is_recorded_offline(
     for name, value in {**settings, "DATA_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path)}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     state = TrainState()
-    run = start_wandb(TrainConfig(), RunFolder(tmp_path), state)
+    run = start_wandb(TrainConfig(), RunFolder(tmp_path), state, {})
     run.finish()
     assert run.offline
     assert run.id == state.wandb_id
