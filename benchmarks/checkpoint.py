@@ -89,12 +89,13 @@ def _command(argv: Sequence[str]) -> int:
 
 
 def _measure(config: TrainConfig, steps: int, count: int, out: Path) -> tuple[dict[str, list[Seconds]], int]:
-    from training import distributed, engine
-    from training.model import new_model
-    from training.objective import Trainee, draw_batch, new_noise_scheduler, prepare
-    from training.saver import Saver
-    from training.state import TrainState
-    from training.trial import made_up_batch
+    from training.checkpoint.saver import Saver
+    from training.estimate.trial import made_up_batch
+    from training.model.build import new_model
+    from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+    from training.optimizer import engine
+    from training.ranks import distributed
+    from training.run.state import TrainState
 
     world = distributed.connect()
     shape, state = batch_shape(config, 1), TrainState()

@@ -22,24 +22,24 @@ import cv2
 import numpy as np
 
 from dataprep.build import plan_build
-from dataprep.exemplar import Augmentation, augment_exemplar, cut_exemplar
-from dataprep.inputs import BuildRequest
-from dataprep.manifest import write_manifest
-from dataprep.pictures import decode_picture, squash
-from dataprep.pipeline import run_shards
-from dataprep.plan import BuildConfig
-from dataprep.plan_file import PLAN_FILE, read_plan_header
+from dataprep.draw.exemplar import Augmentation, augment_exemplar, cut_exemplar
+from dataprep.pictures.decode import decode_picture, squash
+from dataprep.plan.inputs import BuildRequest
+from dataprep.plan.plan import BuildConfig
+from dataprep.plan.plan_file import PLAN_FILE, read_plan_header
 from dataprep.records import Rejected
-from dataprep.shards import ShardJob, build_shard
+from dataprep.shards.build_shard import ShardJob, build_shard
+from dataprep.shards.manifest import write_manifest
 from dataprep.tars import write_tar
+from dataprep.workers.pipeline import run_shards
 from intarsia.files import sha256_bytes
 from intarsia.masks import draw_edit_mask
 from intarsia.png import encode_png
 from intarsia.rng import sample_rng
 from intarsia.sample import Sample, encode_jpeg, encode_sample
-from training.data import SampleDataset
-from training.order import DataOrder
-from training.shards import ShardReader, find_shards
+from training.data.batches import SampleDataset
+from training.data.order import DataOrder
+from training.data.shards import ShardReader, find_shards
 
 ROOT = Path(__file__).resolve().parent.parent
 OPEN_IMAGES = ROOT.parent / "shared" / "data" / "openimages" / "train"

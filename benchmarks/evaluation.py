@@ -32,16 +32,17 @@ from PIL import Image
 from torch.nn import functional as F
 
 from benchmarks.nets import fill, recorded_input, recorded_sets, tiny_clip
-from evaluation import distributions, features, metrics, resizing, scoring
-from evaluation.dino import DinoGeometry, load_dino
-from evaluation.exemplars import EditCase, Networks, Plan, evaluate
-from evaluation.inception import load_inception
-from evaluation.lpips import load_lpips
-from evaluation.measures import Measure, Network, Value
-from evaluation.scoring import Case, score
-from evaluation.store import Store
-from evaluation.tables import report_tables
-from evaluation.weights import find_weights
+from evaluation.benches.exemplars import EditCase, Networks, Plan, evaluate
+from evaluation.measures import features, metrics, resizing
+from evaluation.measures.dino import DinoGeometry, load_dino
+from evaluation.measures.inception import load_inception
+from evaluation.measures.lpips import load_lpips
+from evaluation.measures.measures import Measure, Network, Value
+from evaluation.measures.weights import find_weights
+from evaluation.reports.tables import report_tables
+from evaluation.scoring import distributions, scoring
+from evaluation.scoring.scoring import Case, score
+from evaluation.scoring.store import Store
 from intarsia.files import write_json
 from intarsia.pretrained import read_weights
 from sampling.pictures import read_picture

@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from dataprep.build import plan_build
-from dataprep.inputs import BuildRequest
-from dataprep.plan import BuildConfig
+from dataprep.plan.inputs import BuildRequest
+from dataprep.plan.plan import BuildConfig
 
 
 def main() -> None:

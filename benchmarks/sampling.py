@@ -154,7 +154,7 @@ def serve(work: Callable[[Job], Callable[[int, int], object]], job: Job, line: C
 def our_side(job: Job) -> Callable[[int, int], object]:
     """`sampling.edit` with its default batch size."""
     from sampling import EditRequest, EditSettings, edit
-    from sampling.machine import open_model
+    from sampling.denoise.machine import open_model
     from sampling.settings import MachineSettings
 
     model, device = open_model(job.model, MachineSettings(device=job.device, dtype="float32"))

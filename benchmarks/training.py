@@ -24,8 +24,8 @@ from typing import Any
 
 from intarsia.config import load_config
 from training.config import BatchShape, TrainConfig, batch_shape
-from training.data import Batch
-from training.stopwatch import PARTS, Stopwatch, matmul_peak
+from training.data.batches import Batch
+from training.tracking.stopwatch import PARTS, Stopwatch, matmul_peak
 
 WARM_UP = 2
 CONTESTANTS = ("ours", "peer")
@@ -61,11 +61,12 @@ def main() -> int:
 
 def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
     """Our step: its time, by part, the loader's included, and memory."""
-    from training import distributed, engine
-    from training.counting import count_flops
-    from training.model import new_model
-    from training.objective import Trainee, draw_batch, new_noise_scheduler, prepare
-    from training.trial import PeakMemory
+    from training.estimate.counting import count_flops
+    from training.estimate.trial import PeakMemory
+    from training.model.build import new_model
+    from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+    from training.optimizer import engine
+    from training.ranks import distributed
 
     world = distributed.connect()
     shape = batch_shape(config, world.size)
@@ -103,7 +104,7 @@ def measure_peer(config: TrainConfig, steps: int) -> dict[str, Any]:
     import torch
 
     from benchmarks.peers.plain_training import PlainTrainer
-    from training.trial import PeakMemory
+    from training.estimate.trial import PeakMemory
 
     memory = PeakMemory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     trainer = PlainTrainer(config)
@@ -145,10 +146,10 @@ class Clock:
 def pictures(config: TrainConfig, shape: BatchShape, model: Any = None) -> Iterator[Batch]:
     """Micro-batches for ever: of the shards where the config names some, else one made-up batch."""
     if not config.data.shards:
-        from training.trial import made_up_batch
+        from training.estimate.trial import made_up_batch
 
         return repeat(made_up_batch(config, seed=0))
-    from training.data import batches, open_dataset, use_latents
+    from training.data.batches import batches, open_dataset, use_latents
 
     dataset = open_dataset(config)
     if model is not None:

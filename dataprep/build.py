@@ -6,14 +6,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dataprep.inputs import BuildRequest, describe_inputs, new_plan, pictures_place, restore_pictures
-from dataprep.manifest import CARD, LOCK, MANIFEST, REJECTS, read_manifest, write_manifest
-from dataprep.plan import BuildConfig, Plan
-from dataprep.plan_file import PLAN_FILE, plan_fingerprint, read_plan_header, stored_fingerprint, write_plan
-from dataprep.plan_rejects import write_plan_rejects
+from dataprep.pictures.stores import INDEX_FILE
+from dataprep.plan.inputs import BuildRequest, describe_inputs, new_plan, pictures_place, restore_pictures
+from dataprep.plan.plan import BuildConfig, Plan
+from dataprep.plan.plan_file import (
+    PLAN_FILE,
+    plan_fingerprint,
+    read_plan_header,
+    stored_fingerprint,
+    write_plan,
+)
 from dataprep.progress import NOTES, Progress, metered
-from dataprep.shards import ShardJob, is_complete
-from dataprep.stores import INDEX_FILE
+from dataprep.shards.build_shard import ShardJob, is_complete
+from dataprep.shards.manifest import CARD, LOCK, MANIFEST, REJECTS, read_manifest, write_manifest
+from dataprep.shards.plan_rejects import write_plan_rejects
 from intarsia.config import complete, config_differences
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_path, locked, sweep_temporaries
@@ -91,7 +97,7 @@ def _sweep(out: Path) -> None:
 def _run_missing(
     request: BuildRequest, header: dict[str, Any], missing: list[int], report: Callable[[Progress], None]
 ) -> None:
-    from dataprep.pipeline import run_shards
+    from dataprep.workers.pipeline import run_shards
 
     jobs = [
         ShardJob(

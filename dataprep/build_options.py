@@ -106,7 +106,7 @@ def _add_filter_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    from dataprep.filters import read_names
+    from dataprep.choose.filters import read_names
 
     names = read_names(text)
     if not names:  # which nobody means by "all"

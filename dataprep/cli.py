@@ -14,7 +14,7 @@ from intarsia.errors import UsageError, UserError, run_command
 from intarsia.words import counted
 
 if TYPE_CHECKING:
-    from dataprep.inputs import BuildRequest
+    from dataprep.plan.inputs import BuildRequest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,15 +103,15 @@ def _build(options: argparse.Namespace) -> int:
     if not kept["samples"]:
         raise UserError(f"not one sample could be made; {request.out}/rejects.jsonl tells why")
     if options.wandb:
-        from dataprep.wandb_artifact import log_folder
+        from dataprep.look.wandb_artifact import log_folder
 
         print(f"W&B: {log_folder(request.out, options.wandb)}")
     return 0
 
 
 def _request(options: argparse.Namespace) -> "BuildRequest":
-    from dataprep.inputs import BuildRequest
-    from dataprep.plan import BuildConfig
+    from dataprep.plan.inputs import BuildRequest
+    from dataprep.plan.plan import BuildConfig
     from intarsia.config import build_config
 
     _check_workers(options.workers)
@@ -138,7 +138,7 @@ def _check_workers(workers: int | None) -> None:
 def _dry_run(request: "BuildRequest") -> int:
     from dataprep.build import free_space_warning
     from dataprep.estimate import amount, estimate, expected_rejects
-    from dataprep.inputs import new_plan
+    from dataprep.plan.inputs import new_plan
     from dataprep.progress import duration
 
     plan = new_plan(request, unpack=False)
@@ -180,7 +180,7 @@ def _of(kept: Mapping[str, int], given: Mapping[str, int]) -> str:
 
 
 def _print_rejects(content: dict[str, Any]) -> None:
-    from dataprep.figures import reject_table
+    from dataprep.shards.figures import reject_table
 
     lines = reject_table(content)
     print("rejected:" if lines else "rejected: nothing")
@@ -189,8 +189,8 @@ def _print_rejects(content: dict[str, Any]) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from dataprep.check.verify import verify_folder
     from dataprep.progress import Reporter
-    from dataprep.verify import verify_folder
 
     _check_workers(options.workers)
     workers, reporter = options.workers or len(os.sched_getaffinity(0)), Reporter()
@@ -211,8 +211,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from dataprep.contact_sheet import write_contact_sheet
-    from dataprep.pick import Choice
+    from dataprep.look.contact_sheet import write_contact_sheet
+    from dataprep.look.pick import Choice
 
     if options.number < 1:
         raise UsageError(f"--number {options.number}: at least 1 is needed")
@@ -223,11 +223,11 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _stats(options: argparse.Namespace) -> int:
-    from dataprep.stats import folder_stats, stats_lines
+    from dataprep.look.stats import folder_stats, stats_lines
 
     content = folder_stats(options.folder)
     if options.out:
-        from dataprep.stats_plot import write_stats_plot
+        from dataprep.look.stats_plot import write_stats_plot
 
         write_stats_plot(content, options.out)
     print(json.dumps(content, indent=1) if options.json else "\n".join(stats_lines(content)))
@@ -235,7 +235,7 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def _duplicates(options: argparse.Namespace) -> int:
-    from dataprep.duplicates import MAX_DISTANCE, find_duplicates, write_list
+    from dataprep.look.duplicates import MAX_DISTANCE, find_duplicates, write_list
 
     if not 0 <= options.distance <= MAX_DISTANCE:
         raise UsageError(f"--distance {options.distance}: 0 to {MAX_DISTANCE} bits make sense")

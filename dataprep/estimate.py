@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dataprep.filters import rules_of
-from dataprep.plan import Plan
+from dataprep.choose.filters import rules_of
+from dataprep.choose.rules import judge_sizes
+from dataprep.plan.plan import Plan
 from dataprep.records import REASONS, BoxRecord, PictureRecord, RejectReason
-from dataprep.rules import judge_sizes
-from dataprep.shards import ShardJob, render_record
-from dataprep.tally import ShardTally
+from dataprep.shards.build_shard import ShardJob, render_record
+from dataprep.shards.tally import ShardTally
 
 USUAL_SIZE = (1024, 768)  # of Open Images' pictures; their annotations name none
 QUALITY = (

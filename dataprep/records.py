@@ -11,7 +11,7 @@ import pyarrow as pa
 from intarsia.boxes import Box, box_from_fractions, box_from_xyxy
 
 if TYPE_CHECKING:
-    from dataprep.rules import FilterRules
+    from dataprep.choose.rules import FilterRules
 
 
 class RejectReason(StrEnum):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.compare_command import add_command as add_compare
-from evaluation.exemplar_command import add_commands as add_exemplars
-from evaluation.piebench_command import add_command as add_piebench
-from evaluation.sets_command import add_command as add_sets
+from evaluation.commands.compare import add_command as add_compare
+from evaluation.commands.exemplars import add_commands as add_exemplars
+from evaluation.commands.piebench import add_command as add_piebench
+from evaluation.commands.sets import add_command as add_sets
 from intarsia.command_line import Parser
 from intarsia.errors import run_command
 

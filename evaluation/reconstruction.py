@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.metrics import mse
+from evaluation.measures.metrics import mse
 from intarsia.model import EditModel
 from intarsia.sample import Sample
 from sampling.editing import EditRequest, EditResult, edit

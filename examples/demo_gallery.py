@@ -18,7 +18,7 @@ from intarsia.weights import load_model
 from sampling.editing import EditResult
 from sampling.settings import EditSettings
 from training.config import TrainConfig
-from training.shards import ShardReader, find_shards
+from training.data.shards import ShardReader, find_shards
 
 matplotlib.use("Agg")
 SETTINGS = EditSettings(guidance_scale=1.0, num_inference_steps=20, scheduler="ddim", batch_size=12)

@@ -13,6 +13,7 @@ from typing import Any
 
 from intarsia.errors import UsageError, UserError
 
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or where an installed copy lies
 _TEMPORARY = ".tmp-"
 
 

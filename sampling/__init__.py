@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sampling.denoise.machine import load_model
     from sampling.editing import EditRequest, EditResult, edit
-    from sampling.machine import load_model
     from sampling.pictures import read_exemplar, read_mask, read_picture, write_png
     from sampling.settings import EditSettings
 
@@ -31,7 +31,7 @@ _HOMES = {
     "EditResult": "sampling.editing",
     "EditSettings": "sampling.settings",
     "edit": "sampling.editing",
-    "load_model": "sampling.machine",
+    "load_model": "sampling.denoise.machine",
     "read_exemplar": "sampling.pictures",
     "read_mask": "sampling.pictures",
     "read_picture": "sampling.pictures",

@@ -16,10 +16,10 @@ from typing import Any
 
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_write
+from sampling.denoise.machine import Machine
 from sampling.editing import EditRequest, EditResult, edit
 from sampling.inputs import read_inputs
 from sampling.jobs import Job
-from sampling.machine import Machine
 from sampling.pictures import PictureFile, write_png
 from sampling.provenance import Provenance, made_from, source_file
 from sampling.settings import EditSettings

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from intarsia.command_line import Commands, Parser
 from intarsia.errors import UsageError, run_command
-from sampling.batch_command import add_commands as add_batch
-from sampling.invert_command import add_command as add_invert
+from sampling.commands.batch import add_commands as add_batch
+from sampling.commands.invert import add_command as add_invert
+from sampling.commands.merge_lora import add_command as add_merging
+from sampling.commands.porting import add_commands as add_porting
+from sampling.commands.serve import add_command as add_serve
 from sampling.jobs import FILES
-from sampling.merge import add_command as add_merging
 from sampling.options import (
     add_canvas_options,
     add_file_options,
@@ -23,8 +25,6 @@ from sampling.options import (
     edit_settings,
     machine_settings,
 )
-from sampling.porting import add_commands as add_porting
-from sampling.serve_command import add_command as add_serve
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,8 +87,8 @@ def _edit(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
+    from sampling.denoise.machine import open_model
     from sampling.editing import EditRequest, edit
-    from sampling.machine import open_model
     from sampling.preview import grid, sweep_grid
     from sampling.provenance import made_from, pattern, source_file
 

@@ -14,14 +14,21 @@ from intarsia.boxes import Box
 from intarsia.conditioning import decode_latents, unit_to_image
 from intarsia.errors import UserError
 from intarsia.model import EditModel
-from sampling.canvas import Canvas, check_mask, fit_exemplar, lay_canvas
-from sampling.encoding import Encoder
-from sampling.guidance import guided_model
-from sampling.machine import visiting
+from sampling.canvas.canvas import Canvas, check_mask, fit_exemplar, lay_canvas
+from sampling.canvas.remarks import after_painting, before_painting
+from sampling.canvas.seam import colour_shift, known_ring, match_ring
+from sampling.denoise.condition import Encoder
+from sampling.denoise.guidance import guided_model
+from sampling.denoise.machine import visiting
+from sampling.denoise.sampler import (
+    OnStep,
+    StepOptions,
+    denoise,
+    image_noise,
+    new_noise_scheduler,
+    step_generators,
+)
 from sampling.pictures import Mask, Picture
-from sampling.remarks import after_painting, before_painting
-from sampling.sampler import OnStep, StepOptions, denoise, image_noise, new_noise_scheduler, step_generators
-from sampling.seam import colour_shift, known_ring, match_ring
 from sampling.settings import EditSettings
 
 

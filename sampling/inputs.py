@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampling.canvas import check_mask
+from sampling.canvas.canvas import check_mask
 from sampling.pictures import Mask, Picture, PictureFile, open_exemplar, open_mask, open_picture
 from sampling.settings import ExemplarBackground
 

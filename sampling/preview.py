@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from intarsia.model import EditModel
-from sampling.canvas import check_mask
+from sampling.canvas.canvas import check_mask
 from sampling.editing import EditRequest, EditResult, edit
 from sampling.pictures import Picture
 from sampling.settings import EditSettings

@@ -82,7 +82,7 @@ def pattern(
     exemplar_background: ExemplarBackground = "crop",
 ) -> Provenance:
     """What all edits of one command have in common; files, seed and settings are still to be put in."""
-    from sampling.machine import pick_device, pick_dtype
+    from sampling.denoise.machine import pick_device, pick_dtype
 
     device = pick_device(machine.device)
     dtype = str(pick_dtype(machine.dtype, device)).removeprefix("torch.")

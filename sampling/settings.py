@@ -27,7 +27,7 @@ class EditSettings(Config):
     scheduler: SchedulerName = "plms"
     karras: bool = False  # Karras et al.'s spacing of the noise levels
     eta: float = Field(default=0.0, ge=0.0, le=1.0)  # DDIM's noise: 0 none, 1 as much as DDPM
-    fit: Fit = "auto"  # how the picture meets the model's square; see sampling/canvas.py
+    fit: Fit = "auto"  # how the picture meets the model's square; see sampling/canvas/canvas.py
     context: float = Field(default=1.0, ge=0.0, le=20.0)  # of a crop, in lengths of the mask's longer side
     known_region: KnownRegion = "model"  # how the model is held to what lies outside the mask
     latent_blend: bool = False  # the picture's own latents outside the mask before the last decoding

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from training.distributed import PORTS
+from intarsia.files import ROOT
+from training.ranks.distributed import PORTS
 
-ROOT = Path(__file__).resolve().parent.parent
 _PROC, _SYS, _SHM = Path("/proc"), Path("/sys"), Path("/dev/shm")
 _PACKAGES = ("intarsia", "dataprep", "sampling", "evaluation", "training", "slurm")
 _LIBRARIES = {  # what each extra brings

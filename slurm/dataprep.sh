@@ -25,7 +25,7 @@ fail() { echo "error: $*" >&2; exit 2; }
 [[ -n ${SLURM_JOB_ID-} ]] || fail "this is a job script: sbatch slurm/dataprep.sh build SOURCE ..."
 [[ ${1-} == build ]] || fail "slurm/dataprep.sh runs \`build\`; other commands of dataprep need no cluster"
 cd "$SLURM_SUBMIT_DIR"
-[[ -f dataprep/pipeline.py ]] || fail "submit from the root of the checkout, $PWD is not one"
+[[ -f dataprep/workers/pipeline.py ]] || fail "submit from the root of the checkout, $PWD is not one"
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 [[ -x $PYTHON ]] || fail "there is no $PYTHON; run make setup, or set PYTHON"
 echo "dataprep.sh: job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}, nodes $SLURM_JOB_NODELIST"

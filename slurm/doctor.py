@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.errors import UserError
+from intarsia.files import ROOT
 from slurm import checks
-from slurm.checks import ROOT, Finding, Level
+from slurm.checks import Finding, Level
 
 _GRACE = 30  # seconds between SIGTERM and SIGKILL that a checkpoint should have; Slurm's own default
 _PATIENCE = 120  # seconds to wait for nodes

@@ -12,11 +12,11 @@ from typing import Any
 from intarsia.command_line import Parser
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
+from intarsia.files import ROOT
 from slurm.job import KINDS, JobSpec, number_of, parse_array, refuse_unknown, sweep, valid_options
 from training.config import TrainConfig, require_paths
-from training.distributed import PORTS
+from training.ranks.distributed import PORTS
 
-_ROOT = Path(__file__).resolve().parent.parent
 _SIGNAL = "USR1"  # what training saves and stops at
 _EPILOG = """examples:
   python -m slurm submit train CONFIG.yaml data.shards=shards run=runs/pbe --nodes 2 --gpus-per-node 8
@@ -39,8 +39,8 @@ def command(argv: Sequence[str]) -> int:
     if arguments.dry_run:
         sys.stdout.write(_preview(spec, folder, arguments.local))
         return 0
-    if Path.cwd().resolve() != _ROOT:
-        raise UsageError(f"jobs start where they are submitted: run this from {_ROOT}")
+    if Path.cwd().resolve() != ROOT:
+        raise UsageError(f"jobs start where they are submitted: run this from {ROOT}")
     os.environ.setdefault("PYTHON", sys.executable)  # for the script; sbatch passes the environment on
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = _SIGNAL  # read when submitit is imported
     submit = _submit_here if arguments.local else _submit_to_slurm
@@ -118,7 +118,7 @@ def _preview(spec: JobSpec, folder: Path, local: bool) -> str:
     """What would be submitted."""
     lines = []
     if not local:
-        lines.append(spec.sbatch_text(_starter(folder), folder, _ROOT).rstrip())
+        lines.append(spec.sbatch_text(_starter(folder), folder, ROOT).rstrip())
     for number, part in enumerate(spec.parts):
         words = ["python", *spec.local_command(number)] if local else ["bash", spec.script, *part]
         lines.append(f"# part {number}: {shlex.join(words)}")
@@ -146,7 +146,7 @@ def _submit_to_slurm(spec: JobSpec, folder: Path, chain: int) -> list[str]:
         executor = submitit.SlurmExecutor(folder=folder, python=_python())
     except RuntimeError:
         raise UserError("there is no Slurm here (no srun); add --local to run on this machine") from None
-    executor.update_parameters(**spec.parameters(_ROOT))
+    executor.update_parameters(**spec.parameters(ROOT))
     lines: list[str] = []
     for link in range(chain):
         try:
@@ -174,9 +174,9 @@ def _submit_here(spec: JobSpec, folder: Path, chain: int) -> list[str]:
 
     if chain > 1:
         raise UsageError("--chain needs Slurm; here the same command again goes on")
-    options = spec.merged_options(_ROOT)
+    options = spec.merged_options(ROOT)
     ranks = number_of(options, "ntasks-per-node") if spec.kind == "train" else 1
-    parameters = replace(spec, options=options).parameters(_ROOT)
+    parameters = replace(spec, options=options).parameters(ROOT)
     executor = submitit.LocalExecutor(folder=folder)
     executor.update_parameters(
         tasks_per_node=ranks,

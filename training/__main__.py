@@ -13,19 +13,19 @@ from pathlib import Path
 from intarsia.command_line import Parser
 from intarsia.config import dump_config, load_config
 from intarsia.errors import UserError, run_command
-from training.checkpoint import check_config, told_when_full
-from training.claim import claimed
+from training.checkpoint.folder import check_config, told_when_full
 from training.config import TrainConfig, batch_shape, require_paths
-from training.distributed import StopFlag
-from training.shards import check_size, find_shards
-from training.state import RunFolder
+from training.data.shards import check_size, find_shards
+from training.ranks.distributed import StopFlag
+from training.run.claim import claimed
+from training.run.state import RunFolder
 
 # Subcommand -> the module whose `command(argv) -> exit code` does it; imported only when it is asked for.
 SUBCOMMANDS = {
-    "cache-latents": "training.cache_latents",
-    "ema": "training.ema_command",
-    "estimate": "training.estimate",
-    "report": "training.report",
+    "cache-latents": "training.commands.cache_latents",
+    "ema": "training.commands.ema",
+    "estimate": "training.estimate.command",
+    "report": "training.commands.report",
 }
 
 _EPILOG = """examples:
@@ -92,7 +92,7 @@ def _train(argv: Sequence[str]) -> int:
     run.make()
     stop = StopFlag().install()
 
-    from training import distributed
+    from training.ranks import distributed
 
     world = distributed.connect(config.distributed_timeout_s)
     batch_shape(config, world.size)

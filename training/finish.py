@@ -9,17 +9,17 @@ from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
 from intarsia.model import EditModel, build_model
 from intarsia.weights import save_model
-from training.base import base_hash, is_of_base
-from training.checkpoint import another_base, checkpoint_name, read_state
+from training.checkpoint.folder import another_base, checkpoint_name, read_state
+from training.checkpoint.rank_files import Parts
 from training.config import TrainConfig
-from training.ema import KEY
-from training.frozen import exact_frozen
-from training.lora import write_adapters
-from training.model import bare_twin, choose_trained, twin_of
-from training.objective import Trainee
-from training.parts import Parts
-from training.progress import log
-from training.state import RunFolder, TrainState
+from training.model.base_hash import base_hash, is_of_base
+from training.model.build import bare_twin, choose_trained, twin_of
+from training.model.frozen import exact_frozen
+from training.model.lora import write_adapters
+from training.objective.objective import Trainee
+from training.optimizer.ema import KEY
+from training.run.state import RunFolder, TrainState
+from training.tracking.progress import log
 
 
 def consolidate(config: TrainConfig, model: EditModel, checkpoint: Path) -> EditModel:

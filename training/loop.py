@@ -3,27 +3,26 @@
 from pathlib import Path
 
 from intarsia.config import dump_config
-from training import engine
-from training.base import content_hashes
+from training.checkpoint.resume import begin_or_continue
+from training.checkpoint.saver import Saver
+from training.checkpoint.snapshots import begin_snapshots
 from training.config import TrainConfig, batch_shape
-from training.data import batches, open_dataset, use_latents
-from training.distributed import EXIT_AGAIN, StopFlag, World
-from training.ema import KEY
+from training.data.batches import batches, open_dataset, use_latents
 from training.finish import write_model
-from training.fragments import gather
-from training.losses import Losses
-from training.model import new_model, twin_of
-from training.objective import Trainee, draw_batch, new_noise_scheduler, prepare
-from training.previews import due_preview, fixed_requests, write_preview
-from training.progress import Progress, about_update, log, start_logging, tell_plan, whereabouts
-from training.resume import begin_or_continue
-from training.saver import Saver
-from training.skips import note_skip
-from training.snapshots import begin_snapshots
-from training.state import RunFolder, fresh_state
-from training.stopwatch import Stopwatch, seconds_at_peak
-from training.tracker import make_tracker
-from training.validation import Validation
+from training.model.base_hash import content_hashes
+from training.model.build import new_model, twin_of
+from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+from training.optimizer import engine
+from training.optimizer.ema import KEY
+from training.optimizer.fragments import gather
+from training.ranks.distributed import EXIT_AGAIN, StopFlag, World
+from training.run.state import RunFolder, fresh_state
+from training.tracking.losses import Losses, note_skip
+from training.tracking.previews import due_preview, fixed_requests, write_preview
+from training.tracking.progress import Progress, about_update, log, start_logging, tell_plan, whereabouts
+from training.tracking.stopwatch import Stopwatch, seconds_at_peak
+from training.tracking.tracker import make_tracker
+from training.tracking.validation import Validation
 
 
 def train(config: TrainConfig, world: World, stop: StopFlag) -> int:

@@ -17,7 +17,7 @@ from diffusers.training_utils import EMAModel
 from intarsia.conditioning import exemplar_to_clip
 from intarsia.model import EditModel
 from training.config import TrainConfig
-from training.data import Batch
+from training.data.batches import Batch
 
 
 class PlainTrainer:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dataprep.verify import verify_folder
+from dataprep.check.verify import verify_folder
 from tests.cluster.virtual import (
     TOOL,
     Job,

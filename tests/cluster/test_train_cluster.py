@@ -31,8 +31,8 @@ from tests.cluster.virtual import (
 from tests.faults import Recorder
 from tests.paths import ROOT
 from tests.training.synthetic import TINY, make_shards, write_config
-from training.checkpoint import what_is_torn
-from training.tracker import read_metrics
+from training.checkpoint.folder import what_is_torn
+from training.tracking.tracker import read_metrics
 
 pytestmark = pytest.mark.cluster
 STEPS, EVERY = 40, 5

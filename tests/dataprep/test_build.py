@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataprep.build import Progress, build
+from dataprep.check.verify import verify_folder
 from dataprep.cli import main
-from dataprep.pipeline import _start
-from dataprep.plan import BuildConfig
-from dataprep.plan_file import PLAN_FILE, read_plan_header, read_plan_rows
-from dataprep.shards import ShardJob, build_shard
-from dataprep.verify import verify_folder
+from dataprep.plan.plan import BuildConfig
+from dataprep.plan.plan_file import PLAN_FILE, read_plan_header, read_plan_rows
+from dataprep.shards.build_shard import ShardJob, build_shard
+from dataprep.workers.pipeline import _start
 from intarsia.errors import UsageError, UserError
 from tests.dataprep.test_shards import build_alone, jobs_of, plan_of
 from tests.dataprep.toy import EXPECTED, GOOD, toy_request
@@ -100,7 +100,7 @@ def test_workers_do_not_import_torch(tmp_path: Path, toy_coco: Inputs) -> None:
     (job, *_) = jobs_of(request, plan_of(request))
 
     def heavy(row: dict) -> dict:
-        from dataprep.shards import build_shard
+        from dataprep.shards.build_shard import build_shard
 
         build_shard(job)
         return {"loaded": sorted({"torch", "diffusers", "deepspeed", "webdataset"} & set(sys.modules))}
@@ -130,7 +130,7 @@ def test_a_picture_that_crashes_its_worker_does_not_stop_the_build(
     deadly = str(tmp_path / "images" / victim.file)
 
     def arm(values: dict) -> ShardJob:  # in a worker, which other tests use after this one
-        from dataprep import shards
+        from dataprep.shards import build_shard as shards
 
         reader = shards.read_picture
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataprep.contact_sheet import write_contact_sheet
-from dataprep.pick import Choice, pick_samples
-from dataprep.view import OUTLINE, overlay_mask
+from dataprep.look.contact_sheet import write_contact_sheet
+from dataprep.look.pick import Choice, pick_samples
+from dataprep.look.view import OUTLINE, overlay_mask
 from intarsia.errors import UsageError
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import GOOD, toy_request

@@ -7,7 +7,7 @@ import pytest
 
 from dataprep.cli import main
 from dataprep.estimate import QUALITY, amount, estimate, expected_rejects, made_up_picture, time_picture
-from dataprep.inputs import new_plan
+from dataprep.plan.inputs import new_plan
 from dataprep.progress import duration
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import EXPECTED, GOOD, toy_request

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataprep.exemplar import (
+from dataprep.draw.exemplar import (
     Augmentation,
     augment_exemplar,
     cut_exemplar,

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dataprep.verify import verify_folder
+from dataprep.check.verify import verify_folder
 from tests.cluster.virtual import wait_for
 from tests.dataprep.test_build import command_line
 from tests.faults import Recorder, content, rebuilt, stamps

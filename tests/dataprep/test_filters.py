@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataprep.check.verify import verify_folder
+from dataprep.choose.filters import FilterOptions, check_options, read_hierarchy, read_names, rules_of
+from dataprep.choose.joint_rules import class_quotas, judge_balance, near_duplicates
+from dataprep.choose.pixels import crop_figures, judge_crop, picture_hash
+from dataprep.choose.rules import FILTERS, FilterRules, judge_boxes, judge_sizes
 from dataprep.cli import main
-from dataprep.duplicates import find_duplicates, nearest_before
-from dataprep.filters import FilterOptions, check_options, read_hierarchy, read_names, rules_of
-from dataprep.joint_rules import class_quotas, judge_balance, near_duplicates
-from dataprep.manifest import REJECTS
-from dataprep.openimages import read_class_names
-from dataprep.picture_index import index_paths
-from dataprep.pixels import crop_figures, judge_crop, picture_hash
-from dataprep.plan import BuildConfig, make_plan
-from dataprep.plan_rejects import write_plan_rejects
+from dataprep.look.duplicates import find_duplicates, nearest_before
+from dataprep.pictures.index import index_paths
+from dataprep.plan.plan import BuildConfig, make_plan
 from dataprep.records import REASONS, Annotations, RejectReason
-from dataprep.rules import FILTERS, FilterRules, judge_boxes, judge_sizes
-from dataprep.verify import verify_folder
+from dataprep.shards.manifest import REJECTS
+from dataprep.shards.plan_rejects import write_plan_rejects
+from dataprep.sources.openimages import read_class_names
 from intarsia.boxes import Box
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
@@ -142,7 +142,7 @@ def test_the_search_for_overlap_in_pieces_finds_the_same(notes: Annotations, at_
     rows = rng.permutation(len(notes))[: rng.integers(len(notes) + 1)]
     whole = near_duplicates(notes, rows, 0.4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dataprep.joint_rules._ROWS_AT_ONCE", at_once)
+        patch.setattr("dataprep.choose.joint_rules._ROWS_AT_ONCE", at_once)
         assert sorted(near_duplicates(notes, rows, 0.4)) == sorted(whole)
     assert set(whole) <= set(rows)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataprep.inputs import BuildRequest
-from dataprep.picture_index import EXTENSIONS
-from dataprep.pictures import Picture, read_picture
-from dataprep.plan import BuildConfig
+from dataprep.check.verify import verify_folder
+from dataprep.pictures.decode import Picture, read_picture
+from dataprep.pictures.index import EXTENSIONS
+from dataprep.plan.inputs import BuildRequest
+from dataprep.plan.plan import BuildConfig
 from dataprep.records import Rejected, RejectReason
-from dataprep.verify import verify_folder
 from tests.dataprep.test_shards import build_alone
 from tests.paths import COCO_MINI, SHARED_DATA
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dataprep.journal import (
+from dataprep.plan.plan_file import PLAN_FILE, read_plan_rows
+from dataprep.shards.journal import (
     ATTEMPT,
     HARMLESS_DEATHS,
     STARTS,
@@ -20,7 +21,6 @@ from dataprep.journal import (
     note_start,
     read_journal,
 )
-from dataprep.plan_file import PLAN_FILE, read_plan_rows
 from intarsia.errors import UserError
 from tests.dataprep.test_shards import Inputs, plan_of
 from tests.dataprep.toy import toy_request
@@ -28,8 +28,8 @@ from tests.paths import ROOT
 
 KILLER = """
 import os, sys
-from dataprep import shards
-from dataprep.plan import BuildConfig
+from dataprep.shards import build_shard as shards
+from dataprep.plan.plan import BuildConfig
 
 reader = shards.read_picture
 def read(path, size):

@@ -9,20 +9,20 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from dataprep.inputs import BuildRequest
-from dataprep.object_masks import object_mask, read_open_images_masks
-from dataprep.openimages import read_open_images
-from dataprep.plan import BuildConfig
+from dataprep.check.verify import verify_folder
+from dataprep.draw.render import redraw_sample
+from dataprep.plan.inputs import BuildRequest
+from dataprep.plan.plan import BuildConfig
 from dataprep.records import Rejected, RejectReason
-from dataprep.render import redraw_sample
-from dataprep.verify import verify_folder
+from dataprep.sources.object_masks import object_mask, read_open_images_masks
+from dataprep.sources.openimages import read_open_images
 from intarsia.boxes import Box
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.sample import MEMBERS, OBJECT_MASK, Sample, SampleMeta, decode_sample, encode_sample
 from tests.dataprep.test_profiles import members_of
 from tests.dataprep.toy import toy_picture, toy_request
-from training.shards import ShardReader, find_shards
+from training.data.shards import ShardReader, find_shards
 
 SIZE = (160, 120)
 POLYGON = [[20, 20, 80, 22, 78, 70, 24, 66]]

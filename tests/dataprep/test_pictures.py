@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from dataprep.picture_index import index_paths, index_pictures
-from dataprep.pictures import Picture, decode_picture, read_picture, turn_upright
+from dataprep.pictures.decode import Picture, decode_picture, read_picture, turn_upright
+from dataprep.pictures.index import index_paths, index_pictures
 from dataprep.records import Rejected, RejectReason
 from intarsia.errors import UserError
 from intarsia.files import sha256_bytes

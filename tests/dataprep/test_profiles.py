@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.inputs import BuildRequest
-from dataprep.pictures import decode_picture, read_picture
-from dataprep.plan import BuildConfig
+from dataprep.check.verify import verify_folder
+from dataprep.draw.render import redraw_sample, store_picture
+from dataprep.pictures.decode import decode_picture, read_picture
+from dataprep.plan.inputs import BuildRequest
+from dataprep.plan.plan import BuildConfig
 from dataprep.records import Rejected
-from dataprep.render import redraw_sample, store_picture
-from dataprep.shards import tar_samples
-from dataprep.verify import verify_folder
+from dataprep.shards.build_shard import tar_samples
 from intarsia.boxes import Box, scale_box
 from intarsia.config import build_config
 from intarsia.errors import UsageError

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataprep import progress
-from dataprep.manifest import write_manifest
-from dataprep.plan_file import PLAN_FILE, read_plan_header
+from dataprep.check.verify import verify_folder
+from dataprep.plan.plan_file import PLAN_FILE, read_plan_header
 from dataprep.progress import NOTES, Meter, Progress, Reporter, metered, noted, progress_line
-from dataprep.shards import build_shard
-from dataprep.tally import ShardTally
-from dataprep.verify import verify_folder
+from dataprep.shards.build_shard import build_shard
+from dataprep.shards.manifest import write_manifest
+from dataprep.shards.tally import ShardTally
 from tests.dataprep.test_shards import jobs_of, plan_of
 from tests.dataprep.toy import toy_request
 

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from dataprep.coco import read_coco
-from dataprep.openimages import read_class_names, read_open_images
-from dataprep.picture_index import index_pictures
-from dataprep.plan import BuildConfig, make_plan
-from dataprep.plan_file import plan_table
+from dataprep.choose.rules import FILTERS, judge_boxes
+from dataprep.pictures.index import index_pictures
+from dataprep.plan.plan import BuildConfig, make_plan
+from dataprep.plan.plan_file import plan_table
 from dataprep.records import REASONS, Annotations
-from dataprep.rules import FILTERS, judge_boxes
+from dataprep.sources.coco import read_coco
+from dataprep.sources.openimages import read_class_names, read_open_images
 from intarsia.errors import UserError
 from tests.paths import COCO_MINI, SHARED_DATA
 

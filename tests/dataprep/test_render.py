@@ -7,11 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.exemplar import Augmentation, augment_exemplar, cut_exemplar
-from dataprep.pictures import Picture, squash
+from dataprep.choose.rules import FILTERS
+from dataprep.draw.exemplar import Augmentation, augment_exemplar, cut_exemplar
+from dataprep.draw.render import (
+    DRAWS_PER_EPOCH,
+    Subject,
+    choose_boxes,
+    draw_sample,
+    redraw_crop,
+    redraw_sample,
+)
+from dataprep.pictures.decode import Picture, squash
 from dataprep.records import BoxRecord, PictureRecord, Rejected, RejectReason
-from dataprep.render import DRAWS_PER_EPOCH, Subject, choose_boxes, draw_sample, redraw_crop, redraw_sample
-from dataprep.rules import FILTERS
 from intarsia.boxes import Box, pad_box
 from intarsia.masks import box_mask, polygon_mask
 from intarsia.sample import LabelledBox, Sample, decode_sample, encode_sample

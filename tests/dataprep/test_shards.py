@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from dataprep.figures import quantile
-from dataprep.inputs import BuildRequest, new_plan
-from dataprep.manifest import write_manifest
-from dataprep.picture_index import EXTENSIONS
-from dataprep.plan import BuildConfig, sample_key
-from dataprep.plan_file import PLAN_FILE, plan_fingerprint, read_plan_header, read_plan_rows
-from dataprep.shards import ShardJob, build_shard, is_complete, tar_samples
-from dataprep.stats import folder_stats, stats_lines
-from dataprep.verify import account_problems, verify_folder
+from dataprep.check.verify import account_problems, verify_folder
+from dataprep.look.stats import folder_stats, stats_lines
+from dataprep.pictures.index import EXTENSIONS
+from dataprep.plan.inputs import BuildRequest, new_plan
+from dataprep.plan.plan import BuildConfig, sample_key
+from dataprep.plan.plan_file import PLAN_FILE, plan_fingerprint, read_plan_header, read_plan_rows
+from dataprep.shards.build_shard import ShardJob, build_shard, is_complete, tar_samples
+from dataprep.shards.figures import quantile
+from dataprep.shards.manifest import write_manifest
 from intarsia.errors import UserError
 from intarsia.sample import MEMBERS, decode_sample
 from tests.dataprep.toy import EXPECTED, GOOD, toy_request
@@ -30,7 +30,7 @@ HARD = SHARED_DATA / "hard-inputs" / "images"
 def plan_of(request: BuildRequest) -> dict:
     """Plan into the request's folder, as a build does; returns the header."""
     from dataprep.build import _write_new_plan
-    from dataprep.inputs import describe_inputs
+    from dataprep.plan.inputs import describe_inputs
 
     request.out.mkdir(parents=True, exist_ok=True)
     return _write_new_plan(request, describe_inputs(request))
@@ -246,7 +246,7 @@ def test_a_source_that_is_gone_stops_the_shard_and_blames_no_picture(
 def test_an_error_of_ours_rejects_the_picture_and_is_told(
     tmp_path: Path, toy_coco: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataprep import shards
+    from dataprep.shards import build_shard as shards
 
     draw = shards.draw_sample
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataprep.cli import main
-from dataprep.figures import AXES, bar_lines, block_line, histogram_lines, quantiles
-from dataprep.page import contact_page
-from dataprep.pick import WORST, Choice, pick_samples
-from dataprep.stats import folder_stats
-from dataprep.tally import BINS, mask_coverage
-from dataprep.wandb_artifact import log_folder
+from dataprep.look.page import contact_page
+from dataprep.look.pick import WORST, Choice, pick_samples
+from dataprep.look.stats import folder_stats
+from dataprep.look.wandb_artifact import log_folder
+from dataprep.shards.figures import AXES, bar_lines, block_line, histogram_lines, quantiles
+from dataprep.shards.tally import BINS, mask_coverage
 from intarsia.errors import UsageError
 from intarsia.sample import Sample
 from tests.dataprep.test_shards import build_alone

@@ -13,17 +13,17 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from dataprep import stores
 from dataprep.build import build, plan_build
+from dataprep.check.verify import verify_folder
 from dataprep.cli import main
-from dataprep.inputs import BuildRequest, new_plan, pictures_place
-from dataprep.manifest import write_manifest
-from dataprep.pictures import read_picture
+from dataprep.pictures import stores
+from dataprep.pictures.decode import read_picture
+from dataprep.pictures.stores import INDEX_FILE, describe_store, locate, open_store
+from dataprep.pictures.tar_store import TarStore, unpack_tars
+from dataprep.plan.inputs import BuildRequest, new_plan, pictures_place
 from dataprep.records import Rejected, RejectReason
-from dataprep.shards import ShardJob, build_shard
-from dataprep.stores import INDEX_FILE, describe_store, locate, open_store
-from dataprep.tar_store import TarStore, unpack_tars
-from dataprep.verify import verify_folder
+from dataprep.shards.build_shard import ShardJob, build_shard
+from dataprep.shards.manifest import write_manifest
 from intarsia.errors import UserError
 from tests.dataprep.test_build import hashes
 from tests.dataprep.test_shards import plan_of

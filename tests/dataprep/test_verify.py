@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataprep.check.verify import verify_folder
 from dataprep.cli import main
-from dataprep.verify import verify_folder
 from intarsia.boxes import Box
 from intarsia.errors import UserError
 from intarsia.files import sha256_file
@@ -371,7 +371,7 @@ def test_rejects_that_are_not_the_sidecars_are_seen(folder: Path) -> None:
 def test_of_many_problems_some_are_told_and_the_rest_counted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataprep.verify.PROBLEMS_PER_SHARD", 2)
+    monkeypatch.setattr("dataprep.check.verify.PROBLEMS_PER_SHARD", 2)
     write_members(folder / f"{SHARD}.tar", [])
     put_hashes_right(folder)
     problems = verify_folder(folder)

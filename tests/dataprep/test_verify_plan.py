@@ -8,9 +8,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.plan_file import PLAN_FILE, read_plan_header, stored_fingerprint
+from dataprep.check.verify import SHARDS_PER_WORKER, verify_folder
+from dataprep.plan.plan_file import PLAN_FILE, read_plan_header, stored_fingerprint
 from dataprep.progress import Progress
-from dataprep.verify import SHARDS_PER_WORKER, verify_folder
 from intarsia.errors import UserError
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import toy_request

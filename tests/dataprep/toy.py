@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataprep.inputs import BuildRequest
-from dataprep.plan import BuildConfig
+from dataprep.plan.inputs import BuildRequest
+from dataprep.plan.plan import BuildConfig
 
 GOOD = 12
 # Kept: two boxes of each good picture. Pictures: good, missing, damaged, other size, small boxes, boxless.

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.nets import fill, save, tiny_clip
-from evaluation.lpips import Lpips
+from evaluation.measures.lpips import Lpips
 from tests.paths import SHARED_DATA
 
 REAL = SHARED_DATA / "examples" / "cocoee"

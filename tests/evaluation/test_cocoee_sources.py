@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.benches.cocoee import SIZE, bench_files, place_square, read_ids
+from evaluation.benches.cocoee_sources import find_annotations
 from evaluation.cli import main
-from evaluation.cocoee import SIZE, bench_files, place_square, read_ids
-from evaluation.cocoee_sources import find_annotations
 from intarsia.boxes import Box
 from intarsia.errors import UserError
 from tests.paths import COCO_MINI, SHARED_DATA

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.confidence import bootstrap, bootstrap_mean, compare
+from evaluation.scoring.confidence import bootstrap, bootstrap_mean, compare
 from intarsia.errors import UserError
 
 

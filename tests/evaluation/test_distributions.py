@@ -12,7 +12,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from benchmarks.nets import recorded_sets
-from evaluation.distributions import (
+from evaluation.scoring.distributions import (
     Mixture,
     frechet_distance,
     kernel_distance,

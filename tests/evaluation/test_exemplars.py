@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import features, metrics, scoring
+from evaluation.benches.exemplars import EditCase, Networks, Plan, evaluate
+from evaluation.benches.run import made_with
 from evaluation.cli import main
-from evaluation.confidence import GROUPS
-from evaluation.distributions import frechet_distance, moments_of, quality_scores, read_mixture
-from evaluation.exemplars import EditCase, Networks, Plan, evaluate
-from evaluation.measures import Measure, Network
-from evaluation.run import made_with
-from evaluation.scoring import score
-from evaluation.store import Store
+from evaluation.measures import features, metrics
+from evaluation.measures.measures import Measure, Network
+from evaluation.scoring import scoring
+from evaluation.scoring.confidence import GROUPS
+from evaluation.scoring.distributions import frechet_distance, moments_of, quality_scores, read_mixture
+from evaluation.scoring.scoring import score
+from evaluation.scoring.store import Store
 from intarsia.weights import save_model
 from sampling.pictures import read_mask, read_picture
 from tests.evaluation.exemplar_bench import REAL, lay_out_real, write_bench, write_results, write_weights

@@ -13,14 +13,14 @@ from torchmetrics.functional.image import lpips as peer_lpips
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer, ViTConfig, ViTModel
 
 from benchmarks.nets import fill, recorded_input, save, tiny_clip
-from evaluation import features, resizing
-from evaluation.dino import DinoGeometry, load_dino
-from evaluation.inception import Inception, load_inception
-from evaluation.lpips import Lpips, load_lpips
-from evaluation.metrics import cosine, structure_distance
-from evaluation.scoring import Request, score
-from evaluation.store import Store
-from evaluation.weights import SOURCES, find_weights, fingerprint_weights, parse_weights
+from evaluation.measures import features, resizing
+from evaluation.measures.dino import DinoGeometry, load_dino
+from evaluation.measures.inception import Inception, load_inception
+from evaluation.measures.lpips import Lpips, load_lpips
+from evaluation.measures.metrics import cosine, structure_distance
+from evaluation.measures.weights import SOURCES, find_weights, fingerprint_weights, parse_weights
+from evaluation.scoring.scoring import Request, score
+from evaluation.scoring.store import Store
 from intarsia.errors import UsageError, UserError
 from intarsia.pretrained import read_weights
 

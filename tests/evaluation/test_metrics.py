@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from evaluation.metrics import (
+from evaluation.measures.metrics import (
     blank,
     clip_score,
     cosine,

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from benchmarks.nets import fill, save, tiny_clip
-from evaluation import features, metrics, piebench
+from evaluation.benches import piebench
+from evaluation.benches.piebench import decode_mask, read_bench
+from evaluation.benches.published import published_rows
 from evaluation.cli import main
-from evaluation.dino import DinoGeometry, DinoKeys
-from evaluation.lpips import Lpips
-from evaluation.piebench import decode_mask, read_bench
-from evaluation.published import published_rows
+from evaluation.measures import features, metrics
+from evaluation.measures.dino import DinoGeometry, DinoKeys
+from evaluation.measures.lpips import Lpips
 from intarsia.errors import UserError
 from sampling.pictures import read_picture
 from tests.paths import ROOT, SHARED_DATA
@@ -171,7 +172,7 @@ def test_a_second_run_decodes_nothing_and_gives_the_same(
 ) -> None:
     assert run(bench, results, weights) == 0
     first = capsys.readouterr().out
-    monkeypatch.setattr("evaluation.scoring.read_picture", None)  # whoever decodes, fails
+    monkeypatch.setattr("evaluation.scoring.scoring.read_picture", None)  # whoever decodes, fails
     assert run(bench, results, weights) == 0
     assert capsys.readouterr().out == first
 
@@ -220,7 +221,7 @@ def test_they_hold_its_digits(table: Path) -> None:
 
 
 def test_dino_of_any_size_is_read_off_its_weights() -> None:
-    from evaluation.dino import load_dino
+    from evaluation.measures.dino import load_dino
 
     network = DinoKeys(DinoGeometry(width=128, depth=3, heads=2, patch=16, size=64))
     fill(network)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.benches.published import published_rows
 from evaluation.cli import main
-from evaluation.compare import compare_tables, differences
-from evaluation.confidence import GROUPS, group_of, jackknife
-from evaluation.output import log_to_wandb
-from evaluation.page import best_and_worst, largest_changes, page
-from evaluation.published import published_rows
-from evaluation.report import Column, Report, SetFigure, read_report, summarise, write_report
-from evaluation.tables import as_markdown, as_text, cases_csv, report_tables
+from evaluation.reports.compare import compare_tables, differences
+from evaluation.reports.output import log_to_wandb
+from evaluation.reports.page import best_and_worst, largest_changes, page
+from evaluation.reports.tables import as_markdown, as_text, cases_csv, report_tables
+from evaluation.scoring.confidence import GROUPS, group_of, jackknife
+from evaluation.scoring.report import Column, Report, SetFigure, read_report, summarise, write_report
 from intarsia.errors import UserError
 
 SCORE = Column("score", "score", "up", "score/x/v1@abc")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import scoring
-from evaluation.measures import Measure, Network, pixel_error
-from evaluation.scoring import Case, Request, score
-from evaluation.store import Store
+from evaluation.measures.measures import Measure, Network, pixel_error
+from evaluation.scoring import scoring
+from evaluation.scoring.scoring import Case, Request, score
+from evaluation.scoring.store import Store
 from intarsia.errors import UserError
 
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.nets import tiny_clip
-from evaluation import features
 from evaluation.cli import main
-from evaluation.distributions import frechet_distance, kernel_distance, moments_of
-from evaluation.options import progress
+from evaluation.measures import features
+from evaluation.scoring.distributions import frechet_distance, kernel_distance, moments_of
+from evaluation.scoring.scorer import progress
 from sampling.pictures import read_picture
 from tests.paths import ROOT
 

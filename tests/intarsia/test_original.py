@@ -12,7 +12,7 @@ from intarsia.model import EditModel, build_model, empty_model
 from intarsia.original import from_original, has_averages, noise_buffers, original_places, to_original
 from intarsia.pretrained import State
 from intarsia.stable_diffusion import widen
-from sampling.sampler import new_noise_scheduler
+from sampling.denoise.sampler import new_noise_scheduler
 from tests.sampling.tiny import tiny_config, tiny_model
 
 GEOMETRIES = {

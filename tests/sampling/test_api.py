@@ -18,12 +18,12 @@ from starlette.testclient import TestClient
 
 from intarsia.model import EditModel
 from sampling import EditSettings, edit
-from sampling.api import add_api
-from sampling.gate import Gate
-from sampling.machine import Machine
+from sampling.denoise.machine import Machine
 from sampling.provenance import pattern, read_provenance
-from sampling.service import Limits, Service
 from sampling.settings import MachineSettings
+from sampling.web.api import add_api
+from sampling.web.gate import Gate
+from sampling.web.service import Limits, Service
 from tests.sampling.tiny import request
 
 ASKED = request(3)
@@ -227,7 +227,7 @@ def test_a_defect_is_a_sentence_for_the_visitor_and_a_traceback_in_the_log(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("sampling.service.edit", broken)
+    monkeypatch.setattr("sampling.web.service.edit", broken)
     answer = client.post("/api/edit", json=BODY)
     assert answer.status_code == 500
     assert answer.json() == {"error": "the edit failed; the server's log says why"}

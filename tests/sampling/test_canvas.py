@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from intarsia.boxes import Box
 from intarsia.errors import UserError
-from sampling.canvas import Canvas, check_mask, fit_exemplar, lay_canvas, mask_box
-from sampling.seam import colour_shift, inside_weight, known_ring, match_ring
+from sampling.canvas.canvas import Canvas, check_mask, fit_exemplar, lay_canvas, mask_box
+from sampling.canvas.seam import colour_shift, inside_weight, known_ring, match_ring
 from sampling.settings import EditSettings
 
 SIZE = 64

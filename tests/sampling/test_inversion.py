@@ -13,11 +13,12 @@ from torch import Tensor
 
 from intarsia.architecture import NoiseConfig
 from intarsia.weights import save_model
-from sampling.canvas import fit_exemplar
+from sampling.canvas.canvas import fit_exemplar
 from sampling.cli import main
-from sampling.encoding import Encoder
-from sampling.guidance import Condition, guided_noise
-from sampling.inversion import (
+from sampling.denoise.condition import Encoder
+from sampling.denoise.guidance import Condition, guided_noise
+from sampling.denoise.sampler import new_noise_scheduler
+from sampling.methods.inversion import (
     Inverted,
     Levels,
     Tokens,
@@ -28,8 +29,7 @@ from sampling.inversion import (
     move,
     new_levels,
 )
-from sampling.invert import model_denoiser
-from sampling.sampler import new_noise_scheduler
+from sampling.methods.run_inversion import model_denoiser
 from sampling.settings import InversionSettings
 from tests.sampling.tiny import request, tiny_model
 

@@ -20,10 +20,10 @@ from PIL import Image
 
 from intarsia.conditioning import decode_latents, mask_to_unit
 from intarsia.weights import load_model
-from sampling.canvas import lay_canvas
-from sampling.encoding import Encoder
-from sampling.guidance import guided_model
-from sampling.sampler import denoise, new_noise_scheduler
+from sampling.canvas.canvas import lay_canvas
+from sampling.denoise.condition import Encoder
+from sampling.denoise.guidance import guided_model
+from sampling.denoise.sampler import denoise, new_noise_scheduler
 from sampling.settings import EditSettings
 from tests.paths import COCO_MINI
 

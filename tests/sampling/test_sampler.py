@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from intarsia.architecture import NoiseConfig
 from intarsia.conditioning import unet_input
 from intarsia.model import EditModel
-from sampling.beginning import beginning
-from sampling.guidance import Condition, guide, guided_noise
-from sampling.sampler import denoise, image_noise, new_noise_scheduler
+from sampling.denoise.guidance import Condition, guide, guided_noise
+from sampling.denoise.sampler import denoise, image_noise, new_noise_scheduler
+from sampling.denoise.shared_beginning import beginning
 from tests.sampling.tiny import tiny_model
 
 NOISE = NoiseConfig()

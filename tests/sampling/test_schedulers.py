@@ -10,7 +10,7 @@ from diffusers import PNDMScheduler
 from torch import Tensor
 
 from intarsia.architecture import NoiseConfig
-from sampling.sampler import Known, StepOptions, denoise, new_noise_scheduler, step_generators
+from sampling.denoise.sampler import Known, StepOptions, denoise, new_noise_scheduler, step_generators
 
 NOISE = NoiseConfig()
 SAMPLERS = {  # name, karras -> diffusers' class and what differs from the model folder's scheduler config

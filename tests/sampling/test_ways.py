@@ -16,8 +16,8 @@ import sampling
 from intarsia.errors import UsageError, UserError
 from intarsia.model import EditModel
 from intarsia.weights import load_model, save_model
+from sampling.denoise.machine import open_model, pick_dtype, visiting
 from sampling.editing import EditRequest, edit
-from sampling.machine import open_model, pick_dtype, visiting
 from sampling.settings import EditSettings, MachineSettings
 from tests.paths import ROOT
 from tests.sampling.tiny import request, tiny_model
@@ -212,7 +212,7 @@ def test_memory_that_is_freed_stays_in_the_process() -> None:
     """In a process of its own, since that is what the setting lasts for."""
     program = """if True:
         from pathlib import Path
-        from sampling.memory import keep_freed_memory
+        from sampling.denoise.machine import keep_freed_memory
         def kept():
             before = int(Path("/proc/self/statm").read_text().split()[1])
             block = b"1" * (64 << 20)

@@ -17,15 +17,15 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from intarsia.model import EditModel
-from sampling.api import EditBody
 from sampling.cli import main
-from sampling.machine import Machine
+from sampling.denoise.machine import Machine
 from sampling.pictures import read_picture
 from sampling.provenance import pattern, read_provenance
-from sampling.server import build_app
-from sampling.service import Limits, Service
 from sampling.settings import MachineSettings
-from sampling.web_events import offered, taker
+from sampling.web.api import EditBody
+from sampling.web.events import offered, taker
+from sampling.web.server import build_app
+from sampling.web.service import Limits, Service
 from tests.paths import COCO_MINI, ROOT
 
 PICTURE = COCO_MINI / "images" / "000000017029.jpg"

@@ -10,8 +10,8 @@ from torch import Tensor
 from intarsia.architecture import NoiseConfig
 from intarsia.errors import UsageError, UserError
 from intarsia.weights import load_model, save_model
+from sampling.denoise.sampler import denoise, new_noise_scheduler
 from sampling.editing import edit
-from sampling.sampler import denoise, new_noise_scheduler
 from sampling.settings import EditSettings
 from tests.sampling.tiny import request, tiny_config, tiny_model
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from tests.paths import ROOT
-from training.parts import Parts
-from training.tracker import read_metrics
+from training.checkpoint.rank_files import Parts
+from training.tracking.tracker import read_metrics
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
 

@@ -32,8 +32,8 @@ import torch
 
 from intarsia.config import load_config
 from intarsia.errors import UserError
-from training import distributed
 from training.config import TrainConfig, batch_shape
+from training.ranks import distributed
 
 
 class StopAfter(distributed.StopFlag):
@@ -57,7 +57,11 @@ class StopAfter(distributed.StopFlag):
 @contextmanager
 def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
     """What the job asks to go wrong, or to be noted, goes so inside the block."""
-    from training import compiled, engine, loop, model, saver
+    from training import loop
+    from training.checkpoint import saver
+    from training.model import build as model
+    from training.model import compiled
+    from training.optimizer import engine
 
     write = saver.write_part
     draw, prepare, settings = loop.draw_batch, loop.prepare, engine.deepspeed_config
@@ -109,10 +113,12 @@ def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
 
 
 def load_and_save(config: TrainConfig, world: distributed.World, source: Path, folder: Path) -> None:
-    from training import checkpoint, engine, resume
-    from training.model import new_model
-    from training.objective import Trainee
-    from training.saver import Saver
+    from training.checkpoint import folder as checkpoint
+    from training.checkpoint import resume
+    from training.checkpoint.saver import Saver
+    from training.model.build import new_model
+    from training.objective.objective import Trainee
+    from training.optimizer import engine
 
     trainee = Trainee(new_model(config, world.device, world.is_main))
     trainer = engine.start_engine(config, batch_shape(config, world.size), trainee)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dataprep.progress import Reporter
-from training import cache_latents, encode_shards
+from training.commands import cache_latents, encode_shards
+from training.commands.encode_shards import LatentJob, encode_shard, frozen_networks
 from training.config import TrainConfig
-from training.encode_shards import LatentJob, encode_shard, frozen_networks
 
 
 def store(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:

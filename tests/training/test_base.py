@@ -11,20 +11,20 @@ from intarsia.errors import UsageError, UserError
 from intarsia.model import EditModel, build_model
 from intarsia.weights import save_model
 from tests.training.synthetic import write_config
-from training import fragments
-from training.base import base_hash, content_hashes, is_of_base, unmark
-from training.checkpoint import check_config, checkpoint_name
+from training.checkpoint.folder import check_config, checkpoint_name
+from training.checkpoint.rank_files import Parts
+from training.checkpoint.resume import begin_or_continue
+from training.checkpoint.saver import Saver
 from training.config import BatchShape, CheckpointConfig, TrainConfig
-from training.distributed import World
-from training.ema import KEY
-from training.engine import make_optimizer
 from training.finish import consolidate
-from training.model import new_model
-from training.objective import Trainee
-from training.parts import Parts
-from training.resume import begin_or_continue
-from training.saver import Saver
-from training.state import RunFolder, TrainState, fresh_state
+from training.model.base_hash import base_hash, content_hashes, is_of_base, unmark
+from training.model.build import new_model
+from training.objective.objective import Trainee
+from training.optimizer import fragments
+from training.optimizer.ema import KEY
+from training.optimizer.engine import make_optimizer
+from training.ranks.distributed import World
+from training.run.state import RunFolder, TrainState, fresh_state
 
 CPU = torch.device("cpu")
 WORLD = World(rank=0, size=1, device=CPU)

@@ -10,9 +10,9 @@ from benchmarks.training import pictures, same_work, table
 from intarsia.config import load_config
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig, batch_shape
-from training.model import new_model
-from training.objective import Trainee, draw_batch, new_noise_scheduler, prepare
-from training.stopwatch import PARTS
+from training.model.build import new_model
+from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+from training.tracking.stopwatch import PARTS
 
 
 def test_the_peer_sees_and_answers_the_same(tmp_path: Path) -> None:

@@ -15,12 +15,15 @@ import torch
 from torch import nn
 
 from intarsia.errors import UsageError, UserError
-from training import checkpoint, fragments, parts, resume
+from training.checkpoint import folder as checkpoint
+from training.checkpoint import rank_files as parts
+from training.checkpoint import resume
+from training.checkpoint.saver import Saver
 from training.config import CheckpointConfig, DataConfig, TrainConfig
-from training.distributed import World
-from training.ema import EmaAdamW
-from training.saver import Saver
-from training.state import RunFolder, TrainState, library_versions
+from training.optimizer import fragments
+from training.optimizer.ema import EmaAdamW
+from training.ranks.distributed import World
+from training.run.state import RunFolder, TrainState, library_versions
 
 WORLD = World(rank=0, size=1, device=torch.device("cpu"))
 TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")  # Python's names of audit events
@@ -246,7 +249,9 @@ def test_what_is_trained_after_the_start_of_a_save_is_not_in_it(
 ) -> None:
     """And `latest` moves only once the files are whole."""
     may_write, write = threading.Event(), parts.write_part
-    monkeypatch.setattr("training.saver.write_part", lambda *args: may_write.wait(10) and write(*args))
+    monkeypatch.setattr(
+        "training.checkpoint.saver.write_part", lambda *args: may_write.wait(10) and write(*args)
+    )
     saver, engine, state = Saver(tmp_path / FOLDER, CheckpointConfig(), WORLD), PlainEngine(2), state_at(2)
     saver.start(engine, state)
     nn.init.constant_(engine.module.weight, 99)
@@ -290,7 +295,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(
     def fail(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("training.saver.write_part", fail)
+    monkeypatch.setattr("training.checkpoint.saver.write_part", fail)
     words = r"step-00000002 cannot be written \(rank 0: .*No space left on device\); make room and run again"
     with pytest.raises(UserError, match=words):
         save(tmp_path, 2, asynchronous=asynchronous)
@@ -310,7 +315,7 @@ def test_a_part_that_fills_the_disk_is_gone_at_once(tmp_path: Path, monkeypatch:
         path.write_bytes(b"much")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("training.saver.write_part", fill)
+    monkeypatch.setattr("training.checkpoint.saver.write_part", fill)
     saver = Saver(tmp_path / FOLDER, CheckpointConfig(), WORLD)
     saver.start(PlainEngine(2), state_at(2))
     while saver._save is not None and saver._save.at_work():

@@ -13,20 +13,20 @@ import pytest
 from intarsia.errors import UserError
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
-from training import distributed
 from training.__main__ import main
-from training.claim import claimed
-from training.distributed import World
-from training.state import RunFolder
+from training.ranks import distributed
+from training.ranks.distributed import World
+from training.run.claim import claimed
+from training.run.state import RunFolder
 
 ALONE = World(rank=0, size=1, device=None)
 # Another process, with a child that outlives it, as data loaders may for a while.
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from training.claim import claimed
-from training.distributed import World
-from training.state import RunFolder
+from training.run.claim import claimed
+from training.ranks.distributed import World
+from training.run.state import RunFolder
 with claimed(RunFolder(Path(sys.argv[1])), World(0, 1, None)):
     if os.fork():
         print("held", flush=True)

@@ -15,7 +15,7 @@ from PIL import Image
 from intarsia.weights import load_model
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
-from training.tracker import read_metrics
+from training.tracking.tracker import read_metrics
 
 STEPS = 40
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}

@@ -11,10 +11,10 @@ from torch import Tensor
 from intarsia.config import load_config
 from intarsia.errors import UserError
 from tests.training.synthetic import write_config
-from training.compiled import check_gradients, compile_blocks, largest_error
 from training.config import TrainConfig
-from training.model import new_model
-from training.objective import Trainee
+from training.model.build import new_model
+from training.model.compiled import check_gradients, compile_blocks, largest_error
+from training.objective.objective import Trainee
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from training.config import (
     require_paths,
     zero_stage_of,
 )
-from training.schedule import learning_rate
+from training.optimizer.engine import learning_rate
 
 CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))
 

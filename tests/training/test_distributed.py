@@ -12,8 +12,8 @@ import pytest
 
 from intarsia.errors import UserError
 from tests.paths import ROOT
-from training import distributed
-from training.distributed import EXIT_ALONE, StopFlag, set_environment, told_when_alone
+from training.ranks import distributed
+from training.ranks.distributed import EXIT_ALONE, StopFlag, set_environment, told_when_alone
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -122,7 +122,7 @@ ABANDON = """
 import os, sys
 import torch.distributed as dist
 from intarsia.errors import run_command
-from training import distributed
+from training.ranks import distributed
 
 def work(argv):
     with distributed.told_when_alone():

@@ -8,8 +8,8 @@ from intarsia.errors import UserError
 from intarsia.model_folder import ADAPTERS
 from tests.training.conftest import SAVED
 from tests.training.launch import Runs, numbers
-from training.checkpoint import what_is_torn
-from training.parts import Parts
+from training.checkpoint.folder import what_is_torn
+from training.checkpoint.rank_files import Parts
 
 STEPS, GLOBAL = 4, 8
 ADAPTED = ("adapters", "adapters-whole")

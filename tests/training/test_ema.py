@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from training.config import OptimizerConfig
-from training.ema import KEY, EmaAdamW, decays_of, ema_decay_at
-from training.power_ema import exponent_of
+from training.optimizer.ema import KEY, EmaAdamW, decays_of, ema_decay_at
+from training.optimizer.power_ema import exponent_of
 
 
 def train(optimizer: torch.optim.Optimizer, module: nn.Module, steps: int) -> list[dict[str, torch.Tensor]]:

@@ -15,10 +15,10 @@ from intarsia.model import EditModel
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig, batch_shape
-from training.counting import Counts, count
-from training.estimate import as_text, estimate
-from training.memory import STAGES, memory_at
-from training.model import choose_trained
+from training.estimate.command import as_text, estimate
+from training.estimate.counting import Counts, count
+from training.estimate.memory import STAGES, memory_at
+from training.model.build import choose_trained
 
 GIGA = 1e9
 OPTIONS = {"averages": 0, "accumulates": False, "offload": False, "on_gpu": True}
@@ -156,7 +156,7 @@ def test_two_averages_are_counted_in_memory_and_their_snapshots_on_the_disk(tmp_
 
 
 def test_checkpoints_and_what_the_cpu_holds_are_counted(tmp_path: Path) -> None:
-    """The copy and the file hold master weights, two moments and the average (`training/parts.py`)."""
+    """The copy and the file hold master weights, two moments and the average (`rank_files.py`)."""
     kept = "checkpoint={every_steps: 2, keep_last: 3, keep_every: 4, asynchronous: true}"
     options = ["optimizer.ema_decay=0.9", "max_steps=10", "offload_optimizer=true", kept]
     config = load_config(TrainConfig, write_config(tmp_path), options)

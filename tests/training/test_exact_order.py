@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.training.synthetic import make_shards
 from tests.training.test_data import dataset_of
 from training.config import BatchShape, DataConfig
-from training.data import batches
-from training.order import DataOrder, rank_positions
+from training.data.batches import batches
+from training.data.order import DataOrder, rank_positions
 
 COUNTS = (
     5,

@@ -11,10 +11,10 @@ from intarsia.model import EditModel, build_model
 from intarsia.weights import load_model, save_model
 from tests.training.synthetic import make_sample, write_config
 from training.config import TrainConfig
-from training.data import collate
-from training.frozen import exact_frozen, freeze_parts
-from training.model import new_model
-from training.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+from training.data.batches import collate
+from training.model.build import new_model
+from training.model.frozen import exact_frozen, freeze_parts
+from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
 
 CPU = torch.device("cpu")
 

@@ -16,13 +16,13 @@ from tests.training.file_server import serving
 from tests.training.stored import store
 from tests.training.synthetic import make_shards, write_config
 from tests.training.test_redraw import SAMPLES, dataset
+from training.commands.encode_shards import LatentJob, is_complete
 from training.config import BatchShape, TrainConfig
-from training.data import Batch, SampleDataset, batches, open_dataset, use_latents
-from training.encode import encode_batch
-from training.encode_shards import LatentJob, is_complete
-from training.frozen import halve_frozen
-from training.latents import frozen_hash, latents_folder
-from training.objective import Trainee, draw_batch, loss_of, new_noise_scheduler, prepare
+from training.data.batches import Batch, SampleDataset, batches, open_dataset, use_latents
+from training.data.latents import frozen_hash, latents_folder
+from training.model.frozen import halve_frozen
+from training.objective.encode import encode_batch
+from training.objective.objective import Trainee, draw_batch, loss_of, new_noise_scheduler, prepare
 
 CPU = torch.device("cpu")
 

@@ -16,10 +16,10 @@ from intarsia.weights import load_model, save_model
 from sampling.cli import main
 from tests.training.synthetic import make_sample, write_config
 from training.config import TrainConfig, require_paths
-from training.data import collate
-from training.lora import write_adapters
-from training.model import new_model
-from training.objective import Trainee, draw_batch, loss_of, new_noise_scheduler, prepare
+from training.data.batches import collate
+from training.model.build import new_model
+from training.model.lora import write_adapters
+from training.objective.objective import Trainee, draw_batch, loss_of, new_noise_scheduler, prepare
 
 CPU = torch.device("cpu")
 

@@ -9,11 +9,11 @@ from torch import nn
 from intarsia.config import load_config
 from tests.training.synthetic import write_config
 from training.config import TrainConfig
-from training.distributed import World
-from training.losses import Losses, by_quarter, quarter_means
-from training.objective import Step
-from training.state import TrainState
-from training.validation import fixed_draws
+from training.objective.objective import Step
+from training.ranks.distributed import World
+from training.run.state import TrainState
+from training.tracking.losses import Losses, by_quarter, quarter_means
+from training.tracking.validation import fixed_draws
 
 
 def step_at(timesteps: list[int], target: torch.Tensor) -> Step:

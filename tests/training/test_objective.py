@@ -15,9 +15,9 @@ from intarsia.model import EditModel, build_model
 from intarsia.pretrained import image_encoder_state
 from tests.training.synthetic import make_sample, write_config
 from training.config import ObjectiveConfig, TrainConfig
-from training.data import Batch, collate
-from training.frozen import freeze_unused
-from training.objective import (
+from training.data.batches import Batch, collate
+from training.model.frozen import freeze_unused
+from training.objective.objective import (
     Trainee,
     draw,
     loss_of,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.config import BatchShape
-from training.order import DataOrder, rank_positions
+from training.data.order import DataOrder, rank_positions
 
 COUNTS = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.power_ema import (
+from training.optimizer.power_ema import (
     Profile,
     coefficients,
     exponent_of,

@@ -16,7 +16,7 @@ from intarsia.weights import read_model_config, save_model
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
-from training.tracker import read_metrics
+from training.tracking.tracker import read_metrics
 
 RECIPES = sorted((ROOT / "configs" / "train").glob("*.yaml"))
 TINY = [

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataprep.pictures import Picture
-from dataprep.render import Subject, draw_sample
+from dataprep.draw.render import Subject, draw_sample
+from dataprep.pictures.decode import Picture
 from intarsia.boxes import Box
 from intarsia.sample import LabelledBox, Sample, decode_jpeg, encode_jpeg
 from tests.dataprep.toy import toy_picture
 from tests.training.synthetic import write_shards
-from training.data import SampleDataset
-from training.order import DataOrder
-from training.shards import ShardReader, find_shards
+from training.data.batches import SampleDataset
+from training.data.order import DataOrder
+from training.data.shards import ShardReader, find_shards
 
 SIZE, SAMPLES, DATA_SEED = 64, 6, 11
 

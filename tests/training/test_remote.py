@@ -13,13 +13,14 @@ import pytest
 from intarsia.errors import UsageError, UserError
 from tests.training.file_server import FileServer, serving
 from tests.training.synthetic import make_shards
-from training import remote, shard_cache
 from training.config import BatchShape, DataConfig
-from training.data import SampleDataset, batches
-from training.order import DataOrder
-from training.remote import read_remote
-from training.shard_cache import ShardCache
-from training.shards import ShardReader, find_shards, open_cache
+from training.data import cache as shard_cache
+from training.data import remote
+from training.data.batches import SampleDataset, batches
+from training.data.cache import ShardCache
+from training.data.order import DataOrder
+from training.data.remote import read_remote
+from training.data.shards import ShardReader, find_shards, open_cache
 
 COUNTS = (5, 4, 7)
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from training.__main__ import main
-from training.charts import LAYOUT, draw_charts, running_mean
-from training.report import summary
-from training.state import RunFolder
+from training.commands.report import summary
+from training.run.state import RunFolder
+from training.tracking.charts import LAYOUT, draw_charts, running_mean
 
 
 def records(steps: int = 100) -> list[dict[str, Any]]:

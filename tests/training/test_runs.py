@@ -14,8 +14,8 @@ from intarsia.model import build_model
 from tests.training.launch import Runs, launch
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
-from training.order import DataOrder
-from training.stopwatch import PARTS
+from training.data.order import DataOrder
+from training.tracking.stopwatch import PARTS
 
 STEPS = 6
 FIRST = ["max_steps=1", "optimizer={lr: 1.0e-3, warmup_steps: 0, weight_decay: 0}"]

@@ -7,7 +7,7 @@ import torch
 
 from tests.training.conftest import BAD, STAGES
 from tests.training.launch import Runs, numbers, of_kind, wandb_parts
-from training.tracker import read_metrics
+from training.tracking.tracker import read_metrics
 
 STEPS = 4
 

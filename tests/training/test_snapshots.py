@@ -17,16 +17,17 @@ from intarsia.weights import load_model
 from tests.training.launch import Runs, numbers
 from tests.training.synthetic import write_config
 from tests.training.test_checkpoint import PlainEngine
-from training import fragments, snapshots
 from training.__main__ import main
+from training.checkpoint import snapshots
+from training.checkpoint.saver import Saver
+from training.checkpoint.snapshots import begin_snapshots, list_snapshots
 from training.config import TrainConfig
-from training.distributed import World
-from training.ema import EmaAdamW
-from training.objective import Trainee
-from training.power_ema import Profile
-from training.saver import Saver
-from training.snapshots import begin_snapshots, list_snapshots
-from training.state import RunFolder, TrainState, library_versions
+from training.objective.objective import Trainee
+from training.optimizer import fragments
+from training.optimizer.ema import EmaAdamW
+from training.optimizer.power_ema import Profile
+from training.ranks.distributed import World
+from training.run.state import RunFolder, TrainState, library_versions
 
 WORLD = World(rank=0, size=1, device=torch.device("cpu"))
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from intarsia.config import load_config
 from tests.paths import ROOT
-from training import stopwatch
 from training.config import BatchShape, TrainConfig
-from training.stopwatch import PARTS, Stopwatch, matmul_peak, seconds_at_peak
+from training.tracking import stopwatch
+from training.tracking.stopwatch import PARTS, Stopwatch, matmul_peak, seconds_at_peak
 
 
 class Clock:
@@ -69,8 +69,8 @@ def test_the_peak_of_matrix_products_is_a_speed() -> None:
 
 
 def test_a_gpu_run_gets_its_mfu_and_a_cpu_run_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.counting import count_flops
-    from training.distributed import World
+    from training.estimate.counting import count_flops
+    from training.ranks.distributed import World
 
     config = load_config(TrainConfig, ROOT / "configs/train/demo.yaml")
     monkeypatch.setattr(stopwatch, "matmul_peak", lambda device, dtype: 1e12)

@@ -7,9 +7,9 @@ import pytest
 
 from intarsia.errors import UserError
 from training.config import TrainConfig
-from training.state import RunFolder, TrainState
-from training.tracker import NullTracker, RunTracker, make_tracker, read_metrics, rejected_by_shards
-from training.wandb_run import start_wandb, wandb_mode
+from training.run.state import RunFolder, TrainState
+from training.tracking.tracker import NullTracker, RunTracker, make_tracker, read_metrics, rejected_by_shards
+from training.tracking.wandb_run import start_wandb, wandb_mode
 
 
 def test_steps_after_the_restored_one_are_recorded_anew(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import re
 
 from tests.training.launch import Runs, of_kind, wandb_parts
-from training.tracker import read_metrics
-from training.watchdog import Beat, describe_stall
+from training.ranks.watchdog import Beat, describe_stall
+from training.tracking.tracker import read_metrics
 
 
 def test_a_sleeping_rank_is_named_and_the_run_ends_with_1(hard_runs: Runs) -> None:

@@ -13,12 +13,12 @@ from intarsia.weights import load_model
 from tests.training.launch import launch, of_kind, wandb_parts
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
-from training.data import open_dataset
-from training.distributed import World
-from training.objective import Trainee
-from training.tracker import read_metrics
-from training.validation import Validation
-from training.wandb_run import WandbRun
+from training.data.batches import open_dataset
+from training.objective.objective import Trainee
+from training.ranks.distributed import World
+from training.tracking.tracker import read_metrics
+from training.tracking.validation import Validation
+from training.tracking.wandb_run import WandbRun
 
 STEPS = 6
 WATCHED = [

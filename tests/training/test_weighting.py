@@ -11,8 +11,8 @@ from intarsia.config import load_config
 from intarsia.errors import UsageError
 from tests.training.synthetic import write_config
 from training.config import ObjectiveConfig, TrainConfig
-from training.objective import Step, loss_of, new_noise_scheduler
-from training.weighting import cell_weight, error_weight, min_snr_weight, signal_to_noise
+from training.objective.objective import Step, loss_of, new_noise_scheduler
+from training.objective.weighting import cell_weight, error_weight, min_snr_weight, signal_to_noise
 
 TIMESTEPS = torch.arange(1000)
 EDIT_MASK = torch.zeros(2, 1, 8, 8)

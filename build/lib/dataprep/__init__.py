@@ -1,0 +1,1 @@
+"""Boxes and pictures to sharded samples."""

@@ -1,0 +1,218 @@
+"""The build from annotations to a finished folder: plan or go on, run what is missing, merge."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dataprep.pictures.stores import INDEX_FILE
+from dataprep.plan.inputs import BuildRequest, describe_inputs, new_plan, pictures_place, restore_pictures
+from dataprep.plan.plan import BuildConfig, Plan
+from dataprep.plan.plan_file import (
+    PLAN_FILE,
+    plan_fingerprint,
+    read_plan_header,
+    stored_fingerprint,
+    write_plan,
+)
+from dataprep.progress import NOTES, Progress, metered
+from dataprep.shards.build_shard import ShardJob, is_complete
+from dataprep.shards.manifest import CARD, LOCK, MANIFEST, REJECTS, read_manifest, write_manifest
+from dataprep.shards.plan_rejects import write_plan_rejects
+from intarsia.config import complete, config_differences
+from intarsia.errors import UsageError, UserError
+from intarsia.files import atomic_path, locked, sweep_temporaries
+
+
+def plan_build(request: BuildRequest) -> dict[str, Any]:
+    """The first half of `build`: write the plan and its rejects, or find them there; the plan's header."""
+    with _locked(request.out):
+        return _plan_header(request)
+
+
+def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
+    """Build whatever is missing in the request's folder and return its manifest.
+
+    A finished folder is answered from its manifest. Options or inputs other than those that the folder was
+    planned with are refused.
+
+    Raises:
+        UsageError: for a folder that belongs to another build.
+        UserError: for inputs that cannot be read, a folder in which another build is running or that cannot
+            be written (a full disk), or whatever else stops a build; the shards so far stay.
+    """
+    try:
+        return _build(request, report)
+    except OSError as error:
+        raise UserError(
+            f"building stopped: {error}; the shards so far stay, run the same command again"
+        ) from error
+
+
+def _build(request: BuildRequest, report: Callable[[Progress], None]) -> dict[str, Any]:
+    out, plan = request.out, request.out / PLAN_FILE
+    with _locked(out):
+        _sweep(out)
+        goes_on = plan.is_file()
+        header = _plan_header(request)
+        config = request.config
+        missing = [
+            shard
+            for shard in range(header["shards"])
+            if not is_complete(out, config, shard, header["fingerprint"])
+        ]
+        if not missing and (content := _finished(out, header["fingerprint"])):
+            return content
+        if goes_on and stored_fingerprint(plan) != header["fingerprint"]:
+            raise UserError(
+                f"{plan} is damaged: it holds another plan than its fingerprint says; delete {out} and run "
+                "the same command again"
+            )
+        (out / MANIFEST).unlink(missing_ok=True)
+        if missing:
+            restore_pictures(request)
+        _run_missing(request, header, missing, report)
+        _sweep(out)  # after workers that died on the way
+        return write_manifest(out, header, request.command)
+
+
+def _finished(out: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The manifest, if it and the card are there as they should be."""
+    try:
+        content = read_manifest(out)
+    except UserError:
+        return None
+    return content if content.get("fingerprint") == fingerprint and (out / CARD).is_file() else None
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed runs and workers left; their journals say little about the pictures."""
+    sweep_temporaries(out)
+    for journal in out.glob(".*.journal"):
+        journal.unlink(missing_ok=True)
+    shutil.rmtree(out / NOTES, ignore_errors=True)
+
+
+def _run_missing(
+    request: BuildRequest, header: dict[str, Any], missing: list[int], report: Callable[[Progress], None]
+) -> None:
+    from dataprep.workers.pipeline import run_shards
+
+    jobs = [
+        ShardJob(
+            folder=str(request.out.resolve()),
+            images=pictures_place(request),
+            shard=shard,
+            fingerprint=header["fingerprint"],
+            config=request.config,
+            segmentations=str(request.inputs["segmentations"].resolve())
+            if "segmentations" in request.inputs
+            else "",
+        )
+        for shard in missing
+    ]
+    if not jobs:
+        return
+    per_shard = request.config.images_per_shard
+    pictures = sum(min(per_shard, header["pictures"] - shard * per_shard) for shard in missing)
+    start = Progress(header["shards"] - len(jobs), header["shards"], 0, pictures)
+    with metered(request.out, start, report) as meter:
+        for stats in run_shards(jobs, request.workers, request.ray_address, request.verbose):
+            meter.finish(stats)
+
+
+def _plan_header(request: BuildRequest) -> dict[str, Any]:
+    """The header of the folder's plan, which is made where there is none."""
+    out, path = request.out, request.out / PLAN_FILE
+    inputs = describe_inputs(request)
+    if not path.is_file():
+        return _write_new_plan(request, inputs)
+    header = read_plan_header(path)
+    given = request.config.model_dump(mode="json")
+    differences = config_differences(complete(BuildConfig, header["config"]), given)
+    if differences:
+        raise UsageError(
+            f"{out} was built with other options ({'; '.join(differences)}); "
+            "give those, or choose another --out, or delete that folder"
+        )
+    old, rejects = header["inputs"], out / REJECTS
+    changed = [role for role in sorted(old.keys() | inputs.keys()) if old.get(role) != inputs.get(role)]
+    if not changed and rejects.is_file():
+        return header
+    plan = new_plan(request)
+    if plan_fingerprint(plan, header["config"]) != header["fingerprint"]:
+        which = ", ".join(f"--{role}" for role in changed) or "what lies in them"
+        raise UsageError(
+            f"{out} was planned from other inputs ({_plan_difference(header, plan)}; changed: {which}); "
+            "give those, or choose another --out, or delete that folder"
+        )
+    if not rejects.is_file():
+        (out / MANIFEST).unlink(missing_ok=True)  # what the shards rejected is to be merged again too
+        _write_plan_rejects(plan, rejects)
+    return header
+
+
+def _plan_difference(header: dict[str, Any], plan: Plan) -> str:
+    now = {"pictures": len(plan.order), **plan.counts()}
+    old = {"pictures": header["pictures"], **header["counts"]}
+    return "; ".join(config_differences(old, now)) or "the same numbers, other contents"
+
+
+def _write_new_plan(request: BuildRequest, inputs: dict[str, Any]) -> dict[str, Any]:
+    plan = new_plan(request)
+    header = {
+        "config": request.config.model_dump(mode="json"),
+        "fingerprint": plan_fingerprint(plan),
+        "inputs": inputs,
+        "shards": plan.shards,
+        "pictures": len(plan.order),
+        "counts": plan.counts(),
+    }
+    _write_plan_rejects(plan, request.out / REJECTS)
+    write_plan(request.out / PLAN_FILE, plan, header)
+    return header
+
+
+def _write_plan_rejects(plan: Plan, path: Path) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        write_plan_rejects(plan, file)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Make the folder and hold it against a second build; the lock goes with the process, however it ends.
+
+    Raises:
+        UsageError: where it cannot be made, or holds what no build made.
+        UserError: where another build is running in it.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be made ({error.strerror}); choose another") from None
+    names = {path.name for path in out.iterdir()}
+    strangers = sorted(name for name in names - {REJECTS} if not name.startswith("."))
+    if strangers and PLAN_FILE not in names:
+        raise UsageError(f"{out} holds {strangers[0]}, which no build made; choose another --out")
+    lock = out / LOCK
+    with locked(lock, f"another build is running in {out}; wait for it, or choose another --out"):
+        try:
+            yield
+        finally:
+            if not (out / PLAN_FILE).exists():  # refused before it was begun: nothing of it stays
+                for file in (lock, out / INDEX_FILE):
+                    file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    for folder in made:
+                        folder.rmdir()
+
+
+def free_space_warning(out: Path, needed: int) -> str | None:
+    """A sentence where the disk below `out` has fewer bytes free than `needed`; None where it has enough."""
+    existing = next(p for p in [out, *out.resolve().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free >= needed:
+        return None
+    return f"about {needed / 1e9:.1f} GB will be written, {free / 1e9:.1f} GB are free in {existing}"

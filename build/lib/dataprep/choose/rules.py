@@ -1,0 +1,156 @@
+"""The rules that keep or drop a box, one at a time: by its annotation, its size, its picture."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataprep.records import REASONS, Annotations, Rejected, RejectReason
+from intarsia.boxes import Box
+
+FLAG_REASONS = {
+    "is_crowd": RejectReason.CROWD,
+    "is_group_of": RejectReason.GROUP_OF,
+    "is_inside": RejectReason.INSIDE,
+    "is_depiction": RejectReason.DEPICTION,
+    "is_occluded": RejectReason.OCCLUDED,
+    "is_truncated": RejectReason.TRUNCATED,
+}
+
+
+@dataclass(frozen=True)
+class FilterRules:
+    """Which boxes may be chosen.
+
+    Attributes:
+        dropped_flags: flags whose value 1 drops a box; unknown (-1) does not.
+        smallest_area: of the picture's area, kept from here.
+        largest_area: of the picture's area, kept up to here.
+        smallest_side: pixels; looked at when the picture is read, since Open Images gives no sizes.
+        largest_aspect: longer side to shorter side in pixels; looked at when the picture is read.
+        classes: names that are wanted; None for all.
+        not_classes: names that are not.
+        largest_iou: a box goes that a larger one of its picture overlaps by more, as intersection over union.
+        per_class_max: boxes of one class; None for no limit.
+        class_temperature: 1 leaves the classes as they are; the higher, the more alike their sizes become.
+        least_sharpness: variance of the Laplacian of the box's pixels, see `pixels.crop_figures`.
+        darkest: mean grey level of the box's pixels, 0 … 255, kept from here.
+        brightest: the same, kept up to here.
+    """
+
+    dropped_flags: tuple[str, ...]
+    smallest_area: float = 0.02
+    largest_area: float = 0.8
+    smallest_side: int = 1
+    largest_aspect: float = math.inf
+    classes: frozenset[str] | None = None
+    not_classes: frozenset[str] = frozenset()
+    largest_iou: float = 1.0
+    per_class_max: int | None = None
+    class_temperature: float = 1.0
+    least_sharpness: float = 0.0
+    darkest: float = 0.0
+    brightest: float = 255.0
+
+
+# "pbe" is Paint by Example's own rule. A crowd region of COCO is no object: it is dropped under both.
+FILTERS = {
+    "pbe": FilterRules(dropped_flags=("is_crowd",)),
+    "default": FilterRules(dropped_flags=("is_crowd", "is_group_of", "is_inside"), smallest_side=32),
+}
+
+
+def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
+    """Which boxes go, and why: int16 [N], -1 for a kept box, otherwise an index into REASONS.
+
+    The area rule is Paint by Example's `read_bbox.py`: keep 0.02 <= (x1 - x0) * (y1 - y0) <= 0.8, in
+    fractions of the picture, everything else untouched. Where several reasons hold the first in this function
+    counts.
+    """
+    x0, y0, x1, y1 = annotations.bounds.T
+    area = (x1 - x0) * (y1 - y0)
+    if not annotations.fractions:
+        width, height = annotations.sizes[annotations.picture].T.astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # not a number, which no rule hits, where the size is to be seen only when the picture is read
+            area = np.where(width * height > 0, area / (width * height), np.nan)
+    checks: list[tuple[np.ndarray, RejectReason]] = [
+        (annotations.picture < 0, RejectReason.PICTURE_UNKNOWN),
+        (~np.isfinite(annotations.bounds).all(axis=1), RejectReason.BAD_BOX),
+        ((x1 <= x0) | (y1 <= y0), RejectReason.EMPTY_BOX),
+        *(
+            (annotations.flags[flag] == 1, FLAG_REASONS[flag])
+            for flag in rules.dropped_flags
+            if flag in annotations.flags
+        ),
+        (_unwanted(annotations.labels, rules)[annotations.label], RejectReason.CLASS_NOT_WANTED),
+        (area < rules.smallest_area, RejectReason.AREA_TOO_SMALL),
+        (area > rules.largest_area, RejectReason.AREA_TOO_LARGE),
+    ]
+    return first_reason(checks, len(annotations))
+
+
+def first_reason(checks: list[tuple[np.ndarray, RejectReason]], number: int) -> np.ndarray:
+    """int16 [number]: of the checks (bool [number], reason) that hit, the first one's code; -1 for none."""
+    verdict: np.ndarray = np.full(number, -1, np.int16)
+    for hit, reason in checks:
+        verdict[hit & (verdict < 0)] = REASONS.index(reason)
+    return verdict
+
+
+def _unwanted(labels: list[str], rules: FilterRules) -> np.ndarray:
+    """bool [labels]: which classes the rules drop."""
+    wanted = rules.classes
+    return np.array(
+        [name in rules.not_classes or (wanted is not None and name not in wanted) for name in labels], bool
+    )
+
+
+def judge_sizes(sizes: np.ndarray, rules: FilterRules) -> np.ndarray:
+    """The rules that need the picture's size: whole pixels, enough of them on each side, and the aspect.
+
+    Args:
+        sizes: int [N, 2], (width, height) of the boxes in whole pixels inside the picture.
+        rules: the limits.
+
+    Returns:
+        int16 [N] as `judge_boxes`.
+    """
+    short, long = sizes.min(axis=1), sizes.max(axis=1)
+    checks = [
+        (short <= 0, RejectReason.EMPTY_BOX),
+        (short < rules.smallest_side, RejectReason.SIDE_TOO_SHORT),
+        (long > rules.largest_aspect * np.maximum(short, 1), RejectReason.ASPECT_TOO_LARGE),
+    ]
+    return first_reason(checks, len(sizes))
+
+
+def judge_late_area(
+    bounds: tuple[float, float, float, float], size: tuple[int, int], rules: FilterRules
+) -> Rejected | None:
+    """The area rule of a box in pixels, where only the picture itself tells its size (width, height)."""
+    area = (bounds[2] - bounds[0]) * (bounds[3] - bounds[1]) / (size[0] * size[1])
+    if area < rules.smallest_area:
+        return Rejected(RejectReason.AREA_TOO_SMALL, f"{area:.4f} of the picture")
+    if area > rules.largest_area:
+        return Rejected(RejectReason.AREA_TOO_LARGE, f"{area:.4f} of the picture")
+    return None
+
+
+def judge_pixels(boxes: Sequence[Box], rules: FilterRules) -> list[Rejected | None]:
+    """`judge_sizes` of a picture's boxes, with particulars; None for one that may stay."""
+    sizes = np.array([(box.width, box.height) for box in boxes], np.int64).reshape(-1, 2)
+    codes = judge_sizes(sizes, rules).tolist()
+    return [
+        None if code < 0 else Rejected(REASONS[code], _size_detail(REASONS[code], box, rules))
+        for box, code in zip(boxes, codes, strict=True)
+    ]
+
+
+def _size_detail(reason: RejectReason, box: Box, rules: FilterRules) -> str:
+    if reason == RejectReason.SIDE_TOO_SHORT:
+        return f"{min(box.width, box.height)} px, at least {rules.smallest_side} wanted"
+    if reason == RejectReason.ASPECT_TOO_LARGE:
+        return f"{box.width}x{box.height} px, at most {rules.largest_aspect:g} to 1 wanted"
+    return "no whole pixel inside the picture"

@@ -1,0 +1,1 @@
+"""A record and its pixels to a sample: crop, edit mask and exemplar."""

@@ -1,0 +1,78 @@
+"""A finished folder in Weights & Biases: manifest, card and pictures of it as an artifact, no shards."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dataprep.look.contact_sheet import write_contact_sheet
+from dataprep.look.pick import Choice
+from dataprep.look.stats import folder_stats
+from dataprep.look.stats_plot import write_stats_plot
+from dataprep.shards.manifest import CARD, MANIFEST
+from intarsia.errors import UserError
+
+SAMPLES = 24  # on the contact sheet
+
+
+def log_folder(folder: Path, project: str) -> str:
+    """Log one run with one artifact of type `dataset`: what the folder holds, and how it looks.
+
+    Whether that goes to a server or stays on the disk is W&B's own affair (`WANDB_MODE`, `WANDB_DIR`, login).
+
+    Args:
+        folder: of shards, finished, with at least one sample.
+        project: of W&B.
+
+    Returns:
+        Where the run lies: its address, or its folder where W&B is offline.
+
+    Raises:
+        UserError: if W&B is not installed, or refuses.
+    """
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("wandb is not installed; install '.[training]', or leave --wandb out") from None
+    content = folder_stats(folder)
+    summary = {name: content[name] for name in ("kept", "in", "rejected", "bytes", "shards", "fingerprint")}
+    try:
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            wandb.init(
+                project=project,
+                job_type="dataprep",
+                name=content["name"],
+                config=content["config"],
+                settings=wandb.Settings(silent=True, console="off"),
+            ) as run,
+        ):
+            pictures = _draw(folder, content, Path(scratch))
+            artifact = wandb.Artifact(content["name"], type="dataset", metadata=summary)
+            for path in (folder / MANIFEST, folder / CARD, *pictures):
+                artifact.add_file(str(path), name=path.name)
+            run.log({path.stem: wandb.Image(str(path)) for path in pictures if path.suffix == ".png"})
+            run.summary.update(_flat(summary))
+            run.log_artifact(artifact)
+            where = str(Path(run.dir).parent) if run.offline else run.url
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"W&B refuses ({' '.join(str(error).split())}); the shards are whole; `wandb login`, or set "
+            "WANDB_MODE=offline, and run the same command again"
+        ) from None
+    return os.path.relpath(where) if Path(where).exists() else where
+
+
+def _draw(folder: Path, content: dict[str, Any], scratch: Path) -> list[Path]:
+    sheet, page, plot = (scratch / name for name in ("sheet.png", "sheet.html", "stats.png"))
+    for path in (sheet, page):
+        write_contact_sheet(folder, path, Choice(SAMPLES))
+    write_stats_plot(content, plot)
+    return [sheet, page, plot]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

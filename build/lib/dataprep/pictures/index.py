@@ -1,0 +1,138 @@
+"""Which file an annotated picture is: millions of names, looked up in columns."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from intarsia.errors import UserError
+
+EXTENSIONS = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".jp2",
+    ".ppm",
+    ".pgm",
+)
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class PictureIndex:
+    """The picture files of a store.
+
+    Attributes:
+        paths: text [F], in the order in which files of equal name are preferred.
+    """
+
+    paths: pa.Array
+
+    def find(self, files: Sequence[str], image_ids: Sequence[str]) -> pa.Array:
+        """The path of each picture, text [P]; empty where no file is it.
+
+        A picture is looked for by its annotated file, or by its id where none is annotated: as a path, a file
+        name, or a file name without extension; of several such files the first counts. One that is annotated
+        in a folder which is not there is looked for without it (`_without_folders`).
+        """
+        wanted = pa.array((file or name for file, name in zip(files, image_ids, strict=True)), pa.string())
+        found: pa.Array = pa.nulls(len(wanted), pa.int32())
+        names = pc.replace_substring_regex(self.paths, r"^.*/", "")
+        stems = pc.replace_substring_regex(names, r"\.[^.]*$", "")
+        for known in (self.paths, names, stems):
+            if found.null_count:
+                found = pc.coalesce(found, pc.index_in(wanted, value_set=known))
+        places = found.fill_null(-1).to_numpy()
+        rows = np.flatnonzero((places < 0) & pc.match_substring(wanted, "/").to_numpy(zero_copy_only=False))
+        if len(rows) and len(self.paths):
+            once = wanted.take(pa.array(rows)).dictionary_encode()
+            others = self._without_folders(once.dictionary, names, stems)
+            claims = np.bincount(others[others >= 0], minlength=len(self.paths))
+            claims[places[places >= 0]] += 2
+            others[claims[others] > 1] = -1  # another picture's too: the boxes of one would go to the other
+            places = places.copy()
+            places[rows] = others[once.indices.to_numpy()]
+        return pc.fill_null(self.paths.take(pa.array(places, mask=places < 0)), "")
+
+    def _without_folders(self, wanted: pa.Array, names: pa.Array, stems: pa.Array) -> np.ndarray:
+        """int [wanted], -1 for none: the files at their paths less some folders in front, or so called.
+
+        The name alone, with or without extension, must be that of a single file: of several it cannot be told
+        which is meant.
+        """
+        found: pa.Array = pa.nulls(len(wanted), pa.int32())
+        while pc.any(pc.match_substring(wanted, "/")).as_py():
+            wanted = pc.replace_substring_regex(wanted, r"^[^/]*/", "")
+            found = pc.coalesce(found, pc.index_in(wanted, value_set=self.paths))
+        places = found.fill_null(-1).to_numpy().copy()
+        for known in (names, stems):
+            coded = known.dictionary_encode().indices.to_numpy()
+            hits = pc.index_in(wanted, value_set=known).fill_null(-1).to_numpy()
+            single = np.bincount(coded)[coded[hits]] == 1
+            places = np.where((places < 0) & (hits >= 0) & single, hits, places)
+        return places
+
+
+def index_paths(paths: Iterable[str]) -> PictureIndex:
+    """An index of the pictures among `paths`: JPEGs before other formats, otherwise in sorted order."""
+    chunks: list[pa.Array] = [pa.array([], pa.string())]
+    piece: list[str] = []
+    for path in paths:
+        if is_picture_name(path):
+            piece.append(path)
+            if len(piece) == _CHUNK:
+                chunks.append(pa.array(piece, pa.string()))
+                piece = []
+    joined = pa.concat_arrays([*chunks, pa.array(piece, pa.string())])
+    jpeg = pc.match_substring_regex(joined, r"\.jpe?g$", ignore_case=True)
+    order = pc.sort_indices(
+        pa.table({"jpeg": jpeg, "path": joined}), sort_keys=[("jpeg", "descending"), ("path", "ascending")]
+    )
+    return PictureIndex(joined.take(order))
+
+
+def index_pictures(folder: Path | str) -> PictureIndex:
+    """Every picture below `folder`, whatever its sub-folders (train_0 … train_f, val2017 or none).
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"the folder of pictures {root} does not exist")
+    return index_paths(_walk(root))
+
+
+def _walk(root: Path) -> Iterable[str]:
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        with os.scandir(root / below) as entries:
+            for entry in entries:
+                path = f"{below}/{entry.name}" if below else entry.name
+                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _leads_aside(Path(entry))):
+                    pending.append(path)
+                else:
+                    yield path
+
+
+def _leads_aside(link: Path) -> bool:
+    """Whether a link is one to a folder, and not to one that it lies in, which would have no end."""
+    return link.is_dir() and link.resolve() not in link.parent.resolve().joinpath(link.name).parents
+
+
+def is_picture_name(path: str) -> bool:
+    """Whether it ends as a picture's does, and is text: one that is not UTF-8 can stand in no annotation."""
+    text = path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
+    return text and path.lower().endswith(EXTENSIONS)

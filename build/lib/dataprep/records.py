@@ -1,0 +1,172 @@
+"""What annotations say, as records and in columns, and why something is dropped."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from intarsia.boxes import Box, box_from_fractions, box_from_xyxy
+
+if TYPE_CHECKING:
+    from dataprep.choose.rules import FilterRules
+
+
+class RejectReason(StrEnum):
+    """Why a box, a picture or a draw was dropped."""
+
+    # a box, by its annotation
+    BAD_BOX = "bad_box"  # a coordinate is no finite number
+    EMPTY_BOX = "empty_box"  # no whole pixel inside the picture
+    CROWD = "crowd"
+    GROUP_OF = "group_of"
+    INSIDE = "inside"
+    DEPICTION = "depiction"
+    OCCLUDED = "occluded"
+    TRUNCATED = "truncated"
+    CLASS_NOT_WANTED = "class_not_wanted"
+    AREA_TOO_SMALL = "area_too_small"
+    AREA_TOO_LARGE = "area_too_large"
+    NEAR_DUPLICATE = "near_duplicate"  # of a larger box in its picture
+    OVER_CLASS_MAX = "over_class_max"
+    CLASS_TEMPERATURE = "class_temperature"
+    PICTURE_UNKNOWN = "picture_unknown"  # an annotation of a picture that the file does not list
+    # a box, by its picture's size and pixels
+    SIDE_TOO_SHORT = "side_too_short"
+    ASPECT_TOO_LARGE = "aspect_too_large"
+    TOO_BLURRED = "too_blurred"
+    TOO_DARK = "too_dark"
+    TOO_BRIGHT = "too_bright"
+    # a picture (its remaining boxes go with it, under the same reason)
+    NO_BOX = "no_box"  # never had one, or none is left
+    EXCLUDED = "excluded"  # named in the list of --exclude
+    FILE_MISSING = "file_missing"
+    FILE_UNREADABLE = "file_unreadable"
+    FILE_EMPTY = "file_empty"
+    LFS_POINTER = "lfs_pointer"
+    NOT_AN_IMAGE = "not_an_image"
+    DAMAGED = "damaged"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    UNSUPPORTED_PIXELS = "unsupported_pixels"
+    SIZE_MISMATCH = "size_mismatch"
+    QUARANTINED = "quarantined"  # it killed the worker, twice
+    RENDER_FAILED = "render_failed"  # an error of ours; its text is the detail
+    # a draw
+    EMPTY_MASK = "empty_mask"
+    # a sample's object mask; the sample stays, without it
+    OBJECT_MASK_MISSING = "object_mask_missing"
+    OBJECT_MASK_UNREADABLE = "object_mask_unreadable"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A reason and, in words, the particulars."""
+
+    reason: RejectReason
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class BoxRecord:
+    """One annotated box.
+
+    Attributes:
+        box_id: its name in the annotations: COCO's annotation id, or the row of a CSV.
+        bounds: (x0, y0, x1, y1) as annotated: pixels, or fractions of the picture.
+        label: the class's name.
+        flags: remarks by name: 1 yes, 0 no, -1 unknown.
+        segmentation: the object's outline (`object_masks`); empty where there is none or none is wanted.
+    """
+
+    box_id: int
+    bounds: tuple[float, float, float, float]
+    label: str
+    flags: dict[str, int] = field(default_factory=dict)
+    segmentation: str = ""
+
+    def to_box(self, size: tuple[int, int], fractions: bool) -> Box:
+        """The box in whole pixels of a picture of `size` (width, height); may turn out empty."""
+        return box_from_fractions(self.bounds, size) if fractions else box_from_xyxy(*self.bounds, size)
+
+
+@dataclass(frozen=True)
+class PictureRecord:
+    """A picture with the boxes that may be chosen in it.
+
+    Attributes:
+        image_id: its name in the annotations.
+        key: the same as a sample's key may bear it.
+        file: its path below the folder of pictures; empty where it was not found.
+        size: (width, height) as annotated; None where the annotations do not say.
+        boxes: in annotation order.
+    """
+
+    image_id: str
+    key: str
+    file: str
+    size: tuple[int, int] | None
+    boxes: tuple[BoxRecord, ...]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Boxes that the rules dropped while the annotations were read: all that is needed to name each.
+
+    Attributes:
+        picture: int32 [D], into the image ids.
+        box_ids: int32 [D].
+        reason: int8 [D], into REASONS.
+    """
+
+    picture: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    box_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    reason: np.ndarray = field(default_factory=lambda: np.empty(0, np.int8))
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Annotated boxes in columns: fourteen million of them do not fit into objects.
+
+    Attributes:
+        source: "coco", "openimages" or "boxes".
+        fractions: whether bounds are fractions of the picture; otherwise pixels.
+        image_ids: names of the pictures [P].
+        files: their file names as annotated [P]; where empty, any picture called image_id.
+        sizes: int32 [P, 2] (width, height); 0 where unknown.
+        picture: int [N], each box's picture; -1 for one that is not listed.
+        box_ids: int [N].
+        bounds: float64 [N, 4], x0, y0, x1, y1.
+        label: int32 [N], into `labels`.
+        labels: class names.
+        flags: int8 [N] each: 1 yes, 0 no, -1 unknown.
+        dropped: boxes besides these N that a reader which was given rules did not keep.
+        judged: those rules.
+        segmentation: rows of boxes -> their objects' outlines (`object_masks`), text, empty where there is
+            none; None where none is wanted.
+    """
+
+    source: str
+    fractions: bool
+    image_ids: list[str]
+    files: list[str]
+    sizes: np.ndarray
+    picture: np.ndarray
+    box_ids: np.ndarray
+    bounds: np.ndarray
+    label: np.ndarray
+    labels: list[str]
+    flags: dict[str, np.ndarray]
+    dropped: Dropped = field(default_factory=Dropped)
+    judged: "FilterRules | None" = None
+    segmentation: Callable[[np.ndarray], pa.Array] | None = None
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+
+REASONS = tuple(RejectReason)  # a reason's place here is its code in an array; -1 means kept

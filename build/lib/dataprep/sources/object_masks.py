@@ -1,0 +1,177 @@
+"""Instance masks where annotations have them: from files to a text for each box, and then to pixels.
+
+The text is COCO's `segmentation` as JSON (polygons or run lengths), or the path of a PNG below the folder of
+`--segmentations`. It travels in the plan; pixels are made when a box is drawn.
+"""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+from PIL import Image
+
+from dataprep.pictures.index import index_pictures
+from dataprep.records import Annotations, Rejected, RejectReason
+from dataprep.sources.csv_files import csv_header, find_fault
+from dataprep.sources.openimages import read_class_names
+from intarsia.errors import UserError
+
+BOUNDS = ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax")
+NAMES = ("MaskPath", "ImageID", "LabelName")
+TOLERANCE = 1e-3  # of the picture, between a box and the box of its mask: both files round
+
+
+def read_open_images_masks(
+    folder: Path | str, annotations: Annotations, classes: Path | str
+) -> Callable[[np.ndarray], pa.Array]:
+    """Rows of boxes -> paths of their masks below `folder`, text, empty for a box without one.
+
+    Masks have box ids of their own, and a box that is that of the annotations: a mask belongs to the box of
+    its picture and class that lies there; of several masks the one whose box is nearest counts. A PNG that is
+    not there keeps its name, so that it is told when the box is drawn.
+
+    Args:
+        folder: holds one or more CSVs in the published layout (MaskPath, ImageID, LabelName, BoxXMin, …) and
+            the PNGs, flat or in sub-folders.
+        annotations: whose boxes are in fractions.
+        classes: class-descriptions-boxable.csv.
+
+    Raises:
+        UserError: if there is no such CSV, one with a line that is not like its header, or not one PNG.
+    """
+    root = Path(folder)
+    table = pa.concat_tables([_read(path) for path in _tables(root)])
+    rows, masks, distance = _pairs(table, annotations, read_class_names(classes))
+    order = np.lexsort((masks, distance, rows))
+    rows, masks = rows[order], masks[order]
+    first = np.diff(rows, prepend=-1) > 0
+    rows, masks = rows[first], masks[first]
+    names = table["MaskPath"].combine_chunks().take(pa.array(masks))
+    found = index_pictures(root).find(names.to_pylist(), names.to_pylist())
+    there = np.array([bool(path) for path in found.to_pylist()], bool)
+    if len(names) and not there.any():
+        raise UserError(
+            f"--segmentations {root}: {names[0]} and all other masks that its CSV names are missing"
+        )
+    paths = pa.concat_arrays([pa.array([""]), pa.array(np.where(there, found, names), pa.string())])
+    places: np.ndarray = np.zeros(len(annotations), np.int32)
+    places[rows] = np.arange(1, len(rows) + 1)
+    return lambda wanted: paths.take(pa.array(places[wanted]))
+
+
+def _tables(root: Path) -> list[Path]:
+    found = []
+    for path in sorted(root.rglob("*.csv")):
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            if {*NAMES, *BOUNDS} <= set(next(csv.reader(file), ())):
+                found.append(path)
+    if not found:
+        columns = ", ".join((*NAMES, *BOUNDS))
+        raise UserError(f"--segmentations {root} holds no CSV with the columns {columns}")
+    return found
+
+
+def _read(path: Path) -> pa.Table:
+    header = csv_header(path, (*NAMES, *BOUNDS))
+    types = dict.fromkeys(NAMES, pa.string()) | dict.fromkeys(BOUNDS, pa.float64())
+    try:
+        return pacsv.read_csv(
+            path,
+            read_options=pacsv.ReadOptions(column_names=header, skip_rows=1),
+            convert_options=pacsv.ConvertOptions(include_columns=list(types), column_types=types),
+        )
+    except pa.ArrowInvalid as error:
+        text = " ".join(str(error).split())
+        raise UserError(find_fault(path, header, BOUNDS) or f"{path}: {text}") from None
+
+
+def _pairs(
+    table: pa.Table, notes: Annotations, names: dict[str, str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of boxes, rows of masks that lie where they lie, and how far apart: int64, int64, float64."""
+    labels = {name: code for code, name in reversed(list(enumerate(notes.labels)))}
+    same = np.array([labels[name] for name in notes.labels], np.int64)  # two codes may have one name
+    boxes = notes.picture.astype(np.int64) * len(labels) + same[notes.label]
+    order = np.argsort(boxes, kind="stable")
+    boxes = boxes[order]
+
+    pictures = {name: place for place, name in enumerate(notes.image_ids)}
+    picture = _codes(table["ImageID"], lambda name: pictures.get(name, -1))
+    label = _codes(table["LabelName"], lambda code: labels.get(names.get(code, code), -1))
+    masks = np.flatnonzero((picture >= 0) & (label >= 0))
+    wanted = picture[masks] * len(labels) + label[masks]
+    starts = np.searchsorted(boxes, wanted)
+    numbers = np.searchsorted(boxes, wanted, side="right") - starts
+    masks = np.repeat(masks, numbers)
+    within = np.arange(len(masks)) - np.repeat(np.cumsum(numbers) - numbers, numbers)
+    rows = order[np.repeat(starts, numbers) + within]
+    bounds = np.stack([table[name].to_numpy() for name in BOUNDS], axis=1)
+    distance = np.abs(notes.bounds[rows] - bounds[masks]).max(axis=1, initial=0)
+    near = distance <= TOLERANCE
+    return rows[near], masks[near], distance[near]
+
+
+def _codes(column: pa.ChunkedArray, code: Callable[[str], int]) -> np.ndarray:
+    """int64: the code of each text, asked for once; -1 where there is none."""
+    coded = column.combine_chunks().dictionary_encode()
+    codes = np.array([*(code(name) for name in coded.dictionary.to_pylist()), -1], np.int64)
+    return codes[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+
+
+def object_mask(text: str, folder: Path | str, size: tuple[int, int]) -> np.ndarray | Rejected | None:
+    """The object's pixels, uint8 [H, W], 255 = object; None where the box has no mask.
+
+    Args:
+        text: of the plan.
+        folder: of the mask PNGs, which may have another size than the picture.
+        size: (width, height) of the picture.
+    """
+    if not text:
+        return None
+    try:
+        return _from_json(text, size) if text[0] in "[{" else _from_png(Path(folder) / text, size)
+    except FileNotFoundError:
+        return Rejected(RejectReason.OBJECT_MASK_MISSING, text)
+    except Exception as error:  # noqa: BLE001 - pycocotools and Pillow raise anything on bad input; it is told
+        return Rejected(RejectReason.OBJECT_MASK_UNREADABLE, f"{type(error).__name__}: {error}")
+
+
+def _from_json(text: str, size: tuple[int, int]) -> np.ndarray:
+    from pycocotools import mask as coco_mask
+
+    width, height = size
+    segmentation = _checked(json.loads(text))
+    packed = isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
+    runs: Any = segmentation if packed else coco_mask.frPyObjects(segmentation, height, width)
+    pixels = coco_mask.decode(coco_mask.merge(runs) if isinstance(runs, list) else runs) * np.uint8(255)
+    return pixels if pixels.shape == size[::-1] else cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
+
+
+def _checked(segmentation: object) -> object:
+    """pycocotools takes some nonsense for run lengths, and more ends the process: two forms pass."""
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+                raise ValueError("a polygon needs three points at least, as x, y, x, y, …")
+            if not all(isinstance(value, int | float) and abs(value) < 1e6 for value in polygon):
+                raise ValueError("a polygon's point is no number, or far outside")
+        return segmentation
+    if not isinstance(segmentation, dict):
+        raise ValueError("neither polygons nor run lengths")
+    height, width = segmentation["size"]
+    counts = segmentation["counts"]
+    if isinstance(counts, list) and (min(counts) < 0 or sum(counts) != height * width):
+        raise ValueError(f"run lengths do not add up to {width}x{height}")
+    return segmentation
+
+
+def _from_png(path: Path, size: tuple[int, int]) -> np.ndarray:
+    with Image.open(path, formats=("PNG",)) as picture:
+        pixels = np.where(np.array(picture.convert("L")) > 0, np.uint8(255), np.uint8(0))
+    return pixels if picture.size == size else cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)

@@ -1,0 +1,1 @@
+"""Shards in parallel: Ray, and Ray in a process of its own."""

@@ -1,0 +1,108 @@
+"""Ray in a process of its own: what it prints goes to a file, its sudden death becomes one sentence."""
+
+import contextlib
+import ctypes
+import json
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dataprep.shards.build_shard import ShardJob
+from intarsia.errors import UserError
+from intarsia.files import ROOT
+
+_PR_SET_PDEATHSIG = 1
+_SECONDS_TO_START = 180  # until there is a worker; Ray lets one that is silent be for 60, and starts another
+_SECONDS_TO_END = 20  # that Ray takes to shut down, before it is killed
+
+
+def run_apart(
+    jobs: list[ShardJob], workers: int | None, address: str | None, verbose: bool
+) -> Iterator[dict[str, Any]]:
+    """`pipeline.run_shards` in a child process, whose end is noticed however it comes.
+
+    When Ray's own processes are killed, Ray ends the process that started it, without an exception and after
+    pages of its log. The child dies with this process.
+
+    Raises:
+        UserError: what the child raised, or that it died; the message names the file with Ray's words.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    handle, log = tempfile.mkstemp(prefix="intarsia-ray-", suffix=".log")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "dataprep.workers.apart"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None if verbose else handle,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    os.close(handle)
+    said_all = died = False
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(pickle.dumps((jobs, workers, address, verbose)))
+        child.stdin.close()
+        if not select.select([child.stdout], [], [], _SECONDS_TO_START)[0]:
+            raise UserError(
+                f"Ray had not one worker after {_SECONDS_TO_START} s; run with -v to see what they say"
+            )
+        for line in child.stdout:
+            report = json.loads(line)
+            said_all = "error" in report or "done" in report
+            if "error" in report:
+                raise UserError(report["error"])
+            if said_all:
+                return
+            if "up" not in report:
+                yield report
+        died = True
+    except BrokenPipeError:
+        died = True
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_SECONDS_TO_END if said_all or died else 0)
+        child.kill()
+        code = child.wait()
+        if not died:
+            Path(log).unlink(missing_ok=True)
+    raise _death(code, Path(log))
+
+
+def _death(code: int, log: Path) -> UserError:
+    how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+    return UserError(
+        f"Ray ended {how} while building (its log: {log}); the shards so far stay, run the same command again"
+    )
+
+
+def main() -> None:
+    """The child's side: jobs come in by stdin, a line of JSON for each shard goes out by stdout."""
+    from dataprep.workers.pipeline import run_here
+
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as channel:
+        os.dup2(2, 1)  # what Ray prints is no report
+        jobs, workers, address, verbose = pickle.load(sys.stdin.buffer)
+        try:
+            for report in run_here(jobs, workers, address, verbose, lambda: channel.write('{"up": true}\n')):
+                channel.write(json.dumps(report) + "\n")
+            channel.write(json.dumps({"done": True}) + "\n")
+        except UserError as error:
+            channel.write(json.dumps({"error": str(error)}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Scoring edits after an exemplar: what is wanted of each case and of all, and the report that comes of it.
+
+It serves COCOEE and any list of (image, mask, exemplar[, truth]). A picture is decoded once for everything
+that is wanted of it, the set's features and the reference among them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation.measures.measures import Measure, Region, Value, pixel_error
+from evaluation.measures.metrics import clip_score
+from evaluation.scoring.distributions import SUBSET_SIZE, Mixture, quality_scores
+from evaluation.scoring.report import Column, Report, SetFigure, incomplete
+from evaluation.scoring.scorer import Score
+from evaluation.scoring.scoring import Case, Request
+from evaluation.scoring.set_figures import Reference, collect, frechet_figure, kernel_figure
+
+if TYPE_CHECKING:
+    from evaluation.measures.features import Clip
+
+OWN = "the bench's own pictures"
+
+
+@dataclass(frozen=True)
+class EditCase:
+    """A case and its result.
+
+    Attributes:
+        key: of the case.
+        files: "image", "mask", "exemplar", "result" and, where it is known, "truth".
+        group: its category, where the bench has them.
+    """
+
+    key: str
+    files: Mapping[str, Path]
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What looks at the pictures; None where a number is not wanted.
+
+    Attributes:
+        clip: ViT-B/32.
+        mixture: of the quality score, with its fingerprint.
+        inception: of FID and KID.
+        lpips: of two pictures, whose mask is `edited`; for benches with truths.
+    """
+
+    clip: "Clip"
+    mixture: tuple[Mixture, str] | None = None
+    inception: Measure | None = None
+    lpips: Measure | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be found out.
+
+    Attributes:
+        bench: its name.
+        name: of what made the results.
+        networks: that look.
+        references: by the name of the features, "clip" and "inception"; without one, the bench's own
+            pictures take its place.
+        published: also Paint by Example's own crop of the repainted region, which wants rectangles.
+    """
+
+    bench: str
+    name: str
+    networks: Networks
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A column, what it wants of a case, and how it comes of that."""
+
+    column: Column
+    wanted: Callable[[Mapping[str, Path]], Case]
+    value: Callable[[Mapping[str, Value]], float]
+
+
+def evaluate(cases: Sequence[EditCase], plan: Plan, score: Score, expected: int) -> Report:
+    """Score the results of a bench.
+
+    Args:
+        cases: those with a result, all of them with a truth or none.
+        plan: what is wanted.
+        score: computes it.
+        expected: how many cases the bench has.
+    """
+    cases = sorted(cases, key=lambda case: case.key)
+    numbers = _numbers(plan, truth="truth" in cases[0].files)
+    sets = _sets(plan.networks)
+    wanted: list[Case] = []
+    for case in cases:
+        requests = {name: r for number in numbers for name, r in number.wanted(case.files).items()}
+        for name, measure in sets.items():
+            requests[f"set {name}"] = Request((case.files["result"],), measure)
+            if name not in plan.references:
+                requests[f"own {name}"] = Request((case.files["image"],), measure)
+        wanted.append(requests)
+    rows: dict[str, dict[str, float]] = {}
+    features: dict[str, list[Value]] = {name: [] for request in wanted[:1] for name in request if " " in name}
+    for case, values in zip(cases, score(wanted, plan.bench), strict=True):
+        rows[case.key] = {number.column.name: number.value(values) for number in numbers}
+        for name, kept in features.items():
+            kept.append(values[name])
+    stacked = {name: np.stack(kept) for name, kept in features.items()}
+    figures, remarks = _figures(plan, sets, stacked)
+    return Report(
+        bench=plan.bench,
+        name=plan.name,
+        expected=expected,
+        columns=[number.column for number in numbers],
+        rows=rows,
+        figures=figures,
+        groups={case.key: case.group for case in cases if case.group},
+        files={case.key: {kind: str(path) for kind, path in case.files.items()} for case in cases},
+        remarks=incomplete(len(cases), expected) + remarks,
+    )
+
+
+def _numbers(plan: Plan, truth: bool) -> list[_Number]:
+    networks = plan.networks
+    numbers = [_clip_number(networks.clip, "pbe")] if plan.published else []
+    numbers.append(_clip_number(networks.clip, "bbox"))
+    if networks.mixture:
+        numbers.append(_quality_number(networks.clip.whole, *networks.mixture))
+    numbers += _errors("background", "image")
+    if truth:
+        numbers += _errors("edited", "truth")
+        if networks.lpips:
+            numbers.append(_lpips_number(networks.lpips))
+    return numbers
+
+
+def _clip_number(clip: "Clip", kind: str) -> _Number:
+    region, exemplar = clip.region("pbe" if kind == "pbe" else "bbox"), clip.exemplar
+    name, title = ("clip_score", "CLIP score") if kind == "pbe" else ("clip_score_box", "CLIP score, box")
+    return _Number(
+        Column(name, title, "up", f"clip-score/{region.identity} and {exemplar.identity}"),
+        lambda files: {
+            kind: Request((files["result"],), region, files["mask"]),
+            "exemplar": Request((files["exemplar"],), exemplar),
+        },
+        lambda values: float(clip_score(values[kind], values["exemplar"])),
+    )
+
+
+def _quality_number(whole: Measure, mixture: Mixture, fingerprint: str) -> _Number:
+    recipe = f"quality-gmm{len(mixture.weights)}@{fingerprint}/{whole.identity}"
+    return _Number(
+        Column("quality_score", "quality score", "up", recipe),
+        lambda files: {"set clip": Request((files["result"],), whole)},
+        lambda values: float(quality_scores(values["set clip"][None], mixture)[0]),
+    )
+
+
+def _errors(region: Region, against: str) -> list[_Number]:
+    def number(name: str, title: str, scale: float, up: bool) -> _Number:
+        measure = pixel_error(name, region)  # type: ignore[arg-type]
+        key = f"{region}_{name}"
+        return _Number(
+            Column(key, f"{region} {title}", "up" if up else "down", measure.identity),
+            lambda files: {key: Request((files["result"], files[against]), measure, files["mask"])},
+            lambda values: scale * float(values[key]),
+        )
+
+    return [
+        number("mse", "MSE ×10⁴", 1e4, False),
+        number("psnr", "PSNR", 1.0, True),
+        number("ssim", "SSIM ×10²", 1e2, True),
+    ]
+
+
+def _lpips_number(measure: Measure) -> _Number:
+    return _Number(
+        Column("edited_lpips", "edited LPIPS ×10³", "down", measure.identity),
+        lambda files: {"lpips": Request((files["result"], files["truth"]), measure, files["mask"])},
+        lambda values: 1e3 * float(values["lpips"]),
+    )
+
+
+def _sets(networks: Networks) -> dict[str, Measure]:
+    found = {"clip": networks.clip.whole}
+    return found | ({"inception": networks.inception} if networks.inception else {})
+
+
+def _figures(
+    plan: Plan, sets: Mapping[str, Measure], features: Mapping[str, Value]
+) -> tuple[list[SetFigure], tuple[str, ...]]:
+    figures: list[SetFigure] = []
+    remarks: tuple[str, ...] = ()
+    if len(features["set clip"]) < 2:
+        return figures, ("a single case has no distances between sets: they are left out",)
+    for name, measure in sets.items():
+        reference = plan.references.get(name)
+        if reference is None:
+            own = features[f"own {name}"]
+            reference = collect(OWN, measure.identity, (row[None] for row in own), len(own))
+        results = features[f"set {name}"]
+        title = "CLIP Fréchet" if name == "clip" else "FID"
+        column = f"frechet/{measure.identity} to {reference.described}"
+        figure, told = frechet_figure(results, reference, Column(f"frechet_{name}", title, "down", column))
+        figures.append(figure)
+        remarks += told
+        if name == "inception" and reference.features is not None:
+            size = min(SUBSET_SIZE, len(results), len(reference.features))
+            recipe = f"kid-100x{size}/{measure.identity} to {reference.described}"
+            figures.append(kernel_figure(results, reference, Column("kid", "KID ×10³", "down", recipe)))
+        elif name == "inception":
+            remarks += (f"KID wants pictures, and {reference.name} is statistics: it is left out",)
+    return figures, remarks

@@ -1,0 +1,126 @@
+"""Making a bench's edits before scoring them: `sampling batch` under another name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from intarsia.errors import UsageError, UserError
+from intarsia.files import fingerprint
+from intarsia.model_folder import check_model_folder
+from sampling.options import (
+    add_canvas_options,
+    add_input_options,
+    add_machine_options,
+    add_sampler_options,
+    add_shard_option,
+    edit_settings,
+    machine_settings,
+)
+
+if TYPE_CHECKING:
+    from sampling.jobs import Job
+
+_WHERE = "python -m evaluation run"
+_TOLD = 3  # failures named; results.jsonl has all of them
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The model, the part, and everything about edits."""
+    group = parser.add_argument_group("edits")
+    group.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    add_shard_option(group)
+    add_input_options(parser)
+    add_sampler_options(parser)
+    add_canvas_options(parser)
+    add_machine_options(parser, batches=False)
+    parser.add_argument(
+        "--edits-at-once",
+        type=int,
+        default=1,
+        metavar="N",
+        help="edits that the model gets at once; more are quicker on a GPU, and cannot be made again byte "
+        "for byte one by one (default %(default)s)",
+    )
+
+
+def made_with(results: Path, keys: Collection[str]) -> dict[str, Any]:
+    """What results.jsonl says of the making of these results: "model" and "settings", where all agree.
+
+    Without such a file nothing is known; where results differ, only "differ" is there, their number of ways.
+    """
+    path = results / "results.jsonl"
+    if not path.is_file():
+        return {}
+    newest: dict[str, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):  # a line that a crash cut short
+            record = json.loads(line)
+            newest[record["name"]] = record
+    ways = {
+        fingerprint([record["model"], record["settings"]]): record
+        for key, record in newest.items()
+        if key in keys and record["status"] == "ok"
+    }
+    if len(ways) != 1:
+        return {"differ": len(ways)} if ways else {}
+    [record] = ways.values()
+    return {"model": record["model"], "settings": record["settings"]}
+
+
+def run_jobs(
+    arguments: argparse.Namespace, jobs: Sequence[Job], then: Callable[[Collection[str]], None]
+) -> int:
+    """Make this part's edits that are missing; where all parts' are there, go on.
+
+    Args:
+        arguments: with the options of `add_run_options`, `results`, `seed` and `only_present`.
+        jobs: of all parts.
+        then: scores; it is given the names of the edits that failed.
+
+    Returns:
+        The exit code: 1 if an edit failed.
+
+    Raises:
+        UserError: for a folder that holds no model, and where edits failed, unless only those present are
+            wanted.
+    """
+    if len(arguments.guidance_scale) > 1:
+        raise UsageError("a bench is run at one --guidance-scale; run it again for others")
+    own = argparse.Namespace(**vars(arguments) | {"batch_size": arguments.edits_at_once})
+    [settings], machine = edit_settings(own, _WHERE), machine_settings(own, _WHERE)
+    check_model_folder(arguments.model)
+
+    from sampling.batch import BatchOptions, failures, pending, run_batch
+    from sampling.denoise.machine import open_model
+    from sampling.provenance import pattern
+
+    out, model = arguments.results, arguments.model
+    shared = pattern(model, machine, arguments.invert_mask, arguments.exemplar_background)
+    options = BatchOptions(out, settings, arguments.seed, shared, arguments.shard)
+    counts = run_batch(jobs, options, lambda: open_model(model, machine))
+    sys.stdout.write(
+        f"{out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed\n"
+    )
+    failed = failures(out, jobs)
+    for name, error in islice(failed.items(), _TOLD):
+        sys.stderr.write(f"failed: {name}: {error}\n")
+    waiting = pending(jobs, options)
+    if waiting:
+        sys.stdout.write(
+            f"{len(waiting):,} of {len(jobs):,} edits are still to be made; the last part scores\n"
+        )
+        return 0
+    if failed and not arguments.only_present:
+        raise UserError(
+            f"{len(failed)} of {len(jobs)} edits could not be made, see {out}/results.jsonl; put them right "
+            "and run the same command again, or give --only-present to score the others"
+        )
+    then(failed)
+    return int(bool(failed))

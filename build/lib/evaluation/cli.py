@@ -1,0 +1,34 @@
+"""The evaluation command line; libraries that take seconds to import are imported once they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluation.commands.compare import add_command as add_compare
+from evaluation.commands.exemplars import add_commands as add_exemplars
+from evaluation.commands.piebench import add_command as add_piebench
+from evaluation.commands.sets import add_command as add_sets
+from intarsia.command_line import Parser
+from intarsia.errors import run_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run an evaluation command; the exit code is 0, 1 for a failure, 2 for wrong usage."""
+    return run_command(_run, argv)
+
+
+def _run(argv: Sequence[str]) -> int | None:
+    parser = Parser(
+        prog="python -m evaluation",
+        description="Score results: each number with the recipe that made it.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_exemplars(commands)
+    add_piebench(commands)
+    add_sets(commands)
+    add_compare(commands)
+    words = list(argv)
+    if words[1:2] == ["run"]:  # `cocoee run` is one command
+        words[:2] = [" ".join(words[:2])]
+    arguments = parser.parse_args(words)
+    return arguments.run(arguments)

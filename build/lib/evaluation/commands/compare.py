@@ -1,0 +1,58 @@
+"""`python -m evaluation compare`: reports side by side, and which differences are beyond noise."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from evaluation.reports.compare import compare_tables
+from evaluation.reports.output import add_wandb_option, log_to_wandb, sort_column, write_pages
+from evaluation.reports.page import largest_changes
+from evaluation.reports.tables import as_text
+from evaluation.scoring.report import read_report
+from intarsia.command_line import Commands
+from intarsia.errors import UsageError
+
+
+def add_command(commands: Commands) -> None:
+    """Add `compare`."""
+    parser = commands.add_parser(
+        "compare",
+        help="put reports side by side, and say which differences are beyond noise",
+        description="Compare reports of one bench, the others with the first: numbers side by side, paired "
+        "differences with 95 % intervals, and published rows with their recipes. Numbers of unlike recipes "
+        "are marked and not compared.",
+    )
+    parser.add_argument(
+        "reports", type=Path, nargs="+", metavar="REPORT", help="report.json, its folder, or the results'"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md and compare.html there")
+    parser.add_argument(
+        "--sort-by",
+        metavar="COLUMN",
+        help="which number says where one is ahead, for the page's pictures (default: the first)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the intervals (default %(default)s)")
+    add_wandb_option(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if len(arguments.reports) < 2:
+        raise UsageError("compare wants two reports or more")
+    reports = [read_report(path) for path in arguments.reports]
+    names = [report.name for report in reports]
+    if len(set(names)) < len(names):  # told apart by where they lie
+        reports = [replace(r, name=str(path)) for r, path in zip(reports, arguments.reports, strict=True)]
+    column = sort_column(reports[0], arguments.sort_by)
+    tables = compare_tables(reports, arguments.seed)
+    print("\n\n".join(map(as_text, tables)))
+    if not (arguments.out or arguments.wandb):
+        return
+    galleries = [g for other in reports[1:] for g in largest_changes(reports[0], other, column)]
+    title = " and ".join(report.name for report in reports)
+    if arguments.out:
+        write_pages(arguments.out, "compare", f"{reports[0].bench}: {title}", tables, galleries)
+    if arguments.wandb:
+        log_to_wandb(arguments, f"{reports[0].bench} {title}", tables, galleries, reports)

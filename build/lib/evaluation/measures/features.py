@@ -1,0 +1,197 @@
+"""Feature networks: CLIP, FID's Inception, DINO, LPIPS; each gives measures with a recipe.
+
+Weights are found by `weights.find_weights` and never fetched. Networks run in float32 without TF32, which
+would make a number depend on the GPU's generation; a batch's size moves features by about 1e-7.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evaluation.measures import resizing
+from evaluation.measures.dino import load_dino
+from evaluation.measures.inception import load_inception
+from evaluation.measures.lpips import Net, load_lpips
+from evaluation.measures.measures import Measure, Network, Prepare, Region, in_region
+from evaluation.measures.metrics import Picture, structure_distance
+from evaluation.measures.weights import find_weights, fingerprint_weights
+from intarsia.errors import UserError
+from intarsia.pretrained import read_weights, weights_file
+
+Given: TypeAlias = Mapping[str, Path]  # weights by name, as `weights.parse_weights` makes it
+Device: TypeAlias = torch.device | str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A CLIP model's two halves.
+
+    Attributes:
+        images: normalised pictures [B, 3, S, S] -> features [B, D].
+        texts: descriptions -> features float32 [N, D].
+        size: S, pixels.
+    """
+
+    images: Network
+    texts: Callable[[Sequence[str]], NDArray[np.float32]]
+    size: int
+
+    @property
+    def whole(self) -> Measure:
+        """Features [D] of the whole picture as CLIP's own preprocessing sees it: `bicubic224`."""
+        return self._measure(f"bicubic{self.size}", lambda picture: resizing.clip_bicubic(picture, self.size))
+
+    @property
+    def exemplar(self) -> Measure:
+        """Features [D] of an exemplar, squashed to a square: `square224`."""
+        return self._measure("square224", resizing.clip_square)
+
+    def region(self, kind: Literal["pbe", "bbox"]) -> Measure:
+        """Features [D] of the masked part: `pbe` as published, `bbox` right for any mask."""
+        if kind == "pbe":
+            return self._measure("pbe-region224", resizing.clip_pbe_region)
+        return self._measure("box224", resizing.clip_box)
+
+    def _measure(self, how: str, prepare: Prepare) -> Measure:
+        return Measure(f"{self.images.name}/{how}/v1", prepare, self.images)
+
+
+def clip(name: str = "clip-b32", given: Given | None = None, device: Device = "cpu") -> Clip:
+    """Load a CLIP model of transformers' layout (`config.json`, weights, tokenizer).
+
+    Raises:
+        UserError: if it is nowhere, or weights are missing in it.
+    """
+    folder = find_weights(name, given)
+    if not torch.cuda.is_available():  # transformers imports an installed DeepSpeed, which remarks on it
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from transformers import CLIPModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        model, report = CLIPModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} cannot be read as a CLIP model: {' '.join(str(error).split())}") from None
+    missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
+    if missing:  # transformers would fill them with random numbers
+        raise UserError(
+            f"{folder} lacks {len(missing)} of CLIP's weights (first {missing[0]}); give a whole folder"
+        )
+    model = model.float().eval().to(device)
+    fingerprint = fingerprint_weights(model.state_dict())
+
+    def images(pixels: Tensor) -> Tensor:
+        return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+
+    def texts(descriptions: Sequence[str]) -> NDArray[np.float32]:
+        from transformers import CLIPTokenizer
+
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        tokens = tokenizer(list(descriptions), padding=True, truncation=True, return_tensors="pt").to(device)
+        with torch.inference_mode():
+            return model.text_projection(model.text_model(**tokens).pooler_output).cpu().numpy()
+
+    network = Network(name, fingerprint, _runner(images, device))
+    return Clip(network, texts, model.config.vision_config.image_size)
+
+
+def inception(given: Given | None = None, device: Device = "cpu") -> Measure:
+    """FID's features [2048] of a picture: `bilinear299`, as pytorch-fid has them.
+
+    Raises:
+        UserError: if the weights are nowhere or are others.
+    """
+    path = find_weights("inception", given)
+    module = load_inception(read_weights(path), str(path)).to(device)
+    network = Network("inception", fingerprint_weights(module.state_dict()), _runner(module, device))
+    return Measure("inception/bilinear299/v1", resizing.inception_bilinear, network)
+
+
+def middle512(measure: Measure) -> Measure:
+    """The same after short side 512 and the middle square: how Paint by Example looks at test2017."""
+    what, how, version = measure.recipe.split("/")
+    return replace(
+        measure,
+        recipe=f"{what}/middle512-{how}/{version}",
+        prepare=lambda picture: measure.prepare(resizing.middle_square(picture, 512)),
+    )
+
+
+def structure(
+    kind: Literal["published", "right"], given: Given | None = None, device: Device = "cpu"
+) -> Measure:
+    """The structure distance of two pictures: keys of DINO ViT-B/8's last block.
+
+    Args:
+        kind: `published` feeds the network as PIE-Bench's table was made (values of 0 to 255 into a
+            normalisation for 0 to 1); `right` as the network was trained. See `resizing`.
+        given: weights by name.
+        device: where to run.
+
+    Raises:
+        UserError: if the weights are nowhere or are others.
+    """
+    path = find_weights("dino-b8", given)
+    file = path if path.is_file() else weights_file(path, "model", "pytorch_model")
+    module = load_dino(read_weights(file), str(file)).to(device)
+    resize = resizing.dino_published if kind == "published" else resizing.dino_right
+    how = "bilinear224-0to255" if kind == "published" else "antialias224"
+
+    def keys(pairs: Tensor) -> Tensor:
+        return module(pairs.flatten(0, 1)).unflatten(0, (-1, 2))
+
+    return Measure(
+        f"structure-dino-b8-key11/{how}/v1",
+        lambda a, b: np.stack([resize(a), resize(b)]),
+        Network("dino-b8", fingerprint_weights(module.state_dict()), _runner(keys, device)),
+        lambda pair: np.asarray(structure_distance(pair[0], pair[1])),
+    )
+
+
+def lpips(net: Net, region: Region = "whole", given: Given | None = None, device: Device = "cpu") -> Measure:
+    """LPIPS of two pictures, version 0.1.
+
+    Args:
+        net: backbone.
+        region: `whole`; `background` or `edited` as published tables have it: the rest painted black, the
+            mean over everything.
+        given: weights by name.
+        device: where to run.
+
+    Raises:
+        UserError: if the weights are nowhere or are others.
+    """
+    backbone, linear = find_weights(net, given), find_weights(f"lpips-{net}", given)
+    files = read_weights(backbone), read_weights(linear)
+    module = load_lpips(net, *files, (str(backbone), str(linear))).to(device)
+    network = Network(
+        f"lpips-{net}",
+        fingerprint_weights(module.state_dict()),
+        _runner(lambda pairs: module(pairs[:, 0], pairs[:, 1]), device),
+    )
+    how = region if region == "whole" else f"{region}-blank"
+    return Measure(f"lpips-{net}-0.1/{how}/v1", in_region(_signed_pair, region), network)
+
+
+def _runner(
+    function: Callable[[Tensor], Tensor], device: Device
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            return function(torch.from_numpy(batch).to(device)).float().cpu().numpy()
+
+    return run
+
+
+def _signed_pair(a: Picture, b: Picture) -> NDArray[np.float32]:
+    if a.shape != b.shape:
+        raise ValueError(f"the pictures differ in size: {a.shape[1::-1]} and {b.shape[1::-1]}")
+    return np.stack([resizing.signed(a), resizing.signed(b)])

@@ -1,0 +1,182 @@
+"""Where the weights of feature networks come from; nothing is ever fetched by itself.
+
+Looked for in this order: the path given by name; a folder given for all; Hugging Face's cache; torch hub's
+cache; for LPIPS' linear weights, an installed `lpips` or `torchmetrics`, which ship them.
+"""
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from intarsia.errors import UsageError, UserError
+
+FOLDER = "folder"  # the key of a folder that holds several of the files below
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that somebody else publishes.
+
+    Attributes:
+        title: what they are, for people.
+        file: the file, or the folder, by its usual name.
+        link: where to get it.
+        licence: under which its publishers give it.
+        hub: repository at Hugging Face that holds the same, if any.
+        installed: (package, path in it) of installed packages that ship it.
+    """
+
+    title: str
+    file: str
+    link: str
+    licence: str
+    hub: str | None = None
+    installed: tuple[tuple[str, str], ...] = ()
+
+
+def _clip(title: str, repository: str) -> Source:
+    name = repository.partition("/")[2]
+    return Source(f"CLIP {title}", name, f"https://huggingface.co/{repository}", "MIT", repository)
+
+
+def _backbone(title: str, file: str) -> Source:
+    link = f"https://download.pytorch.org/models/{file}"
+    return Source(f"{title}, LPIPS' backbone,", file, link, "BSD-3-Clause")
+
+
+def _linear(net: str) -> Source:
+    link = f"https://github.com/richzhang/PerceptualSimilarity/blob/master/lpips/weights/v0.1/{net}.pth"
+    places = (
+        ("lpips", f"weights/v0.1/{net}.pth"),
+        ("torchmetrics", f"functional/image/lpips_models/{net}.pth"),
+    )
+    title = f"LPIPS' linear weights for {net} (also in the packages lpips and torchmetrics)"
+    return Source(title, f"lpips-{net}.pth", link, "BSD-2-Clause", installed=places)
+
+
+_FID = "pt_inception-2015-12-05-6726825d.pth"
+_DINO = "dino_vitbase8_pretrain"
+
+SOURCES = {
+    "clip-b32": _clip("ViT-B/32", "openai/clip-vit-base-patch32"),
+    "clip-b16": _clip("ViT-B/16", "openai/clip-vit-base-patch16"),
+    "clip-l14": _clip("ViT-L/14", "openai/clip-vit-large-patch14"),
+    "inception": Source(
+        "FID's InceptionV3",
+        _FID,
+        f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{_FID}",
+        "Apache-2.0",
+    ),
+    "dino-b8": Source(
+        "DINO ViT-B/8",
+        f"{_DINO}.pth",
+        f"https://dl.fbaipublicfiles.com/dino/{_DINO}/{_DINO}.pth",
+        "Apache-2.0",
+        "facebook/dino-vitb8",
+    ),
+    "mixture": Source(
+        "Paint by Example's Gaussian mixture, from its pickle to npz as docs/evaluation.md shows,",
+        "coco-mixture.npz",
+        "https://github.com/Fantasy-Studio/Paint-by-Example",
+        "CreativeML OpenRAIL-M",
+    ),
+    "alex": _backbone("AlexNet", "alexnet-owt-7be5be79.pth"),
+    "vgg": _backbone("VGG-16", "vgg16-397923af.pth"),
+    "squeeze": _backbone("SqueezeNet 1.1", "squeezenet1_1-b8a52dc0.pth"),
+    "lpips-alex": _linear("alex"),
+    "lpips-vgg": _linear("vgg"),
+    "lpips-squeeze": _linear("squeeze"),
+}
+
+
+def parse_weights(options: Sequence[str]) -> dict[str, Path]:
+    """The `--weights` of a command line: each a folder for all, or NAME=PATH.
+
+    Raises:
+        UsageError: for a name that does not exist, or a path that does not.
+    """
+    given: dict[str, Path] = {}
+    for option in options:
+        name, equals, path = option.rpartition("=")
+        if equals and name not in SOURCES:
+            raise UsageError(
+                f"--weights {option}: no weights are named {name!r}; valid: {', '.join(SOURCES)}"
+            )
+        if not Path(path).exists():
+            raise UsageError(f"--weights {option}: {path} does not exist")
+        if not equals and not Path(path).is_dir():
+            raise UsageError(f"--weights {option}: a single file needs a name, as in NAME={path}")
+        given[name if equals else FOLDER] = Path(path)
+    return given
+
+
+def find_weights(name: str, given: Mapping[str, Path] | None = None) -> Path:
+    """The file or folder of the weights `name`.
+
+    Args:
+        name: one of `SOURCES`.
+        given: name -> path, as the user gave them; under "folder" a folder in which they may lie.
+
+    Raises:
+        UserError: if they are nowhere, saying what is needed, where it is to be had, and how to pass it.
+    """
+    source, given = SOURCES[name], given or {}
+    if name in given:
+        if not given[name].exists():
+            raise UserError(f"{given[name]}, given for {name}, does not exist")
+        return given[name]
+    places = [given[FOLDER] / source.file] if FOLDER in given else []
+    places += _caches(source)
+    for place in places:
+        if place.exists():
+            return place
+    fetch = f"run `hf download {source.hub}`, or get it from" if source.hub else "get it from"
+    raise UserError(
+        f"{source.title} ({source.file}) is not on this machine: {fetch} {source.link} ({source.licence}), "
+        f"and pass it with --weights {name}=PATH or in a folder with --weights FOLDER"
+    )
+
+
+def fingerprint_weights(state: Mapping[str, object]) -> str:
+    """12 hexadecimal digits that two sets of weights share only if they are equal.
+
+    Args:
+        state: name -> tensor.
+    """
+    from torch import Tensor
+
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name]
+        assert isinstance(tensor, Tensor)
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()[:12]
+
+
+def _caches(source: Source) -> list[Path]:
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    torch_home = Path(os.environ.get("TORCH_HOME", home / "torch"))
+    places = [torch_home / "hub" / "checkpoints" / source.file]
+    if source.hub:
+        places.insert(0, _snapshot(source.hub))
+    for package, inside in source.installed:
+        spec = importlib.util.find_spec(package)
+        if spec and spec.origin:
+            places.append(Path(spec.origin).parent / inside)
+    return places
+
+
+def _snapshot(repository: str) -> Path:
+    """The folder of a repository in Hugging Face's cache; one that does not exist where it is not there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return Path(repository).absolute() / "not in the cache"

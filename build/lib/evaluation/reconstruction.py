@@ -1,0 +1,50 @@
+"""How well a model paints back what was there: each sample's hole, repainted after its own exemplar.
+
+This is the training task, asked through the sampler. It shows that a model has learned, not that its edits
+are good: for those there are many right answers, and none is the truth.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.measures.metrics import mse
+from intarsia.model import EditModel
+from intarsia.sample import Sample
+from sampling.editing import EditRequest, EditResult, edit
+from sampling.settings import EditSettings
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The repainted samples and how far each is from the truth.
+
+    Attributes:
+        results: one edit per sample, composited: outside the mask the picture's own pixels.
+        errors: mean squared error inside the mask, pixel values in [0, 1], one per sample.
+    """
+
+    results: list[EditResult]
+    errors: list[float]
+
+    @property
+    def error(self) -> float:
+        """The mean of `errors`."""
+        return float(np.mean(self.errors))
+
+
+def reconstruct(
+    model: EditModel, samples: Sequence[Sample], settings: EditSettings, seed: int = 0
+) -> Reconstruction:
+    """Repaint every sample's hole after its own exemplar and compare with the picture.
+
+    Sample i is painted from the noise of seed `seed` + i, so two models see the same noise.
+    """
+    requests = [
+        EditRequest(sample.image, sample.edit_mask >= 128, sample.exemplar, seed + number)
+        for number, sample in enumerate(samples)
+    ]
+    results = edit(model, requests, settings)
+    errors = [mse(result.image, result.request.image, result.request.edit_mask) for result in results]
+    return Reconstruction(results, errors)

@@ -1,0 +1,142 @@
+"""How sure a number is: bootstrap intervals, and paired comparison of two models on the same cases."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.measures.metrics import Float
+from intarsia.errors import UserError
+
+DRAWS = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and the interval that bootstrap gives it.
+
+    Attributes:
+        value: on all cases.
+        low: lower end of the interval; NaN where a single case leaves nothing to draw from.
+        high: upper end.
+        count: cases that count; those whose value is NaN do not.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the cases that both have.
+
+    Attributes:
+        a: the first model's mean.
+        b: the second's.
+        difference: of `b` - `a`, case by case.
+        beyond_noise: whether the interval of the difference leaves out 0.
+        missing: cases that only one of them has, or where one's value is not finite; they are not compared.
+    """
+
+    a: float
+    b: float
+    difference: Estimate
+    beyond_noise: bool
+    missing: tuple[str, ...]
+
+
+def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> Estimate:
+    """The mean of values [N] with its percentile interval (Efron 1979); NaN values are left out.
+
+    Raises:
+        ValueError: if nothing but NaN is left.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not values.size:
+        raise ValueError("no value to average")
+    if np.isinf(values).any():  # a PSNR of equal pixels: the draws tell nothing
+        return Estimate(float(values.mean()), float("nan"), float("nan"), values.size)
+    return bootstrap(lambda chosen: float(values[chosen].mean()), values.size, seed, draws, level)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float],
+    count: int,
+    seed: int = 0,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> Estimate:
+    """Any number of `count` cases with its percentile interval.
+
+    Args:
+        statistic: takes the numbers of the cases, some of them several times, and gives the number.
+        count: of cases.
+        seed: of the draws; the same seed gives the same interval.
+        draws: with replacement, each of `count` cases.
+        level: share of the draws that the interval holds.
+    """
+    value = statistic(np.arange(count))
+    if count < 2:
+        return Estimate(value, float("nan"), float("nan"), count)
+    rng = np.random.default_rng(seed)
+    drawn = [statistic(rng.integers(0, count, count)) for _ in range(draws)]
+    ends: Float = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(ends[0]), float(ends[1]), count)
+
+
+def compare(a: Mapping[str, float], b: Mapping[str, float], seed: int = 0, draws: int = DRAWS) -> Comparison:
+    """Compare two models case by case: what the cases share cancels, so small differences show.
+
+    Args:
+        a: case -> the first model's value.
+        b: case -> the second model's value, by the same recipe.
+        seed: of the bootstrap.
+        draws: of the bootstrap.
+
+    Raises:
+        UserError: if they share no case.
+    """
+    shared = [k for k in sorted(a.keys() & b.keys()) if np.isfinite(a[k]) and np.isfinite(b[k])]
+    if not shared:
+        raise UserError("the two sets of results share no case; compare results of the same bench")
+    first, second = (np.array([values[key] for key in shared]) for values in (a, b))
+    difference = bootstrap_mean(second - first, seed, draws)
+    return Comparison(
+        a=float(first.mean()),
+        b=float(second.mean()),
+        difference=difference,
+        beyond_noise=difference.low > 0 or difference.high < 0,
+        missing=tuple(sorted((a.keys() | b.keys()) - set(shared))),
+    )
+
+
+GROUPS = 20  # of cases, left out one at a time
+_STUDENT = 2.093  # of 19 degrees of freedom, 95 %
+
+
+def group_of(place: int) -> int:
+    """The group of the case at `place` among the bench's sorted keys."""
+    return place % GROUPS
+
+
+def jackknife(value: float, replicates: Sequence[float], count: int) -> Estimate:
+    """The 95 % interval of a number of a set, from the same number without each of `GROUPS` groups of cases.
+
+    A Fréchet distance grows where pictures repeat, so bootstrap's draws would all lie above it; leaving out
+    shifts every replicate alike, and their spread is what is left (delete-a-group jackknife, Kott 2001).
+
+    Args:
+        value: of all cases.
+        replicates: one for each group; fewer give no interval.
+        count: of cases.
+    """
+    if len(replicates) != GROUPS:
+        return Estimate(value, float("nan"), float("nan"), count)
+    spread = np.asarray(replicates) - np.mean(replicates)
+    error = float(np.sqrt((GROUPS - 1) / GROUPS * (spread**2).sum()))
+    return Estimate(value, value - _STUDENT * error, value + _STUDENT * error, count)

@@ -1,0 +1,259 @@
+"""Distances between sets of pictures, from their features: Fréchet, kernel, likelihood under a mixture.
+
+Statistics stream: `moments_of` takes features in pieces of any size and keeps a mean and a matrix, D × D of
+float64 (2 MB at 512, 34 MB at 2048), whatever the number of pictures.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.measures.metrics import Features, Float
+from intarsia.errors import UserError
+from intarsia.files import atomic_path
+
+_BLOCK = 256  # pictures summed at once; fixed, so that sums do not depend on how features arrive
+SUBSET_SIZE = 1000  # pictures that a kernel distance is taken of at once
+QUALITY_SCALE = 300.0  # Paint by Example divides log-likelihoods by this
+
+
+@dataclass(frozen=True)
+class Moments:
+    """How many feature vectors there were, and their first two moments.
+
+    Attributes:
+        count: 0 where unknown: the usual statistics files do not tell.
+        mean: float64 [D].
+        covariance: float64 [D, D], unbiased.
+    """
+
+    count: int
+    mean: Float
+    covariance: Float
+
+    def save(self, path: Path | str) -> None:
+        """Write an npz with `mu` and `sigma`, as pytorch-fid reads and writes them, and `count`."""
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, mu=self.mean, sigma=self.covariance, count=self.count)
+
+
+def read_moments(path: Path | str) -> Moments:
+    """Read statistics as `Moments.save`, pytorch-fid or Paint by Example's tools leave them.
+
+    Raises:
+        UserError: if the file is missing, holds no `mu` and `sigma`, or they do not fit together.
+    """
+    arrays = _read_npz(path, ("mu", "sigma"))
+    mean, covariance = arrays["mu"].astype(float), arrays["sigma"].astype(float)
+    if mean.ndim != 1 or covariance.shape != mean.shape * 2:
+        shapes = f"mu of shape {list(mean.shape)} and sigma of {list(covariance.shape)}"
+        raise UserError(f"{path}: {shapes} are no statistics; [D] and [D, D] are wanted")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UserError(f"{path} holds NaN or infinity; compute the statistics again")
+    return Moments(int(arrays.get("count", 0)), mean, covariance)
+
+
+def moments_of(features: Iterable[Features]) -> Moments:
+    """The moments of features that arrive in pieces [n, D]; the pieces' sizes change nothing.
+
+    Blocks of 256 are joined by the pairwise update (Chan et al. 1979), which loses no digits where a plain
+    sum of squares would.
+
+    Raises:
+        ValueError: for fewer than two vectors, or ones that are not finite.
+    """
+    count, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
+    for block in _blocks(features):
+        if not np.isfinite(block).all():
+            raise ValueError("features hold NaN or infinity")
+        middle = block.mean(0)
+        centred = block - middle
+        if not count:
+            count, mean, scatter = len(block), middle, centred.T @ centred
+            continue
+        total = count + len(block)
+        step = middle - mean
+        scatter += centred.T @ centred + np.outer(step, step) * (count * len(block) / total)
+        mean = mean + step * (len(block) / total)
+        count = total
+    if count < 2:
+        raise ValueError(f"statistics need two pictures at least, not {count}")
+    return Moments(count, mean, scatter / (count - 1))
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """|mean_a - mean_b|² + tr(A + B - 2 (AB)^½) (Dowson and Landau 1982; FID: Heusel et al. 2017, eq. 6).
+
+    The trace of (AB)^½ is taken as the sum of the roots of the eigenvalues of B^½ A B^½, which is symmetric:
+    no complex numbers, no failure where a matrix is singular.
+
+    Warns where a set has no more pictures than features have dimensions: its covariance then lacks rank, and
+    the distance comes out too large.
+
+    Raises:
+        UserError: for features of different width.
+    """
+    return frechet_to(b)(a)
+
+
+def frechet_to(b: Moments) -> Callable[[Moments], float]:
+    """The distance of sets to `b`, whose matrix root is taken only once."""
+    values, vectors = np.linalg.eigh(b.covariance)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+
+    def distance(a: Moments) -> float:
+        if a.mean.shape != b.mean.shape:
+            raise UserError(
+                f"statistics of {a.mean.size} and of {b.mean.size} dimensions cannot be compared; "
+                "give those of the same features"
+            )
+        for moments in (a, b):
+            _warn_of_rank(moments)
+        inner = root @ a.covariance @ root
+        cross = np.sqrt(np.linalg.eigvalsh((inner + inner.T) / 2).clip(0)).sum()
+        step = a.mean - b.mean
+        value = step @ step + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
+        return max(float(value), 0.0)  # of equal sets, rounding leaves a trace of either sign
+
+    return distance
+
+
+def _warn_of_rank(moments: Moments) -> None:
+    if 0 < moments.count <= moments.mean.size:
+        warnings.warn(
+            f"{moments.count} pictures leave a covariance of {moments.mean.size} dimensions without full "
+            "rank: the Fréchet distance comes out too large, and compares only at equal counts; use "
+            f"{moments.mean.size + 1} pictures or more",
+            stacklevel=3,
+        )
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """The mean of a kernel distance over random subsets, and its standard deviation."""
+
+    mean: float
+    deviation: float
+
+
+def kernel_distance(
+    a: Features, b: Features, subsets: int = 100, subset_size: int = SUBSET_SIZE, seed: int = 0
+) -> KernelDistance:
+    """KID: the unbiased squared maximum mean discrepancy under (x·y/D + 1)³ (Binkowski et al. 2018).
+
+    Args:
+        a: [N, D].
+        b: [M, D].
+        subsets: random subsets of both sets to average over.
+        subset_size: pictures in each, without repetition; the smaller set's size where that is less.
+        seed: of the choice.
+
+    Raises:
+        ValueError: for fewer than two pictures in a set, or features of different width.
+    """
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"features of {a.shape[1]} and {b.shape[1]} dimensions cannot be compared")
+    size = min(subset_size, len(a), len(b))
+    if size < 2:
+        raise ValueError(f"KID needs two pictures at least, not {size}")
+    rng = np.random.default_rng(seed)
+    values = [
+        _discrepancy(
+            np.asarray(a[rng.choice(len(a), size, replace=False)], np.float64),
+            np.asarray(b[rng.choice(len(b), size, replace=False)], np.float64),
+        )
+        for _ in range(subsets)
+    ]
+    return KernelDistance(float(np.mean(values)), float(np.std(values)))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A Gaussian mixture with full covariances, as scikit-learn keeps it.
+
+    Attributes:
+        weights: [K], of sum 1.
+        means: [K, D].
+        precisions_cholesky: [K, D, D], upper triangular; the precision is P Pᵀ.
+    """
+
+    weights: Float
+    means: Float
+    precisions_cholesky: Float
+
+    def log_likelihood(self, features: Features) -> Float:
+        """The log density of each of features [N, D] -> [N]."""
+        features = np.asarray(features, np.float64)
+        rows = [
+            math.log(weight)
+            + np.log(np.diagonal(root)).sum()
+            - 0.5 * (mean.size * math.log(2 * math.pi) + ((features @ root - mean @ root) ** 2).sum(1))
+            for weight, mean, root in zip(self.weights, self.means, self.precisions_cholesky, strict=True)
+        ]
+        return np.asarray(np.logaddexp.reduce(rows, axis=0))
+
+
+def read_mixture(path: Path | str) -> Mixture:
+    """Read an npz of `weights`, `means` and `precisions_cholesky`; nothing in it is unpickled.
+
+    Raises:
+        UserError: if the file is missing, is a pickle, or its arrays do not fit together.
+    """
+    arrays = _read_npz(path, ("weights", "means", "precisions_cholesky"))
+    mixture = Mixture(*(arrays[name].astype(float) for name in ("weights", "means", "precisions_cholesky")))
+    count, width = mixture.means.shape if mixture.means.ndim == 2 else (0, 0)
+    if mixture.weights.shape != (count,) or mixture.precisions_cholesky.shape != (count, width, width):
+        shapes = [list(array.shape) for array in arrays.values()]
+        raise UserError(f"{path}: arrays of shapes {shapes} are no mixture with full covariances")
+    return mixture
+
+
+def quality_scores(features: Features, mixture: Mixture) -> Float:
+    """Paint by Example's quality score of each picture [N]: 100 · clip(log-likelihood / 300, 0, 1); a set's
+    score is the mean."""
+    return 100 * (mixture.log_likelihood(features) / QUALITY_SCALE).clip(0, 1)
+
+
+def _blocks(pieces: Iterable[Features]) -> Iterator[Float]:
+    """The same rows in blocks of `_BLOCK`, float64; the last may be shorter."""
+    waiting: list[Float] = []
+    for piece in pieces:
+        waiting.append(np.asarray(piece, np.float64))
+        while sum(map(len, waiting)) >= _BLOCK:
+            rows = np.concatenate(waiting)
+            yield rows[:_BLOCK]
+            waiting = [rows[_BLOCK:]]
+    if sum(map(len, waiting)):
+        yield np.concatenate(waiting)
+
+
+def _discrepancy(a: Float, b: Float) -> float:
+    size, width = a.shape
+
+    def kernel(x: Float, y: Float) -> Float:
+        return (x @ y.T / width + 1) ** 3
+
+    within = sum((matrix := kernel(x, x)).sum() - np.trace(matrix) for x in (a, b)) / (size * (size - 1))
+    return float(within - 2 * kernel(a, b).mean())
+
+
+def _read_npz(path: Path | str, names: tuple[str, ...]) -> dict[str, NDArray]:
+    wanted = " and ".join(names)
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; give an npz with {wanted}") from None
+    except (ValueError, OSError, TypeError, AttributeError):
+        raise UserError(
+            f"{path} is not an npz of plain arrays (pickles are never read); give one with {wanted}"
+        ) from None
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; it must hold {wanted}")
+    return arrays

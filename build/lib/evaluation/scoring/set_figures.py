@@ -1,0 +1,92 @@
+"""Numbers of whole sets of results: Fréchet and kernel distance to a reference, with their intervals.
+
+The results' features are held as float32, 2 KB a case for CLIP and 8 KB for Inception, since intervals and
+the kernel distance want them again. A reference of any size streams; the kernel distance keeps the features
+of 10,000 of its pictures at most.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.measures.metrics import Features
+from evaluation.scoring.confidence import GROUPS, group_of
+from evaluation.scoring.distributions import Moments, frechet_to, kernel_distance, moments_of
+from evaluation.scoring.report import Column, SetFigure
+
+KEPT = 10_000  # of a reference's pictures, for the kernel distance
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a set of results is compared with.
+
+    Attributes:
+        name: for people, such as "test2017".
+        recipe: of its features.
+        moments: of all of them.
+        features: [n, D], of `KEPT` of its pictures at most; None where only statistics are there.
+    """
+
+    name: str
+    recipe: str
+    moments: Moments
+    features: Features | None
+
+    @property
+    def described(self) -> str:
+        """Name, number and recipe, as other numbers' recipes hold it."""
+        count = f"{self.moments.count:,} pictures" if self.moments.count else "statistics"
+        return f"{self.name} ({count}, {self.recipe})"
+
+
+def collect(name: str, recipe: str, rows: Iterable[Features], count: int) -> Reference:
+    """A reference from features [1, D] that arrive one by one; which are kept depends on `count` alone."""
+    most = min(count, KEPT)
+    chosen = {place * count // most for place in range(most)}
+    kept: list[Features] = []
+
+    def passing() -> Iterator[Features]:
+        for number, row in enumerate(rows):
+            if number in chosen:
+                kept.append(row)
+            yield row
+
+    moments = moments_of(passing())
+    return Reference(name, recipe, moments, np.concatenate(kept))
+
+
+def frechet_figure(
+    features: Features, reference: Reference, column: Column, intervals: bool = True
+) -> tuple[SetFigure, tuple[str, ...]]:
+    """The Fréchet distance of results to a reference.
+
+    Args:
+        features: [N, D], in the order of the cases' sorted keys.
+        reference: of the same width.
+        column: what it is to be called.
+        intervals: whether to compute it without each of the groups, too; not done below 3 cases a group.
+
+    Returns:
+        The figure, and what is to be remarked of it.
+    """
+    distance = frechet_to(reference.moments)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        value = distance(moments_of([features]))
+    replicates: tuple[float, ...] = ()
+    if intervals and len(features) >= 3 * GROUPS:
+        groups = np.array([group_of(place) for place in range(len(features))])
+        with warnings.catch_warnings(action="ignore"):  # told above, of all cases
+            replicates = tuple(distance(moments_of([features[groups != group]])) for group in range(GROUPS))
+    remarks = tuple(sorted({f"{column.title}: {warning.message}" for warning in caught}))
+    return SetFigure(column, value, replicates), remarks
+
+
+def kernel_figure(features: Features, reference: Reference, column: Column, seed: int = 0) -> SetFigure:
+    """The kernel distance × 10³ of results to a reference that has features."""
+    assert reference.features is not None
+    distance = kernel_distance(features, reference.features, seed=seed)
+    return SetFigure(column, 1e3 * distance.mean, deviation=1e3 * distance.deviation)

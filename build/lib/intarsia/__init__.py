@@ -1,0 +1,1 @@
+"""The ground floor: the vocabulary everybody shares, and the model."""

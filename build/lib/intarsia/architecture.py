@@ -1,0 +1,209 @@
+"""What the model looks like, as plain typed numbers; no torch here, so that config errors come at once.
+
+The defaults are Stable Diffusion 1.4's UNet and autoencoder and CLIP ViT-L/14's vision tower: the real model.
+"""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from intarsia.config import Config, HomePath
+
+DownBlock = Literal["CrossAttnDownBlock2D", "DownBlock2D"]
+
+
+def _check_channels(block_out_channels: tuple[int, ...], groups: int) -> None:
+    for channels in block_out_channels:
+        if channels % groups:
+            raise ValueError(
+                f"block_out_channels holds {channels}, which is not a multiple of norm_num_groups={groups}"
+            )
+
+
+class UNetConfig(Config):
+    """The denoising UNet (diffusers' `UNet2DConditionModel`); the way up mirrors the way down."""
+
+    in_channels: PositiveInt = 9  # noisy latents, masked image latents, keep mask
+    out_channels: PositiveInt = 4
+    block_out_channels: tuple[PositiveInt, ...] = Field(default=(320, 640, 1280, 1280), min_length=1)
+    down_block_types: tuple[DownBlock, ...] = (
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+    )
+    layers_per_block: PositiveInt = 2
+    cross_attention_dim: PositiveInt = 768
+    # diffusers' name; in this family it is the NUMBER of heads, one for all levels or one per level
+    attention_head_dim: PositiveInt | tuple[PositiveInt, ...] = 8
+    use_linear_projection: bool = False  # Stable Diffusion 2's way in and out of its attention blocks
+    norm_num_groups: PositiveInt = 32
+
+    @model_validator(mode="after")
+    def _check(self) -> "UNetConfig":
+        if len(self.down_block_types) != len(self.block_out_channels):
+            raise ValueError(
+                f"down_block_types has {len(self.down_block_types)} entries and block_out_channels "
+                f"{len(self.block_out_channels)}; they need one entry per level each"
+            )
+        _check_channels(self.block_out_channels, self.norm_num_groups)
+        heads = self.attention_head_dim
+        per_level = heads if isinstance(heads, tuple) else (heads,) * len(self.block_out_channels)
+        if len(per_level) != len(self.block_out_channels):
+            raise ValueError(
+                f"attention_head_dim has {len(per_level)} entries and block_out_channels "
+                f"{len(self.block_out_channels)}; give one number, or one per level"
+            )
+        for channels, number in zip(self.block_out_channels, per_level, strict=True):
+            if channels % number:
+                raise ValueError(
+                    f"block_out_channels holds {channels}, which attention_head_dim={number} heads cannot "
+                    "share; choose a multiple"
+                )
+        return self
+
+    @property
+    def up_block_types(self) -> tuple[str, ...]:
+        """The mirror image of `down_block_types`, from the deepest level up."""
+        return tuple(name.replace("Down", "Up") for name in reversed(self.down_block_types))
+
+    @property
+    def downsampling(self) -> int:
+        """How many latent cells of one side become one at the UNet's deepest level."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+class VaeConfig(Config):
+    """The autoencoder between pixels and latents (diffusers' `AutoencoderKL`)."""
+
+    block_out_channels: tuple[PositiveInt, ...] = Field(default=(128, 256, 512, 512), min_length=1)
+    layers_per_block: PositiveInt = 2
+    latent_channels: PositiveInt = 4
+    norm_num_groups: PositiveInt = 32
+    scaling_factor: PositiveFloat = 0.18215
+
+    @model_validator(mode="after")
+    def _check(self) -> "VaeConfig":
+        _check_channels(self.block_out_channels, self.norm_num_groups)
+        return self
+
+    @property
+    def downsampling(self) -> int:
+        """How many pixels of one side become one latent cell."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+class ImageEncoderConfig(Config):
+    """The frozen CLIP vision tower (transformers' `CLIPVisionModel`) that looks at the exemplar."""
+
+    hidden_size: PositiveInt = 1024
+    intermediate_size: PositiveInt = 4096
+    num_hidden_layers: int = Field(default=24, ge=4)  # below 4 the mapper would have no block
+    num_attention_heads: PositiveInt = 16
+    image_size: PositiveInt = 224
+    patch_size: PositiveInt = 14
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: PositiveFloat = 1e-5
+
+    @model_validator(mode="after")
+    def _check(self) -> "ImageEncoderConfig":
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not a multiple of "
+                f"num_attention_heads={self.num_attention_heads}"
+            )
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}"
+            )
+        return self
+
+    @property
+    def mapper_depth(self) -> int:
+        """Transformer blocks between the pooled CLIP vector and the token; diffusers derives it alike."""
+        return (self.num_hidden_layers + 1) // 5
+
+
+class NoiseConfig(Config):
+    """The diffusion's noise levels (Stable Diffusion's and Paint by Example's)."""
+
+    beta_start: PositiveFloat = 0.00085
+    beta_end: float = Field(default=0.012, gt=0, lt=1)
+    beta_schedule: Literal["scaled_linear"] = "scaled_linear"
+    num_train_timesteps: PositiveInt = 1000
+    prediction_type: Literal["epsilon", "v_prediction"] = (
+        "epsilon"  # what the UNet answers: noise, or velocity
+    )
+    rescale_betas_zero_snr: bool = False  # no trace of the picture at the last timestep (Lin et al. 2023)
+    timestep_spacing: Literal["leading", "trailing"] = "leading"  # trailing: sampling starts at the last one
+
+    @model_validator(mode="after")
+    def _check(self) -> "NoiseConfig":
+        if self.beta_start >= self.beta_end:
+            raise ValueError(f"beta_start={self.beta_start} must be below beta_end={self.beta_end}")
+        if self.rescale_betas_zero_snr and self.prediction_type != "v_prediction":
+            raise ValueError(
+                "rescale_betas_zero_snr needs prediction_type=v_prediction: where nothing but noise is left, "
+                "naming the noise says nothing about the picture"
+            )
+        if self.rescale_betas_zero_snr and self.timestep_spacing != "trailing":
+            raise ValueError(
+                "rescale_betas_zero_snr needs timestep_spacing=trailing: leading steps would never start "
+                "sampling at the last timestep, the one that is rescaled"
+            )
+        return self
+
+
+class InitConfig(Config):
+    """Where the weights come from before training; whatever is not named starts at random from the seed."""
+
+    stable_diffusion: HomePath | None = (
+        None  # folder in diffusers layout, or one .ckpt / .safetensors: UNet and VAE
+    )
+    image_encoder: HomePath | None = None  # folder of a transformers CLIP model: the vision tower
+    vae: HomePath | None = None  # folder or weights file of an AutoencoderKL; goes before stable_diffusion's
+    model_folder: HomePath | None = None  # a model folder of this project: everything
+
+    @model_validator(mode="after")
+    def _check(self) -> "InitConfig":
+        others = [name for name in ("stable_diffusion", "image_encoder", "vae") if getattr(self, name)]
+        if self.model_folder and others:
+            raise ValueError(f"init.model_folder holds every part already; remove init.{others[0]} or it")
+        return self
+
+
+class ModelConfig(Config):
+    """The whole edit model."""
+
+    image_size: PositiveInt = 512  # side of the square picture, in pixels
+    unet: UNetConfig = UNetConfig()
+    vae: VaeConfig = VaeConfig()
+    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    noise: NoiseConfig = NoiseConfig()
+    init: InitConfig = InitConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        latent = self.vae.latent_channels
+        if self.unet.out_channels != latent:
+            raise ValueError(
+                f"unet.out_channels={self.unet.out_channels} must equal vae.latent_channels={latent}"
+            )
+        if self.unet.in_channels not in (2 * latent + 1, latent):
+            raise ValueError(
+                f"unet.in_channels={self.unet.in_channels} must be {2 * latent + 1}: "
+                f"noisy latents ({latent}), masked image latents ({latent}) and the mask (1); or {latent} "
+                "for a model that is to be sampled only, and is told nothing about the picture"
+            )
+        multiple = self.vae.downsampling * self.unet.downsampling
+        if self.image_size % multiple:
+            raise ValueError(
+                f"image_size={self.image_size} must be a multiple of {multiple} "
+                f"(autoencoder {self.vae.downsampling} x UNet {self.unet.downsampling})"
+            )
+        return self
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the square of latents."""
+        return self.image_size // self.vae.downsampling

@@ -1,0 +1,99 @@
+"""Pixels to what the UNet sees: value ranges, the hole, latents, the latent mask, the channel order.
+
+The only place with this arithmetic; data loading, training, sampling and evaluation call it. It is Paint by
+Example's, except that our mask is 1 = repaint and turns into the UNet's keep mask in `unet_input` alone.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# CLIP's own normalisation, of values in [0, 1], RGB.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def image_to_unit(image: Tensor) -> Tensor:
+    """Pictures uint8 [B, H, W, 3] RGB -> float32 [B, 3, H, W] in [-1, 1]."""
+    return image.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def unit_to_image(image: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] in [-1, 1] (clamped) -> uint8 [B, H, W, 3] RGB, rounded to nearest."""
+    levels = ((image.float() + 1.0) * 127.5).round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def mask_to_unit(mask: Tensor) -> Tensor:
+    """Edit masks uint8 [B, H, W], 255 = repaint -> float32 [B, 1, H, W] in [0, 1], 1 = repaint."""
+    return mask[:, None].float() / 255.0
+
+
+def exemplar_to_clip(exemplar: Tensor, size: int) -> Tensor:
+    """Exemplars uint8 [B, h, w, 3] RGB -> float32 [B, 3, size, size] with CLIP's mean and deviation.
+
+    The real encoder's size is 224, the exemplar's own: nothing is resized then. For another size it is
+    bilinear with antialiasing.
+    """
+    unit = exemplar.permute(0, 3, 1, 2).float() / 255.0
+    if unit.shape[-2:] != (size, size):
+        unit = F.interpolate(unit, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    # Channel by channel: a tensor of the constants would make the processor wait for the GPU.
+    channels = zip(unit.unbind(1), CLIP_MEAN, CLIP_STD, strict=True)
+    return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
+
+
+def mask_image(image: Tensor, edit_mask: Tensor) -> Tensor:
+    """The picture with its hole, image [B, 3, H, W] x (1 - edit_mask [B, 1, H, W]); 0 is mid-grey."""
+    return image * (1.0 - edit_mask)
+
+
+def encode_latents(vae: Any, image: Tensor, noise: Tensor | None) -> Tensor:
+    """Scaled latents of pictures.
+
+    Args:
+        vae: an `AutoencoderKL`.
+        image: [B, 3, H, W] in [-1, 1].
+        noise: standard normal [B, C, h, w] for a sample of the posterior, as Paint by Example takes; None
+            for its mode.
+
+    Returns:
+        [B, C, h, w], scaling_factor x (mean + deviation x noise).
+    """
+    mean, std = latent_moments(vae, image)
+    return sample_latents(mean, std, noise, vae.config.scaling_factor)
+
+
+def latent_moments(vae: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [B, C, h, w] each, unscaled, of the posterior of pictures in [-1, 1]."""
+    posterior = vae.encode(image).latent_dist
+    return posterior.mean, posterior.std
+
+
+def sample_latents(mean: Tensor, std: Tensor, noise: Tensor | None, scaling_factor: float) -> Tensor:
+    """Scaled latents of a posterior: scaling_factor x (mean + std x noise), or its mode without noise."""
+    return (mean if noise is None else mean + std * noise) * scaling_factor
+
+
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W], about [-1, 1] and not clamped, of scaled latents [B, C, h, w]."""
+    return vae.decode(latents / vae.config.scaling_factor).sample
+
+
+def latent_mask(edit_mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Edit mask [B, 1, H, W] -> [B, 1, h, w] on the grid of latents, size = (h, w).
+
+    Bilinear without antialiasing, as the original: at a factor of 8, cell i is the mean of pixels 8i+3 and
+    8i+4 along each axis, so a binary mask gives 0, 1/4, 1/2, 3/4 or 1.
+    """
+    return F.interpolate(edit_mask, size, mode="bilinear", align_corners=False, antialias=False)
+
+
+def unet_input(noisy_latents: Tensor, masked_image_latents: Tensor, edit_mask_latent: Tensor) -> Tensor:
+    """The UNet's input [B, 2C + 1, h, w]: noisy latents, masked image latents, KEEP mask (1 = keep).
+
+    Note that Stable Diffusion's own inpainting UNet has another order and the other polarity.
+    """
+    return torch.cat([noisy_latents, masked_image_latents, 1.0 - edit_mask_latent], dim=1)

@@ -1,0 +1,72 @@
+"""The error type that a user sees, and the one place where it becomes a sentence and an exit code."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """Something the user can put right: one sentence with what, where, which value and what to do."""
+
+    exit_code = EXIT_FAILURE
+
+
+class UsageError(UserError):
+    """The command itself is wrong: a bad option, config key or combination."""
+
+    exit_code = EXIT_USAGE
+
+
+def run_command(command: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run a command line and turn its errors, and those of files, into one sentence on standard error.
+
+    Args:
+        command: takes the arguments without the program's name; its result is the exit code (None is 0).
+        argv: the arguments; `sys.argv[1:]` where None. `--debug` anywhere in them keeps the traceback.
+
+    Returns:
+        The exit code: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
+
+    Raises:
+        UserError, OSError: only with `--debug`, so that Python prints the whole traceback; and what no user
+            can put right.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    try:
+        return command(arguments) or 0
+    except UserError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command again to continue\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `... | head` closed our output; nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        sentence = _about_files(error)
+        if debug or not sentence:
+            raise
+        sys.stderr.write(f"error: {sentence}\n")
+        return EXIT_FAILURE
+
+
+def _about_files(error: OSError) -> str:
+    """What a user can put right about a file or the disk; empty for every other error of the system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error.strerror}); make room and run the same command again"
+    if not error.filename:
+        return ""
+    folder, _, name = str(error.filename).rpartition("/")
+    place = folder if ".tmp-" in name else error.filename  # nobody knows the names that we write under
+    return f"{place} cannot be read or written ({error.strerror}); check the path and its permissions"

@@ -1,0 +1,172 @@
+"""Files that are either whole or absent: atomic writes, hashes, and the sweep of what a crash left."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from intarsia.errors import UsageError, UserError
+
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or where an installed copy lies
+_TEMPORARY = ".tmp-"
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced to disk and renamed onto `path`.
+
+    A reader sees the old file or the whole new one, never a part. On an exception nothing is left behind.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}{_TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(target)
+        sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether both are there and are one file, by whatever names."""
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def check_replaceable(folder: Path, marker: str) -> None:
+    """Refuse to put a new folder in the place of what holds anything, but no file `marker`.
+
+    Raises:
+        UsageError: naming what would be lost.
+    """
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; choose another folder")
+    content = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if content and marker not in content:
+        raise UsageError(
+            f"{folder} holds {content[0]} and no {marker}, and is not replaced; choose another folder"
+        )
+
+
+@contextmanager
+def atomic_folder(path: Path | str, marker: str) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it is synced to disk and takes the place of `path`.
+
+    A reader sees the old folder or the whole new one, never a part. On an exception the old one stays.
+
+    Args:
+        path: of the folder.
+        marker: a file that such folders hold, see `check_replaceable`.
+
+    Raises:
+        UsageError: where `path` is something else.
+    """
+    target = Path(path)
+    check_replaceable(target, marker)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}{_TEMPORARY}{uuid.uuid4().hex}")
+    old = temporary.with_name(f"{temporary.name}-old")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for item in temporary.rglob("*"):
+            sync(item)
+        sync(temporary)
+        if target.exists():
+            target.replace(old)
+        temporary.replace(target)
+        sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def atomic_write(path: Path | str, content: bytes | str) -> None:
+    """Write `content` (text as UTF-8) to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write `content` as indented JSON, keys in the order given, whole or not at all."""
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: if the file is missing or is not JSON, naming the file and the line.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path}{where}: not valid JSON ({error})") from None
+
+
+@contextmanager
+def locked(path: Path | str, busy: str) -> Iterator[None]:
+    """Hold the file `path` against other processes; the lock goes with this one, however it ends.
+
+    Raises:
+        UserError: saying `busy`, where another process holds it, or that it cannot be written or locked.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"{Path(path).parent} cannot be written ({error.strerror})") from None
+    with os.fdopen(descriptor, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy) from None
+        except OSError as error:  # Lustre, if it is mounted without `flock`
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}); use a folder on a file system that has locks"
+            ) from None
+        yield
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep_temporaries(folder: Path | str) -> int:
+    """Delete what killed writers left in `folder`; return how many files that were.
+
+    Call it only while no other process writes there.
+    """
+    strays = [p for p in Path(folder).glob(f".*{_TEMPORARY}*") if p.is_file()]
+    for stray in strays:
+        stray.unlink(missing_ok=True)
+    return len(strays)
+
+
+def sha256_bytes(content: bytes | memoryview) -> str:
+    """The sha256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path | str) -> str:
+    """The sha256 of a file in hexadecimal, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(content: Any) -> str:
+    """The sha256 of anything JSON can hold; equal contents give equal ones, whatever the key order."""
+    return sha256_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

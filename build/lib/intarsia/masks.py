@@ -1,0 +1,117 @@
+"""Edit masks: the box, or a shape bulging out of it by Bezier curves with jittered points."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from intarsia.boxes import Box
+
+BEZIER_SHARE = 0.5  # of the masks; the others are rectangles
+JITTER = 5  # pixels, each way
+LARGEST_HOLE = 0.05  # of the box that a Bezier shape may leave uncovered
+
+_STEPS = [i * 0.05 for i in range(1, 19)]  # along a curve
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class EditMask:
+    """An edit mask in the geometry of the picture.
+
+    Attributes:
+        pixels: uint8 [H, W], 255 = repaint, 0 = keep.
+        kind: "bezier" or "box".
+        polygon: the points of a Bezier shape, pixels; empty for a box.
+    """
+
+    pixels: np.ndarray
+    kind: str
+    polygon: tuple[Point, ...]
+
+
+def draw_edit_mask(box: Box, extended: Box, size: tuple[int, int], rng: np.random.Generator) -> EditMask:
+    """Draw one edit mask as Paint by Example's training does: half Bezier shapes, half extended boxes.
+
+    Args:
+        box: the annotated box, inside the picture, at least one pixel.
+        extended: the extended box (`extend_box`).
+        size: (width, height) of the picture.
+        rng: the sample's generator.
+    """
+    if rng.random() < BEZIER_SHARE:
+        polygon = bezier_polygon(box, extended, rng)
+        return EditMask(polygon_mask(polygon, box, size), "bezier", polygon)
+    return EditMask(box_mask(extended, size), "box", ())
+
+
+def box_mask(box: Box, size: tuple[int, int]) -> np.ndarray:
+    """The rectangle of `box` as uint8 [H, W], 255 = repaint."""
+    width, height = size
+    pixels: np.ndarray = np.zeros((height, width), np.uint8)
+    pixels[box.y0 : box.y1, box.x0 : box.x1] = 255
+    return pixels
+
+
+def bezier_polygon(box: Box, extended: Box, rng: np.random.Generator) -> tuple[Point, ...]:
+    """The jittered points of four quadratic Bezier curves round `box`, at most 18 for each.
+
+    The curves run top, right, bottom, left, from corner to corner of the annotated box; the middle node of
+    each is the side's centre moved out to the extended box, so that a side bulges by half its extension.
+    Points are taken at t = 0.05 … 0.90 and moved by independent whole numbers in -5 … 5. As in Paint by
+    Example's code a point is left out when its exact x or y already occurred on the same curve, so that a
+    side without extension keeps two or three.
+    """
+    centre_x, centre_y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+    nodes: list[tuple[Point, Point, Point]] = [
+        ((box.x0, box.y0), (centre_x, extended.y0), (box.x1, box.y0)),
+        ((box.x1, box.y0), (extended.x1, centre_y), (box.x1, box.y1)),
+        ((box.x1, box.y1), (centre_x, extended.y1), (box.x0, box.y1)),
+        ((box.x0, box.y1), (extended.x0, centre_y), (box.x0, box.y0)),
+    ]
+    points = [point for curve in nodes for point in _curve_points(*curve)]
+    jitter = rng.integers(-JITTER, JITTER, size=(len(points), 2), endpoint=True)
+    # Five decimals hold these values exactly (multiples of 1/800); what lies behind is rounding noise.
+    return tuple(
+        (round(x + dx, 5), round(y + dy, 5)) for (x, y), (dx, dy) in zip(points, jitter.tolist(), strict=True)
+    )
+
+
+def _curve_points(start: Point, middle: Point, end: Point) -> list[Point]:
+    xs: list[float] = []
+    ys: list[float] = []
+    (x0, y0), (x1, y1), (x2, y2) = start, middle, end
+    for t in _STEPS:
+        rest = 1.0 - t  # the order of operations decides exact repeats
+        x = (rest * x0 + 2.0 * t * x1) * rest + t * t * x2
+        y = (rest * y0 + 2.0 * t * y1) * rest + t * t * y2
+        if x not in xs and y not in ys:
+            xs.append(x)
+            ys.append(y)
+    return list(zip(xs, ys, strict=True))
+
+
+def polygon_mask(polygon: tuple[Point, ...], box: Box, size: tuple[int, int]) -> np.ndarray:
+    """Fill `polygon`; where it misses more than 5 % of `box`, the box is added to it.
+
+    The original fills whatever the points give. On a box of a few pixels a jitter of five leaves next to
+    nothing; on one that touches the picture's edges the corners are cut off, since a side without extension
+    keeps two or three points.
+
+    Args:
+        polygon: points in pixels; parts outside the picture are cut off.
+        box: the annotated box.
+        size: (width, height) of the picture.
+
+    Returns:
+        uint8 [H, W], 255 = repaint.
+    """
+    picture = Image.new("L", size)
+    if len(polygon) >= 2:
+        ImageDraw.Draw(picture).polygon(list(polygon), fill=255)
+    pixels: np.ndarray = np.array(picture)
+    inside = pixels[box.y0 : box.y1, box.x0 : box.x1]
+    if np.count_nonzero(inside) < (1 - LARGEST_HOLE) * box.area:
+        inside[:] = 255
+    return pixels

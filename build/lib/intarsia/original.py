@@ -1,0 +1,272 @@
+"""Checkpoints of the original Paint by Example: one file, the names of the latent diffusion authors.
+
+The map between its names and ours goes both ways and loses nothing: a checkpoint that is read and written
+again has the same tensors, bit for bit. diffusers' importer is the peer of the UNet's and the autoencoder's
+half of it; a way back it does not know.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from intarsia.architecture import ModelConfig, NoiseConfig
+from intarsia.errors import UserError
+from intarsia.model import EditModel
+from intarsia.pretrained import State, load_strictly, vision_prefix
+
+_UNET = "model.diffusion_model."
+_VAE = "first_stage_model."
+_COND = "cond_stage_model."
+_VISION = f"{_COND}transformer.vision_model."
+_CONV_IN = f"{_UNET}input_blocks.0.0.weight"
+_PROBE = f"{_COND}mapper.resblocks.0.ln_1.weight"  # only Paint by Example has a mapper
+_AVERAGED = "model_ema."  # then the UNet's name after "model.", without its dots
+
+_UNET_TOP = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+_MAPPER = {
+    "norm1": "ln_1",
+    "norm3": "ln_2",
+    "attn1.to_out.0": "attn.c_proj",
+    "ff.net.0.proj": "mlp.c_fc",
+    "ff.net.2": "mlp.c_proj",
+}
+_ENCODER_TOP = {"final_layer_norm": f"{_COND}final_ln", "proj_out": "proj_out"}
+_QKV = ("to_q", "to_k", "to_v")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a weight of ours lies in an original checkpoint.
+
+    Attributes:
+        name: of the tensor there.
+        third: which third of its rows, where query, key and value are one tensor there; None = all of it.
+    """
+
+    name: str
+    third: int | None = None
+
+
+def original_places(model: EditModel) -> dict[str, Place]:
+    """The place of every weight of the model, by its name in `model.state_dict()`."""
+    vision = f"image_encoder.{vision_prefix(model.image_encoder)}"
+    places = {}
+    for name in model.state_dict():
+        part, _, rest = name.partition(".")
+        if part == "unet":
+            places[name] = Place(_UNET + _unet_name(rest, model.config))
+        elif part == "vae":
+            places[name] = Place(_VAE + _vae_name(rest, model.config))
+        elif part == "image_encoder":
+            places[name] = Place(_VISION + name.removeprefix(vision))
+        else:
+            places[name] = _encoder_place(rest)
+    return places
+
+
+def to_original(model: EditModel) -> State:
+    """The `state_dict` of an original checkpoint: weights, CLIP's position numbers and the noise levels."""
+    own = model.state_dict()
+    joined: dict[str, list[Tensor]] = defaultdict(list)
+    for name, place in original_places(model).items():
+        joined[place.name].append(own[name])
+    state = {name: torch.cat(pieces) if len(pieces) > 1 else pieces[0] for name, pieces in joined.items()}
+    for name in filter(_is_pointwise, state):
+        state[name] = state[name][..., None, None]
+    positions = state[f"{_VISION}embeddings.position_embedding.weight"].shape[0]
+    state[f"{_VISION}embeddings.position_ids"] = torch.arange(positions)[None]
+    return state | noise_buffers(model.config.noise)
+
+
+def from_original(model: EditModel, state: State, where: Path | str, averaged: bool = False) -> None:
+    """Fill a model from the `state_dict` of an original checkpoint; every weight must be there.
+
+    Args:
+        model: of the checkpoint's geometry.
+        state: the tensors. Where there are noise levels among them, they must be the model's.
+        where: the file, for messages.
+        averaged: take the UNet's averaged weights (`model_ema.*`) in place of the plain ones.
+
+    Raises:
+        UserError: if it is another kind of checkpoint, has other noise levels or no averaged weights, or a
+            weight is missing, left over or of another shape.
+    """
+    _refuse_other_kinds(state, where)
+    _refuse_other_noise(state, model.config.noise, where)
+    if averaged:
+        state = _with_averages(state, where)
+    places = original_places(model)
+    known = {place.name for place in places.values()}
+    ours = {
+        name: value
+        for name, value in state.items()
+        if name.startswith((_UNET, _VAE, _COND, "proj_out.", "learnable_vector"))
+        and name not in known
+        and not name.endswith("position_ids")
+    }
+    for name, place in places.items():
+        if place.name in state:
+            value = state[place.name]
+            value = value[..., 0, 0] if _is_pointwise(place.name) and value.ndim == 4 else value
+            ours[name] = value if place.third is None else value.chunk(3)[place.third]
+    load_strictly(model, ours, where)
+
+
+def noise_buffers(noise: NoiseConfig) -> State:
+    """What an original checkpoint stores of the noise levels, float32 [num_train_timesteps] each.
+
+    Computed in float64 as there: betas whose square roots are evenly spaced, ā_t = Π (1 − β), and the
+    posterior q(x_{t−1} | x_t, x_0) of Ho et al. 2020 (equations 6 and 7).
+    """
+    betas = np.linspace(noise.beta_start**0.5, noise.beta_end**0.5, noise.num_train_timesteps) ** 2
+    alphas = 1.0 - betas
+    product = np.cumprod(alphas)
+    before: np.ndarray = np.append(1.0, product[:-1])
+    variance = betas * (1.0 - before) / (1.0 - product)
+    levels = {
+        "betas": betas,
+        "alphas_cumprod": product,
+        "alphas_cumprod_prev": before,
+        "sqrt_alphas_cumprod": np.sqrt(product),
+        "sqrt_one_minus_alphas_cumprod": np.sqrt(1.0 - product),
+        "log_one_minus_alphas_cumprod": np.log(1.0 - product),
+        "sqrt_recip_alphas_cumprod": np.sqrt(1.0 / product),
+        "sqrt_recipm1_alphas_cumprod": np.sqrt(1.0 / product - 1),
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": np.log(np.maximum(variance, 1e-20)),
+        "posterior_mean_coef1": betas * np.sqrt(before) / (1.0 - product),
+        "posterior_mean_coef2": (1.0 - before) * np.sqrt(alphas) / (1.0 - product),
+    }
+    return {name: torch.tensor(values, dtype=torch.float32) for name, values in levels.items()}
+
+
+def has_averages(state: State) -> bool:
+    """Whether a checkpoint also holds averaged weights of its UNet."""
+    return any(name.startswith(f"{_AVERAGED}diffusion_model") for name in state)
+
+
+def _with_averages(state: State, where: Path | str) -> State:
+    if not has_averages(state):
+        raise UserError(f"{where} holds no averaged weights (nothing under {_AVERAGED}); leave --ema out")
+    result = dict(state)
+    for name in state:
+        if name.startswith(_UNET):
+            result.pop(name)
+            key = _AVERAGED + name.removeprefix("model.").replace(".", "")
+            if key in state:
+                result[name] = state[key]
+    return result
+
+
+def _refuse_other_kinds(state: State, where: Path | str) -> None:
+    if _PROBE in state:
+        return
+    if _CONV_IN not in state:
+        raise UserError(
+            f"{where} is no original Paint by Example checkpoint (no {_CONV_IN}); give its .ckpt or a "
+            ".safetensors with the same names"
+        )
+    channels = state[_CONV_IN].shape[1]
+    if channels == 9:
+        raise UserError(
+            f"{where} is a text-guided inpainting model without exemplar encoder: its input channels are "
+            "latents, mask (1 = repaint), masked image, ours are latents, masked image, mask (1 = keep), and "
+            "turning the mask round is not exact at the picture's border. Train from the 4-channel Stable "
+            "Diffusion instead (model.init.stable_diffusion)"
+        )
+    raise UserError(
+        f"{where} is a text-to-image model with {channels} input channels and no exemplar encoder; training "
+        f"starts from it: model.init.stable_diffusion={where}"
+    )
+
+
+def _refuse_other_noise(state: State, noise: NoiseConfig, where: Path | str) -> None:
+    theirs = state.get("betas")
+    ours = noise_buffers(noise)["betas"]
+    if theirs is None or (theirs.shape == ours.shape and torch.allclose(theirs.float(), ours, rtol=1e-3)):
+        return
+    raise UserError(
+        f"{where} has {len(theirs)} noise levels with betas from {theirs[0]:g} to {theirs[-1]:g}, the model "
+        f"config {len(ours)} from {ours[0]:g} to {ours[-1]:g}; put the file's into model.noise"
+    )
+
+
+def _is_pointwise(name: str) -> bool:
+    """Whether it is a weight of the autoencoder's attention: 1x1 convolutions there, plain matrices here."""
+    return ".mid.attn_1." in name and name.endswith(".weight") and not name.endswith(".norm.weight")
+
+
+def _unet_name(name: str, config: ModelConfig) -> str:
+    layers = config.unet.layers_per_block
+    for ours, theirs in _UNET_TOP.items():
+        if name.startswith(f"{ours}."):
+            return theirs + name.removeprefix(ours)
+    if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name):
+        way, level, kind, layer, rest = match.groups()
+        side = "input_blocks" if way == "down" else "output_blocks"
+        index = int(level) * (layers + 1) + int(layer) + (way == "down")
+        return f"{side}.{index}.{int(kind == 'attentions')}.{_block_name(kind, rest)}"
+    if match := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.(.*)", name):
+        return f"input_blocks.{(int(match[1]) + 1) * (layers + 1)}.0.op.{match[2]}"
+    if match := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv\.(.*)", name):
+        level = int(match[1])
+        after_attention = config.unet.up_block_types[level].startswith("CrossAttn")
+        return f"output_blocks.{level * (layers + 1) + layers}.{1 + after_attention}.conv.{match[2]}"
+    match = re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.*)", name)
+    assert match, name
+    place = 1 if match[1] == "attentions" else 2 * int(match[2])
+    return f"middle_block.{place}.{_block_name(match[1], match[3])}"
+
+
+def _block_name(kind: str, rest: str) -> str:
+    if kind == "attentions":
+        return rest
+    layer, _, leaf = rest.rpartition(".")
+    return f"{_RESNET[layer]}.{leaf}"
+
+
+def _vae_name(name: str, config: ModelConfig) -> str:
+    top = len(config.vae.block_out_channels) - 1
+    if match := re.match(r"(.*)\.mid_block\.attentions\.0\.(.*)\.(weight|bias)", name):
+        return f"{match[1]}.mid.attn_1.{_VAE_ATTENTION[match[2]]}.{match[3]}"
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
+    name = re.sub(r"down_blocks\.(\d)\.resnets", r"down.\1.block", name)
+    name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
+    name = re.sub(r"up_blocks\.(\d)\.resnets", lambda m: f"up.{top - int(m[1])}.block", name)
+    name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{top - int(m[1])}.upsample", name)
+    return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
+
+
+def _encoder_place(name: str) -> Place:
+    if name == "null_exemplar":
+        return Place("learnable_vector")
+    layer, _, leaf = name.rpartition(".")
+    if layer in _ENCODER_TOP:
+        return Place(f"{_ENCODER_TOP[layer]}.{leaf}")
+    match = re.fullmatch(r"mapper\.blocks\.(\d+)\.(.*)", layer)
+    assert match, name
+    block = f"{_COND}mapper.resblocks.{match[1]}"
+    inner = match[2].removeprefix("attn1.")
+    if inner in _QKV:
+        return Place(f"{block}.attn.c_qkv.{leaf}", third=_QKV.index(inner))
+    return Place(f"{block}.{_MAPPER[match[2]]}.{leaf}")

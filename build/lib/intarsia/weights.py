@@ -1,0 +1,196 @@
+"""Model folders: diffusers' layout, written whole or not at all, read back with every weight accounted for.
+
+The layout is that of the Hub's Paint by Example repository: `diffusers.PaintByExamplePipeline` loads it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DDIMScheduler, PNDMScheduler
+from safetensors.torch import save_file
+from torch import nn
+
+from intarsia.architecture import ImageEncoderConfig, ModelConfig, NoiseConfig, UNetConfig, VaeConfig
+from intarsia.conditioning import CLIP_MEAN, CLIP_STD
+from intarsia.config import Config, build_config
+from intarsia.errors import UserError
+from intarsia.files import atomic_folder, read_json, write_json
+from intarsia.model import EditModel, empty_model
+from intarsia.model_folder import INDEX, check_model_folder
+from intarsia.pretrained import image_encoder_state, load_model_folder
+
+_PIPELINE = "PaintByExamplePipeline"
+# Sizes that a fully convolutional network only notes down, and how a VAE prefers to be run.
+_FREE_KEYS = {"sample_size", "force_upcast"}
+
+
+def save_model(model: EditModel, folder: Path | str, card: str | None = None) -> None:
+    """Write a model folder; an existing one is replaced only once the new one is complete.
+
+    Args:
+        model: its weights are written as they are, in their own dtype.
+        folder: the model folder to make.
+        card: the Markdown of README.md; a short card by default.
+
+    Raises:
+        UsageError: where the folder is there and holds something else than a model.
+    """
+    with atomic_folder(folder, INDEX) as out:
+        model.unet.save_pretrained(out / "unet")
+        model.vae.save_pretrained(out / "vae")
+        (out / "image_encoder").mkdir()
+        state = image_encoder_state(model.image_encoder, model.exemplar_encoder)
+        save_file(state, out / "image_encoder" / "model.safetensors", metadata={"format": "pt"})
+        write_json(out / "image_encoder" / "config.json", _image_encoder_json(model.config))
+        scheduler = _noise_scheduler(model.config.noise)
+        scheduler.save_pretrained(out / "scheduler")
+        (out / "feature_extractor").mkdir()
+        write_json(out / "feature_extractor" / "preprocessor_config.json", _preprocessor_json(model.config))
+        write_json(out / INDEX, _index_json(type(scheduler).__name__))
+        for path in out.rglob("*.safetensors"):  # the writers leave them readable to their owner only
+            path.chmod(0o644)
+        (out / "README.md").write_text(card or _default_card(model.config), encoding="utf-8")
+
+
+def load_model(
+    folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> EditModel:
+    """Read a model folder, ours or one from the Hub, in evaluation mode.
+
+    Args:
+        folder: in diffusers' layout (`model_index.json`, `unet/`, `vae/`, `image_encoder/`, `scheduler/`).
+        device: where the model shall live.
+        dtype: of all its weights.
+
+    Raises:
+        UserError: if it is no model folder, its geometry is one we do not build, or any weight is missing,
+            left over or of another shape.
+    """
+    folder = Path(folder)
+    config = read_model_config(folder)
+    model = empty_model(config)
+    for part in ("unet", "vae"):
+        _refuse_other_geometry(model.get_submodule(part), folder / part / "config.json")
+    load_model_folder(model, folder)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def read_model_config(folder: Path | str) -> ModelConfig:
+    """The geometry of a model folder, out of its networks' own config files.
+
+    Raises:
+        UserError: if it is no model folder or its numbers make no model.
+    """
+    folder = Path(folder)
+    check_model_folder(folder)
+    name = read_json(folder / INDEX).get("_class_name")
+    if name != _PIPELINE:
+        raise UserError(f"{folder} holds a {name}, not an exemplar editing model ({_PIPELINE})")
+    unet = read_json(folder / "unet" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    image_encoder = read_json(folder / "image_encoder" / "config.json")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    latent_size = unet.get("sample_size", 64)
+    factor = 2 ** (len(vae.get("block_out_channels", VaeConfig().block_out_channels)) - 1)
+    content = {
+        "image_size": latent_size * factor if isinstance(latent_size, int) else 512,
+        "unet": _known(unet, UNetConfig),
+        "vae": _known(vae, VaeConfig),
+        "image_encoder": _known(image_encoder, ImageEncoderConfig),
+        "noise": _known(scheduler, NoiseConfig),
+    }
+    return build_config(ModelConfig, content, where=str(folder))
+
+
+def _known(content: dict[str, Any], schema: type[Config]) -> dict[str, Any]:
+    return {name: content[name] for name in schema.model_fields if name in content}
+
+
+def _refuse_other_geometry(network: nn.Module, path: Path) -> None:
+    """Refuse a folder whose network has a switch that our config has no name for set in another way."""
+    ours = json.loads(json.dumps(dict(network.config)))
+    for name, value in read_json(path).items():
+        if name.startswith("_") or name in _FREE_KEYS or name not in ours or ours[name] == value:
+            continue
+        raise UserError(f"{path}: {name}={value!r} is not supported, only {ours[name]!r} is")
+
+
+def _noise_scheduler(noise: NoiseConfig) -> PNDMScheduler | DDIMScheduler:
+    """What a reader of the folder samples with: Paint by Example's PLMS under diffusers' name.
+
+    PLMS divides by the signal that is left at the first step; without any, the folder says DDIM.
+    """
+    options = {**noise.model_dump(), "steps_offset": 1, "set_alpha_to_one": False}
+    if noise.rescale_betas_zero_snr:
+        return DDIMScheduler(**options, clip_sample=False)
+    del options["rescale_betas_zero_snr"]
+    return PNDMScheduler(**options, skip_prk_steps=True)
+
+
+def _image_encoder_json(config: ModelConfig) -> dict[str, Any]:
+    """Every vision field is written: readers differ in their defaults."""
+    return {
+        "architectures": ["PaintByExampleImageEncoder"],
+        "model_type": "clip_vision_model",
+        **config.image_encoder.model_dump(),
+        "projection_dim": config.unet.cross_attention_dim,  # width of the token; diffusers' name for it
+        "num_channels": 3,
+        "attention_dropout": 0.0,
+        "dropout": 0.0,
+        "initializer_factor": 1.0,
+        "initializer_range": 0.02,
+        "torch_dtype": "float32",
+    }
+
+
+def _preprocessor_json(config: ModelConfig) -> dict[str, Any]:
+    """transformers' `CLIPImageProcessor`, by the class name that versions 4 and 5 both know."""
+    size = config.image_encoder.image_size
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
+        "do_convert_rgb": True,
+    }
+
+
+def _index_json(scheduler: str) -> dict[str, Any]:
+    return {
+        "_class_name": _PIPELINE,
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "image_encoder": ["paint_by_example", "PaintByExampleImageEncoder"],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", scheduler],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+
+
+def _default_card(config: ModelConfig) -> str:
+    return f"""---
+pipeline_tag: image-to-image
+tags: [exemplar-based-editing, inpainting, diffusers]
+---
+# An exemplar-based editing model
+
+Repaints the masked part of a picture so that it shows the object of an exemplar picture. Written by Intarsia.
+
+- picture: {config.image_size} x {config.image_size} pixels; the edit mask is white where to repaint
+- exemplar: {config.image_encoder.image_size} x {config.image_encoder.image_size} pixels, through CLIP
+
+    python -m sampling edit --model THIS_FOLDER --image I.png --mask M.png --exemplar E.png --out O.png
+"""

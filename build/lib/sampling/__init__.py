@@ -1,0 +1,45 @@
+"""Edits pictures with a trained model.
+
+    from sampling import EditRequest, EditSettings, edit, load_model
+
+What stands here is loaded when it is first asked for, so that the command line answers `--help` at once.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sampling.denoise.machine import load_model
+    from sampling.editing import EditRequest, EditResult, edit
+    from sampling.pictures import read_exemplar, read_mask, read_picture, write_png
+    from sampling.settings import EditSettings
+
+__all__ = [
+    "EditRequest",
+    "EditResult",
+    "EditSettings",
+    "edit",
+    "load_model",
+    "read_exemplar",
+    "read_mask",
+    "read_picture",
+    "write_png",
+]
+
+_HOMES = {
+    "EditRequest": "sampling.editing",
+    "EditResult": "sampling.editing",
+    "EditSettings": "sampling.settings",
+    "edit": "sampling.editing",
+    "load_model": "sampling.denoise.machine",
+    "read_exemplar": "sampling.pictures",
+    "read_mask": "sampling.pictures",
+    "read_picture": "sampling.pictures",
+    "write_png": "sampling.pictures",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'sampling' has no attribute {name!r}")

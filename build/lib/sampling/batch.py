@@ -1,0 +1,299 @@
+"""Many edits into one folder: the same command again does what is missing, one bad row stops nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from intarsia.errors import UsageError, UserError
+from intarsia.files import atomic_write
+from sampling.denoise.machine import Machine
+from sampling.editing import EditRequest, EditResult, edit
+from sampling.inputs import read_inputs
+from sampling.jobs import Job
+from sampling.pictures import PictureFile, write_png
+from sampling.provenance import Provenance, made_from, source_file
+from sampling.settings import EditSettings
+
+RESULTS = "results.jsonl"
+_LINE_SECONDS = 10.0  # between two lines where there is no terminal
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What all edits of a batch share.
+
+    Attributes:
+        out: the folder of results.
+        settings: for each edit; a row's own go before them.
+        seed: for rows without one of their own.
+        pattern: a `Provenance` with everything that is the same for all rows.
+        shard: (i, n): of the rows, every n-th from the i-th on, counted from 0.
+    """
+
+    out: Path
+    settings: EditSettings
+    seed: int
+    pattern: Provenance
+    shard: tuple[int, int] = (0, 1)
+
+
+@dataclass(frozen=True)
+class _Todo:
+    """A row that has to be done: what it is, and what it will be made from."""
+
+    job: Job
+    provenance: Provenance
+    settings: EditSettings
+
+
+def run_batch(
+    jobs: Sequence[Job], options: BatchOptions, open_machine: Callable[[], Machine]
+) -> Counter[str]:
+    """Do this shard's rows, and keep a record of each in results.jsonl.
+
+    A row is done when its PNG is there and its record names the same inputs, settings and model. Others are
+    done, those that failed before as well.
+
+    Args:
+        jobs: the whole list; `options.shard` says which rows are ours.
+        options: the rest.
+        open_machine: loads the model; not called where nothing is left to do.
+
+    Returns:
+        How many rows were "made", "kept" and "failed".
+
+    Raises:
+        UsageError: if a result would replace an input.
+        UserError: if another process works on the same shard.
+    """
+    _check_inputs_stay(jobs, options.out)
+    place, number = options.shard
+    mine = jobs[place::number]
+    name = RESULTS if number == 1 else f"results-{place}-of-{number}.jsonl"
+    options.out.mkdir(parents=True, exist_ok=True)
+    with _alone(options.out / f".{name}.lock"), (options.out / name).open("a", encoding="utf-8") as file:
+        before = _read_records(options.out)
+        counts: Counter[str] = Counter()
+
+        def record(job: Job, status: str, **more: Any) -> None:
+            counts["made" if status == "ok" else "failed"] += 1
+            files = {key: str(path) for key, path in job.files.items()}
+            file.write(json.dumps({"name": job.name, "status": status, **files, **more}) + "\n")
+            file.flush()
+
+        todo = []
+        for job in mine:
+            try:
+                item = _plan(job, options)
+            except UserError as error:
+                record(job, "failed", error=str(error))
+                continue
+            if _is_done(before.get(job.name), item, options.out):
+                counts["kept"] += 1
+            else:
+                todo.append(item)
+        if todo:
+            tell = _Teller(len(todo) + counts["failed"], counts["failed"])
+            _paint_all(todo, options, open_machine(), record, tell)
+    if number > 1:
+        _merge(options.out, jobs)
+    return counts
+
+
+def failures(out: Path, jobs: Sequence[Job]) -> dict[str, str]:
+    """Name -> error of those jobs whose newest record is a failure, in the jobs' order."""
+    records = _read_records(out)
+    failed = [job.name for job in jobs if records.get(job.name, {}).get("status") == "failed"]
+    return {name: records[name]["error"] for name in failed}
+
+
+def pending(jobs: Sequence[Job], options: BatchOptions) -> list[str]:
+    """The names of the jobs, of all shards, that are neither done with these options nor failed."""
+    records = _read_records(options.out)
+    names = []
+    for job in jobs:
+        record = records.get(job.name)
+        try:
+            done = _is_done(record, _plan(job, options), options.out)
+        except UserError:
+            continue
+        if not done and not (record and record["status"] == "failed"):
+            names.append(job.name)
+    return names
+
+
+def _check_inputs_stay(jobs: Sequence[Job], out: Path) -> None:
+    results = {(out / f"{job.name}.png").resolve() for job in jobs if not job.error}
+    for job in jobs:
+        for kind, path in job.files.items():
+            if path.is_file() and path.resolve() in results:
+                raise UsageError(
+                    f"a result would replace {path}, the {kind} of {job.name}; give --out another folder"
+                )
+
+
+def _plan(job: Job, options: BatchOptions) -> _Todo:
+    if job.error:
+        raise UserError(job.error)
+    settings = EditSettings.model_validate(options.settings.model_dump() | job.settings)
+    files = {name: source_file(path) for name, path in job.files.items()}
+    seed = options.seed if job.seed is None else job.seed
+    return _Todo(job, made_from(options.pattern, files, seed, settings.plain()), settings)
+
+
+def _is_done(record: dict[str, Any] | None, item: _Todo, out: Path) -> bool:
+    same = record is not None and record["status"] == "ok" and record["work"] == item.provenance.work()
+    return same and (out / f"{item.job.name}.png").is_file()
+
+
+def _paint_all(
+    todo: Sequence[_Todo],
+    options: BatchOptions,
+    machine: Machine,
+    record: Callable[..., None],
+    tell: _Teller,
+) -> None:
+    for settings, items in groupby(todo, key=lambda item: item.settings):
+        group = list(items)
+        for start in range(0, len(group), settings.batch_size):
+            chunk = group[start : start + settings.batch_size]
+            for item, outcome in _paint(chunk, settings, machine):
+                if isinstance(outcome, UserError):
+                    record(item.job, "failed", error=str(outcome))
+                else:
+                    _keep(item, *outcome, options.out, record)
+                tell.one_more(failed=isinstance(outcome, UserError))
+    tell.close()
+
+
+_Outcome = tuple[EditResult, PictureFile, float] | UserError
+
+
+def _paint(
+    chunk: Sequence[_Todo], settings: EditSettings, machine: Machine
+) -> Iterator[tuple[_Todo, _Outcome]]:
+    """The chunk's results in order; a row that cannot be done is an error, and the others are done."""
+    read: list[tuple[_Todo, EditRequest, PictureFile]] = []
+    for item in chunk:
+        try:
+            read.append((item, *_read(item)))
+        except UserError as error:
+            yield item, error
+    if not read:
+        return
+    start = time.perf_counter()
+    try:
+        results = edit(machine.model, [request for _, request, _ in read], settings, None, machine.device)
+    except UserError as error:
+        if len(read) == 1:
+            yield read[0][0], error
+        else:  # one of them is to blame: each by itself
+            for item, _, _ in read:
+                yield from _paint([item], settings, machine)
+        return
+    seconds = (time.perf_counter() - start) / len(read)
+    for (item, _, source), result in zip(read, results, strict=True):
+        yield item, (result, source, seconds)
+
+
+def _read(item: _Todo) -> tuple[EditRequest, PictureFile]:
+    made = item.provenance
+    inputs = read_inputs(item.job.files, made.invert_mask, made.exemplar_background)
+    request = EditRequest(inputs.source.pixels, inputs.edit_mask, inputs.exemplar, made.seed)
+    return request, replace(inputs.source, remarks=inputs.remarks)
+
+
+def _keep(
+    item: _Todo,
+    result: EditResult,
+    source: PictureFile,
+    seconds: float,
+    out: Path,
+    record: Callable[..., None],
+) -> None:
+    path = out / f"{item.job.name}.png"
+    mask = result.request.edit_mask.astype(bool) if item.settings.composite else None
+    write_png(result.image, path, source, mask, item.provenance.to_text())
+    record(
+        item.job,
+        "ok",
+        output=path.name,
+        seed=item.provenance.seed,
+        settings=dict(item.provenance.settings),
+        model=asdict(item.provenance.model),
+        seconds=round(seconds, 3),
+        remarks=[*source.remarks, *result.remarks],
+        work=item.provenance.work(),
+    )
+
+
+def _read_records(out: Path) -> dict[str, dict[str, Any]]:
+    """The newest record of each name over all shards' files; a line that a crash cut short is left out."""
+    records: dict[str, dict[str, Any]] = {}
+    # Oldest first: the shards' files are written before the merged one, and both by later runs.
+    for path in sorted(out.glob("results*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with suppress(json.JSONDecodeError):
+                record = json.loads(line)
+                records[record["name"]] = record
+    return records
+
+
+def _merge(out: Path, jobs: Sequence[Job]) -> None:
+    """Write results.jsonl out of all shards' files, in the list's order; whoever ends last has all of it."""
+    with (out / f".{RESULTS}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        records = _read_records(out)
+        lines = [json.dumps(records[job.name]) + "\n" for job in jobs if job.name in records]
+        atomic_write(out / RESULTS, "".join(lines))
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"another process works on these rows in {lock.parent}; wait for it, or give --shard i/n"
+            ) from None
+        yield
+
+
+class _Teller:
+    """Progress with the time left: a bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, total: int, failed: int) -> None:
+        """`total`: of the rows; `failed`: of them, before anything was painted."""
+        from tqdm import tqdm
+
+        self.total, self.done, self.failed = total, failed, failed
+        self.painted = 0
+        self.start = self.last = time.monotonic()
+        self.bar = tqdm(total=total, initial=failed, unit="edit", disable=None)
+
+    def one_more(self, failed: bool) -> None:
+        """Count a finished row."""
+        self.done += 1
+        self.painted += 1
+        self.failed += failed
+        self.bar.update()
+        now = time.monotonic()
+        if self.bar.disable and (now - self.last >= _LINE_SECONDS or self.done == self.total):
+            self.last = now
+            left = (now - self.start) / self.painted * (self.total - self.done)
+            sys.stderr.write(f"{self.done}/{self.total} edits  {self.failed} failed  left {left:.0f} s\n")
+
+    def close(self) -> None:
+        """End the bar."""
+        self.bar.close()

@@ -1,0 +1,177 @@
+"""Any picture onto the model's square and the model's square back into the picture.
+
+Three fits. *resize* squashes the whole picture, as Paint by Example's test does. *pad* keeps its proportions
+and continues its edges over the rest of the square. *crop* takes a window around the mask. *auto*, the
+default, crops where the mask is small against the picture, and resizes otherwise; small means: one side of
+the picture is longer than the model's square, and the crop's window has at most half of the picture's pixels.
+
+The window of a crop is a square of (1 + context) times the longer side of the mask's box, but at least half
+the model's size, so that known pixels are never enlarged more than twofold; it lies centred on the box,
+moved into the picture. Where the picture is narrower than that, the window is as narrow and gets squashed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from intarsia.boxes import Box
+from intarsia.errors import UserError
+from sampling.canvas.seam import inside_weight
+from sampling.pictures import Mask, Picture
+from sampling.settings import EditSettings
+
+EXEMPLAR_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """How one picture lies on the model's square.
+
+    Attributes:
+        window: the part of the picture that the model sees, in the picture's pixels.
+        frame: the part of the square that the window fills; `pad` leaves margins around it.
+        size: side of the square.
+    """
+
+    window: Box
+    frame: Box
+    size: int
+
+    def fit_image(self, image: Picture) -> Picture:
+        """What the model sees of uint8 [H, W, 3]: uint8 [size, size, 3] (bilinear, antialiased)."""
+        return self._fit(self.window.cut(image))
+
+    def fit_mask(self, edit_mask: Mask) -> NDArray[np.uint8]:
+        """What the model sees of a mask: uint8 [size, size], 255 = repaint; its edge turns soft.
+
+        Raises:
+            UserError: if the marked area is so small that no pixel of the square is half covered.
+        """
+        fitted = self._fit(self.window.cut(edit_mask).astype(np.uint8) * 255)
+        if fitted.max() < 128:
+            raise UserError(
+                f"a mask marks too little to be seen at {self.size} x {self.size} pixels; mark a larger area "
+                "or take --fit crop, which samples a window around it"
+            )
+        return fitted
+
+    def paste_back(self, edited: Picture, image: Picture, edit_mask: Mask | None, blend: int = 0) -> Picture:
+        """The picture with the model's square put back into it.
+
+        Only the mask's box is brought to the picture's size (Lanczos), so a large picture costs little.
+
+        Args:
+            edited: uint8 [size, size, 3], the model's result.
+            image: the input picture [H, W, 3].
+            edit_mask: bool [H, W], where the result is to be seen; everywhere else the input's own pixels
+                stay, bit for bit. None: the result covers the window.
+            blend: pixels inside the mask over which the input fades into the result.
+        """
+        result = image.copy()
+        if edit_mask is None:
+            self.window.cut(result)[:] = self._enlarged(edited, self.window)
+            return result
+        area = mask_box(edit_mask)
+        patch, part, inside = self._enlarged(edited, area), area.cut(result), area.cut(edit_mask)
+        if blend:
+            weight = inside_weight(edit_mask, area, blend)[..., None]
+            patch = (part + weight * (patch.astype(np.float32) - part)).round().astype(np.uint8)
+        np.copyto(part, patch, where=inside[..., None])
+        return result
+
+    def _fit(self, part: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        small = _resize(part, self.frame.width, self.frame.height, Image.Resampling.BILINEAR)
+        if self.frame.area == self.size**2:
+            return small
+        # Edges are continued, the hole's too: what is repainted at the border has no false neighbours.
+        margins = [(self.frame.y0, self.size - self.frame.y1), (self.frame.x0, self.size - self.frame.x1)]
+        return np.pad(small, margins + [(0, 0)] * (part.ndim - 2), mode="edge")
+
+    def _enlarged(self, edited: Picture, area: Box) -> Picture:
+        """The square's content for `area` of the picture, at the picture's size."""
+        across, down = self.frame.width / self.window.width, self.frame.height / self.window.height
+        box = (
+            self.frame.x0 + (area.x0 - self.window.x0) * across,
+            self.frame.y0 + (area.y0 - self.window.y0) * down,
+            min(self.frame.x0 + (area.x1 - self.window.x0) * across, self.size),
+            min(self.frame.y0 + (area.y1 - self.window.y0) * down, self.size),
+        )
+        if across == down == 1.0:
+            return Box(*(int(edge) for edge in box)).cut(edited)
+        enlarged = Image.fromarray(edited).resize(
+            (area.width, area.height), Image.Resampling.LANCZOS, box=box
+        )
+        return np.asarray(enlarged)
+
+
+def lay_canvas(edit_mask: Mask, size: int, settings: EditSettings) -> Canvas:
+    """Choose the part of a picture that the model sees, by `settings.fit`; the rule stands above.
+
+    Args:
+        edit_mask: bool [H, W] in the picture's geometry, not empty.
+        size: side of the model's square.
+        settings: `fit` and `context` are read.
+    """
+    height, width = edit_mask.shape
+    whole, square = Box(0, 0, width, height), Box(0, 0, size, size)
+    if settings.fit == "pad":
+        return Canvas(whole, _centred(width, height, size), size)
+    if settings.fit == "resize":
+        return Canvas(whole, square, size)
+    window = _window(mask_box(edit_mask), (width, height), size, settings.context)
+    small = max(width, height) > size and 2 * window.area <= whole.area
+    return Canvas(window if settings.fit == "crop" or small else whole, square, size)
+
+
+def mask_box(edit_mask: Mask) -> Box:
+    """The smallest box around everything that a mask marks."""
+    rows, columns = np.flatnonzero(edit_mask.any(1)), np.flatnonzero(edit_mask.any(0))
+    return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+def check_mask(edit_mask: NDArray[np.bool_] | NDArray[np.floating], image: Picture) -> Mask:
+    """An edit mask in the picture's own geometry, True = repaint (numbers are divided at one half).
+
+    Raises:
+        UserError: if its size is not the picture's or it marks nothing.
+    """
+    height, width = image.shape[:2]
+    if edit_mask.shape != (height, width):
+        sizes = " x ".join(str(side) for side in reversed(edit_mask.shape))
+        turned = edit_mask.shape == (width, height)
+        advice = "turn it as the picture is seen upright" if turned else "give a mask of the same size"
+        raise UserError(f"the mask is {sizes} pixels but the picture {width} x {height}; {advice}")
+    mask = edit_mask if edit_mask.dtype == np.bool_ else edit_mask >= 0.5
+    if not mask.any():
+        raise UserError("the mask marks nothing to repaint")
+    return mask
+
+
+def fit_exemplar(exemplar: Picture) -> Picture:
+    """Squash an exemplar to uint8 [224, 224, 3], bicubic, as Paint by Example's test."""
+    return _resize(exemplar, EXEMPLAR_SIZE, EXEMPLAR_SIZE, Image.Resampling.BICUBIC)
+
+
+def _window(marked: Box, size: tuple[int, int], model_size: int, context: float) -> Box:
+    side = max(round((1 + context) * max(marked.width, marked.height)), model_size // 2)
+    width, height = min(side, size[0]), min(side, size[1])
+    x0 = min(max((marked.x0 + marked.x1 - width) // 2, 0), size[0] - width)
+    y0 = min(max((marked.y0 + marked.y1 - height) // 2, 0), size[1] - height)
+    return Box(x0, y0, x0 + width, y0 + height)
+
+
+def _centred(width: int, height: int, size: int) -> Box:
+    scale = size / max(width, height)
+    across, down = (max(1, round(side * scale)) for side in (width, height))
+    x0, y0 = (size - across) // 2, (size - down) // 2
+    return Box(x0, y0, x0 + across, y0 + down)
+
+
+def _resize(
+    pixels: NDArray[np.uint8], width: int, height: int, resample: Image.Resampling
+) -> NDArray[np.uint8]:
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.array(Image.fromarray(pixels).resize((width, height), resample))

@@ -1,0 +1,1 @@
+"""The commands of `python -m sampling`, one module each."""

@@ -1,0 +1,42 @@
+"""`python -m sampling merge-lora`: a model folder and adapters to a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from intarsia.command_line import Commands
+from intarsia.files import check_replaceable
+from intarsia.model_folder import INDEX, check_model_folder
+
+
+def add_command(commands: Commands) -> None:
+    """Add `merge-lora` to the sampling command line."""
+    parser = commands.add_parser(
+        "merge-lora",
+        help="add trained adapters (LoRA) into a model folder",
+        description="Write OUT, the model folder with the adapters added into its weights: as large and as "
+        "quick as the model itself, and every command takes it.",
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder, the base")
+    parser.add_argument(
+        "--lora", type=Path, required=True, metavar="DIR", help="adapters; RUN/lora of a training run"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="how much of the adapters (default %(default)s: all)"
+    )
+    parser.set_defaults(run=_merge)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    check_model_folder(arguments.model)
+    check_replaceable(arguments.out, INDEX)
+    from intarsia.lora import merge_adapters
+    from intarsia.weights import load_model, save_model
+
+    model = load_model(arguments.model)
+    changed = merge_adapters(model, arguments.lora, arguments.scale)
+    save_model(model, arguments.out)
+    sys.stdout.write(f"{arguments.out}: {arguments.model} with {changed} weights changed\n")

@@ -1,0 +1,123 @@
+"""`serve`: options of the page and its JSON door."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from intarsia.command_line import Commands
+from intarsia.errors import UsageError, UserError
+from intarsia.model_folder import check_model_folder
+from sampling.options import add_machine_options, machine_settings
+from sampling.settings import EditSettings
+
+_WHERE = "python -m sampling serve"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def add_command(commands: Commands) -> None:
+    """Add `serve` to the sampling command line."""
+    parser = commands.add_parser(
+        "serve",
+        help="a page in the browser to paint masks on, and a JSON endpoint beside it",
+        description="Serve a page on which a mask is painted or dropped, an exemplar chosen and the picture "
+        "edited, and POST /api/edit beside it (docs/web.md). It asks no other host for anything.",
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    files.add_argument(
+        "--input", type=Path, metavar="DIR", help="offer the pictures in this folder on the page"
+    )
+    files.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep results, and below inputs/ what they are made of; by default both go after an hour",
+    )
+    files.add_argument(
+        "--local-files-only",
+        action="store_true",
+        help="never ask the Hugging Face hub; a model folder is complete, so this changes nothing: it is "
+        "taken because other tools have it",
+    )
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default %(default)s: this machine only; 0.0.0.0: everybody who reaches "
+        "it, without a password)",
+    )
+    network.add_argument("--port", type=int, default=7860, help="default %(default)s; 0 takes a free one")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--max-megapixels", type=float, default=50.0, metavar="N", help="of a picture (default %(default)g)"
+    )
+    limits.add_argument(
+        "--max-upload-mb", type=int, default=64, metavar="N", help="of a request (default %(default)s)"
+    )
+    limits.add_argument(
+        "--max-images", type=int, default=8, metavar="N", help="edits of a request (default %(default)s)"
+    )
+    limits.add_argument(
+        "--max-waiting",
+        type=int,
+        default=8,
+        metavar="N",
+        help="requests in line; one is worked on at a time (default %(default)s)",
+    )
+    add_machine_options(parser)
+    parser.set_defaults(run=_serve, batch_size=EditSettings().batch_size)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    machine_options = machine_settings(arguments, _WHERE)
+    _check(arguments)
+    # Before the libraries are imported, which read these once.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with tempfile.TemporaryDirectory(prefix="intarsia-serve-") as own:
+        os.environ |= {
+            "GRADIO_TEMP_DIR": f"{own}/uploads",
+            "GRADIO_EXAMPLES_CACHE": f"{own}/examples",
+            "GRADIO_ANALYTICS_ENABLED": "False",
+        }
+        try:
+            from sampling.web.server import Place, serve
+        except ImportError as error:
+            raise UserError(
+                f"the page needs {error.name}; install it by: python -m pip install -e '.[web]'"
+            ) from None
+        from sampling.denoise.machine import open_model
+        from sampling.provenance import pattern
+        from sampling.web.service import Limits, Service
+
+        limits = Limits(
+            arguments.max_megapixels,
+            arguments.max_upload_mb,
+            arguments.max_images,
+            arguments.max_waiting,
+            keep_seconds=None if arguments.output_dir else 3600.0,
+        )
+        folder = (arguments.output_dir or Path(own) / "results").resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        machine = open_model(arguments.model, machine_options)
+        service = Service(machine, pattern(arguments.model, machine_options), folder, limits)
+        hosts = frozenset((*_LOOPBACK, "[::1]") if arguments.host in _LOOPBACK else ())
+        if not hosts:
+            sys.stderr.write(f"note: {arguments.host} may be reached by others, and there is no password\n")
+        serve(service, Place(arguments.host, arguments.port, hosts), arguments.input, arguments.batch_size)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if not 0 <= arguments.port < 65536:
+        raise UsageError(f"--port {arguments.port} must lie between 0 and 65535")
+    for name in ("max_megapixels", "max_upload_mb", "max_images", "batch_size"):
+        if getattr(arguments, name) <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name):g} must be more than 0")
+    if arguments.max_waiting < 0:
+        raise UsageError(f"--max-waiting {arguments.max_waiting} must be 0 or more")
+    if arguments.input is not None and not arguments.input.is_dir():
+        raise UsageError(f"--input {arguments.input} is not a folder")
+    check_model_folder(arguments.model)

@@ -1,0 +1,1 @@
+"""From noise to latents: condition, guidance, the loop, and the machine it runs on."""

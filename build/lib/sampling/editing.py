@@ -1,0 +1,232 @@
+"""Edit requests to edited pictures."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from intarsia.boxes import Box
+from intarsia.conditioning import decode_latents, unit_to_image
+from intarsia.errors import UserError
+from intarsia.model import EditModel
+from sampling.canvas.canvas import Canvas, check_mask, fit_exemplar, lay_canvas
+from sampling.canvas.remarks import after_painting, before_painting
+from sampling.canvas.seam import colour_shift, known_ring, match_ring
+from sampling.denoise.condition import Encoder
+from sampling.denoise.guidance import guided_model
+from sampling.denoise.machine import visiting
+from sampling.denoise.sampler import (
+    OnStep,
+    StepOptions,
+    denoise,
+    image_noise,
+    new_noise_scheduler,
+    step_generators,
+)
+from sampling.pictures import Mask, Picture
+from sampling.settings import EditSettings
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One picture to edit.
+
+    Attributes:
+        image: uint8 [H, W, 3] RGB, any size.
+        edit_mask: bool or float [H, W], 1 = repaint.
+        exemplar: uint8 [h, w, 3] RGB, any size; what to paint.
+        seed: of this picture's noise.
+        guidance_scale: goes before the settings' one, so that several can share a batch.
+    """
+
+    image: Picture
+    edit_mask: NDArray[np.bool_] | NDArray[np.floating]
+    exemplar: Picture
+    seed: int = 0
+    guidance_scale: float | None = None
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """One edited picture and what it was made from.
+
+    Attributes:
+        image: uint8 [H, W, 3] RGB of the input's size.
+        request: as it was given.
+        settings: those that this picture was made with, its own guidance scale among them.
+        remarks: why the result may disappoint, one sentence each, with what to do.
+        window: the part of the picture that the model saw.
+        colour_shift: by how many levels red, green and blue of what the model painted on the known ring
+            around the mask lay above the picture's own, before any correction.
+        seconds: of this picture's batch, by part: fit, encode, denoise, decode, paste.
+    """
+
+    image: Picture
+    request: EditRequest
+    settings: EditSettings
+    remarks: tuple[str, ...]
+    window: Box
+    colour_shift: tuple[float, float, float]
+    seconds: Mapping[str, float]
+
+
+def edit(
+    model: EditModel,
+    requests: Sequence[EditRequest],
+    settings: EditSettings,
+    on_step: OnStep | None = None,
+    device: torch.device | None = None,
+) -> list[EditResult]:
+    """Edit pictures; each result depends on its own request alone, not on the others or the batch size.
+
+    Args:
+        model: any device and dtype; its parts may differ in dtype.
+        requests: any number, of any sizes.
+        settings: the same for all.
+        on_step: called as `on_step(done, total)` after every step of every batch.
+        device: where to compute; the model's own device by default. Networks that live elsewhere visit it
+            one at a time.
+
+    Raises:
+        UserError: for a mask that does not fit its picture, marks nothing, or marks too little to be seen;
+            for a scheduler or known region that the model does not allow; and if the model's output is not
+            finite, which would otherwise be a black picture.
+    """
+    encoder = Encoder(model, device or model.unet.device)
+    _check_known_region(model, settings)
+    results: list[EditResult] = []
+    batches = [requests[i : i + settings.batch_size] for i in range(0, len(requests), settings.batch_size)]
+    for number, batch in enumerate(batches):
+        report: OnStep | None = None
+        if on_step:
+            # Bound now: the callback of each batch knows how many batches went before.
+            def report(done: int, total: int, before: int = number) -> None:
+                on_step(before * total + done, len(batches) * total)
+
+        results += _edit_batch(encoder, batch, settings, report)
+    return results
+
+
+@dataclass(frozen=True)
+class _Square:
+    """A picture and its mask, bool [H, W], on the model's square: uint8 [S, S, 3] and [S, S]."""
+
+    canvas: Canvas
+    edit_mask: Mask
+    image: Picture
+    fitted_mask: NDArray[np.uint8]
+
+
+@torch.no_grad()
+def _edit_batch(
+    encoder: Encoder, requests: Sequence[EditRequest], settings: EditSettings, on_step: OnStep | None
+) -> list[EditResult]:
+    model, device, seconds = encoder.model, encoder.device, dict[str, float]()
+    with _timed(seconds, "fit", device):
+        squares = _squares(requests, settings, model.config.image_size)
+        image, fitted_mask = _stack([s.image for s in squares]), _stack([s.fitted_mask for s in squares])
+        exemplar = _stack([fit_exemplar(request.exemplar) for request in requests])
+        shape = (model.config.vae.latent_channels,) + (model.config.latent_size,) * 2
+        noise = torch.stack([image_noise(r.seed, shape, draws=2) for r in requests], dim=1)
+    with _timed(seconds, "encode", device):
+        told = settings.known_region != "replace"  # else the UNet is told that everything is to be painted
+        condition = encoder.condition(image, fitted_mask if told else fitted_mask | 255, exemplar, noise[0])
+        held = settings.known_region != "model" or settings.latent_blend
+        known = encoder.known(image, fitted_mask, noise) if held else None
+    with _timed(seconds, "denoise", device), visiting(model.unet, device) as unet:
+        scales = [_scale(request, settings) for request in requests]
+        levels = model.config.noise
+        predict = guided_model(
+            unet, condition, scales, settings.guidance_interval, levels.num_train_timesteps
+        )
+        scheduler = new_noise_scheduler(levels, settings.scheduler, settings.karras)
+        options = StepOptions(
+            settings.eta,
+            step_generators([request.seed for request in requests]),
+            known,
+            hold_last_only=settings.known_region == "model",
+        )
+        start, steps = noise[1].to(device), settings.num_inference_steps
+        latents = denoise(predict, scheduler, start, steps, on_step, options)
+    with _timed(seconds, "decode", device), visiting(model.vae, device) as vae:
+        painted = decode_latents(vae, latents.to(vae.dtype)).float()
+        edited = unit_to_image(_finite(painted, unet.dtype)).cpu().numpy()
+    with _timed(seconds, "paste", device):
+        return [
+            _result(request, square, pixels, settings, seconds)
+            for request, square, pixels in zip(requests, squares, edited, strict=True)
+        ]
+
+
+def _squares(requests: Sequence[EditRequest], settings: EditSettings, size: int) -> list[_Square]:
+    """Every request on the model's square; pictures that several requests share are fitted once."""
+    fitted: dict[tuple[int, int], _Square] = {}
+    keys = [(id(request.image), id(request.edit_mask)) for request in requests]
+    for key, request in zip(keys, requests, strict=True):
+        if key not in fitted:
+            edit_mask = check_mask(request.edit_mask, request.image)
+            canvas = lay_canvas(edit_mask, size, settings)
+            fitted[key] = _Square(
+                canvas, edit_mask, canvas.fit_image(request.image), canvas.fit_mask(edit_mask)
+            )
+    return [fitted[key] for key in keys]
+
+
+def _result(
+    request: EditRequest,
+    square: _Square,
+    edited: Picture,
+    settings: EditSettings,
+    seconds: Mapping[str, float],
+) -> EditResult:
+    own = settings.model_copy(update={"guidance_scale": _scale(request, settings)})
+    ring = known_ring(square.fitted_mask)
+    matched = match_ring(edited, square.image, ring, settings.match_colour)
+    mask = square.edit_mask if settings.composite else None
+    image = square.canvas.paste_back(matched, request.image, mask, settings.blend)
+    remarks = [
+        *before_painting(square.canvas, square.edit_mask, square.fitted_mask, request.exemplar, own),
+        *after_painting(edited, square.image, square.fitted_mask),
+    ]
+    shift = colour_shift(edited, square.image, ring)
+    return EditResult(image, request, own, tuple(remarks), square.canvas.window, shift, seconds)
+
+
+def _scale(request: EditRequest, settings: EditSettings) -> float:
+    return settings.guidance_scale if request.guidance_scale is None else request.guidance_scale
+
+
+def _check_known_region(model: EditModel, settings: EditSettings) -> None:
+    config = model.config
+    if config.unet.in_channels == config.vae.latent_channels and settings.known_region != "replace":
+        raise UserError(
+            f"the model's UNet has {config.unet.in_channels} input channels: it cannot be told what lies "
+            "outside the mask; take --known-region replace"
+        )
+
+
+def _finite(painted: Tensor, dtype: torch.dtype) -> Tensor:
+    if painted.isfinite().all():
+        return painted
+    raise UserError(
+        f"the model painted values that are not numbers (dtype {dtype}); take float32 or bfloat16 instead of "
+        "float16, and if that does not help, the weights are broken"
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str, device: torch.device) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    if device.type == "cuda":  # kernels run on after the call that started them
+        torch.cuda.synchronize(device)
+    seconds[part] = time.perf_counter() - start
+
+
+def _stack(arrays: list[NDArray[np.uint8]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

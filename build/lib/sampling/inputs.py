@@ -1,0 +1,41 @@
+"""The files of one edit, read and checked together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sampling.canvas.canvas import check_mask
+from sampling.pictures import Mask, Picture, PictureFile, open_exemplar, open_mask, open_picture
+from sampling.settings import ExemplarBackground
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an edit is made of.
+
+    Attributes:
+        source: the picture, with what its result is to keep of the file.
+        edit_mask: bool [H, W] of the picture's size, True = repaint.
+        exemplar: uint8 [h, w, 3].
+        remarks: what reading had to change or decide, one sentence each.
+    """
+
+    source: PictureFile
+    edit_mask: Mask
+    exemplar: Picture
+    remarks: tuple[str, ...]
+
+
+def read_inputs(
+    files: Mapping[str, Path], invert_mask: bool = False, exemplar_background: ExemplarBackground = "crop"
+) -> Inputs:
+    """Read "image", "mask" and "exemplar" of `files`.
+
+    Raises:
+        UserError: as `open_picture`, `open_mask`, `open_exemplar` and `check_mask`.
+    """
+    source, mask = open_picture(files["image"]), open_mask(files["mask"], invert_mask)
+    edit_mask = check_mask(mask.edit_mask, source.pixels)
+    exemplar = open_exemplar(files["exemplar"], exemplar_background)
+    remarks = (*source.remarks, *mask.remarks, *exemplar.remarks)
+    return Inputs(source, edit_mask, exemplar.pixels, remarks)

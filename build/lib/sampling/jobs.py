@@ -1,0 +1,177 @@
+"""Lists of edits to make: a CSV, a JSONL file, or a folder; each row by itself right or wrong."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from intarsia.config import build_config
+from intarsia.errors import UsageError
+from intarsia.words import counted
+from sampling.settings import EditSettings
+
+FILES = ("image", "mask", "exemplar")
+# The folder of exemplars is called `reference` in the examples that come with the original.
+_FOLDERS = {"image": ("image",), "mask": ("mask",), "exemplar": ("exemplar", "reference")}
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # endings
+_OWN = ("name", "seed", "truth")
+_LONGEST = 200  # bytes of a name, so that files can be called so, with an ending and while they are written
+
+
+@dataclass(frozen=True)
+class Job:
+    """One edit of a list.
+
+    Attributes:
+        name: of the result, NAME.png.
+        files: paths of image, mask and exemplar.
+        seed: of the noise; None takes the command's.
+        settings: fields of `EditSettings` that the row gives.
+        truth: what the result should be, where the row knows it; for `evaluation bench`.
+        error: why the row cannot be done; empty where it can.
+    """
+
+    name: str
+    files: dict[str, Path]
+    seed: int | None
+    settings: dict[str, Any]
+    error: str = ""
+    truth: Path | None = None
+
+
+def read_jobs(path: Path) -> list[Job]:
+    """The edits of a list, in its order; paths in it are relative to the folder that it lies in.
+
+    Args:
+        path: a CSV with a header or a JSONL file (columns or keys image, mask, exemplar, and, if wanted,
+            name, seed, truth and any setting of an edit), or a folder with image/, mask/ and exemplar/,
+            whose files belong together by their names without ending.
+
+    Raises:
+        UsageError: if the list cannot be read, has unknown or missing columns, or names a result twice.
+    """
+    if path.is_dir():
+        rows = _folder_rows(path)
+    elif not path.is_file():
+        raise UsageError(f"{path} does not exist; give a .csv or .jsonl file or a folder")
+    elif path.suffix.lower() == ".csv":
+        rows = _csv_rows(path)
+    elif path.suffix.lower() in (".jsonl", ".ndjson"):
+        rows = _jsonl_rows(path)
+    else:
+        raise UsageError(f"{path} must end in .csv or .jsonl, or be a folder with image/, mask/, exemplar/")
+    base = path if path.is_dir() else path.parent
+    jobs = [_job(row, number, base) for number, row in enumerate(rows, 1)]
+    if not jobs:
+        raise UsageError(f"{path} holds no edits")
+    twice = [name for name, count in Counter(job.name for job in jobs).items() if count > 1]
+    if twice:
+        raise UsageError(
+            f"{path} names {counted(len(twice), 'result')} twice, first {twice[0]!r}; names must differ"
+        )
+    return jobs
+
+
+def _job(row: dict[str, Any], number: int, base: Path) -> Job:
+    files = {name: base / str(row[name]) for name in FILES if row.get(name)}
+    stem = files["image"].stem if "image" in files else "row"
+    name = str(row.get("name") or f"{number:06d}-{stem}")
+    settings = {key: value for key, value in row.items() if key not in (*FILES, *_OWN, "error")}
+    try:
+        if row.get("error"):
+            raise UsageError(row["error"])
+        missing = [key for key in FILES if key not in files]
+        if missing:
+            raise UsageError(f"{', '.join(missing)} not given")
+        if Path(name).name != name or name == ".." or "\0" in name or len(name.encode()) > _LONGEST:
+            raise UsageError(f"name={name!r} is no plain file name of at most {_LONGEST} bytes")
+        seed = None if row.get("seed") in (None, "") else _seed(row["seed"])
+        build_config(EditSettings, settings, where=f"row {number}")
+    except UsageError as error:
+        return Job(name, files, None, {}, str(error))
+    return Job(name, files, seed, settings, truth=base / str(row["truth"]) if row.get("truth") else None)
+
+
+def _seed(value: Any) -> int:
+    try:
+        seed = int(str(value))
+    except ValueError:
+        seed = -1
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed={value!r} must be a whole number, 0 or more")
+    return seed
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            _check_keys(list(reader.fieldnames or []), path)
+            for row in reader:
+                error = "more fields than the header has" if None in row else ""
+                row.pop(None, None)
+                # An empty field leaves the command's value.
+                yield {k: v for k, v in row.items() if v not in (None, "")} | {"error": error}
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a CSV in UTF-8 ({error})") from None
+    except csv.Error as error:
+        raise UsageError(f"{path} is not a CSV ({error})") from None
+
+
+def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not JSON in UTF-8 ({error})") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path}, line {number}: not valid JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise UsageError(f"{path}, line {number}: must be an object with image, mask and exemplar")
+        _check_keys(list(row), path, number)
+        yield row
+
+
+def _check_keys(keys: list[Any], path: Path, line: int | None = None) -> None:
+    valid = [*FILES, *_OWN, *EditSettings.model_fields]
+    where = f"{path}, line {line}" if line else str(path)
+    unknown = [key for key in keys if key not in valid]
+    if unknown:
+        raise UsageError(f"{where}: unknown column {unknown[0]!r}; valid: {', '.join(valid)}")
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        raise UsageError(f"{where}: two columns are called {twice[0]}; leave one out")
+    missing = [key for key in FILES if key not in keys]
+    if missing:
+        raise UsageError(f"{where}: no column {', '.join(missing)}; needed are {', '.join(FILES)}")
+
+
+def _folder_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    found: dict[str, dict[str, list[str]]] = {}
+    for kind, names in _FOLDERS.items():
+        place = next((folder / name for name in names if (folder / name).is_dir()), None)
+        if place is None:
+            raise UsageError(
+                f"{folder} has no folder {' or '.join(names)}/; needed are image/, mask/, exemplar/"
+            )
+        found[kind] = {}
+        for file in sorted(place.iterdir()):
+            if file.suffix.lower() in PICTURES:
+                found[kind].setdefault(file.stem, []).append(str(file.relative_to(folder)))
+    for stem in sorted(set().union(*found.values())):
+        row: dict[str, Any] = {"name": stem, "error": ""}
+        for kind, files in found.items():
+            candidates = files.get(stem, [])
+            if len(candidates) != 1:
+                what = counted(len(candidates), "picture") if candidates else "no picture"
+                row["error"] = f"{what} called {stem} in {_FOLDERS[kind][0]}/ ({', '.join(PICTURES)})"
+            else:
+                row[kind] = candidates[0]
+        yield row

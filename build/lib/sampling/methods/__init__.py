@@ -1,0 +1,1 @@
+"""Editing that starts from the picture instead of noise."""

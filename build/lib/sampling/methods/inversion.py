@@ -1,0 +1,275 @@
+"""Editing that starts from the picture instead of noise: five ways to find latents that lead back to it.
+
+The source condition is the token of the picture's own object under the mask, which is what the model saw in
+training; the target condition is the exemplar's token. Hole and mask are the same for both. Everything works
+on latents and on a `Denoiser`, a function that names the noise for a given token.
+
+Latents at place 0 are the picture's; those at place n (num_inference_steps) are all but noise. The source
+branch should come back to the picture; beside it, the target branch becomes the edit.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from intarsia.architecture import NoiseConfig
+from sampling.denoise.guidance import guide
+from sampling.denoise.sampler import new_noise_scheduler
+from sampling.settings import InversionSettings
+
+# (latents [B, C, h, w], timestep, tokens [B, 1, D]) -> noise [B, C, h, w], float32
+Denoiser = Callable[[Tensor, int, Tensor], Tensor]
+Step = Callable[[Tensor, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The noise levels that the walk stops at.
+
+    Attributes:
+        timesteps: n of them, growing; place i + 1 lies at timesteps[i].
+        signal: ā at the places 0 … n, falling.
+    """
+
+    timesteps: tuple[int, ...]
+    signal: tuple[float, ...]
+
+    @property
+    def steps(self) -> int:
+        """n."""
+        return len(self.timesteps)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the model is told of the object, [1, 1, D] each; `null` is its null exemplar."""
+
+    source: Tensor
+    target: Tensor
+    null: Tensor
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """Latents [B, C, h, w] at place 0: where the source branch arrived, and the edit."""
+
+    reconstruction: Tensor
+    edit: Tensor
+
+
+@dataclass(frozen=True)
+class SourceBranch:
+    """The way down of the source branch, and how the target branch walks beside it.
+
+    Attributes:
+        latents: at each place from `start` down to 0.
+        step: (latents, guided noise, place) -> latents one place below.
+        nulls: the null token for the step down from each place, where it is not the model's.
+    """
+
+    latents: Mapping[int, Tensor]
+    step: Step
+    nulls: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+def new_levels(noise: NoiseConfig, num_inference_steps: int) -> Levels:
+    """DDIM's levels; place 0 has the first training step's, as diffusers with `set_alpha_to_one=False`."""
+    scheduler = new_noise_scheduler(noise, "ddim")
+    scheduler.set_timesteps(num_inference_steps)
+    timesteps = tuple(sorted(int(timestep) for timestep in scheduler.timesteps))
+    return Levels(timesteps, tuple(float(scheduler.alphas_cumprod[t]) for t in (0, *timesteps)))
+
+
+def invert(
+    denoiser: Denoiser,
+    latents: Tensor,
+    tokens: Tokens,
+    settings: InversionSettings,
+    levels: Levels,
+    keep: Tensor | None = None,
+    noise: Tensor | None = None,
+) -> Inverted:
+    """Reconstruct a picture's latents and edit them.
+
+    Args:
+        denoiser: names the noise; gradient is asked of it in null-condition optimisation alone.
+        latents: the picture's, scaled, float32 [B, C, h, w].
+        tokens: source, target and null.
+        settings: the method and its numbers.
+        levels: from `new_levels`.
+        keep: [B, 1, h, w], 1 = keep: there, after every step, the edit takes the source branch's latents.
+            None leaves the edit to itself.
+        noise: standard normal [n, B, C, h, w] for the method "ddpm"; the others draw nothing.
+    """
+    with torch.no_grad():
+        source = find_source(denoiser, latents, tokens, settings, levels, noise)
+        start = settings.start(levels.steps)
+        edit = source.latents[start]
+        for place in range(start, 0, -1):
+            pair = (source.nulls.get(place, tokens.null), tokens.target)
+            guided = _guided(denoiser, edit, levels.timesteps[place - 1], pair, settings.guidance_scale)
+            edit = source.step(edit, guided, place)
+            if keep is not None:
+                edit = keep * source.latents[place - 1] + (1 - keep) * edit
+    return Inverted(source.latents[0], edit)
+
+
+def find_source(
+    denoiser: Denoiser,
+    latents: Tensor,
+    tokens: Tokens,
+    settings: InversionSettings,
+    levels: Levels,
+    noise: Tensor | None = None,
+) -> SourceBranch:
+    """The source branch of `settings.method`; arguments as for `invert`."""
+    if settings.method == "ddpm":
+        assert noise is not None, "ddpm inversion draws noise"
+        return _ddpm(denoiser, latents, tokens, settings, levels, noise)
+    upwards = ddim_inversion(denoiser, latents, tokens.source, levels)
+
+    def step(latents: Tensor, noise: Tensor, place: int) -> Tensor:
+        return move(latents, noise, levels.signal[place], levels.signal[place - 1])
+
+    start = settings.start(levels.steps)
+    if settings.method == "null-condition":
+        return _null_condition(denoiser, upwards[: start + 1], tokens, settings, levels, step)
+    offset = settings.offset_scale if settings.method == "direct" else 0.0
+    if offset == 1.0:  # adding the whole difference gives the inversion's latents, to rounding
+        return SourceBranch(dict(enumerate(upwards[: start + 1])), step)
+    # Where the condition itself stands in for the null token, guidance cancels out at every scale.
+    negative = settings.method == "negative-condition"
+    scale = 1.0 if negative else settings.guidance_scale
+    downwards = {start: upwards[start]}
+    for place in range(start, 0, -1):
+        pair = (tokens.null, tokens.source)
+        guided = _guided(denoiser, downwards[place], levels.timesteps[place - 1], pair, scale)
+        arrived = step(downwards[place], guided, place)
+        downwards[place - 1] = arrived + offset * (upwards[place - 1] - arrived)
+    return SourceBranch(downwards, step, dict.fromkeys(downwards, tokens.source) if negative else {})
+
+
+def ddim_inversion(denoiser: Denoiser, latents: Tensor, token: Tensor, levels: Levels) -> list[Tensor]:
+    """The latents at the places 0 … n on the way from the picture to noise, unguided.
+
+    Between two places goes the noise that the model names for the noisier one's timestep, in the latents of
+    the clearer one; diffusers' `DDIMInverseScheduler` does the same.
+    """
+    upwards = [latents]
+    for place, timestep in enumerate(levels.timesteps):
+        noise = denoiser(upwards[-1], timestep, token.expand(len(latents), -1, -1))
+        upwards.append(move(upwards[-1], noise, levels.signal[place], levels.signal[place + 1]))
+    return upwards
+
+
+def move(latents: Tensor, noise: Tensor, signal: float, to: float) -> Tensor:
+    """DDIM's step from one ā to another, either way (equation 12 of Song et al. 2021 with σ = 0)."""
+    clean = (latents - (1 - signal) ** 0.5 * noise) / signal**0.5
+    return to**0.5 * clean + (1 - to) ** 0.5 * noise
+
+
+def most_calls(settings: InversionSettings, levels: Levels) -> int:
+    """How often `invert` asks the denoiser at most; early stops of the null optimisation make it fewer."""
+    start = settings.start(levels.steps)
+    up = 0 if settings.method == "ddpm" else levels.steps
+    down = start * (2 + settings.inner_steps if settings.method == "null-condition" else 1)
+    stored = settings.method == "direct" and settings.offset_scale == 1.0
+    return up + (0 if stored else down) + start
+
+
+def _null_condition(
+    denoiser: Denoiser,
+    upwards: Sequence[Tensor],
+    tokens: Tokens,
+    settings: InversionSettings,
+    levels: Levels,
+    step: Step,
+) -> SourceBranch:
+    """The null token, for each place, that leads the guided source branch to where the inversion was.
+
+    The counterpart of null-text inversion (Mokady et al. 2023).
+
+    Adam starts each place from the token of the place before; its rate falls linearly from 1e-2 to half of
+    that, and it stops early at a mean squared error of 1e-5 + 2e-5 · (places done).
+    """
+    start = len(upwards) - 1
+    null = tokens.null
+    downwards, nulls = {start: upwards[start]}, {}
+    for done, place in enumerate(range(start, 0, -1)):
+        timestep, here, wanted = levels.timesteps[place - 1], downwards[place], upwards[place - 1]
+        with_source = denoiser(here, timestep, tokens.source.expand(len(here), -1, -1))
+
+        def arrive(null: Tensor) -> Tensor:
+            without = denoiser(here, timestep, null.expand(len(here), -1, -1))  # noqa: B023
+            return step(here, guide(without, with_source, settings.guidance_scale), place)  # noqa: B023
+
+        null = null.detach().clone().requires_grad_()
+        adam = torch.optim.Adam([null], lr=1e-2 * (1 - done / (2 * start)))
+        for _ in range(settings.inner_steps):
+            with torch.enable_grad():
+                loss = F.mse_loss(arrive(null), wanted)
+                (null.grad,) = torch.autograd.grad(loss, [null])
+            adam.step()
+            if loss.item() < 1e-5 + done * 2e-5:
+                break
+        nulls[place] = null.detach()
+        downwards[place - 1] = arrive(nulls[place])
+    return SourceBranch(downwards, step, nulls)
+
+
+def _ddpm(
+    denoiser: Denoiser,
+    latents: Tensor,
+    tokens: Tokens,
+    settings: InversionSettings,
+    levels: Levels,
+    noise: Tensor,
+) -> SourceBranch:
+    """Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024).
+
+    Noisy latents are drawn for each place on their own, and the noise of each step is what leads from one to
+    the next: z = (x_below − μ(x)) / σ; x_below = μ(x) + σ z is then set again, so that rounding does not add
+    up. The last step's noise is kept.
+    """
+    start = settings.start(levels.steps)
+    places = {0: latents}
+    for place in range(1, start + 1):
+        signal = levels.signal[place]
+        places[place] = signal**0.5 * latents + (1 - signal) ** 0.5 * noise[place - 1]
+    steps_noise: dict[int, Tensor] = {}
+
+    def mean(latents: Tensor, noise: Tensor, place: int) -> tuple[Tensor, float]:
+        """μ and σ of the step down from `place` at η = 1 (equations 12 and 16 of Song et al. 2021)."""
+        signal, to = levels.signal[place], levels.signal[place - 1]
+        variance = (1 - to) / (1 - signal) * (1 - signal / to)
+        clean = (latents - (1 - signal) ** 0.5 * noise) / signal**0.5
+        return to**0.5 * clean + (1 - to - variance) ** 0.5 * noise, variance**0.5
+
+    for place in range(start, 0, -1):
+        predicted = denoiser(
+            places[place], levels.timesteps[place - 1], tokens.source.expand(len(latents), -1, -1)
+        )
+        centre, deviation = mean(places[place], predicted, place)
+        steps_noise[place] = (places[place - 1] - centre) / deviation
+        places[place - 1] = centre + deviation * steps_noise[place]
+
+    def step(latents: Tensor, noise: Tensor, place: int) -> Tensor:
+        centre, deviation = mean(latents, noise, place)
+        return centre + deviation * steps_noise[place]
+
+    return SourceBranch(places, step)
+
+
+def _guided(
+    denoiser: Denoiser, latents: Tensor, timestep: int, tokens: tuple[Tensor, Tensor], scale: float
+) -> Tensor:
+    """Guided noise for (null, condition), both branches in one call."""
+    null, condition = (token.expand(len(latents), -1, -1) for token in tokens)
+    if scale == 1.0:
+        return denoiser(latents, timestep, condition)
+    both = denoiser(torch.cat([latents, latents]), timestep, torch.cat([null, condition]))
+    null_noise, exemplar_noise = both.chunk(2)
+    return guide(null_noise, exemplar_noise, scale)

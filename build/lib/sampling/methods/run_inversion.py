@@ -1,0 +1,177 @@
+"""A picture, mask and exemplar through inversion: reconstruction and edit, and how far the picture moved."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from intarsia.architecture import NoiseConfig
+from intarsia.conditioning import decode_latents, latent_mask, mask_to_unit, unit_to_image
+from intarsia.model import EditModel
+from sampling.canvas.canvas import check_mask, fit_exemplar, lay_canvas, mask_box
+from sampling.canvas.remarks import before_painting
+from sampling.canvas.seam import known_ring, match_ring
+from sampling.denoise.condition import Encoder
+from sampling.denoise.guidance import Condition, guided_noise
+from sampling.denoise.machine import visiting
+from sampling.denoise.sampler import OnStep, image_noise, new_noise_scheduler
+from sampling.editing import EditRequest
+from sampling.methods.inversion import Denoiser, Tokens, invert, most_calls, new_levels
+from sampling.pictures import Picture
+from sampling.settings import EditSettings, InversionSettings
+
+
+@dataclass(frozen=True)
+class InversionResult:
+    """What one method made of a picture.
+
+    Attributes:
+        reconstruction: uint8 [H, W, 3]; within the window the model sees, all of it as the model gave it.
+        image: uint8 [H, W, 3], the edit, put together as the canvas options say.
+        latent_error: ‖reconstructed − own latents‖ / ‖own latents‖.
+        background_psnr: dB, of the model's edit against the picture outside the mask, at the model's size and
+            before anything is put back; infinite for equal pixels. The autoencoder's own loss is part of it.
+        seconds: for inversion and edit, without encoding and decoding.
+        calls: of the UNet.
+        remarks: why the edit may disappoint, one sentence each, with what to do.
+    """
+
+    reconstruction: Picture
+    image: Picture
+    latent_error: float
+    background_psnr: float
+    seconds: float
+    calls: int
+    remarks: tuple[str, ...]
+
+
+@torch.no_grad()
+def invert_picture(
+    model: EditModel,
+    request: EditRequest,
+    settings: InversionSettings,
+    canvas_settings: EditSettings,
+    device: torch.device | None = None,
+    on_step: OnStep | None = None,
+) -> InversionResult:
+    """Invert one picture and edit it.
+
+    The source exemplar is the picture's own content in the mask's box. Latents are the autoencoder's means,
+    without noise; a seed has a say in the method "ddpm" alone.
+
+    Args:
+        model: any device and dtype.
+        request: its guidance scale is not looked at.
+        settings: the method and its numbers.
+        canvas_settings: fit, context, blend, match_colour and composite are looked at.
+        device: where to compute; the model's own by default.
+        on_step: called as on_step(done, most) after every call of the UNet.
+
+    Raises:
+        UserError: for a mask that does not fit its picture, marks nothing, or too little to be seen.
+    """
+    encoder = Encoder(model, device or model.unet.device)
+    edit_mask = check_mask(request.edit_mask, request.image)
+    canvas = lay_canvas(edit_mask, model.config.image_size, canvas_settings)
+    image, fitted_mask = canvas.fit_image(request.image), canvas.fit_mask(edit_mask)
+    exemplars = mask_box(edit_mask).cut(request.image), request.exemplar
+    start = _encode(encoder, image, fitted_mask, exemplars)
+    levels = new_levels(model.config.noise, settings.num_inference_steps)
+    noise = image_noise(request.seed, tuple(start.latents.shape[1:]), levels.steps).to(encoder.device)
+    calls = 0
+
+    def heard(latents: Tensor, timestep: int, tokens: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if on_step:
+            on_step(calls, most_calls(settings, levels))
+        return denoiser(latents, timestep, tokens)
+
+    with visiting(model.unet, encoder.device) as unet:
+        denoiser = model_denoiser(unet, start.condition, model.config.noise)
+        began = time.perf_counter()
+        found = invert(heard, start.latents, start.tokens, settings, levels, start.keep, noise[:, None])
+        seconds = time.perf_counter() - began
+    rebuilt, edited = _decode(encoder, torch.cat([found.reconstruction, found.edit]))
+    matched = match_ring(edited, image, known_ring(fitted_mask), canvas_settings.match_colour)
+    where = edit_mask if canvas_settings.composite else None
+    return InversionResult(
+        reconstruction=canvas.paste_back(rebuilt, request.image, None),
+        image=canvas.paste_back(matched, request.image, where, canvas_settings.blend),
+        latent_error=float((found.reconstruction - start.latents).norm() / start.latents.norm()),
+        background_psnr=_psnr(edited, image, fitted_mask == 0),
+        seconds=seconds,
+        calls=calls,
+        remarks=tuple(before_painting(canvas, edit_mask, fitted_mask, request.exemplar, settings)),
+    )
+
+
+class _Start(NamedTuple):
+    """A picture as inversion takes it: `latents` [1, C, h, w], `keep` [1, 1, h, w] with 1 = keep."""
+
+    latents: Tensor
+    condition: Condition
+    tokens: Tokens
+    keep: Tensor
+
+
+def _encode(
+    encoder: Encoder, image: Picture, fitted_mask: np.ndarray, exemplars: tuple[Picture, Picture]
+) -> _Start:
+    """Latents, condition and tokens of a square, its mask, and the source's and the target's exemplar."""
+    config = encoder.model.config
+    square, mask = torch.from_numpy(image)[None], torch.from_numpy(fitted_mask)[None]
+    both = torch.from_numpy(np.stack([fit_exemplar(exemplar) for exemplar in exemplars]))
+    zeros = torch.zeros(1, config.vae.latent_channels, config.latent_size, config.latent_size)
+    condition = encoder.condition(square, mask, both[:1], zeros)
+    source, target = encoder.tokens(both).to(condition.exemplar_token.dtype)[:, None]
+    return _Start(
+        encoder.latents(square, torch.zeros_like(mask), zeros),
+        condition,
+        Tokens(source, target, condition.null_exemplar),
+        1 - latent_mask(mask_to_unit(mask), tuple(zeros.shape[-2:])).to(encoder.device),
+    )
+
+
+def _decode(encoder: Encoder, latents: Tensor) -> NDArray[np.uint8]:
+    """Latents [B, C, h, w] -> squares, uint8 [B, S, S, 3]."""
+    with visiting(encoder.model.vae, encoder.device) as vae:
+        return unit_to_image(decode_latents(vae, latents.to(vae.dtype)).float()).cpu().numpy()
+
+
+def model_denoiser(unet: torch.nn.Module, condition: Condition, noise: NoiseConfig) -> Denoiser:
+    """The UNet as inversion wants it: unguided, of any batch size, its answer turned into noise.
+
+    Args:
+        unet: with 9 input channels, or with 4.
+        condition: of one picture; the token is given with each call.
+        noise: a model of velocities answers v, and the noise is √ā · v + √(1 − ā) · latents.
+    """
+    alphas = new_noise_scheduler(noise, "ddim").alphas_cumprod
+
+    def name_noise(latents: Tensor, timestep: int, tokens: Tensor) -> Tensor:
+        rows = len(latents)
+        told = Condition(
+            condition.masked_image_latents.expand(rows, -1, -1, -1),
+            condition.edit_mask_latent.expand(rows, -1, -1, -1),
+            tokens,
+            condition.null_exemplar,
+        )
+        answer = guided_noise(unet, latents, torch.tensor(timestep, device=latents.device), told, 1.0)
+        if noise.prediction_type == "epsilon":
+            return answer
+        signal = float(alphas[timestep])
+        return signal**0.5 * answer + (1 - signal) ** 0.5 * latents
+
+    return name_noise
+
+
+def _psnr(result: Picture, truth: Picture, where: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB, peak 255, of the pixels where bool [S, S] holds."""
+    error = float(np.mean((result[where].astype(np.float64) - truth[where]) ** 2)) if where.any() else 0.0
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)

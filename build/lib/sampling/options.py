@@ -1,0 +1,252 @@
+"""The options that every command with a sampler in it shares, and the settings they make."""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import get_args
+
+from intarsia.config import build_config
+from intarsia.errors import UsageError, UserError
+from intarsia.files import is_same_file
+from intarsia.model_folder import check_model_folder
+from sampling.jobs import FILES
+from sampling.settings import (
+    EditSettings,
+    ExemplarBackground,
+    Fit,
+    KnownRegion,
+    MachineSettings,
+    MatchColour,
+    SchedulerName,
+)
+
+_DEFAULT = EditSettings()
+
+
+def numbers(count: int | None = None) -> Callable[[str], tuple[float, ...]]:
+    """A reader of `1,3,5` as numbers; of exactly `count`, where that is given."""
+
+    def read(text: str) -> tuple[float, ...]:
+        try:
+            values = tuple(float(word) for word in text.split(","))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between them") from None
+        if count is not None and len(values) != count:
+            raise argparse.ArgumentTypeError(f"{text!r} must be {count} numbers with a comma between them")
+        return values
+
+    return read
+
+
+def add_file_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """The files of one edit; `out` says what is written."""
+    group = parser.add_argument_group("files")
+    group.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    group.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture to edit")
+    group.add_argument(
+        "--mask", type=Path, required=True, metavar="FILE", help="of the picture's size; white = repaint"
+    )
+    group.add_argument("--exemplar", type=Path, required=True, metavar="FILE", help="what to paint")
+    group.add_argument("--out", type=Path, required=True, metavar="FILE.png", help=out)
+
+
+def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
+    """Look at the files of `add_file_options` before anything is loaded, and make OUT's folder.
+
+    Args:
+        arguments: of the command.
+        written: all that it will write.
+
+    Raises:
+        UsageError: if OUT is no PNG or a folder, or an input would be replaced.
+        UserError: if there is no model, or nothing can be written where OUT is to be.
+    """
+    out = arguments.out
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out} must end in .png; another format would change pixels outside the mask")
+    for path in written:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; give --out the name of a file")
+        for name in FILES:
+            if is_same_file(path, getattr(arguments, name)):
+                raise UsageError(f"{path} would replace the {name} itself; give --out another name")
+    check_model_folder(arguments.model)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"--out {out}: nothing can be written into {out.parent}; choose another folder")
+
+
+def add_shard_option(parser: argparse._ActionsContainer) -> None:
+    """Which part of a list to do."""
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="do every N-th row from the I-th on, counted from 0: one process per GPU, or a job array",
+    )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} must be I/N with I from 0 to N - 1, such as 0/8")
+    return int(match[1]), int(match[2])
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """How masks and exemplars are read."""
+    group = parser.add_argument_group("reading")
+    group.add_argument("--invert-mask", action="store_true", help="black is repainted, not white")
+    group.add_argument(
+        "--exemplar-background",
+        choices=get_args(ExemplarBackground),
+        default="crop",
+        help="for an exemplar with an alpha channel, which is its cut-out: fill what is transparent with a "
+        "neutral colour (neutral), or cut the picture to the object first (crop, the default)",
+    )
+
+
+def add_sampler_options(parser: argparse.ArgumentParser) -> None:
+    """How the model is asked."""
+    group = parser.add_argument_group("sampling")
+    group.add_argument(
+        "--guidance-scale",
+        type=numbers(),
+        default=(_DEFAULT.guidance_scale,),
+        metavar="W[,W...]",
+        help="how strongly to follow the exemplar; 1 = no guidance; several make a grid "
+        f"(default {_DEFAULT.guidance_scale:g})",
+    )
+    group.add_argument(
+        "--guidance-interval",
+        type=numbers(2),
+        default=_DEFAULT.guidance_interval,
+        metavar="LOW,HIGH",
+        help="guide only while the noise level lies between these, 0 = clean, 1 = pure noise (default 0,1)",
+    )
+    group.add_argument(
+        "--num-inference-steps",
+        type=int,
+        default=_DEFAULT.num_inference_steps,
+        metavar="N",
+        help="denoising steps (default %(default)s)",
+    )
+    group.add_argument(
+        "--scheduler",
+        choices=get_args(SchedulerName),
+        default=_DEFAULT.scheduler,
+        help="default %(default)s; dpm++ and unipc need fewer steps, 20 or so",
+    )
+    group.add_argument("--karras", action="store_true", help="Karras' noise levels: dpm++, unipc, euler")
+    group.add_argument(
+        "--eta", type=float, default=_DEFAULT.eta, metavar="E", help="fresh noise in ddim's steps, 0 to 1"
+    )
+    group.add_argument(
+        "--known-region",
+        choices=get_args(KnownRegion),
+        default=_DEFAULT.known_region,
+        help="what holds the surroundings: the model's own channels, replacement at every step, or both "
+        "(default %(default)s)",
+    )
+    group.add_argument(
+        "--latent-blend",
+        action="store_true",
+        help="put the picture's own latents around the edit before the last decoding",
+    )
+
+
+def add_canvas_options(parser: argparse.ArgumentParser) -> None:
+    """How the picture meets the model's square, and the result the picture."""
+    group = parser.add_argument_group("canvas")
+    group.add_argument(
+        "--fit",
+        choices=get_args(Fit),
+        default=_DEFAULT.fit,
+        help="resize: squash the picture; pad: keep its proportions; crop: a window around the mask; auto: "
+        "crop where the mask is small against the picture, else resize (default)",
+    )
+    group.add_argument(
+        "--context",
+        type=float,
+        default=_DEFAULT.context,
+        metavar="C",
+        help="a crop's window is 1 + C times the mask's longer side (default %(default)s)",
+    )
+    group.add_argument(
+        "--blend",
+        type=int,
+        default=_DEFAULT.blend,
+        metavar="N",
+        help="fade the edit in over N pixels inside the mask (default %(default)s)",
+    )
+    group.add_argument(
+        "--match-colour",
+        choices=get_args(MatchColour),
+        default=_DEFAULT.match_colour,
+        help="correct the edit's colours by the known ring around the mask: its mean, or its standard "
+        "deviation, too (default %(default)s)",
+    )
+    group.add_argument(
+        "--no-composite",
+        dest="composite",
+        action="store_false",
+        help="give all that the model painted; by default the input's own pixels stay outside the mask",
+    )
+
+
+def add_machine_options(parser: argparse.ArgumentParser, batches: bool = True) -> None:
+    """Where the model runs, and, for a command that edits several pictures at once, how many."""
+    default = MachineSettings()
+    group = parser.add_argument_group("machine")
+    group.add_argument(
+        "--device",
+        default=default.device,
+        help="cpu, cuda, cuda:1, mps ...; auto takes a GPU if there is one",
+    )
+    precision = group.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default=default.dtype,
+        help="of the weights; auto is 16-bit on a GPU and float32 elsewhere (default)",
+    )
+    precision.add_argument(
+        "--no-half", dest="dtype", action="store_const", const="float32", help="the same as --dtype float32"
+    )
+    group.add_argument("--compile", action="store_true", help="compile the UNet: slow start, quicker steps")
+    group.add_argument(
+        "--low-vram",
+        action="store_true",
+        help="only the network at work is on the GPU; the rest waits outside",
+    )
+    if not batches:
+        return
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        default=_DEFAULT.batch_size,
+        metavar="N",
+        help="edits at once; memory and speed only (default %(default)s)",
+    )
+
+
+def edit_settings(arguments: argparse.Namespace, where: str) -> list[EditSettings]:
+    """One `EditSettings` for each guidance scale that was asked for.
+
+    Raises:
+        UsageError: for a value out of range or options that exclude one another.
+    """
+    content = {name: getattr(arguments, name) for name in EditSettings.model_fields}
+    return [
+        build_config(EditSettings, content | {"guidance_scale": scale}, where)
+        for scale in arguments.guidance_scale
+    ]
+
+
+def machine_settings(arguments: argparse.Namespace, where: str) -> MachineSettings:
+    """The `MachineSettings` that were asked for."""
+    content = {name: getattr(arguments, name) for name in MachineSettings.model_fields}
+    return build_config(MachineSettings, content, where)

@@ -1,0 +1,260 @@
+"""Pictures, masks and exemplars from files into plain upright arrays, and results back into files."""
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from intarsia.errors import UserError
+from intarsia.files import atomic_path
+from sampling.settings import ExemplarBackground
+
+Picture: TypeAlias = NDArray[np.uint8]  # [H, W, 3], RGB
+Mask: TypeAlias = NDArray[np.bool_]  # [H, W], True = repaint
+
+# Pillow warns of what has half the pixels that it refuses; of the refusal we tell.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+NEUTRAL = (123, 117, 104)  # CLIP's mean colour: a background that the exemplar encoder sees as zeros
+_SOFT_SHARE = 0.001  # of a mask's pixels between black and white, from which on it is remarked
+_GREY_SHARE = 0.25  # from which on it looks like a photograph
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture as it was read, with what its colours alone do not say.
+
+    Attributes:
+        pixels: uint8 [H, W, 3] RGB, upright, transparent parts on white: what is edited.
+        rgba: uint8 [H, W, 4], upright, the file's own values; None for a picture without transparency.
+        icc_profile: the RGB profile that the pixels are meant in.
+        exif: the file's EXIF data without its orientation.
+        remarks: what reading had to change, one sentence each.
+    """
+
+    pixels: Picture
+    rgba: NDArray[np.uint8] | None = None
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """An edit mask as it was read: bool [H, W], True = repaint; and what reading had to decide."""
+
+    edit_mask: Mask
+    remarks: tuple[str, ...] = ()
+
+
+def open_picture(path: Path | str) -> PictureFile:
+    """Read any picture: upright by its EXIF tag, 8-bit RGB; of an animation the first frame.
+
+    CMYK goes to sRGB by its own profile; 16 bits become 8.
+
+    Raises:
+        UserError: if the file is missing, damaged, no picture, or holds floating-point pixels.
+    """
+    with _opened(Path(path)) as (image, remarks):
+        profile = image.info.get("icc_profile")
+        if image.mode == "CMYK":
+            image = _from_cmyk(image, profile)
+            remarks.append(f"{path} is CMYK; it becomes RGB")
+            profile = None
+        rgba = np.array(image.convert("RGBA")) if _has_alpha(image) else None
+        return PictureFile(
+            to_rgb(image),
+            rgba if rgba is not None and rgba[..., 3].min() < 255 else None,
+            profile if profile and profile[16:20] == b"RGB " else None,
+            image.info.get("exif"),
+            tuple(remarks),
+        )
+
+
+def open_mask(path: Path | str, invert: bool = False) -> MaskFile:
+    """Read an edit mask: white = repaint, black = keep, divided at one half; transparent is black.
+
+    Args:
+        path: the file.
+        invert: take black for white, as `--invert-mask` does.
+
+    Raises:
+        UserError: if the file is missing, damaged, no picture, or marks nothing.
+    """
+    with _opened(Path(path)) as (image, remarks):
+        if _has_alpha(image):
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+        levels = np.asarray(image.convert("L"))
+    mask = (levels >= 128) != invert
+    if not mask.any():
+        black = f"has no white (128 or more of 255; its brightest pixel has {levels.max()}), so it"
+        cause = "is white all over, so inverted it" if invert else black
+        other = "leave out" if invert else "if black was meant, give"
+        raise UserError(
+            f"{path} {cause} marks nothing to repaint; paint the area white, or {other} --invert-mask"
+        )
+    soft = float(((levels > 8) & (levels < 247)).mean())
+    if soft > _SOFT_SHARE:
+        advice = "--blend makes a soft seam" if soft < _GREY_SHARE else "is it the mask?"
+        remarks.append(
+            f"{soft:.1%} of the mask's pixels are neither black nor white; they are divided at one half "
+            f"({advice})"
+        )
+    return MaskFile(mask, tuple(remarks))
+
+
+def read_picture(path: Path | str) -> Picture:
+    """The pixels of `open_picture`."""
+    return open_picture(path).pixels
+
+
+def read_mask(path: Path | str, invert: bool = False) -> Mask:
+    """The mask of `open_mask`."""
+    return open_mask(path, invert).edit_mask
+
+
+def open_exemplar(path: Path | str, background: ExemplarBackground = "crop") -> PictureFile:
+    """Read an exemplar; where it has an alpha channel, that is the object's cut-out.
+
+    Args:
+        path: the file.
+        background: "neutral": the transparent parts become CLIP's mean colour; "crop": as well, and the
+            picture is cut to the box of what is opaque (alpha 128 or more).
+
+    Raises:
+        UserError: as `open_picture`, and if the whole exemplar is transparent.
+    """
+    source = open_picture(path)
+    if source.rgba is None:
+        return source
+    alpha = source.rgba[..., 3]
+    opaque = alpha >= 128
+    if not opaque.any():
+        raise UserError(f"exemplar {path} is transparent all over; its alpha channel must show the object")
+    on = np.array(NEUTRAL, np.float32)
+    weight = alpha[..., None].astype(np.float32) / 255.0
+    filled = (source.rgba[..., :3] * weight + on * (1.0 - weight)).round().astype(np.uint8)
+    if background == "crop":
+        rows, columns = np.flatnonzero(opaque.any(1)), np.flatnonzero(opaque.any(0))
+        filled = filled[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return replace(source, pixels=filled, rgba=None)
+
+
+def read_exemplar(path: Path | str, background: ExemplarBackground = "crop") -> Picture:
+    """The pixels of `open_exemplar`."""
+    return open_exemplar(path, background).pixels
+
+
+def to_rgb(image: Image.Image) -> Picture:
+    """A PIL picture of any mode -> uint8 [H, W, 3] RGB; transparent parts on white."""
+    image = _eight_bit(image)
+    if _has_alpha(image):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def write_png(
+    image: Image.Image | Picture,
+    path: Path | str,
+    source: PictureFile | None = None,
+    edit_mask: Mask | None = None,
+    text: Mapping[str, str] | None = None,
+) -> None:
+    """Write a PNG, whole or not at all; missing folders are made.
+
+    Args:
+        image: uint8 [H, W, 3] RGB or a PIL picture.
+        path: where.
+        source: the file that `image` is an edit of: its profile and EXIF data are kept, and so are its own
+            colour and alpha outside `edit_mask`; inside, the result is opaque.
+        edit_mask: bool [H, W], where `image` was repainted; None: everywhere.
+        text: further entries for the PNG, by keyword.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, object] = {}
+    if source is not None:
+        options = {"icc_profile": source.icc_profile, "exif": source.exif}
+        if source.rgba is not None and edit_mask is not None:
+            whole = source.rgba.copy()
+            whole[edit_mask, :3] = np.asarray(image)[edit_mask]
+            whole[edit_mask, 3] = 255
+            image = Image.fromarray(whole)
+    if text:
+        info = PngInfo()
+        for keyword, value in text.items():
+            info.add_itxt(keyword, value)
+        options["pnginfo"] = info
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    with atomic_path(path) as temporary:
+        # Level 4 is 2.7 times as quick as Pillow's 6 on a large photograph, and 4 % larger.
+        picture.save(
+            temporary, format="PNG", compress_level=4, **{k: v for k, v in options.items() if v is not None}
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Image.Image, list[str]]]:
+    """The upright picture in `path`, 8 bits a channel, and what was changed; errors become sentences."""
+    try:
+        with Image.open(path) as image:
+            yield _loaded(image, path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; give one picture") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is not a picture that can be read") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path} has too many pixels to be read safely; scale it down first") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _loaded(image: Image.Image, path: Path) -> tuple[Image.Image, list[str]]:
+    remarks = []
+    if image.mode == "F":
+        raise UserError(f"{path} has floating-point pixels; save it with 8 bits a channel")
+    if image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+        remarks.append(f"{path} has 16 bits a channel; they become 8")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # the further pictures of an MPO are no frames
+        remarks.append(f"{path} has {frames} frames; only the first is used")
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return _eight_bit(image), remarks
+
+
+def _from_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if not profile:
+        return image.convert("RGB")
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (OSError, ImageCms.PyCMSError):  # a profile that LittleCMS cannot read
+        return image.convert("RGB")
+    return converted if converted is not None else image.convert("RGB")
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return "A" in image.getbands() or "transparency" in image.info
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.float32) / 257.0
+        small = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
+        small.info.update({k: v for k, v in image.info.items() if k != "transparency"})
+        return small
+    return image

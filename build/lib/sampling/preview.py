@@ -1,0 +1,97 @@
+"""Edits side by side with what they were made from, as one picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from intarsia.model import EditModel
+from sampling.canvas.canvas import check_mask
+from sampling.editing import EditRequest, EditResult, edit
+from sampling.pictures import Picture
+from sampling.settings import EditSettings
+
+_MARGIN = 8
+_HEADER = 22
+_HOLE = 128  # mid-grey, as the model sees the hole
+
+
+def preview_grid(
+    model: EditModel,
+    requests: Sequence[EditRequest],
+    settings: EditSettings,
+    truths: Sequence[Picture] | None = None,
+) -> Image.Image:
+    """Edit the requests and show them, one row each; the same seeds give the same grid for the same model."""
+    return grid(edit(model, requests, settings), truths)
+
+
+def grid(
+    results: Sequence[EditResult], truths: Sequence[Picture] | None = None, cell: int = 256
+) -> Image.Image:
+    """Rows of: picture with the hole, exemplar, edit, and the truth where it is known.
+
+    Args:
+        results: one row each.
+        truths: the pictures that the edits should have come near to, one for each result.
+        cell: side in pixels of the square that each picture is fitted into; its proportions are kept.
+    """
+    titles = ["picture with the hole", "exemplar", "edit"] + (["truth"] if truths is not None else [])
+    rows = [[with_hole(result.request), result.request.exemplar, result.image] for result in results]
+    for row, truth in zip(rows, truths or [], strict=False):
+        row.append(truth)
+    return sheet(titles, rows, cell)
+
+
+def sweep_grid(results: Sequence[EditResult], cell: int = 256) -> Image.Image:
+    """One row for each seed: picture with the hole, exemplar, then the edit at each guidance scale.
+
+    Args:
+        results: of one picture and exemplar, every seed at every scale.
+        cell: as in `grid`.
+    """
+    images = {(r.request.seed, r.settings.guidance_scale): r.image for r in results}
+    seeds = list(dict.fromkeys(seed for seed, _ in images))
+    scales = list(dict.fromkeys(scale for _, scale in images))
+    first = [with_hole(results[0].request), results[0].request.exemplar]
+    titles = ["picture with the hole", "exemplar"] + [f"guidance scale {scale:g}" for scale in scales]
+    rows = [first + [images[seed, scale] for scale in scales] for seed in seeds]
+    return sheet(titles, rows, cell)
+
+
+def sheet(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Picture]],
+    cell: int = 256,
+    labels: Sequence[str] = (),
+) -> Image.Image:
+    """Rows of pictures under titles; `cell` as in `grid`, `labels` are written into the rows' first cells."""
+    pitch = cell + _MARGIN
+    paper = Image.new("RGB", (_MARGIN + len(titles) * pitch, _HEADER + len(rows) * pitch), "white")
+    draw = ImageDraw.Draw(paper)
+    for column, title in enumerate(titles):
+        draw.text((_MARGIN + column * pitch, _HEADER // 3), title, fill="black")
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            fitted = _fit(picture, cell)
+            left = _MARGIN + column * pitch + (cell - fitted.width) // 2
+            top = _HEADER + row * pitch + (cell - fitted.height) // 2
+            paper.paste(fitted, (left, top))
+    for row, label in enumerate(labels):
+        place = (_MARGIN + 4, _HEADER + row * pitch + 4)
+        draw.rectangle(draw.textbbox(place, label), fill="white")
+        draw.text(place, label, fill="black")
+    return paper
+
+
+def with_hole(request: EditRequest) -> Picture:
+    """The picture with mid-grey where it will be repainted."""
+    mask = check_mask(request.edit_mask, request.image)
+    return np.where(mask[..., None], np.uint8(_HOLE), request.image)
+
+
+def _fit(picture: Picture, cell: int) -> Image.Image:
+    scale = cell / max(picture.shape[:2])
+    width, height = (max(1, round(side * scale)) for side in (picture.shape[1], picture.shape[0]))
+    resample = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    return Image.fromarray(picture).resize((width, height), resample)

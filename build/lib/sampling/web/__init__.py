@@ -1,0 +1,1 @@
+"""The page and its JSON endpoint: server, gate, service, events."""

@@ -1,0 +1,124 @@
+"""The JSON door: POST /api/edit. Whatever is wrong is a 4xx with {"error": one sentence}."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from intarsia.config import build_config
+from intarsia.errors import UserError
+from sampling.settings import EditSettings, ExemplarBackground
+from sampling.web.service import Busy, Made, Order, Service, TooLarge
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_PICTURES = ("image", "mask", "exemplar")
+_LONGEST = 500  # characters of an error: it may quote what was sent
+
+log = logging.getLogger(__name__)
+
+
+class EditBody(EditSettings):
+    """The body of POST /api/edit: three pictures in base64 (a data: URL will do), and how to edit."""
+
+    image: str
+    mask: str
+    exemplar: str
+    seed: int = Field(default=0, ge=0, lt=2**62)
+    num_images: int = Field(default=1, ge=1)
+    invert_mask: bool = False
+    exemplar_background: ExemplarBackground = "crop"
+
+
+def add_api(app: FastAPI, service: Service, batch_size: int) -> None:
+    """Let `app` answer below /api/; `batch_size` is the server's affair, not the visitor's."""
+
+    async def answer(request: Request) -> JSONResponse:
+        if request.path_params["rest"] != "edit":
+            return _error(404, "there is only POST /api/edit here")
+        if request.method != "POST":
+            return _error(405, f"{request.method} is not for /api/edit; send a POST", Allow="POST")
+        # Another site's page cannot send this type without asking first, and nobody answers it.
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            return _error(415, "the body must be JSON; send Content-Type: application/json")
+        try:
+            with service.place():
+                body = await request.body()
+                return await run_in_threadpool(_edit, service, body, batch_size)
+        except Busy as error:
+            return _error(503, str(error), **{"Retry-After": "60"})
+
+    app.add_route("/api/{rest:path}", answer, methods=_METHODS)
+
+
+def _edit(service: Service, body: bytes, batch_size: int) -> JSONResponse:
+    status = 400
+    try:
+        order = _order(service, body, batch_size)
+        status = 422
+        made = service.edit(order)
+    except TooLarge as error:
+        return _error(413, str(error))
+    except UserError as error:
+        return _error(status, str(error))
+    except Exception:
+        log.exception("an edit failed")
+        return _error(500, "the edit failed; the server's log says why")
+    seconds = {part: round(value, 3) for part, value in made[0].result.seconds.items()}
+    return JSONResponse({"images": [_told(one) for one in made], "seconds": seconds})
+
+
+def _order(service: Service, body: bytes, batch_size: int) -> Order:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the body is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError("the body must be an object with image, mask and exemplar in base64")
+    if "batch_size" in content:
+        raise UserError("batch_size is the server's own; leave it out")
+    asked = build_config(EditBody, content, "/api/edit")
+    if asked.num_images > service.limits.num_images:
+        raise UserError(f"num_images={asked.num_images}: at most {service.limits.num_images} at once")
+    chosen = {name: getattr(asked, name) for name in EditSettings.model_fields}
+    return Order(
+        **{name: service.keep(_bytes(getattr(asked, name), name), name) for name in _PICTURES},
+        settings=EditSettings(**chosen | {"batch_size": batch_size}),
+        seed=asked.seed,
+        num_images=asked.num_images,
+        invert_mask=asked.invert_mask,
+        exemplar_background=asked.exemplar_background,
+    )
+
+
+def _bytes(text: str, kind: str) -> bytes:
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise UserError(f"the {kind} is not base64; send the file's bytes encoded so") from None
+
+
+def _told(made: Made) -> dict[str, Any]:
+    window = made.result.window
+    return {
+        "seed": made.result.request.seed,
+        "png": base64.b64encode(made.path.read_bytes()).decode(),
+        "notes": list(made.notes),
+        "window": [window.x0, window.y0, window.x1, window.y1],
+        "colour_shift": [round(value, 2) for value in made.result.colour_shift],
+    }
+
+
+def _error(status: int, sentence: str, **headers: str) -> JSONResponse:
+    sentence = sentence if len(sentence) <= _LONGEST else sentence[:_LONGEST] + " ..."
+    return JSONResponse({"error": sentence}, status, headers)

@@ -1,0 +1,161 @@
+"""What stands before the page: no endless body, no foreign host, no route that the page does not use.
+
+The page's framework brings routes that fetch other sites, edit the program, or record runs. Nothing passes
+here that is not on a short list, and every answer tells the browser to speak with this server only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from contextlib import suppress
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_FILE = "/gradio_api/file="
+_EXACT = frozenset(
+    {
+        "/",
+        "/config",
+        "/theme.css",
+        "/favicon.ico",
+        "/gradio_api/info",
+        "/gradio_api/startup-events",
+        "/gradio_api/run/predict",
+        "/gradio_api/queue/join",
+        "/gradio_api/queue/data",
+        "/gradio_api/upload",
+        "/gradio_api/upload_progress",
+        "/gradio_api/component_server",
+        "/gradio_api/cancel",
+        "/gradio_api/reset",
+    }
+)
+_BELOW = ("/api/", "/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/", _FILE)
+# Tags of the framework's page that point at other sites: pictures for link previews, a resizer for frames.
+_FOREIGN = re.compile(r"<(meta|link|script)\b[^>]*https?://[^>]*>(\s*</script>)?", re.IGNORECASE)
+_OWN_HOST_ONLY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _OWN_HOST_ONLY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Gate:
+    """ASGI middleware around the whole server."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int, hosts: Collection[str]) -> None:
+        """`max_bytes`: of a body; `hosts`: names in the Host header that are answered, empty for any."""
+        self.app, self.max_bytes, self.hosts = app, max_bytes, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it here."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":  # websockets are not used
+                await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        length = headers.get("content-length", "0")
+        if not self._is_own(headers.get("host", "")):
+            # A page of another site that had its name point here would come by that name.
+            await _refuse(send, 421, "this server is not reached by that host name; see --host")
+        elif not _is_listed(scope["path"]):
+            await _refuse(send, 404, "there is no such page")
+        elif not length.isdigit() or int(length) > self.max_bytes:
+            await _refuse(send, 413, _too_much(self.max_bytes))
+        else:
+            answer = _Answer(send)
+            with suppress(_Overflow, ClientDisconnect):  # the page takes back uploads that newer ones replace
+                await self.app(scope, self._bounded(receive, answer), answer)
+            if answer.stopped:
+                await _refuse(send, 413, _too_much(self.max_bytes))
+
+    def _is_own(self, host: str) -> bool:
+        return not self.hosts or re.sub(r":\d+$", "", host).lower() in self.hosts
+
+    def _bounded(self, receive: Receive, answer: _Answer) -> Receive:
+        """`receive` that counts: a body sent in pieces says no length beforehand."""
+        left = self.max_bytes
+
+        async def counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                answer.stop()
+                raise _Overflow
+            return message
+
+        return counted
+
+
+class _Overflow(Exception):
+    """A body went beyond the limit."""
+
+
+class _Answer:
+    """`send` that adds our headers and takes foreign tags out of HTML."""
+
+    def __init__(self, send: Send) -> None:
+        self.send, self.started, self.stopped = send, False, False
+        self._start: Message | None = None  # of HTML, held back until its length is known
+        self._page = b""
+
+    def stop(self) -> None:
+        """Let nothing more of the app's answer through, unless it has begun: the gate answers instead."""
+        self.stopped = not self.started
+
+    async def __call__(self, message: Message) -> None:
+        if self.stopped:
+            return
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = list(message["headers"])
+            headers += [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+            message = {**message, "headers": headers}
+            kind = dict(headers).get(b"content-type", b"")
+            if kind.startswith(b"text/html") and b"content-encoding" not in dict(headers):
+                self._start = message
+                return
+        elif self._start is not None:
+            self._page += message.get("body", b"")
+            if not message.get("more_body", False):
+                await self._send_page(self._start)
+            return
+        await self.send(message)
+
+    async def _send_page(self, start: Message) -> None:
+        page = _FOREIGN.sub("", self._page.decode()).encode()
+        headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
+        headers.append((b"content-length", str(len(page)).encode()))
+        await self.send({**start, "headers": headers})
+        await self.send({"type": "http.response.body", "body": page})
+
+
+def _is_listed(path: str) -> bool:
+    if path.startswith(_FILE) and "://" in path:  # the framework would fetch it for the visitor
+        return False
+    return path in _EXACT or path.startswith(_BELOW)
+
+
+def _too_much(max_bytes: int) -> str:
+    return f"a request takes at most {max_bytes >> 20} MB; scale the pictures down first"
+
+
+async def _refuse(send: Send, status: int, sentence: str) -> None:
+    body = json.dumps({"error": sentence}).encode()
+    # What is left of the body is not read: the connection cannot be used again.
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

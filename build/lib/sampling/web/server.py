@@ -1,0 +1,96 @@
+"""The server: the JSON door, the page, and the gate before both, on one address."""
+
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+import gradio.processing_utils
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from intarsia.errors import UserError
+from sampling.web.api import add_api
+from sampling.web.gate import Gate
+from sampling.web.page import CSS, THEME, build_page
+from sampling.web.service import Service
+
+
+class Place(NamedTuple):
+    """Where to listen, and the host names that are answered (empty: any)."""
+
+    host: str
+    port: int
+    hosts: frozenset[str]
+
+
+def serve(service: Service, place: Place, browse: Path | None, batch_size: int) -> None:
+    """Answer until interrupted.
+
+    Args:
+        service: does the edits.
+        place: where.
+        browse: a folder whose pictures the page offers.
+        batch_size: of the edits of one request.
+
+    Raises:
+        UserError: if the address cannot be taken.
+    """
+    host, port, hosts = place
+    try:
+        listening = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}); take another --port, or 0 for a "
+            "free one"
+        ) from None
+    # Whoever decodes a picture here stops at the limit: Pillow refuses at twice this number.
+    Image.MAX_IMAGE_PIXELS = int(service.limits.megapixels * 1e6 / 2) + 1
+    config = uvicorn.Config(
+        build_app(service, hosts, browse, batch_size),
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=200,  # connections; one more gets a 503
+        timeout_graceful_shutdown=3,
+    )
+    shown = f"[{host}]" if ":" in host else host
+    sys.stderr.write(f"ready on http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)\n")
+    sys.stderr.flush()
+    # uvicorn raises the signal again once it has closed: then by an exit that lets the caller tidy up.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def build_app(service: Service, hosts: frozenset[str], browse: Path | None, batch_size: int) -> Gate:
+    """The whole server as an ASGI app; arguments as in `serve` and `Place`."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    add_api(app, service, batch_size)
+    page = build_page(service, browse, batch_size)
+    gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        max_file_size=service.limits.upload_mb << 20,
+        theme=THEME,
+        css=CSS,
+    )
+    # A mounted page counts as never launched, and then gradio takes any path of this machine for an upload.
+    page.has_launched = True
+    gradio.processing_utils.async_ssrf_protected_download = _refuse_address
+    return Gate(app, service.limits.upload_mb << 20, hosts)
+
+
+async def _refuse_address(*_: Any, **__: Any) -> str:
+    raise gr.Error("give a file, not an address", print_exception=False)

@@ -1,0 +1,1 @@
+"""What a user submits to a Slurm cluster."""

@@ -1,0 +1,156 @@
+"""What is wrong with this machine, cluster or checkout, before a job finds out. Imports nothing heavy."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from intarsia.errors import UserError
+from intarsia.files import ROOT
+from slurm import checks
+from slurm.checks import Finding, Level
+
+_GRACE = 30  # seconds between SIGTERM and SIGKILL that a checkpoint should have; Slurm's own default
+_PATIENCE = 120  # seconds to wait for nodes
+_ANSWER = "DOCTOR "  # in front of each line of a node's answer, which other programs' output may surround
+
+
+def examine(folders: Sequence[Path] = ()) -> list[Finding]:
+    """All findings about this machine and this checkout, in the order in which a user should read them.
+
+    Args:
+        folders: to be looked at as the checkout is, such as those of shards and runs.
+    """
+    cluster = list(_slurm())
+    return _findings(cluster, folders, shared=len(cluster) > 1)
+
+
+def _findings(cluster: Sequence[Finding], folders: Sequence[Path], shared: bool) -> list[Finding]:
+    return [
+        checks.python(),
+        *checks.libraries(),
+        *checks.namesakes(),
+        *cluster,
+        *(checks.folder(path, shared) for path in dict.fromkeys((ROOT, *map(Path.resolve, folders)))),
+        checks.address(),
+        checks.ports(),
+        checks.gpus(),
+        checks.shared_memory(),
+        *checks.limits(),
+        checks.wandb(),
+    ]
+
+
+def examine_nodes(nodes: int, folders: Sequence[Path], options: Sequence[str]) -> list[Finding]:
+    """The findings of as many nodes, each made there by a job step of its own; whose it is stands in front.
+
+    Args:
+        nodes: how many.
+        folders: as for `examine`; every node has to see the same ones.
+        options: more options of srun, such as `--partition=gpu`.
+
+    Raises:
+        UserError: where no cluster answers, or a node could not run the doctor, with what it said.
+    """
+    cluster = list(_slurm())
+    if len(cluster) == 1:
+        raise UserError(f"--nodes needs a cluster, but Slurm here is: {cluster[0].found}; go to a login node")
+    paths = list(dict.fromkeys(str(path.resolve()) for path in folders))
+    step = ["srun", f"--nodes={nodes}", "--ntasks-per-node=1", "--time=5", "--kill-on-bad-exit=0"]
+    step += [f"--immediate={_PATIENCE}", *options]
+    command = [*step, sys.executable, "-m", "slurm", "doctor", "--answer", *paths]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    lines = [line.removeprefix(_ANSWER) for line in run.stdout.splitlines() if line.startswith(_ANSWER)]
+    answers = sorted((json.loads(line) for line in lines), key=lambda line: line["node"])
+    silent = nodes - len({line["node"] for line in answers})
+    if silent:
+        raise UserError(
+            f"{silent} of {nodes} nodes could not run `{sys.executable} -m slurm doctor` in "
+            f"{ROOT}: {' '.join(run.stderr.split()[-40:])}; are both on a file system that every node sees?"
+        )
+    return [*cluster, *_told(answers, nodes), *(_same(path, answers) for path in (__file__, *paths))]
+
+
+def answer(node: str, folders: Sequence[Path]) -> str:
+    """A node's findings, and what tells a shared folder from one of the same name, as lines of JSON.
+
+    Each has its own line: srun keeps lines of different nodes apart up to 1024 bytes only.
+    """
+    findings = _findings((), folders, shared=False)  # by their kind; `seen` tells for certain
+    lines: list[dict[str, Any]] = [{"node": node, "finding": finding} for finding in findings]
+    lines += [{"node": node, "seen": str(p), "as": _identity(p)} for p in (Path(__file__), *folders)]
+    return "".join(f"{_ANSWER}{json.dumps(line)}\n" for line in lines)
+
+
+def _told(answers: Sequence[dict[str, Any]], nodes: int) -> list[Finding]:
+    """The nodes' findings, each once, with the names of the nodes that have it."""
+    having: dict[Finding, list[str]] = {}
+    for line in answers:
+        if "finding" in line:
+            having.setdefault(Finding(*line["finding"]), []).append(line["node"])
+    result = []
+    for finding, names in having.items():
+        who = f"all {nodes} nodes" if len(names) == nodes else ", ".join(names)
+        result.append(finding._replace(what=f"{who}: {finding.what}"))
+    return result
+
+
+def _identity(path: Path) -> list[int]:
+    """What tells a file or folder from another of the same name; folders in use change their times."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_ino] + [status.st_mtime_ns] * path.is_file()
+
+
+def _same(path: str, answers: Sequence[dict[str, Any]]) -> Finding:
+    here = _identity(Path(path))
+    other = [line["node"] for line in answers if line.get("seen") == path and line["as"] != here]
+    if other:
+        remedy = "it must be one and the same, on a file system that all nodes mount"
+        return Finding("one for all nodes", "failure", f"{path} is another on {', '.join(other)}", remedy)
+    return Finding("one for all nodes", "ok", f"{path}")
+
+
+def _slurm() -> Iterator[Finding]:
+    """What Slurm says of itself; one finding where there is none, or none that answers."""
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
+        yield Finding("Slurm", "ok", "none on this machine; `python -m slurm submit --local` runs jobs here")
+        return
+    try:
+        run = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=10)
+        said, answers = run.stderr, run.returncode == 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said, answers = str(error), False
+    if "configuration source" in said:
+        yield Finding("Slurm", "ok", f"{sbatch}, but this machine belongs to no cluster")
+        return
+    if not answers:
+        remedy = "ask `scontrol ping`; the controller must answer before anything can be submitted"
+        yield Finding("Slurm", "failure", f"{sbatch}, but its controller does not answer", remedy)
+        return
+    config = dict(re.findall(r"^(\w+) *= *(.*?) *$", run.stdout, re.MULTILINE))
+    version, name = config.get("SLURM_VERSION", "?"), config.get("ClusterName", "?")
+    yield Finding("Slurm", "ok", f"{version}, cluster {name}")
+    yield from _settings(config)
+
+
+def _settings(config: dict[str, str]) -> Iterator[Finding]:
+    """Settings of slurm.conf on which restarts and saves depend."""
+    if config.get("JobRequeue") == "0":
+        remedy = "slurm/*.sh ask for it by --requeue; where that is refused, `slurm submit --chain N`"
+        yield Finding("requeue", "warning", "off by default on this cluster (JobRequeue=0)", remedy)
+    digits = re.match(r"\d+", config.get("KillWait", ""))
+    grace = int(digits[0]) if digits else _GRACE
+    level: Level = "ok" if grace >= _GRACE else "warning"
+    remedy = "a large checkpoint may take longer than scancel leaves: `scancel --signal=USR1` stops gently"
+    found = f"{grace} s (KillWait)"
+    yield Finding("time to save at scancel", level, found, "" if level == "ok" else remedy)
+    if "associations" in config.get("AccountingStorageEnforce", ""):
+        yield Finding("account", "ok", "jobs need one: --account, or your default (`sacctmgr show user`)")

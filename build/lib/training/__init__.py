@@ -1,0 +1,1 @@
+"""Trains the edit model under DeepSpeed."""

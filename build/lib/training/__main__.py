@@ -1,0 +1,108 @@
+"""`python -m training CONFIG.yaml [a.b=c ...]`: train, or continue, one run; and what goes with that."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from intarsia.command_line import Parser
+from intarsia.config import dump_config, load_config
+from intarsia.errors import UserError, run_command
+from training.checkpoint.folder import check_config, told_when_full
+from training.config import TrainConfig, batch_shape, require_paths
+from training.data.shards import check_size, find_shards
+from training.ranks.distributed import StopFlag
+from training.run.claim import claimed
+from training.run.state import RunFolder
+
+# Subcommand -> the module whose `command(argv) -> exit code` does it; imported only when it is asked for.
+SUBCOMMANDS = {
+    "cache-latents": "training.commands.cache_latents",
+    "ema": "training.commands.ema",
+    "estimate": "training.estimate.command",
+    "report": "training.commands.report",
+}
+
+_EPILOG = """examples:
+  python -m training configs/train/demo.yaml data.shards=shards run=runs/first
+  python -m training configs/train/demo.yaml data.shards=shards run=runs/first optimizer.lr=1e-4 --dry-run
+  torchrun --nproc-per-node 8 -m training configs/train/pbe-sd14.yaml data.shards=shards run=runs/pbe \\
+      model.init.stable_diffusion=sd-v1-4.ckpt model.init.image_encoder=clip-vit-large-patch14
+
+The same command again continues the run from its newest whole checkpoint. SIGTERM, SIGUSR1 and Ctrl-C save,
+stop and exit with 75. --debug shows the whole traceback of an error.
+
+Beside it, each with its own --help: """ + ", ".join(f"python -m training {name}" for name in SUBCOMMANDS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return run_command(_command, argv)
+
+
+def _command(argv: Sequence[str]) -> int:
+    if argv and argv[0] in SUBCOMMANDS:
+        code: int = importlib.import_module(SUBCOMMANDS[argv[0]]).command(argv[1:])
+        return code
+    with _told_to_torchrun():
+        return _train(argv)
+
+
+@contextmanager
+def _told_to_torchrun() -> Iterator[None]:
+    """Leave an error where torchrun looks for it; its last words are those of the rank that failed first.
+
+    Raises:
+        UserError: the block's own.
+    """
+    try:
+        yield
+    except UserError as error:
+        if place := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            content = {"message": str(error), "timestamp": int(time.time())}
+            with suppress(OSError):
+                Path(place).write_text(json.dumps(content), encoding="utf-8")
+        raise
+
+
+def _train(argv: Sequence[str]) -> int:
+    parser = Parser(
+        prog="python -m training",
+        description="Train an edit model, alone, under torchrun or under srun; or continue a run.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="YAML file of deviations from the defaults")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved options and leave")
+    arguments = parser.parse_intermixed_args(argv)
+    config = load_config(TrainConfig, arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        sys.stdout.write(dump_config(config))
+        return 0
+    require_paths(config)
+    run = RunFolder(Path(str(config.run)))
+    check_config(config.model_dump(mode="json"), run)
+    check_size(find_shards(config.data.shards), config.model.image_size)
+    run.make()
+    stop = StopFlag().install()
+
+    from training.ranks import distributed
+
+    world = distributed.connect(config.distributed_timeout_s)
+    batch_shape(config, world.size)
+    from training.loop import train
+
+    with claimed(run, world), told_when_full(run), distributed.told_when_alone():
+        code = train(config, world, stop)
+    distributed.disconnect(world)  # not after an error: other ranks may never come, the launcher ends them
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""Shards to stored latents: one shard by one worker, and the Ray Data graph of such workers."""
+
+import json
+import os
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dataprep.progress import noted
+from dataprep.shards.journal import note_start
+from intarsia.errors import UserError
+from intarsia.files import atomic_path, read_json, sha256_file, write_json
+from intarsia.model import EditModel, build_model
+from intarsia.sample import Sample
+from training.config import TrainConfig
+from training.data.batches import SampleDataset, collate
+from training.data.latents import FORMAT_VERSION, STORED, frozen_hash, latents_name
+from training.data.order import DataOrder
+from training.data.shards import Shard, ShardReader
+from training.model.frozen import halve_frozen
+from training.objective.encode import posteriors
+
+_HALF = ("image", "masked")  # what bfloat16 networks say is exact in float16, too
+_READERS = 4  # threads that decode the next batch while the networks are at this one
+
+
+@dataclass(frozen=True)
+class LatentJob:
+    """All that a worker needs besides the networks.
+
+    Attributes:
+        shard: to be encoded, local.
+        folder: where latents and sidecar go.
+        digest: `frozen_hash` of the networks.
+        batch_size: samples that go through the networks at once.
+    """
+
+    shard: Shard
+    folder: str
+    digest: str
+    batch_size: int
+
+    @property
+    def path(self) -> Path:
+        """Of the latents."""
+        return Path(self.folder) / latents_name(self.shard.name)
+
+    @property
+    def sidecar(self) -> Path:
+        """Written last: latents without it are not there."""
+        return self.path.with_suffix(".json")
+
+    @property
+    def journal(self) -> Path:
+        """Where workers note their starts; gone with the sidecar there."""
+        return self.path.with_name(f".{self.path.stem}.journal")
+
+
+@dataclass
+class _Tally:
+    """What progress is told of."""
+
+    kept: Counter[str] = field(default_factory=Counter)
+    rejected: dict[str, Counter[str]] = field(default_factory=lambda: {"pictures": Counter()})
+
+
+def frozen_networks(config: TrainConfig, device: torch.device) -> tuple[EditModel, str]:
+    """The run's model without what is trained, in the run's precision, and its `frozen_hash`."""
+    model = build_model(config.model, config.seed)
+    digest = frozen_hash(model)
+    del model.unet, model.exemplar_encoder
+    if config.precision == "bf16":
+        halve_frozen(model, keep_exact=False)
+    model.vae.to(memory_format=torch.channels_last)
+    return model.to(device), digest
+
+
+def is_complete(job: LatentJob) -> bool:
+    """Whether the latents of a job's shard were committed for these networks and this content."""
+    if not job.sidecar.is_file():
+        return False
+    content, shard = read_json(job.sidecar), job.shard
+    told = [content.get(name) for name in ("format_version", "model", "shard_sha256", "samples")]
+    wanted = [FORMAT_VERSION, job.digest, shard.sha256, shard.count]
+    return told == wanted and job.path.is_file() and job.path.stat().st_size == content.get("bytes")
+
+
+def encode_shard(model: EditModel, config: TrainConfig, job: LatentJob, device: torch.device) -> None:
+    """Encode one shard, as its draws of data prep are, and commit its latents.
+
+    Raises:
+        UserError: for a shard that is damaged or other than its manifest says.
+        OSError: if the folder cannot be written.
+    """
+    shard = job.shard
+    if shard.sha256 and sha256_file(shard.place) != shard.sha256:
+        raise UserError(f"shard {shard.place} is not what its manifest says; put it back, or build it again")
+    order = DataOrder([shard.count], 0, 1)
+    dataset = SampleDataset(ShardReader([shard], 1), order, config.model.image_size, 0, redraw=False)
+    keys: list[str] = []
+    parts: dict[str, list[Tensor]] = {name: [] for name in STORED}
+    tally = _Tally()
+    for samples in noted(_read(dataset, job), job.folder, job.path.stem, tally):
+        batch = collate(list(enumerate(samples)))
+        assert not isinstance(batch, UserError)  # those were raised while reading
+        seen = posteriors(model, batch, device)
+        for name in STORED:
+            parts[name].append(getattr(seen, name).to("cpu", torch.half if name in _HALF else torch.float32))
+        keys += batch.keys
+        tally.kept.update(pictures=len(samples), samples=len(samples))
+    with atomic_path(job.path) as temporary:
+        tensors = {name: torch.cat(rows).contiguous() for name, rows in parts.items()}
+        save_file(tensors, temporary, metadata={"keys": json.dumps(keys)})
+        temporary.chmod(0o644)
+    write_json(job.sidecar, _sidecar(job))
+    job.journal.unlink(missing_ok=True)
+
+
+def _sidecar(job: LatentJob) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": job.digest,
+        "shard": job.shard.name,
+        "shard_sha256": job.shard.sha256,
+        "samples": job.shard.count,
+        "bytes": job.path.stat().st_size,
+        "sha256": sha256_file(job.path),
+    }
+
+
+def _read(dataset: SampleDataset, job: LatentJob) -> Iterator[list[Sample]]:
+    """The shard's samples in batches, the next one being decoded meanwhile."""
+    dataset.reader.files.get(0)  # opened by one thread
+    numbers = range(job.shard.count)
+    groups: list[Sequence[int]] = [
+        numbers[i : i + job.batch_size] for i in range(0, len(numbers), job.batch_size)
+    ]
+    with ThreadPoolExecutor(_READERS) as pool:
+        ahead: list[Any] = []
+        for group in [*groups, ()]:
+            coming = [pool.submit(dataset.sample, 0, number, 0) for number in group]
+            if ahead:
+                yield [future.result() for future in ahead]
+            ahead = coming
+    dataset.reader.files.close(0)
+
+
+class Encoder:
+    """A worker of Ray Data: the networks on its device, loaded once; then shard after shard."""
+
+    def __init__(self, config: str) -> None:
+        self.config = TrainConfig.model_validate_json(config)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model, _ = frozen_networks(self.config, self.device)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        """One shard; an error is data, since an exception would come out of Ray as pages of traceback."""
+        job: LatentJob = pickle.loads(row["job"])
+        try:
+            note_start(job.journal, job.shard.name)
+            encode_shard(self.model, self.config, job, self.device)
+        except (OSError, UserError) as error:
+            return {"report": json.dumps({"error": str(error)})}
+        kept = {"pictures": job.shard.count}
+        report = {"shard": job.path.name, "samples": job.shard.count, "kept": kept}
+        return {"report": json.dumps(report | {"rejected": {"pictures": {}}})}
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Ray's C++ part is told to be silent, which it announces on standard error: that goes nowhere here."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it would warn of every pool of workers
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def encode_all(
+    jobs: Sequence[LatentJob], config: TrainConfig, workers: int | None, address: str | None, verbose: bool
+) -> Iterator[dict[str, Any]]:
+    """Encode shards in parallel, a GPU for each worker where there are any; yields each one's counts.
+
+    Args:
+        jobs: the shards.
+        config: of the run.
+        workers: the machine's GPUs, or CPUs, where None.
+        address: of a running Ray cluster whose nodes see the same folders; a local Ray is started where None.
+        verbose: whether Ray speaks, and what its workers print is seen.
+
+    Raises:
+        UserError: if Ray does not start or stops, or a shard failed.
+    """
+    from dataprep.workers.pipeline import quiet_data, ray_running
+
+    with ExitStack() as stack:
+        with nullcontext() if verbose else _unheard():
+            ray = stack.enter_context(ray_running(workers, address, verbose))
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        number = workers or gpus or len(os.sched_getaffinity(0))
+        rows = [{"job": pickle.dumps(job)} for job in jobs]
+        data = (
+            quiet_data(verbose)
+            .from_items(rows, override_num_blocks=len(rows))
+            .map(
+                Encoder,
+                fn_constructor_args=(config.model_dump_json(),),
+                concurrency=min(number, len(rows)),
+                num_gpus=1 if gpus else 0,
+            )
+        )
+        for row in data.iter_rows():
+            report = json.loads(row["report"])
+            if "error" in report:
+                raise UserError(
+                    f"encoding stopped: {report['error']}; what is stored stays, run the same command again"
+                )
+            yield report

@@ -1,0 +1,319 @@
+"""Every option of a training run, its default, and the combinations that are refused at once."""
+
+import os
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from intarsia.architecture import ImageEncoderConfig, ModelConfig, VaeConfig
+from intarsia.config import Config, HomePath
+from intarsia.errors import UsageError
+
+# One name may stand without brackets.
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+Places = Annotated[Names, AfterValidator(lambda places: tuple(map(os.path.expanduser, places)))]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DataConfig(Config):
+    """Which shards are read, and how."""
+
+    shards: Places = ()  # one shard folder, or several that are read as one data set
+    num_workers: int = Field(default=2, ge=0)  # loader processes per rank; 0 = read in the training process
+    redraw: bool | None = None  # fresh draws in every epoch; null: from whole pictures, not of crops
+    latents: bool = False  # read what `cache-latents` stored instead of asking the frozen networks
+    window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
+    open_shards: int = Field(default=32, ge=1)  # shards held open (file and offset index) per process
+    # Local disk for copies of remote shards; null: below the temporary folder.
+    cache_dir: HomePath | None = None
+    cache_gb: float = Field(default=50.0, gt=0)  # that all copies of a machine may take
+
+
+NARROWEST, WIDEST = 0.01, 0.28  # relative widths of averages; at .289 they are the mean of all weights so far
+
+
+class OptimizerConfig(Config):
+    """AdamW, its learning rate over time, and the averaged weights."""
+
+    lr: float = Field(default=1e-5, gt=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)  # on every trained weight
+    warmup_steps: int = Field(default=10_000, ge=0)
+    warmup_start: float = Field(default=1e-6, ge=0, le=1)  # share of lr at step 0; grows linearly to 1
+    decay_until: int | None = None  # step at which lr has fallen to decay_to × lr; null = constant
+    decay_to: float = Field(default=0.0, ge=0, le=1)
+    grad_clip: float | None = Field(
+        default=None, gt=0
+    )  # largest norm of the whole gradient; null = no clipping
+    ema_kind: Literal["standard", "post_hoc"] = "standard"  # post_hoc: any width can be had afterwards
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)  # standard: null = no averaged weights
+    ema_widths: tuple[float, ...] = Field(default=(0.05, 0.10), min_length=1)  # post_hoc: shares of the steps
+    ema_snapshot_every: int | None = Field(default=None, ge=1)  # post_hoc: steps; null = at each checkpoint
+    ema_keep_last: int | None = Field(default=None, ge=1)  # post_hoc: so many snapshots stay; null = all
+
+    @property
+    def averages(self) -> dict[str, Any]:
+        """What `EmaAdamW` is told of the averaged weights; empty where there are none."""
+        if self.ema_kind == "post_hoc":
+            return {"ema_widths": self.ema_widths}
+        return {} if self.ema_decay is None else {"ema_decay": self.ema_decay}
+
+    @model_validator(mode="after")
+    def _averages_of_one_kind(self) -> "OptimizerConfig":
+        if self.ema_kind == "post_hoc" and self.ema_decay is not None:
+            raise ValueError(
+                f"optimizer.ema_decay={self.ema_decay} belongs to ema_kind=standard; with post_hoc set "
+                "optimizer.ema_decay=null and choose optimizer.ema_widths"
+            )
+        wrong = [width for width in self.ema_widths if not NARROWEST <= width <= WIDEST]
+        if wrong or len(set(self.ema_widths)) < len(self.ema_widths):
+            raise ValueError(
+                f"optimizer.ema_widths={list(self.ema_widths)}: each must lie from {NARROWEST} to {WIDEST} "
+                "and be there once; the paper takes [0.05, 0.1]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decay_after_warmup(self) -> "OptimizerConfig":
+        if self.decay_until is not None and self.decay_until <= self.warmup_steps:
+            raise ValueError(
+                f"optimizer.decay_until={self.decay_until} must lie beyond warmup_steps={self.warmup_steps}"
+            )
+        return self
+
+
+class ObjectiveConfig(Config):
+    """How errors are weighted and what the noise is; the defaults are Paint by Example's plain mean."""
+
+    min_snr_gamma: float | None = Field(default=None, gt=0)  # Hang et al. 2023 use 5; null = plain mean
+    mask_weight: float = Field(default=1.0, gt=0)  # an error inside the edit mask counts so many times
+    offset_noise: float = Field(default=0.0, ge=0)  # deviation of a noise that is equal over each channel
+
+
+class LoraConfig(Config):
+    """Adapters of low rank, trained in place of the UNet's own weights (Hu et al. 2021)."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int | None = Field(default=None, ge=1)  # the adapters count alpha / rank; null = rank
+    targets: Names = Field(  # ends of layer names
+        default=("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_v", "attn2.to_out.0"),
+        min_length=1,
+    )
+    train_exemplar_encoder: bool = False  # the mapper, its projection and the null exemplar, whole
+
+
+class CheckpointConfig(Config):
+    """When the run is saved, and how many saves are kept."""
+
+    every_steps: int = Field(default=1000, ge=1)
+    keep_last: int = Field(default=3, ge=1)  # the newest so many stay
+    keep_every: int | None = Field(default=None, ge=1)  # and for ever those at multiples of so many steps
+    asynchronous: bool = True  # copy to CPU memory and write while training goes on
+
+
+class PreviewConfig(Config):
+    """Pictures edited during training: always the same samples with the same noise."""
+
+    every_steps: int = Field(default=1000, ge=0)  # 0 = none
+    num_images: int = Field(default=4, ge=1)
+    guidance_scale: float = Field(default=5.0, ge=0, le=100)
+    num_inference_steps: int = Field(default=50, ge=1, le=500)  # the sampler's own bounds
+
+
+class ValidationConfig(Config):
+    """The loss on always the same samples with the same noise, timesteps and masks, in every run."""
+
+    every_steps: int = Field(default=1000, ge=0)  # at the next line of metrics; 0 = none
+    num_samples: int = Field(default=64, ge=1)
+    averaged: bool = True  # also of the averaged weights, as val_ema/*: as much work again
+    shards: Places = ()  # held-out shard folders; none: samples of data.shards
+
+
+class TrackerConfig(Config):
+    """Where the numbers go besides metrics.jsonl."""
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"  # auto: online when logged in, else offline
+    project: str = Field(default="intarsia", min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")
+    name: str | None = None  # null = the run folder's name
+    group: str | None = None  # runs of a group are shown together
+    tags: Names = ()
+
+    @field_validator("wandb", mode="before")
+    @classmethod
+    def _yaml_on_off(cls, value: Any) -> Any:
+        return {True: "auto", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+class TrainConfig(Config):
+    """A training run. The defaults are the paper's where it states them."""
+
+    run: Place | None = Field(None, min_length=1)  # run folder; the same folder again continues the run
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    micro_batch_size: int = Field(default=4, ge=1)  # samples per rank and forward pass
+    grad_accum_steps: int | None = Field(default=None, ge=1)  # give this one or global_batch_size
+    global_batch_size: int | None = Field(default=None, ge=1)
+    max_steps: int = Field(default=1000, ge=1)
+    exemplar_dropout: float = Field(default=0.2, ge=0, le=1)  # share of samples that see the null exemplar
+    objective: ObjectiveConfig = ObjectiveConfig()
+    lora: LoraConfig | None = None  # null = the model's own weights are trained
+    freeze: Names = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
+    freeze_unused: bool = True  # leave out weights that one exemplar token can give no gradient
+    zero_stage: Literal[0, 1, 2, 3] | None = None  # null: 0 on one rank, which shares with nobody, else 1
+    offload_optimizer: bool = False  # master weights, moments and averages in CPU memory; updated there
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and moments stay fp32
+    activation_checkpointing: bool = False
+    compile: bool = False  # torch.compile of the UNet's blocks; gradients are compared before the first step
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    preview: PreviewConfig = PreviewConfig()
+    validation: ValidationConfig = ValidationConfig()
+    tracker: TrackerConfig = TrackerConfig()
+    log_every: int = Field(default=10, ge=1)  # steps per line of metrics
+    max_skipped_in_a_row: int = Field(default=10, ge=1)  # steps without a finite gradient before the run ends
+    distributed_timeout_s: float = Field(default=1800, gt=0)  # a rank that stands still for so long hangs
+
+    @model_validator(mode="after")
+    def _refuse_what_goes_wrong(self) -> "TrainConfig":
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError(
+                "offload_optimizer=true needs zero_stage=1, 2 or 3: stage 0 has nothing to offload"
+            )
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "compile=true needs zero_stage=0, 1 or 2: at stage 3 torch compiles DeepSpeed's gathering of "
+                "each weight, too, for minutes and in vain"
+            )
+        if self.lora and self.model.init.stable_diffusion:
+            raise ValueError(
+                "lora needs model.init.model_folder, a model that can edit: adapters do not train the first "
+                "convolution, in which Stable Diffusion's UNet is blind to the hole"
+            )
+        if self.model.unet.in_channels == self.model.unet.out_channels:
+            raise ValueError(
+                f"model.unet.in_channels={self.model.unet.in_channels} can only be sampled: training shows "
+                "the UNet the masked picture, too; take the default"
+            )
+        if self.objective.min_snr_gamma is not None and self.model.noise.rescale_betas_zero_snr:
+            raise ValueError(
+                "objective.min_snr_gamma gives the last timestep of model.noise.rescale_betas_zero_snr the "
+                "weight 0, and sampling starts there; remove one of the two"
+            )
+        snapshots, saves = self.optimizer.ema_snapshot_every, self.checkpoint.every_steps
+        if snapshots is not None and snapshots % saves:
+            raise ValueError(
+                f"optimizer.ema_snapshot_every={snapshots} is no multiple of checkpoint.every_steps={saves}: "
+                "snapshots are taken out of checkpoints"
+            )
+        if self.global_batch_size is not None and self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is no multiple of "
+                f"micro_batch_size={self.micro_batch_size}"
+            )
+        return self
+
+
+# What may change between two calls with the same run folder: it alters no number that training computes, but
+# for rounding where the ranks or ZeRO's stage change. Shards and the files of model.init may be moved: the
+# checkpoint holds hashes of their content. It holds the global batch size, too, that the batch options make.
+FREE_KEYS = (
+    *("run", "max_steps", "log_every", "max_skipped_in_a_row", "distributed_timeout_s"),
+    *("data.shards", "data.num_workers", "data.open_shards", "data.cache_dir", "data.cache_gb"),
+    *("micro_batch_size", "grad_accum_steps", "global_batch_size"),
+    *("zero_stage", "offload_optimizer", "activation_checkpointing"),
+    *("optimizer.ema_snapshot_every", "optimizer.ema_keep_last"),
+)
+FREE_GROUPS = ("checkpoint.", "preview.", "validation.", "tracker.", "model.init.")
+
+
+def may_change(key: str) -> bool:
+    """Whether the dotted config key `key` may differ when a run is continued."""
+    return key in FREE_KEYS or key.startswith(FREE_GROUPS)
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """How one optimizer step's samples are divided; `global_batch` = micro × accum × world."""
+
+    micro: int
+    accum: int
+    world: int
+
+    @property
+    def global_batch(self) -> int:
+        """Samples per optimizer step over all ranks."""
+        return self.micro * self.accum * self.world
+
+
+def batch_shape(config: TrainConfig, world_size: int) -> BatchShape:
+    """Derive the batch sizes once, for this many ranks.
+
+    Raises:
+        UsageError: where global_batch_size contradicts micro_batch_size × grad_accum_steps × ranks.
+    """
+    micro, accum, total = config.micro_batch_size, config.grad_accum_steps, config.global_batch_size
+    if total is None:
+        return BatchShape(micro, accum or 1, world_size)
+    if accum is None:
+        accum = total // (micro * world_size)
+    if micro * accum * world_size != total:
+        ranks = [str(n) for n in range(1, total // micro + 1) if total % (micro * n) == 0]
+        raise UsageError(
+            f"global_batch_size={total} is not micro_batch_size={micro} × grad_accum_steps={accum or 1} × "
+            f"{world_size} ranks; leave grad_accum_steps out and choose a global_batch_size that is a "
+            f"multiple of {micro * world_size}, or keep it and start {', '.join(ranks)} rank(s)"
+        )
+    return BatchShape(micro, accum, world_size)
+
+
+def zero_stage_of(config: TrainConfig, ranks: int) -> int:
+    """The stage of ZeRO on so many ranks: the config's, or the least that leaves nothing shareable unshared.
+
+    One rank shares with nobody: from stage 1 on it would only keep a second copy of weights and gradients.
+    """
+    if config.zero_stage is not None:
+        return config.zero_stage
+    return 1 if ranks > 1 or config.offload_optimizer else 0
+
+
+def require_paths(config: TrainConfig) -> None:
+    """Check that run folder, shards and the weights to begin with were named, and that the latter are there.
+
+    Raises:
+        UsageError: naming what is missing and how to give it.
+    """
+    if not config.data.shards:
+        raise UsageError("no shards given: add data.shards=FOLDER (made by `python -m dataprep build`)")
+    if config.lora and config.model.init.model_folder is None:
+        raise UsageError("no base given: lora adapts a model; add model.init.model_folder=FOLDER")
+    if config.run is None:
+        raise UsageError("no run folder given: add run=FOLDER; the same folder again continues the run")
+    require_weights(config.model)
+
+
+def require_weights(model: ModelConfig) -> None:
+    """Files that are named must be there, and what is never trained must have weights.
+
+    Only networks of the published geometry are asked for: a small one may be random, as the demo's CLIP is.
+
+    Raises:
+        UsageError: naming the file, or the options that give one.
+    """
+    for name, path in model.init:
+        if path is not None and not path.exists():
+            raise UsageError(f"model.init.{name}={path} does not exist")
+    given = {name for name, path in model.init if path is not None}
+    if model.vae == VaeConfig() and not given & {"vae", "stable_diffusion", "model_folder"}:
+        raise UsageError(
+            "no weights for the autoencoder, which is not trained: add model.init.stable_diffusion=, "
+            "model.init.vae= or model.init.model_folder= with a folder or file"
+        )
+    if model.image_encoder == ImageEncoderConfig() and not given & {"image_encoder", "model_folder"}:
+        raise UsageError(
+            "no weights for CLIP, which is not trained: add model.init.image_encoder= or "
+            "model.init.model_folder= with a folder"
+        )

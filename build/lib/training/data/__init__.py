@@ -1,0 +1,1 @@
+"""Shards, near or remote, to batches in one exact global order."""

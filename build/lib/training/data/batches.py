@@ -1,0 +1,206 @@
+"""Shards to batches in the exact order of `order.py`: read by offset, uint8 out, nothing random in here."""
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dataprep.draw.render import redraw_crop, redraw_sample
+from intarsia.errors import UserError
+from intarsia.model import EditModel
+from intarsia.sample import Sample
+from training.config import BatchShape, DataConfig, TrainConfig
+from training.data.latents import STORED, LatentReader, check_redraw, find_latents, frozen_hash
+from training.data.order import DataOrder, rank_positions
+from training.data.shards import ShardReader, find_shards, open_cache, wrong_size
+
+_ATTEMPTS = 8
+_EPOCHS = 1_000_000  # draws of later attempts have numbers beyond any epoch's
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch on the CPU.
+
+    Attributes:
+        positions: int64 [B], places in the global order; they key the noise, too.
+        keys: the samples' names.
+        image: uint8 [B, H, W, 3] RGB; None, as edit_mask and exemplar, where all is stored.
+        edit_mask: uint8 [B, H, W], 255 = repaint.
+        exemplar: uint8 [B, 224, 224, 3] RGB.
+        stored: what is stored of the frozen networks' work, by the names in `encode.Posteriors`.
+    """
+
+    positions: Tensor
+    keys: list[str]
+    image: Tensor | None
+    edit_mask: Tensor | None
+    exemplar: Tensor | None
+    stored: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample of a batch: its pixels, or what is stored of it, or both where the mask is drawn afresh."""
+
+    key: str
+    sample: Sample | None
+    stored: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class SampleDataset(Dataset):
+    """Position -> sample, for torch's DataLoader.
+
+    Args:
+        reader: of the shards.
+        order: of their samples.
+        image_size: side of the pictures, pixels.
+        seed: of the draws of every epoch but the first, which is as the shards have it.
+        redraw: whether there are such draws; None: from whole pictures yes, of finished crops no.
+    """
+
+    def __init__(
+        self, reader: ShardReader, order: DataOrder, image_size: int, seed: int, redraw: bool | None = None
+    ) -> None:
+        self.reader = reader
+        self.order = order
+        self.image_size = image_size
+        self.seed = seed
+        self.redraw = redraw
+        self.latents: LatentReader | None = None
+
+    def __getitem__(self, position: int) -> tuple[int, Sample | Item] | UserError:
+        """What stands at a position of the global order. A UserError is a value: workers would garble it."""
+        try:
+            shard, index = self.order.locate(position)
+            epoch = position // self.order.total
+            if self.latents is None:
+                return position, self.sample(shard, index, epoch)
+            return position, self._with_stored(self.latents, (shard, index), epoch)
+        except UserError as error:
+            return error
+
+    def _with_stored(self, latents: LatentReader, place: tuple[int, int], epoch: int) -> Item:
+        """All that is stored and no pixels; of crops with fresh masks the pixels and their own latents."""
+        stored = latents.read(*place)
+        if self.redraw:
+            sample = self.sample(*place, epoch)
+            return Item(sample.meta.key, sample, {"image": stored.image})
+        return Item(stored.key, None, {name: getattr(stored, name) for name in STORED})
+
+    def sample(self, shard: int, index: int, epoch: int) -> Sample:
+        """Sample `index` of a shard, at the size that the model takes, as `epoch` draws it.
+
+        Raises:
+            UserError: where it cannot be read, or the shard's pictures have another size.
+        """
+        source = self.reader.shards[shard]
+        if not (source.whole_pictures if self.redraw is None else self.redraw):
+            epoch = 0
+        sample = self.reader.read(shard, index, redraw=epoch > 0)
+        if source.whole_pictures:
+            return self._draw(sample, epoch, source.place)
+        height, width = sample.image.shape[:2]
+        if (height, width) != (self.image_size, self.image_size):
+            raise wrong_size(f"shard {source.place}", width, height, self.image_size)
+        return redraw_crop(sample, self.seed, epoch) if epoch else sample
+
+    def _draw(self, sample: Sample, epoch: int, shard: str) -> Sample:
+        """This epoch's draw; one that leaves no pixel to repaint is drawn again, under a further number."""
+        seed = self.seed if epoch else sample.meta.seed
+        for attempt in range(_ATTEMPTS):
+            drawn = redraw_sample(sample, self.image_size, seed, epoch + attempt * _EPOCHS)
+            if isinstance(drawn, Sample):
+                return drawn
+        raise UserError(
+            f"shard {shard}: sample {sample.meta.key}: {_ATTEMPTS} draws left no pixel to repaint"
+        )
+
+
+def open_dataset(config: TrainConfig) -> SampleDataset:
+    """The samples of the run's shards, in the run's order; `use_latents` adds what is stored of them.
+
+    Raises:
+        UserError: for folders that hold no readable shards, or a cache that is too small for them.
+    """
+    shards = find_shards(config.data.shards)
+    if config.data.latents:
+        check_redraw(shards, config.data.redraw)
+    order = DataOrder([shard.count for shard in shards], config.seed, config.data.window_shards)
+    reader = ShardReader(shards, config.data.open_shards, open_cache(config.data, shards))
+    return SampleDataset(reader, order, config.model.image_size, config.seed, config.data.redraw)
+
+
+def use_latents(config: TrainConfig, dataset: SampleDataset, model: EditModel) -> None:
+    """Let a run with `data.latents` read what is stored for the networks of its model.
+
+    Raises:
+        UserError: where that is missing, incomplete, or of other networks or shards.
+    """
+    if config.data.latents:
+        files = find_latents(dataset.reader.shards, frozen_hash(model))
+        dataset.latents = LatentReader(files, config.data.open_shards, dataset.reader.cache)
+
+
+def collate(items: Sequence[tuple[int, Sample | Item] | UserError]) -> Batch | UserError:
+    """Samples to a batch; the first error instead, where there is one."""
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    positions, parts = zip(*items, strict=True)  # type: ignore[arg-type]
+    rows = [part if isinstance(part, Item) else Item(part.meta.key, part) for part in parts]
+    samples = [row.sample for row in rows if row.sample is not None]
+    return Batch(
+        positions=torch.tensor(positions),
+        keys=[row.key for row in rows],
+        image=_stack([sample.image for sample in samples]) if samples else None,
+        edit_mask=_stack([sample.edit_mask for sample in samples]) if samples else None,
+        exemplar=_stack([sample.exemplar for sample in samples]) if samples else None,
+        stored={name: _stack([row.stored[name] for row in rows]) for name in rows[0].stored},
+    )
+
+
+def batches(
+    config: DataConfig, dataset: SampleDataset, shape: BatchShape, rank: int, span: range
+) -> Iterator[Batch]:
+    """This rank's micro-batches of the optimizer steps that start at the positions in `span`.
+
+    Args:
+        config: the number of workers is used.
+        dataset: what to read.
+        shape: of the batches.
+        rank: ours.
+        span: from the first position to the last, in strides of the global batch.
+
+    Raises:
+        UserError: for a sample that cannot be read.
+    """
+    positions = islice(rank_positions(span.start, shape, rank), len(span) * shape.accum)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=positions,  # type: ignore[arg-type]
+        num_workers=config.num_workers,
+        collate_fn=collate,
+        worker_init_fn=_ignore_signals,
+        prefetch_factor=4 if config.num_workers else None,
+        pin_memory=False,
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _ignore_signals(worker: int) -> None:
+    """A stop signal often reaches the whole process group: the training process decides, workers go on."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

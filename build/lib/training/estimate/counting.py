@@ -1,0 +1,280 @@
+"""What a step of training computes and holds, counted on tensors without content: no memory, no weights.
+
+Every operation runs on fake tensors (torch's `FakeTensorMode`: meta tensors that remember their device), so
+the real model is counted in seconds on any machine.
+"""
+
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from intarsia.conditioning import encode_latents
+from intarsia.model import EditModel
+from training.config import TrainConfig
+from training.model.build import choose_trained
+from training.objective.objective import Step, Trainee
+
+_aten = torch.ops.aten
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(gradient, query, key, value))
+
+
+# The attention that fake CPU tensors take; torch's counter knows the GPU's alone. It gives shapes.
+_CPU_ATTENTION = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One rank's micro-batch, forwards and backwards.
+
+    Attributes:
+        trained, frozen: numbers of weights.
+        frozen_bytes: of the frozen weights, in the precision they compute in.
+        flops: floating-point operations per sample by part: vae, clip, forward, backward. A multiplication
+            and an addition count as two; only matrix products, convolutions and attention are counted.
+        saved_bytes: kept by the forward pass for the backward one (`saved_tensors_hooks`), without weights.
+        step_bytes: the most that lives at once during forward and backward pass, weights not counted and
+            gradients left out.
+        step_and_grads_bytes: the same with the gradients as they come.
+        encode_bytes: the most that lives at once while the frozen networks run, weights not counted.
+    """
+
+    trained: int
+    frozen: int
+    frozen_bytes: int
+    flops: dict[str, float]
+    saved_bytes: int
+    step_bytes: int
+    step_and_grads_bytes: int
+    encode_bytes: int
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all storages that operations make inside the block, while they live.
+
+    Args:
+        known: modules whose weights are not counted.
+    """
+
+    def __init__(self, *known: nn.Module) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._sizes = {_storage(param): 0 for module in known for param in module.parameters()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and note what it made."""
+        out = func(*args, **(kwargs or {}))
+        for value in tree_iter(out):
+            if isinstance(value, Tensor) and _storage(value) not in self._sizes:
+                storage = value.untyped_storage()
+                self._sizes[_storage(value)] = storage.nbytes()
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self._died, _storage(value))
+        self.peak = max(self.peak, self.live)
+        return out
+
+    def _died(self, storage: int) -> None:
+        self.live -= self._sizes.pop(storage)
+
+
+def count(config: TrainConfig, on_gpu: bool = True) -> Counts:
+    """Count a micro-batch of a run.
+
+    Args:
+        config: of the run; nothing is read from disk.
+        on_gpu: whether bf16 is counted with CUDA's rules, under which norms compute and answer in fp32.
+    """
+    model = _described(config)
+    with FakeTensorMode(), torch.device("cpu"):
+        trainee = _networks(model, config, on_gpu)
+        frozen_flops, encode_bytes = _count_frozen(model, config)
+        step, autocast = _empty_step(config), _autocast(config)
+        trained_flops = _count_trained(trainee, step, autocast)
+        saved, peak, peak_with_gradients = _count_memory(trainee, step, autocast)
+        sizes = [(param.numel(), param.nbytes, param.requires_grad) for param in model.parameters()]
+    return Counts(
+        trained=sum(number for number, _, trained in sizes if trained),
+        frozen=sum(number for number, _, trained in sizes if not trained),
+        frozen_bytes=sum(size for _, size, trained in sizes if not trained),
+        flops=frozen_flops | trained_flops,
+        saved_bytes=saved,
+        step_bytes=peak,
+        step_and_grads_bytes=peak_with_gradients,
+        encode_bytes=encode_bytes,
+    )
+
+
+def count_flops(config: TrainConfig) -> dict[str, float]:
+    """Floating-point operations per sample by part, as in `Counts`: the quick half of `count`."""
+    model = _described(config)
+    with FakeTensorMode(), torch.device("cpu"):
+        trainee = _networks(model, config, on_gpu=False)
+        frozen, _ = _count_frozen(model, config)
+        return frozen | _count_trained(trainee, _empty_step(config), _autocast(config))
+
+
+def _described(config: TrainConfig) -> EditModel:
+    """The model without weights. On meta tensors, since adapters cannot be added on fake ones."""
+    with torch.device("meta"):
+        model = EditModel(config.model)
+        choose_trained(model, config)
+    return model
+
+
+def _networks(model: EditModel, config: TrainConfig, on_gpu: bool) -> Trainee:
+    _fake(model)
+    trainee = Trainee(model)
+    if config.precision == "bf16":
+        if on_gpu:
+            _norms_in_fp32(trainee)
+        for network in (model.vae, model.image_encoder):
+            _halve(network)
+    return trainee
+
+
+def _autocast(config: TrainConfig) -> AbstractContextManager:
+    return torch.autocast("cpu", torch.bfloat16) if config.precision == "bf16" else nullcontext()
+
+
+def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, float], int]:
+    """FLOPs per sample of autoencoder (both pictures) and CLIP, and the most bytes alive."""
+    samples, side = config.micro_batch_size, config.model.image_encoder.image_size
+    image = torch.empty(samples, 3, config.model.image_size, config.model.image_size)
+    exemplar = torch.empty(samples, 3, side, side)
+    with torch.no_grad(), LiveBytes(model) as memory:
+        with _flops() as vae:
+            encode_latents(model.vae, image.to(model.vae.dtype), None)
+        with _flops() as clip:
+            model.encode_exemplar(exemplar.to(model.image_encoder.dtype))
+    asked = 1.0 if not config.data.latents else 0.5 if config.data.redraw else 0.0  # half: the masked picture
+    parts = {
+        "vae": asked * 2 * vae.get_total_flops() / samples,
+        "clip": (1.0 if asked else 0.0) * clip.get_total_flops() / samples,
+    }
+    return parts, memory.peak + 2 * image.nbytes + exemplar.nbytes
+
+
+def _flops() -> FlopCounterMode:
+    return FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+
+
+def _empty_step(config: TrainConfig) -> Step:
+    samples, side, unet = config.micro_batch_size, config.model.latent_size, config.model.unet
+    return Step(
+        unet_input=torch.empty(samples, unet.in_channels, side, side),
+        timesteps=torch.zeros(samples, dtype=torch.int64),
+        pooled=torch.empty(samples, config.model.image_encoder.hidden_size),
+        dropped=torch.zeros(samples, dtype=torch.bool),
+        target=torch.empty(samples, unet.out_channels, side, side),
+    )
+
+
+def _loss(trainee: Trainee, step: Step, autocast: AbstractContextManager) -> Tensor:
+    with autocast:
+        prediction = trainee(step)
+    return F.mse_loss(prediction.float(), step.target)
+
+
+def _count_trained(trainee: Trainee, step: Step, autocast: AbstractContextManager) -> dict[str, float]:
+    """FLOPs per sample of the trained part."""
+    with _flops() as counter:
+        loss = _loss(trainee, step, autocast)
+        forward = counter.get_total_flops()
+        loss.backward()
+    _drop_gradients(trainee)
+    samples = len(step.timesteps)
+    return {"forward": forward / samples, "backward": (counter.get_total_flops() - forward) / samples}
+
+
+def _count_memory(trainee: Trainee, step: Step, autocast: AbstractContextManager) -> tuple[int, int, int]:
+    """Bytes saved by the forward pass; the peak without and with gradients."""
+    weights = {_storage(param) for param in trainee.parameters()}
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in weights:
+            saved[_storage(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with LiveBytes(trainee) as with_gradients:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = _loss(trainee, step, autocast)
+        loss.backward()
+    _drop_gradients(trainee)
+    with _gradients_dropped(trainee), LiveBytes(trainee) as without:
+        _loss(trainee, step, autocast).backward()
+    return sum(saved.values()), without.peak, with_gradients.peak
+
+
+def _gradients_dropped(module: nn.Module) -> AbstractContextManager:
+    """Inside the block each gradient is forgotten as soon as it is there."""
+
+    def forget(param: Tensor) -> None:
+        param.grad = None
+
+    handles = [
+        param.register_post_accumulate_grad_hook(forget)
+        for param in module.parameters()
+        if param.requires_grad
+    ]
+    return _Undo(lambda: [handle.remove() for handle in handles])
+
+
+class _Undo(AbstractContextManager):
+    def __init__(self, undo: Callable[[], Any]) -> None:
+        self._undo = undo
+
+    def __exit__(self, *_: object) -> None:
+        self._undo()
+
+
+def _fake(network: nn.Module) -> None:
+    for module in network.modules():  # `to_empty` refuses to make fake tensors of meta tensors
+        for name, param in module._parameters.items():
+            if param is not None:
+                empty = torch.empty(param.shape, dtype=param.dtype)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=param.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def _halve(network: nn.Module) -> None:
+    for module in network.modules():  # `to` cannot convert the weights of fake tensors
+        for name, param in module._parameters.items():
+            if param is not None:
+                module._parameters[name] = nn.Parameter(param.to(torch.bfloat16), requires_grad=False)
+
+
+def _norms_in_fp32(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.GroupNorm | nn.LayerNorm):
+            part.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
+
+
+def _drop_gradients(module: nn.Module) -> None:
+    for param in module.parameters():
+        param.grad = None
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

@@ -1,0 +1,124 @@
+"""Where one GPU's memory goes, by part and by ZeRO stage: arithmetic on counted numbers.
+
+It follows what DeepSpeed 0.19 does, as read in runtime/zero/stage_1_and_2.py and measured: from stage 1 on it
+keeps a second fp32 copy of its share of the weights, and one gradient buffer of its share for good.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.estimate.counting import Counts
+
+STAGES = (0, 1, 2, 3)
+_FP32 = 4
+_BUCKET = 500_000_000  # DeepSpeed's reduce_bucket_size, numbers
+_LIVE_WEIGHTS = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters, numbers
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU.
+
+    Attributes:
+        weights: of the trained part; at stage 3 the share and what is gathered for use.
+        frozen: autoencoder and CLIP.
+        master: DeepSpeed's own fp32 copy of its share of the weights.
+        moments: Adam's two.
+        ema: averaged weights.
+        gradients: all that live at the end of the backward pass, DeepSpeed's buffers included.
+        activations: the most that forward and backward pass hold besides.
+        peak: the most at one moment; less than the sum, since not all parts live at once.
+        moment: when that is: encode, backward, reduce or step.
+    """
+
+    weights: int
+    frozen: int
+    master: int
+    moments: int
+    ema: int
+    gradients: int
+    activations: int
+    peak: int
+    moment: str
+
+
+def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any]) -> Memory:
+    """The memory of one rank.
+
+    Args:
+        stage: of ZeRO.
+        ranks: that share the optimizer's state.
+        counts: of `counting.count`.
+        options: `averages`, how many averages of the weights there are, and the booleans `accumulates` (more
+            than one micro-batch per step), `offload` (optimizer state in the CPU's memory) and `on_gpu`.
+    """
+    whole = _FP32 * counts.trained
+    share = -(-whole // ranks)
+    state = 0 if options["offload"] else (whole if stage == 0 else share)
+    bucket = _FP32 * (_BUCKET if options["on_gpu"] else min(_BUCKET, counts.trained))
+    weights = whole if stage < 3 else share + min(whole, _FP32 * _LIVE_WEIGHTS)
+    master = 0 if stage == 0 else state
+    ema = state * options["averages"]
+    steady = weights + counts.frozen_bytes + master + 2 * state + ema
+    kept = 0 if stage == 0 or options["offload"] else share  # the gradient buffer that is never given back
+    before = (whole if stage < 2 else kept) if options["accumulates"] else 0
+    with_gradients = counts.step_and_grads_bytes if stage < 2 else counts.step_bytes
+    reserved = bucket if stage and (options["on_gpu"] or stage > 1) else 0
+    moments = {
+        "encode": steady + kept + before + counts.encode_bytes,
+        "backward": steady + kept + reserved + max(with_gradients, counts.step_bytes + before),
+        "reduce": steady + kept + _at_reduction(stage, ranks, whole, bucket, options["on_gpu"]),
+        "step": steady + (whole if stage == 0 else kept + (0 if options["offload"] else share)),
+    }
+    moment = max(moments, key=lambda name: moments[name])
+    gradients = kept + (whole if stage < 2 else 0) + reserved
+    return Memory(
+        weights=weights,
+        frozen=counts.frozen_bytes,
+        master=master,
+        moments=2 * state,
+        ema=ema,
+        gradients=gradients,
+        activations=counts.step_bytes,
+        peak=moments[moment],
+        moment=moment,
+    )
+
+
+def _at_reduction(stage: int, ranks: int, whole: int, bucket: int, on_gpu: bool) -> int:
+    """Gradients and the buffer that they are averaged in, which fills while they are given back."""
+    if stage == 0:
+        return whole + (min(bucket, whole) if ranks > 1 else 0)
+    if stage == 1:
+        return whole + (bucket if on_gpu else 0)
+    return bucket
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU by its maker's data sheet.
+
+    Attributes:
+        memory_gb: in 10^9 bytes, as sold.
+        bf16_tflops: dense bf16 matrix products with fp32 accumulation, 10^12 operations per second at most.
+        fp32_tflops: the same without tensor cores, which is what fp32 training without TF32 gets.
+        source: of these numbers.
+    """
+
+    memory_gb: float
+    bf16_tflops: float
+    fp32_tflops: float
+    source: str
+
+
+GPUS = {
+    "b200": Gpu(180, 2250, 75, "NVIDIA HGX B200 data sheet, per GPU; half of the sparse figure"),
+    "h200": Gpu(141, 989, 67, "NVIDIA H200 data sheet, SXM; half of the sparse figure"),
+    "h100": Gpu(80, 989, 67, "NVIDIA H100 data sheet, SXM; half of the sparse figure"),
+    "a100-80": Gpu(80, 312, 19.5, "NVIDIA A100 data sheet"),
+    "a100-40": Gpu(40, 312, 19.5, "NVIDIA A100 data sheet"),
+    "l40s": Gpu(48, 362, 91.6, "NVIDIA L40S data sheet"),
+    "4090": Gpu(24, 165, 82.6, "NVIDIA Ada GPU architecture whitepaper, RTX 4090"),
+    "3090": Gpu(24, 71, 35.6, "NVIDIA Ampere GA102 whitepaper, RTX 3090"),
+}

@@ -1,0 +1,115 @@
+"""The end of a run: the model folder, and what to do with it."""
+
+import shlex
+from pathlib import Path
+
+from torch import Tensor
+
+from intarsia.errors import UserError
+from intarsia.files import read_json, write_json
+from intarsia.model import EditModel, build_model
+from intarsia.weights import save_model
+from training.checkpoint.folder import another_base, checkpoint_name, read_state
+from training.checkpoint.rank_files import Parts
+from training.config import TrainConfig
+from training.model.base_hash import base_hash, is_of_base
+from training.model.build import bare_twin, choose_trained, twin_of
+from training.model.frozen import exact_frozen
+from training.model.lora import write_adapters
+from training.objective.objective import Trainee
+from training.optimizer.ema import KEY
+from training.run.state import RunFolder, TrainState
+from training.tracking.progress import log
+
+
+def consolidate(config: TrainConfig, model: EditModel, checkpoint: Path) -> EditModel:
+    """The model of a checkpoint, averaged if the run averages, on the CPU; whatever ranks and stage saved it.
+
+    What the checkpoint leaves out is read from the files that the run began with.
+
+    Args:
+        config: of the run.
+        model: whose frozen networks it shares.
+        checkpoint: a whole one.
+
+    Raises:
+        UserError: where the checkpoint is of another model, or the files have other weights now.
+    """
+    parts = Parts(checkpoint)
+    shapes = {name: param.shape for name, param in Trainee(bare_twin(config)).named_parameters()}
+    digest = read_state(checkpoint).base_hash
+    base = _base_weights(config, digest) if digest else {}
+    weights = {name: parts.whole(KEY, name, shapes[name]) for name in shapes if name not in base}
+    return twin_of(config, model, base | weights)
+
+
+def _base_weights(config: TrainConfig, digest: str) -> dict[str, Tensor]:
+    """By name what checkpoints leave out, from the files that the config names.
+
+    Raises:
+        UserError: where they do not give the weights of this hash.
+    """
+    model = build_model(config.model, config.seed)
+    choose_trained(model, config)
+    if base_hash(model) != digest:
+        raise UserError(another_base(config.run, config.model.init.model_dump()))
+    return {name: p.detach() for name, p in Trainee(model).named_parameters() if is_of_base(p)}
+
+
+def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: RunFolder) -> None:
+    """Write RUN/model (RUN/lora for adapters) from the state's checkpoint, unless this step's is there.
+
+    Says what to run next.
+    """
+    result = run.adapters if config.lora else run.model
+    content = {"step": state.step, "model": result.name}
+    if not (run.finished.is_file() and read_json(run.finished) == content):
+        run.finished.unlink(missing_ok=True)
+        card = model_card(config, state)
+        whole = consolidate(config, model, run.checkpoints / checkpoint_name(state.step))
+        write_result(whole, config, result, card)
+        write_json(run.finished, content)
+    log.info("%s after %d steps: %s", "adapters" if config.lora else "model", state.step, result)
+    log.info("next: %s", _next_command(config, result))
+
+
+def write_result(model: EditModel, config: TrainConfig, folder: Path, card: str) -> None:
+    """Write a model folder, or of a run with adapters no more than them; an existing one is replaced."""
+    if config.lora:
+        write_adapters(model, config.lora, folder, card)
+    else:
+        with exact_frozen(model):
+            save_model(model, folder, card)
+
+
+def _next_command(config: TrainConfig, folder: Path | str) -> str:
+    result = shlex.quote(str(folder))
+    if config.lora:
+        base = shlex.quote(str(config.model.init.model_folder))
+        return f"python -m sampling merge-lora --model {base} --lora {result} --out MODEL"
+    return f"python -m sampling edit --model {result} --image I.png --mask M.png --exemplar E.png --out O.png"
+
+
+def model_card(config: TrainConfig, state: TrainState, average: str | None = None) -> str:
+    """README.md of the model folder; `average` says how its weights were averaged, if not as the run does."""
+    adapters = f"Adapters (LoRA, rank {config.lora.rank}) for an e" if config.lora else "E"
+    averaged = average or ("averaged (EMA)" if config.optimizer.averages else "plain")
+    size = config.model.image_size
+    libraries = ", ".join(f"{name} {version}" for name, version in state.libraries.items())
+    return f"""---
+library_name: diffusers
+pipeline_tag: image-to-image
+---
+# {adapters}xemplar-based editing model
+
+Repaints the masked part of a picture so that it shows the object of an exemplar picture.
+
+- trained for {state.step:,} steps on {state.position:,} samples of {", ".join(config.data.shards)}
+- pictures of {size}×{size} pixels, seed {config.seed}, {averaged} weights
+- learning rate {config.optimizer.lr:g}, exemplar dropout {config.exemplar_dropout:g}, {config.precision}
+- {libraries}
+
+    {_next_command(config, "FOLDER")}
+
+The licence of the weights it was initialised from, and of the pictures, holds for it, too.
+"""

@@ -1,0 +1,83 @@
+"""The model as a run trains it: initialised, its parts frozen, laid out for speed."""
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from intarsia.model import EditModel, build_model
+from training.config import TrainConfig
+from training.model.base_hash import mark_base
+from training.model.compiled import check_gradients, compile_blocks
+from training.model.frozen import freeze_parts, freeze_unused, halve_frozen
+from training.model.lora import add_adapters
+from training.objective.objective import Trainee
+
+log = logging.getLogger(__name__)
+
+
+def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditModel:
+    """The model to be trained, on the device.
+
+    Args:
+        config: of the run.
+        device: where it is trained.
+        is_main: whether this rank writes the finished model, for which it keeps what others need not.
+
+    Raises:
+        UserError: for weights that do not fit, parts to freeze that do not exist, and where compiling gives
+            wrong gradients.
+    """
+    model = build_model(config.model, config.seed)
+    choose_trained(model, config)
+    if config.precision == "bf16":
+        halve_frozen(model, keep_exact=is_main)
+    model.vae.to(memory_format=torch.channels_last)  # its convolutions are the quicker for it
+    model.to(device).train()
+    if config.compile:
+        blocks = compile_blocks(model.unet)
+        error = check_gradients(Trainee(model), config, device)
+        log.info("compiled %d blocks; their gradients agree with plain ones to %.1e", blocks, error)
+    return model
+
+
+def choose_trained(model: EditModel, config: TrainConfig) -> None:
+    """Freeze what the config leaves out, and arrange what the backward pass keeps.
+
+    Raises:
+        UsageError: for parts to freeze that do not exist.
+    """
+    if config.freeze_unused:
+        freeze_unused(model)
+    if config.lora:
+        add_adapters(model, config.lora, config.seed)
+    freeze_parts(Trainee(model), config.freeze)
+    mark_base(model, config)
+    if config.activation_checkpointing:
+        model.unet.enable_gradient_checkpointing()
+
+
+def bare_twin(config: TrainConfig) -> EditModel:
+    """A model built like the one in training, without any weights."""
+    with torch.device("meta"):
+        twin = EditModel(config.model)
+        if config.lora:
+            add_adapters(twin, config.lora, config.seed)
+    return twin
+
+
+def twin_of(config: TrainConfig, model: EditModel, weights: Mapping[str, Tensor]) -> EditModel:
+    """A second model, which shares the frozen networks of `model` and has `weights` in its trained part.
+
+    The model in training cannot lend itself: under ZeRO stage 3 no rank has its weights.
+
+    Args:
+        config: of the run.
+        model: the model in training.
+        weights: by parameter name of the trained part, whole; they are used, not copied.
+    """
+    twin = bare_twin(config)
+    twin.vae, twin.image_encoder = model.vae, model.image_encoder
+    Trainee(twin).load_state_dict(dict(weights), assign=True)
+    return twin

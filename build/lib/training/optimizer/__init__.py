@@ -1,0 +1,1 @@
+"""DeepSpeed's engine, AdamW with averaged weights, and the fp32 numbers by name."""

@@ -1,0 +1,144 @@
+"""Which rank keeps the others waiting: every rank tells how far it is, and a stall is named and ended.
+
+A thread of each rank notes in torch.distributed's store how many places its main thread has passed. When
+nothing has moved for too long, those hang that passed the fewest and stand in no collective call: the others
+wait for them in one, from which only the end of the process frees them. Whoever notices first tells the rest
+through the store; each writes down its stack, and none ends before all had the time to do so.
+"""
+
+import faulthandler
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from intarsia.errors import EXIT_FAILURE
+
+log = logging.getLogger("training")
+_BEAT, _STALL = "intarsia/beat/", "intarsia/stall"  # keys of the store
+
+
+@dataclass(frozen=True)
+class Beat:
+    """How far a rank has come.
+
+    Attributes:
+        rank: which one.
+        passed: how many places.
+        place: the last of them.
+        host: its machine.
+        line: the line of code where its main thread stands.
+        waiting: whether that is in a call which needs the other ranks.
+    """
+
+    rank: int
+    passed: int
+    place: str
+    host: str
+    line: str = ""
+    waiting: bool = False
+
+
+def describe_stall(beats: Sequence[Beat], seconds: float) -> str:
+    """One sentence that names the ranks that hang, as far as that can be told."""
+    fewest = min(beat.passed for beat in beats)
+    behind = [beat for beat in beats if beat.passed == fewest]
+    behind = [beat for beat in behind if not beat.waiting] or behind
+    way_out = "the stack is in its log; run the same command again, or raise distributed_timeout_s"
+    if len(behind) == len(beats):
+        return f"no rank has moved for {seconds:.0f} s, all stand at {behind[0].place!r}; {way_out}"
+    names = ", ".join(
+        f"rank {beat.rank} (host {beat.host}) at {beat.place!r} {beat.line}".strip() for beat in behind
+    )
+    return f"{names} has not moved for {seconds:.0f} s and the other ranks wait; {way_out}"
+
+
+class Watchdog:
+    """Ends this process with exit code 1 and a sentence when its main thread has stood still for too long.
+
+    Args:
+        rank: ours.
+        size: of the world.
+        timeout_s: how long is too long, seconds.
+    """
+
+    def __init__(self, rank: int, size: int, timeout_s: float) -> None:
+        from torch.distributed import TCPStore
+
+        self.rank, self.size, self.timeout_s = rank, size, timeout_s
+        # A connection of our own: the main thread's may be blocked in just the call that hangs.
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        self._store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=max(timeout_s, 30)))
+        self._beat, self._since = Beat(rank, 0, "start", socket.gethostname()), time.monotonic()
+        self._stopped = threading.Event()
+        self.tell: Callable[[str], None] = lambda sentence: None
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def at(self, place: str) -> None:
+        """Note that the main thread is at a place; all ranks come to the same ones in the same order."""
+        self._beat = Beat(self.rank, self._beat.passed + 1, place, self._beat.host)
+        self._since = time.monotonic()
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._stopped.set()
+
+    @property
+    def _pause(self) -> float:
+        return min(self.timeout_s / 4, 15)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(self._pause):
+            stood = time.monotonic() - self._since
+            try:
+                beat = replace(self._beat, **_where_the_main_thread_stands())
+                self._store.set(f"{_BEAT}{self.rank}", json.dumps(asdict(beat)))
+                if stood > self.timeout_s and not self._store.check([_STALL]):
+                    self._store.set(_STALL, describe_stall(self._beats(), self.timeout_s))
+                if self._store.check([_STALL]):
+                    self._give_up(self._store.get(_STALL).decode())
+            except RuntimeError as error:  # the store is gone, and rank 0 with it
+                if stood > self.timeout_s:
+                    self._give_up(f"rank 0 cannot be reached ({str(error).splitlines()[0]})")
+
+    def _beats(self) -> list[Beat]:
+        beats = []
+        for rank in range(self.size):
+            key = f"{_BEAT}{rank}"
+            known = self._store.get(key) if self._store.check([key]) else None
+            beats.append(Beat(**json.loads(known)) if known else Beat(rank, -1, "start", "unknown"))
+        return beats
+
+    def _give_up(self, sentence: str) -> Any:
+        if self._stopped.is_set():
+            return
+        log.error(sentence, extra={"file_only": True})
+        for handler in log.handlers:
+            if isinstance(handler, logging.FileHandler) and handler.stream:
+                faulthandler.dump_traceback(handler.stream, all_threads=True)
+        sys.stderr.write(f"error: {sentence}\n")
+        sys.stderr.flush()
+        telling = threading.Thread(target=self.tell, args=(sentence,), daemon=True)
+        telling.start()
+        telling.join(10)  # it may need what the main thread holds
+        time.sleep(self._pause + 1)  # once one of us ends, the launcher ends the others
+        os._exit(EXIT_FAILURE)  # the main thread stands in a call that no exception reaches
+
+
+def _where_the_main_thread_stands() -> dict[str, Any]:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    line, waiting = "", False
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        line = line or f"({path.name}:{frame.f_lineno})"
+        waiting = waiting or path.parts[-3:-1] == ("torch", "distributed")
+        frame = frame.f_back
+    return {"line": line, "waiting": waiting}

@@ -1,0 +1,104 @@
+"""What the user sees while training runs, and the log of each rank."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+from training.config import BatchShape, TrainConfig, zero_stage_of
+from training.data.order import DataOrder
+from training.optimizer.ema import KEY, decays_of
+from training.ranks.distributed import World
+from training.run.state import RunFolder, TrainState
+
+log = logging.getLogger("training")
+
+
+def start_logging(folder: RunFolder, world: World) -> None:
+    """Send the training log to logs/rank-N.log, and rank 0's to standard error, too."""
+    folder.make()
+    handlers: list[logging.Handler] = [logging.FileHandler(folder.logs / f"rank-{world.rank}.log")]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    if world.is_main:
+        handlers.append(logging.StreamHandler(sys.stderr))
+        handlers[1].setFormatter(logging.Formatter("%(message)s"))
+        handlers[1].addFilter(lambda record: not getattr(record, "file_only", False))
+    log.handlers = handlers
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def tell_plan(config: TrainConfig, shape: BatchShape, state: TrainState, samples: int, model: Any) -> None:
+    """Say what is about to be trained, and from where it goes on."""
+    sizes = [(getattr(param, "ds_numel", param.numel()), param.requires_grad) for param in model.parameters()]
+    trained = sum(size for size, wanted in sizes if wanted)  # stage 3 leaves parameters empty, with ds_numel
+    frozen = sum(size for size, wanted in sizes if not wanted)
+    log.info("run %s: %s parameters trained, %s frozen", config.run, f"{trained:,}", f"{frozen:,}")
+    log.info(
+        "global batch %d = micro-batch %d × accumulation %d × ranks %d; %s samples per epoch, %.1f epochs",
+        shape.global_batch,
+        shape.micro,
+        shape.accum,
+        shape.world,
+        f"{samples:,}",
+        config.max_steps * shape.global_batch / samples,
+    )
+    log.info("ZeRO stage %d, %s", zero_stage_of(config, shape.world), config.precision)
+    if state.step >= config.max_steps:
+        log.info("%d steps are done, max_steps=%d: nothing to train", state.step, config.max_steps)
+    elif state.step:
+        log.info("continuing after step %d of %d", state.step, config.max_steps)
+
+
+def whereabouts(order: DataOrder, position: int) -> dict[str, float]:
+    """data/*: samples drawn so far, in epochs too, and the shard of the last one."""
+    shard, _ = order.locate(max(position - 1, 0))
+    return {"data/samples": position, "data/epoch": position / order.total, "data/shard": shard}
+
+
+def about_update(config: TrainConfig, update: Any, state: TrainState) -> dict[str, float]:
+    """train/* of the step just finished, an `engine.Update`."""
+    values = {
+        "train/lr": update.lr,
+        "train/grad_norm": float(update.grad_norm),
+        "train/skipped": state.skipped,
+    }
+    if config.optimizer.averages:
+        decay_at = decays_of(**config.optimizer.averages)[KEY]
+        values["train/ema_decay"] = decay_at(max(state.updates - 1, 0))
+    return values
+
+
+class Progress:
+    """One line that is rewritten on a terminal; a line per record in a log."""
+
+    def __init__(self, max_steps: int, is_main: bool) -> None:
+        self.max_steps = max_steps
+        self.is_main = is_main
+        self.terminal = is_main and sys.stderr.isatty()
+        self._seconds_per_step = 0.0
+
+    def show(self, step: int, values: dict[str, float]) -> None:
+        """Tell where the run is after `step` steps; `values` are the line of metrics."""
+        if not self.is_main:
+            return
+        seconds_per_step = values["perf/step_s"]
+        smooth = 0.9 if self._seconds_per_step else 0.0
+        self._seconds_per_step = smooth * self._seconds_per_step + (1 - smooth) * seconds_per_step
+        left = time.strftime(
+            "%H:%M:%S", time.gmtime(self._seconds_per_step * (self.max_steps - step) % 86400)
+        )
+        days = int(self._seconds_per_step * (self.max_steps - step) // 86400)
+        line = (
+            f"step {step}/{self.max_steps}  loss {values['train/loss']:.4f}  "
+            f"{values['perf/images_per_s']:.1f} images/s  left {f'{days}d ' if days else ''}{left}"
+        )
+        log.info(line, extra={"file_only": self.terminal})
+        if self.terminal:
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        """Leave the line standing."""
+        if self.terminal:
+            sys.stderr.write("\n")

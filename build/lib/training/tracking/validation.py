@@ -1,0 +1,109 @@
+"""The loss that compares between steps and runs: fixed samples, masks, noise and timesteps."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intarsia.model import EditModel
+from training.config import TrainConfig
+from training.data.batches import Batch, SampleDataset, collate, open_dataset
+from training.objective.objective import Draws, Step, draw, new_noise_scheduler, prepare
+from training.optimizer.ema import decays_of
+from training.optimizer.fragments import swapped
+from training.ranks.distributed import World
+from training.tracking.losses import QUARTERS, by_quarter, quarter_means
+from training.tracking.previews import fixed_samples
+
+_SEED = 0  # not the run's: runs of different seeds see the same noise
+_GOLDEN = 0.6180339887498949
+
+
+def fixed_draws(config: TrainConfig, places: list[int]) -> Draws:
+    """The draws of the validation samples at these places: the same in every run of the same latent shape.
+
+    Timesteps are spread evenly by the golden ratio, for any number of samples; no exemplar is dropped.
+    """
+    drawn = draw(_SEED, torch.tensor(places), config.model, dropout=0.0)
+    total = config.model.noise.num_train_timesteps
+    timesteps = [int(total * ((place + 0.5) * _GOLDEN % 1)) for place in places]
+    return replace(drawn, timesteps=torch.tensor(timesteps))
+
+
+class Validation:
+    """val/* and val_ema/*, when they are due.
+
+    Args:
+        config: of the run.
+        dataset: of the training, for runs without validation.shards.
+        world: the ranks; they share the samples.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: SampleDataset, world: World) -> None:
+        self._config, self._dataset, self._world = config, dataset, world
+        self._steps: list[Step] | None = None  # what the frozen networks made of the samples stays
+        self._counts: list[float] = []  # 1 for each of these, or 0 where another rank has it
+
+    def values(self, engine: Any, model: EditModel, step: int) -> dict[str, float]:
+        """val/* of the present weights and val_ema/* of averaged ones where due, else nothing. Collective.
+
+        Args:
+            engine: whose module is asked, without gradient.
+            model: its frozen networks are.
+            step: the number of finished steps, at a line of metrics.
+        """
+        every, log_every = self._config.validation.every_steps, self._config.log_every
+        if not every or step // every == (step - min(log_every, step)) // every:
+            return {}
+        values = self.measure(engine, model, "val")
+        averages = decays_of(**self._config.optimizer.averages) if self._config.validation.averaged else ()
+        for kind in averages:
+            with swapped(engine, kind):
+                values |= self.measure(engine, model, f"val_{kind}")
+        return values
+
+    @torch.no_grad()
+    def measure(self, module: Callable[[Step], Tensor], model: EditModel, name: str) -> dict[str, float]:
+        """`name`/loss and `name`/loss_q1 … q4 of a module's weights as they are. Collective.
+
+        Args:
+            module: the trained part, or the engine around it.
+            model: its frozen networks are asked the first time.
+            name: the keys begin with it.
+        """
+        if self._steps is None:
+            self._steps = self._prepare(model)
+        sums, total = torch.zeros(2 * QUARTERS), self._config.model.noise.num_train_timesteps
+        for prepared, counts in zip(self._steps, self._counts, strict=True):
+            sums += counts * by_quarter(module(prepared), prepared, total).cpu()
+        row = self._world.mean(sums.tolist())
+        loss = sum(row[:QUARTERS]) / sum(row[QUARTERS:])
+        return {f"{name}/loss": loss, **quarter_means([row], f"{name}/loss")}
+
+    def _prepare(self, model: EditModel) -> list[Step]:
+        """This rank's micro-batches, the same number on each rank: what is there twice counts once."""
+        config, world, dataset = self._config, self._world, self._dataset
+        if config.validation.shards:
+            data = config.data.model_copy(update={"shards": config.validation.shards, "latents": False})
+            dataset = open_dataset(config.model_copy(update={"data": data}))
+        number = min(config.validation.num_samples, sum(shard.count for shard in dataset.reader.shards))
+        chunks = list(_batched(range(number), config.micro_batch_size))
+        rounds = -(-len(chunks) // world.size)
+        scheduler = new_noise_scheduler(config.model.noise)
+        steps = []
+        for chunk in range(world.rank, rounds * world.size, world.size):
+            places = chunks[chunk % len(chunks)]
+            batch = collate(list(zip(places, fixed_samples(dataset, number, places), strict=True)))
+            assert isinstance(batch, Batch)
+            steps.append(prepare(model, scheduler, batch, fixed_draws(config, places), world.device))
+            self._counts.append(float(chunk < len(chunks)))
+        return steps
+
+
+def _batched(numbers: Iterable[int], size: int) -> Iterator[list[int]]:
+    left = iter(numbers)
+    while batch := list(islice(left, size)):
+        yield batch

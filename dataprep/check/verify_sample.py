@@ -1,0 +1,89 @@
+"""One decoded sample against its record, the options of its build, and the plan."""
+
+from collections.abc import Iterator
+from math import ceil, floor
+
+import numpy as np
+
+from dataprep.plan.plan import BuildConfig
+from dataprep.records import PictureRecord
+from intarsia.boxes import Box, scale_box
+from intarsia.masks import JITTER, LARGEST_HOLE
+from intarsia.sample import EXEMPLAR_SIZE, Sample, SampleMeta
+
+
+def sample_problems(
+    sample: Sample, config: BuildConfig, record: PictureRecord | None = None
+) -> Iterator[str]:
+    """What is wrong with a decoded sample, by the formats' promises.
+
+    Args:
+        sample: as read from a shard.
+        config: of its build.
+        record: what the plan says of its picture.
+    """
+    meta = sample.meta
+    width, height = meta.image_size if config.profile == "source" else (config.image_size,) * 2
+    if sample.image.shape != (height, width, 3):
+        yield f"its image is {sample.image.shape[1]}x{sample.image.shape[0]}, not {width}x{height}"
+    if config.short_side is not None and min(meta.image_size) > config.short_side:
+        yield f"its short side is {min(meta.image_size)}, not {config.short_side}"
+    if sample.exemplar.shape != (EXEMPLAR_SIZE, EXEMPLAR_SIZE, 3):
+        yield f"its exemplar is {sample.exemplar.shape}"
+    if meta.seed != config.seed or meta.source != config.source:
+        yield f"it was drawn with seed {meta.seed} from {meta.source}"
+    if meta.box not in [item.box for item in meta.boxes] or not meta.extended.contains(meta.box):
+        yield "its box is not among its boxes, or not in its extended box"
+    if record is not None:
+        yield from _origin_problems(meta, record, config)
+    if not meta.squashed and not meta.window.contains(meta.extended):
+        yield "its window does not hold its extended box"
+    if not Box(0, 0, *meta.image_size).contains(meta.window) or not meta.window.area:
+        yield "its window is not inside its picture"
+    else:
+        yield from _mask_problems(sample)
+
+
+def _origin_problems(meta: SampleMeta, record: PictureRecord, config: BuildConfig) -> Iterator[str]:
+    if (meta.image_id, meta.file) != (record.image_id, record.file):
+        yield f"it is of picture {meta.image_id} ({meta.file}), planned is {record.image_id} ({record.file})"
+    fractions = config.source == "openimages"
+    size = meta.source_size or meta.image_size
+    planned = [
+        (scale_box(item.to_box(size, fractions), size, meta.image_size), item.label) for item in record.boxes
+    ]
+    if not all((item.box, item.label) in planned for item in meta.boxes):
+        yield "its boxes are not those of the plan"
+
+
+def _mask_problems(sample: Sample) -> Iterator[str]:
+    """Whether the edit mask covers the chosen box, as far as shapes do, and stays near the extended one."""
+    meta, repaint = sample.meta, sample.edit_mask >= 128
+    height, width = repaint.shape
+    if not repaint.any():
+        yield "its edit mask has nothing to repaint"
+        return
+    across, down = width / meta.window.width, height / meta.window.height
+    blur = ceil(max(across, down, 1))  # resizing is soft by a pixel of the coarser side
+    inner = _in_image(meta.box, meta.window, (across, down), -blur).clipped((width, height))
+    holes = int(np.count_nonzero(~inner.cut(repaint))) if inner.area else 0
+    whole = meta.box.area * across * down
+    if holes > LARGEST_HOLE * whole + 2 * (abs(inner.width) + abs(inner.height)):
+        yield f"its edit mask leaves {holes} of its box's {whole:.0f} pixels uncovered"
+    margin = blur + ceil(JITTER * max(across, down))
+    outer = _in_image(meta.extended, meta.window, (across, down), margin).clipped((width, height))
+    if np.count_nonzero(repaint) != np.count_nonzero(outer.cut(repaint)):
+        yield "its edit mask reaches beyond its extended box"
+
+
+def _in_image(box: Box, window: Box, scale: tuple[float, float], margin: int) -> Box:
+    """A box of the picture in pixels of the image that shows `window`, grown by `margin`."""
+    across, down = scale
+    inward = margin < 0
+    low, high = (ceil, floor) if inward else (floor, ceil)
+    return Box(
+        low((box.x0 - window.x0) * across) - margin,
+        low((box.y0 - window.y0) * down) - margin,
+        high((box.x1 - window.x0) * across) + margin,
+        high((box.y1 - window.y0) * down) + margin,
+    )

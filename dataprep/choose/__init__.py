@@ -1,0 +1,1 @@
+"""Which boxes are kept, and the reason of each that is dropped."""

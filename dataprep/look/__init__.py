@@ -1,0 +1,1 @@
+"""A finished folder for the eye: contact sheets, statistics, pictures that look alike."""

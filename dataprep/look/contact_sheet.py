@@ -1,0 +1,58 @@
+"""Contact sheets: each sample as picture with mask overlay, mask, exemplar; as PNG or one HTML page."""
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from dataprep.look.page import contact_page
+from dataprep.look.pick import Choice, pick_samples
+from dataprep.look.view import CELL, sample_caption, sample_cells
+from intarsia.errors import UsageError, UserError
+from intarsia.files import atomic_path, atomic_write
+from intarsia.sample import Sample
+
+GAP = 6
+CAPTION = 16
+TRIPLES_PER_ROW = 2
+
+
+def write_contact_sheet(folder: Path, out: Path, choice: Choice) -> int:
+    """Draw samples of a finished shard folder.
+
+    Args:
+        folder: of shards.
+        out: a .png or .html file, which is written whole or not at all.
+        choice: which samples; fewer are shown where the folder has fewer.
+
+    Returns:
+        How many samples are shown.
+
+    Raises:
+        UserError: for a folder that is not finished or holds no samples.
+    """
+    if out.suffix.lower() not in (".png", ".html"):
+        raise UsageError(f"--out {out}: the name must end in .png or .html")
+    samples = pick_samples(folder, choice)
+    if not samples:
+        raise UserError(f"{folder} holds no samples")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix.lower() == ".html":
+        atomic_write(out, contact_page(samples, folder.resolve().name))
+        return len(samples)
+    with atomic_path(out) as temporary:
+        _sheet(samples).save(temporary, format="PNG")
+    return len(samples)
+
+
+def _sheet(samples: list[Sample]) -> Image.Image:
+    columns = min(TRIPLES_PER_ROW, len(samples))
+    rows = -(-len(samples) // columns)
+    width, height = 3 * (CELL + GAP) + GAP, CELL + CAPTION + GAP
+    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, sample in enumerate(samples):
+        x, y = GAP + place % columns * width, GAP + place // columns * height
+        draw.text((x, y), sample_caption(sample), fill="black")
+        for number, cell in enumerate(sample_cells(sample)):
+            sheet.paste(cell, (x + number * (CELL + GAP), y + CAPTION))
+    return sheet

@@ -1,0 +1,53 @@
+"""How one sample is shown: picture with its mask laid over, mask, exemplar, and a caption."""
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from dataprep.shards.tally import mask_coverage
+from intarsia.sample import Sample
+
+CELL = 224
+TINT = (255, 40, 80)
+OUTLINE = (40, 130, 255)  # of the object's own mask
+
+
+def overlay_mask(sample: Sample) -> Image.Image:
+    """The image with the edit mask tinted, and outlines of the annotated box and of the object's own mask."""
+    strength = sample.edit_mask[:, :, None] / 255 * 0.45
+    mixed = sample.image * (1 - strength) + np.array(TINT) * strength
+    if sample.object_mask is not None:
+        width = max(sample.image.shape[1] // 150, 1)
+        inside = (sample.object_mask >= 128).astype(np.uint8)
+        mixed[(inside > 0) & (cv2.erode(inside, np.ones((2 * width + 1,) * 2, np.uint8)) == 0)] = OUTLINE
+    picture = Image.fromarray(mixed.round().astype(np.uint8))
+    window, box = sample.meta.window, sample.meta.box
+    scale_x, scale_y = picture.width / window.width, picture.height / window.height
+    corners = (
+        (box.x0 - window.x0) * scale_x,
+        (box.y0 - window.y0) * scale_y,
+        (box.x1 - window.x0) * scale_x - 1,
+        (box.y1 - window.y0) * scale_y - 1,
+    )
+    if corners[0] <= corners[2] and corners[1] <= corners[3]:
+        ImageDraw.Draw(picture).rectangle(corners, outline=(255, 220, 0), width=max(picture.width // 150, 1))
+    return picture
+
+
+def sample_cells(sample: Sample) -> list[Image.Image]:
+    """Picture with overlay, mask and exemplar, each with a longer side of 224 pixels."""
+    pictures = [overlay_mask(sample), Image.fromarray(sample.edit_mask), Image.fromarray(sample.exemplar)]
+    cells = []
+    for picture in pictures:
+        picture = picture.convert("RGB")
+        scale = CELL / max(picture.size)
+        size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+        cells.append(picture.resize(size, Image.Resampling.BICUBIC))
+    return cells
+
+
+def sample_caption(sample: Sample) -> str:
+    """Key, class, kind of mask and its share of the image."""
+    meta = sample.meta
+    squashed = ", squashed" if meta.squashed else ""
+    return f"{meta.key}, {meta.label}, {meta.mask_kind} mask {mask_coverage(sample.edit_mask):.0%}{squashed}"

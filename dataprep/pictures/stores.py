@@ -1,0 +1,246 @@
+"""Where picture files come from: a folder, tars, a web server, or anything that fsspec knows."""
+
+import glob
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dataprep.pictures.decode import Readable, check_source
+from dataprep.pictures.index import PictureIndex, index_paths, index_pictures
+from dataprep.pictures.tar_store import PACKED, TarStore
+from intarsia.errors import UserError
+
+TRIES = 3  # of a file that cannot be fetched
+PAUSE_S = 0.5  # before the second; each further one waits twice as long
+TIMEOUT_S = 60.0
+INDEX_FILE = ".pictures.arrow"  # where the members of tars lie, in the shard folder
+
+
+class Store(Protocol):
+    """The pictures of a data set; each worker opens its own."""
+
+    def index(self) -> PictureIndex | None:
+        """All names; None where the store cannot tell them."""
+
+    def place(self, file: str) -> Readable:
+        """One picture, by its name in the index."""
+
+    def check(self, file: str) -> None:
+        """After a picture could not be read: is the store still there? UserError where it is not."""
+
+
+def open_store(images: str, folder: str) -> Store:
+    """The store of `--images`.
+
+    Args:
+        images: from `locate`.
+        folder: the shard folder, in which the index of tars is kept.
+
+    Raises:
+        UserError: if it does not exist, or a package for its protocol is not installed.
+    """
+    if images.startswith(("http://", "https://")):
+        return HttpStore(images)
+    if is_uri(images):
+        return _open_fsspec(images)
+    paths = [Path(path) for path in images.split("\n")]
+    if len(paths) == 1 and (paths[0].suffix != ".tar" or paths[0].is_dir()):
+        return FolderStore(paths[0])
+    return TarStore(tuple(paths), Path(folder) / INDEX_FILE)
+
+
+def locate(images: str | Path) -> str:
+    """`--images` with paths made absolute and patterns filled in; several tars stand on a line each.
+
+    Raises:
+        UserError: if a pattern matches nothing, or there are several things that are not all tars.
+    """
+    if is_uri(str(images)):
+        return str(images)
+    found: list[str] = []
+    for item in str(images).split("\n"):
+        pattern = glob.has_magic(item) and not Path(item).exists()
+        matches = sorted(glob.glob(item)) if pattern else [item]  # noqa: PTH207 - Path knows no absolute ones
+        if not matches:
+            raise UserError(f"--images {item}: nothing is called so")
+        found += [str(Path(match).resolve()) for match in matches]
+    for path in found:
+        if not path.endswith((".tar", *PACKED)) and (len(found) > 1 or Path(path).is_file()):
+            raise UserError(f"--images {path}: one folder, or .tar and .tar.gz files, are wanted")
+    return "\n".join(found)
+
+
+def packed_tars(images: str) -> list[Path]:
+    """The tars of a located store, if one of them at least can only be read from start to end."""
+    paths = [] if is_uri(images) else images.split("\n")
+    return [Path(path) for path in paths] if any(path.endswith(PACKED) for path in paths) else []
+
+
+def is_uri(images: str) -> bool:
+    """Whether this is an address with a protocol."""
+    return "://" in images
+
+
+def describe_store(images: str) -> dict[str, Any]:
+    """Enough to see without a walk that a located store is the one of the last time.
+
+    Raises:
+        UserError: if a path does not exist.
+    """
+    described: dict[str, Any] = {"path": images, "bytes": 0, "modified": 0}
+    for path in [] if is_uri(images) else map(Path, images.split("\n")):
+        if not path.exists():
+            raise UserError(f"the folder of pictures {path} does not exist")
+        status = path.stat()
+        described["bytes"] += status.st_size if path.is_file() else 0
+        described["modified"] = max(described["modified"], status.st_mtime_ns)
+    return described
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A folder, flat or with sub-folders."""
+
+    root: Path
+
+    def index(self) -> PictureIndex:
+        """All names."""
+        return index_pictures(self.root)
+
+    def place(self, file: str) -> Path:
+        """One picture."""
+        return self.root / file
+
+    def check(self, file: str) -> None:
+        """Raise a UserError where the folder is gone."""
+        check_source(self.root, file)
+
+
+@dataclass(frozen=True)
+class _Remote:
+    """A file that a function fetches, tried a few times."""
+
+    name: str
+    fetch: Callable[[], bytes]
+
+    def read_bytes(self) -> bytes:
+        """The content; FileNotFoundError at once, any other OSError after the last try."""
+        for attempt in range(TRIES):
+            try:
+                return self.fetch()
+            except FileNotFoundError:
+                raise
+            except OSError:
+                if attempt == TRIES - 1:
+                    raise
+                time.sleep(PAUSE_S * 2**attempt)
+        raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True)
+class HttpStore:
+    """A folder of a web server, which has no list: names are those of the annotations."""
+
+    address: str
+
+    def index(self) -> None:
+        """Not to be had."""
+
+    def place(self, file: str) -> _Remote:
+        """One picture."""
+        url = f"{self.address.rstrip('/')}/{urllib.parse.quote(file)}"
+        return _Remote(file, lambda: _download(url))
+
+    def check(self, file: str) -> None:
+        """Raise a UserError where the server does not answer, or answers only with errors of its own."""
+        try:
+            _download(self.address)
+        except FileNotFoundError:
+            return  # it answers, although not with a list
+        except OSError as error:
+            raise UserError(f"the pictures at {self.address} are out of reach ({error})") from None
+
+
+def _download(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            content: bytes = answer.read()
+            length = answer.headers.get("Content-Length")
+    except urllib.error.HTTPError as error:
+        if error.code == 401:  # it says so of every picture; 403 may mean a single one that is not there
+            raise UserError(
+                f"{url}: the server asks for a password; fetch the pictures into a folder"
+            ) from None
+        if 400 <= error.code < 500 and error.code not in (408, 429):
+            raise FileNotFoundError(f"{url}: {error.code} {error.reason}") from None
+        raise OSError(f"{url}: {error.code} {error.reason}") from None
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - http.client's own errors (a cut answer) are no OSErrors
+        raise OSError(f"{url}: {type(error).__name__}") from None
+    if length is not None and len(content) != int(length):
+        raise OSError(f"{url}: {len(content)} of {length} bytes came")
+    return content
+
+
+@dataclass(frozen=True)
+class FsspecStore:
+    """A folder of any file system that fsspec opens."""
+
+    system: Any
+    root: str
+    address: str
+
+    def index(self) -> PictureIndex:
+        """All names."""
+        try:
+            paths = self.system.find(self.root)
+        except Exception as error:  # noqa: BLE001 - each file system has errors of its own
+            raise UserError(f"--images {self.address} cannot be listed ({error})") from None
+        if not paths:
+            raise UserError(f"--images {self.address}: nothing is there")
+        start = len(self.root.rstrip("/")) + 1
+        return index_paths(path[start:] for path in paths)
+
+    def place(self, file: str) -> _Remote:
+        """One picture."""
+        return _Remote(file, lambda: self._fetch(file))
+
+    def _fetch(self, file: str) -> bytes:
+        try:
+            return self.system.cat_file(f"{self.root.rstrip('/')}/{file}")
+        except PermissionError as error:  # it was listed: the credentials are wrong, not the picture
+            raise UserError(
+                f"{self.address}: {file} may not be read ({error}); give other credentials, or leave it out "
+                "with --exclude"
+            ) from None
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - see index
+            raise OSError(f"{file}: {type(error).__name__}: {error}") from None
+
+    def check(self, file: str) -> None:
+        """Raise a UserError where the folder cannot be listed any more."""
+        folder = f"{self.root.rstrip('/')}/{file}".rpartition("/")[0]
+        try:
+            if self.system.ls(folder, detail=False, refresh=True):
+                return
+            what = "is empty"
+        except Exception as error:  # noqa: BLE001 - see index
+            what = f"cannot be listed ({error})"
+        raise UserError(f"{self.address} {what} now, while it held pictures when planned")
+
+
+def _open_fsspec(address: str) -> FsspecStore:
+    import fsspec
+
+    try:
+        system, root = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"--images {address} cannot be opened: {error}") from None
+    return FsspecStore(system, root, address)

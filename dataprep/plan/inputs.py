@@ -1,0 +1,178 @@
+"""What a build is made from: annotations, names of pictures, masks; described, read and planned."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataprep.choose.filters import check_options, read_hierarchy, read_lines, rules_of
+from dataprep.choose.rules import FilterRules
+from dataprep.pictures.index import EXTENSIONS, PictureIndex, index_paths
+from dataprep.pictures.stores import describe_store, locate, open_store, packed_tars
+from dataprep.pictures.tar_store import unpack_tars
+from dataprep.plan.plan import BuildConfig, Plan, make_plan
+from dataprep.records import REASONS, Annotations, RejectReason
+from intarsia.errors import UsageError, UserError
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a build is made from, and how.
+
+    Attributes:
+        config: the options that decide the result.
+        inputs: the annotation files by role (annotations, boxes, classes), and hierarchy and exclude where
+            they are given.
+        images: the folder of pictures, tars (one a line), or an address.
+        out: the shard folder.
+        command: the command line, for the data set card.
+        workers: processes; None for one per CPU.
+        ray_address: of a running cluster, or None.
+        verbose: whether Ray and its workers may speak.
+    """
+
+    config: BuildConfig
+    inputs: dict[str, Path]
+    images: Path | str
+    out: Path
+    command: str = ""
+    workers: int | None = None
+    ray_address: str | None = None
+    verbose: bool = False
+
+
+def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
+    """Read the request's annotation files; the rules may be applied on the way."""
+    if request.config.source == "coco":
+        from dataprep.sources.coco import read_coco
+
+        return read_coco(request.inputs["annotations"], request.config.needs_masks)
+    if request.config.source == "boxes":
+        from dataprep.sources.boxes_csv import read_boxes_csv
+
+        return read_boxes_csv(request.inputs["boxes"], request.config.needs_masks)
+    from dataprep.sources.openimages import read_open_images
+
+    return read_open_images(request.inputs["boxes"], request.inputs["classes"], rules)
+
+
+def new_plan(request: BuildRequest, unpack: bool = True) -> Plan:
+    """Read annotations and the names of the pictures, and plan; no picture is opened.
+
+    Args:
+        request: of the build.
+        unpack: packed tars beside the folder; otherwise they are believed to hold what is annotated.
+
+    Raises:
+        UserError: if an input cannot be read, or nothing is left to build.
+    """
+    names, families = _class_families(request)
+    _check_masks(request)
+    annotations = read_annotations(request, rules_of(request.config, families))
+    check_options(request.config, annotations.flags, names.union(annotations.labels))
+    if request.config.needs_masks and request.config.source == "openimages":
+        from dataprep.sources.object_masks import read_open_images_masks
+
+        masks = read_open_images_masks(
+            request.inputs["segmentations"], annotations, request.inputs["classes"]
+        )
+        annotations = replace(annotations, segmentation=masks)
+    excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
+    index = _picture_names(request, annotations, unpack)
+    plan = make_plan(annotations, index, request.config, families, excluded)
+    if excluded and annotations.image_ids and not (plan.fate == REASONS.index(RejectReason.EXCLUDED)).any():
+        raise UsageError(
+            f"--exclude {request.inputs['exclude']}: no picture has a name of this list ({min(excluded)!r}); "
+            f"give those of the annotations ({annotations.image_ids[0]!r}), or leave it out"
+        )
+    if not len(plan.order):
+        raise UserError(
+            f"nothing is left to build: none is kept of {_rejected_in_words(plan)}; "
+            f"check --images {request.images} and the filters"
+        )
+    return plan
+
+
+def _rejected_in_words(plan: Plan) -> str:
+    """`17 pictures (no_box 17) and 24 boxes (picture_unknown 24)`."""
+    counts = plan.counts()
+    parts = []
+    for what, given in counts["in"].items():
+        numbers = sorted(counts["rejected"][what].items(), key=lambda item: -item[1])
+        reasons = ", ".join(f"{reason} {number}" for reason, number in numbers)
+        parts.append(f"{given} {what}" + (f" ({reasons})" if reasons else ""))
+    return " and ".join(parts)
+
+
+def pictures_place(request: BuildRequest) -> str:
+    """Where workers find the pictures: what packed tars hold lies unpacked beside the shard folder."""
+    images = locate(request.images)
+    if packed_tars(images):
+        return str(request.out.resolve().with_name(f"{request.out.resolve().name}.pictures"))
+    return images
+
+
+def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> PictureIndex:
+    """The files that there are; where that is not to be known without reading them all, those annotated."""
+    place, packed = pictures_place(request), packed_tars(locate(request.images))
+    if packed and unpack:
+        rows = notes.picture[notes.picture >= 0]
+        wanted = {notes.files[p] or notes.image_ids[p] for p in np.unique(rows).tolist()}
+        unpack_tars(packed, wanted | {name.rpartition("/")[2] for name in wanted}, Path(place))
+    index = None if packed and not unpack else open_store(place, str(request.out)).index()
+    if index is not None:
+        return index
+    return index_paths(
+        file or (name if name.lower().endswith(EXTENSIONS) else f"{name}.jpg")
+        for file, name in zip(notes.files, notes.image_ids, strict=True)
+    )
+
+
+def _check_masks(request: BuildRequest) -> None:
+    source = request.config.source
+    if "segmentations" in request.inputs and not request.config.needs_masks:
+        raise UsageError(
+            "--segmentations is for --object-masks or --exemplar-background: give one, or leave it out"
+        )
+    if request.config.needs_masks and source != "coco" and "segmentations" not in request.inputs:
+        kept = "their CSV" if source == "openimages" else "name them in the column `mask` of --boxes"
+        raise UsageError(
+            f"--object-masks and --exemplar-background need the masks: give --segmentations FOLDER with the "
+            f"PNGs, and {kept}"
+        )
+
+
+def _class_families(request: BuildRequest) -> tuple[set[str], dict[str, frozenset[str]]]:
+    """The class names that are given beside the boxes, and what those of a hierarchy stand for."""
+    if "classes" not in request.inputs:
+        return set(), {}
+    from dataprep.sources.openimages import read_class_names
+
+    codes = read_class_names(request.inputs["classes"])
+    names = set(codes.values())
+    if "hierarchy" not in request.inputs:
+        return names, {}
+    families = read_hierarchy(request.inputs["hierarchy"], codes)
+    return names | set(families), families
+
+
+def restore_pictures(request: BuildRequest) -> None:
+    """Unpack again what packed tars hold, where that was deleted since the build was planned."""
+    if packed_tars(locate(request.images)) and not Path(pictures_place(request)).is_dir():
+        new_plan(request)
+
+
+def describe_inputs(request: BuildRequest) -> dict[str, Any]:
+    """Enough to see, without reading them, that the inputs are those of the last time."""
+    described: dict[str, Any] = {"images": describe_store(locate(request.images))}
+    for role, path in request.inputs.items():
+        if not path.exists():
+            raise UserError(f"--{role} {path} does not exist")
+        files = [path] if path.is_file() else sorted(path.glob("*.csv"))
+        described[role] = {
+            "path": str(path.resolve()),
+            "bytes": sum(file.stat().st_size for file in files),
+            "modified": max(place.stat().st_mtime_ns for place in (path, *files)),
+        }
+    return described

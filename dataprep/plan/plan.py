@@ -1,0 +1,188 @@
+"""What will be built: the options, the boxes and pictures that are kept, and their seeded order."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
+
+from dataprep.choose.filters import FilterOptions, rules_of
+from dataprep.choose.joint_rules import judge_balance, near_duplicates
+from dataprep.choose.rules import FilterRules, judge_boxes
+from dataprep.pictures.index import PictureIndex
+from dataprep.records import REASONS, Annotations, RejectReason
+from dataprep.sources.coco import coco_key
+from intarsia.files import sha256_bytes
+from intarsia.rng import derive_seeds
+
+
+class BuildConfig(FilterOptions):
+    """Every option that decides what the shards hold; two builds with equal ones are the same build."""
+
+    source: Literal["coco", "openimages", "boxes"]
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    split: str = Field("train", pattern=r"^[A-Za-z0-9_-]+$")
+    seed: int = 0
+    profile: Literal["tuple", "source"] = "tuple"
+    image_size: int = Field(512, ge=16, le=4096, multiple_of=8)
+    images_per_shard: int = Field(1000, ge=1)
+    draws_per_image: int = Field(1, ge=1, le=1000)
+    short_side: int | None = Field(None, ge=64, le=8192)
+    all_boxes: bool = False
+    object_masks: bool = False
+    exemplar_background: Literal["keep", "grey", "white"] = "keep"
+
+    @model_validator(mode="after")
+    def _of_the_profile(self) -> "BuildConfig":
+        if self.short_side is not None and self.profile != "source":
+            raise ValueError("short_side is for whole pictures: give --profile source, or leave it out")
+        cut_out = self.exemplar_background != "keep"
+        if cut_out and self.profile == "source" and not (self.all_boxes and self.object_masks):
+            raise ValueError(
+                f"--exemplar-background {self.exemplar_background} with --profile source needs --all-boxes "
+                "and --object-masks: a loader that draws afresh knows the mask of a sample's own box alone"
+            )
+        return self
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether instance masks are looked at."""
+        return self.object_masks or self.exemplar_background != "keep"
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """Of what there are accounts: in = kept + rejected. Masks are those of samples whose box has one."""
+        return ("pictures", "boxes", "draws", *(("masks",) if self.needs_masks else ()))
+
+    def draws(self, pictures: int, boxes: int) -> int:
+        """How many draws there are of so many kept pictures with so many kept boxes."""
+        return self.draws_per_image * (boxes if self.all_boxes else pictures)
+
+    def shard_name(self, shard: int) -> str:
+        """The name of a shard without its extension."""
+        return f"{self.name}-{self.split}-{shard:06d}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan in columns.
+
+    Attributes:
+        config: of the build.
+        annotations: everything that was read.
+        verdict: int16 [N]: -1 for a box kept so far, otherwise an index into REASONS.
+        fate: int16 [P]: the same for pictures.
+        order: int64 [K]: the kept pictures, in the order of the shards.
+        files: path below the folder of pictures, text [P]; empty where there is no such file.
+        rows: int32: the boxes of the kept pictures in the order of the shards.
+        ends: int64 [K + 1]: picture `order[i]` has the boxes `rows[ends[i] : ends[i + 1]]`.
+    """
+
+    config: BuildConfig
+    annotations: Annotations
+    verdict: np.ndarray
+    fate: np.ndarray
+    order: np.ndarray
+    files: pa.Array
+    rows: np.ndarray
+    ends: np.ndarray
+
+    @property
+    def shards(self) -> int:
+        """How many shards."""
+        return -(-len(self.order) // self.config.images_per_shard)
+
+    def counts(self) -> dict[str, Any]:
+        """Boxes and pictures in, and rejected so far. Boxes of a rejected picture count with it."""
+        notes, dropped = self.annotations, self.annotations.dropped
+        boxes = _count(self.verdict) + _count(dropped.reason)
+        boxes += _count(self.fate[notes.picture[self.verdict < 0]])
+        return {
+            "in": {"pictures": len(self.fate), "boxes": len(notes) + len(dropped)},
+            "rejected": {
+                "pictures": {REASONS[c].value: n for c, n in sorted(_count(self.fate).items())},
+                "boxes": dict(sorted((REASONS[c].value, n) for c, n in boxes.items())),
+            },
+        }
+
+
+def make_plan(
+    annotations: Annotations,
+    index: PictureIndex,
+    config: BuildConfig,
+    families: Mapping[str, Collection[str]] | None = None,
+    excluded: Collection[str] = frozenset(),
+) -> Plan:
+    """Filter the boxes, group them by picture, and order the pictures by a hash of seed and name.
+
+    Args:
+        annotations: of the data set.
+        index: of the picture files.
+        config: of the build.
+        families: class name -> the names that it stands for.
+        excluded: pictures that are not wanted, by their names or files as annotated.
+    """
+    notes, rules = annotations, rules_of(config, families)
+    if notes.judged == rules:
+        verdict: np.ndarray = np.full(len(notes), -1, np.int16)
+    else:
+        verdict = judge_boxes(notes, rules)
+    files = index.find(notes.files, notes.image_ids)
+    fate: np.ndarray = np.full(len(files), -1, np.int16)
+    fate[pc.equal(files, "").to_numpy(zero_copy_only=False)] = REASONS.index(RejectReason.FILE_MISSING)
+    if excluded:
+        pictures = zip(notes.image_ids, notes.files, strict=True)
+        named = np.array([name in excluded or file in excluded for name, file in pictures], bool)
+        fate[named] = REASONS.index(RejectReason.EXCLUDED)
+    _judge_together(notes, rules, config.seed, fate, verdict)
+    boxes_left = np.bincount(notes.picture[verdict < 0], minlength=len(files))
+    fate[(boxes_left == 0) & (fate != REASONS.index(RejectReason.EXCLUDED))] = REASONS.index(
+        RejectReason.NO_BOX
+    )
+    order = np.flatnonzero(fate < 0)
+    ranks = derive_seeds((config.seed, "order"), (notes.image_ids[p] for p in order.tolist()))
+    order = order[np.argsort(ranks, kind="stable")]
+    rows = _rows_in_order(notes.picture, verdict < 0, order)
+    ends = np.concatenate([[0], np.cumsum(boxes_left[order])])
+    return Plan(config, notes, verdict, fate, order, files, rows, ends)
+
+
+def _rows_in_order(picture: np.ndarray, kept: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """int32: the kept boxes of the pictures in `order`, in that order; within a picture as annotated."""
+    place: np.ndarray = np.full(max(int(picture.max(initial=0)), int(order.max(initial=0))) + 1, -1, np.int32)
+    place[order] = np.arange(len(order))
+    rows: np.ndarray = np.flatnonzero(kept).astype(np.int32)
+    places = place[picture[rows]]
+    rows, places = rows[places >= 0], places[places >= 0]
+    return rows[np.argsort(places, kind="stable")]
+
+
+def _judge_together(
+    notes: Annotations, rules: FilterRules, seed: int, fate: np.ndarray, verdict: np.ndarray
+) -> None:
+    """The rules about several boxes, among those that are left in usable pictures; writes into `verdict`."""
+    if rules.largest_iou < 1:
+        rows: np.ndarray = np.flatnonzero(verdict < 0).astype(np.int32)
+        verdict[near_duplicates(notes, rows, rules.largest_iou)] = REASONS.index(RejectReason.NEAR_DUPLICATE)
+    if rules.per_class_max is not None or rules.class_temperature > 1:
+        rows = np.flatnonzero(verdict < 0)
+        rows = rows[fate[notes.picture[rows]] < 0]
+        verdict[rows] = judge_balance(notes.label[rows], notes.box_ids[rows], seed, rules)
+
+
+def _count(codes: np.ndarray) -> Counter[int]:
+    values, numbers = np.unique(codes[codes >= 0], return_counts=True)
+    return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+
+
+def sample_key(source: str, image_id: str) -> str:
+    """A picture's name as sample keys bear it: letters, digits, - and _ only, at most 64 of them."""
+    key = coco_key(image_id) if source == "coco" else image_id
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key):
+        return key
+    return re.sub(r"[^A-Za-z0-9_-]", "-", key)[:48] + "-" + sha256_bytes(image_id.encode())[:12]

@@ -1,0 +1,175 @@
+"""The plan on disk: a parquet file with one row group for each shard, and its fingerprint."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dataprep.plan.plan import Plan, sample_key
+from dataprep.records import BoxRecord, PictureRecord
+from intarsia.errors import UserError
+from intarsia.files import atomic_path, fingerprint
+from intarsia.sample import FORMAT_VERSION
+
+PLAN_FILE = "plan.parquet"
+_METADATA = b"intarsia"
+_SLICE = 50_000  # pictures of the table that are in memory at a time
+_CORNERS = ("x0", "y0", "x1", "y1")
+
+
+def plan_table(plan: Plan, first: int = 0, last: int | None = None) -> pa.Table:
+    """The plan's pictures from `first` up to but without `last`, as rows.
+
+    Columns: image_id, key, file, width, height (0: unknown), boxes (a list of structures).
+    """
+    notes, order = plan.annotations, plan.order[first:last]
+    ends = plan.ends[first : first + len(order) + 1]
+    rows = plan.rows[ends[0] : ends[-1]]
+    columns: dict[str, pa.Array] = {"box_id": pa.array(notes.box_ids[rows].astype(np.int64))}
+    columns |= {name: pa.array(notes.bounds[rows, i]) for i, name in enumerate(_CORNERS)}
+    columns["label"] = pa.array(notes.labels, pa.string()).take(pa.array(notes.label[rows]))
+    columns |= {name: pa.array(values[rows]) for name, values in notes.flags.items()}
+    if notes.segmentation is not None:
+        columns["segmentation"] = notes.segmentation(rows)
+    boxes = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+    image_ids = [notes.image_ids[p] for p in order]
+    return pa.table(
+        {
+            "image_id": pa.array(image_ids, pa.string()),
+            "key": pa.array([sample_key(notes.source, i) for i in image_ids], pa.string()),
+            "file": plan.files.take(pa.array(order)),
+            "width": pa.array(notes.sizes[order, 0]),
+            "height": pa.array(notes.sizes[order, 1]),
+            "boxes": pa.ListArray.from_arrays(pa.array((ends - ends[0]).astype(np.int32)), boxes),
+        }
+    )
+
+
+def _plan_slices(plan: Plan) -> Iterator[pa.Table]:
+    """The whole table in pieces of some whole shards each, so that it is never all in memory."""
+    pictures = _SLICE if plan.annotations.segmentation is None else _SLICE // 8  # outlines are long
+    step = max(pictures // plan.config.images_per_shard, 1) * plan.config.images_per_shard
+    for first in range(0, max(len(plan.order), 1), step):
+        yield plan_table(plan, first, first + step)
+
+
+def plan_fingerprint(plan: Plan, config: dict[str, Any] | None = None) -> str:
+    """The sha256 of everything that decides the shards: format version, options, and the plan's content.
+
+    Args:
+        plan: what is to be built.
+        config: its options as an earlier version wrote them; as this one does where None.
+    """
+    config = plan.config.model_dump(mode="json") if config is None else config
+    return _fingerprint(config, plan.counts(), _plan_slices(plan))
+
+
+def stored_fingerprint(path: Path) -> str:
+    """The fingerprint of a written plan, by what it holds, not by what its header says.
+
+    Raises:
+        UserError: if it is missing, damaged or no plan.
+    """
+    header = read_plan_header(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            tables = (pa.Table.from_batches([batch]) for batch in file.iter_batches(_SLICE))
+            return _fingerprint(header["config"], header["counts"], tables)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(f"{path} is damaged ({said})") from None
+
+
+def _fingerprint(config: dict[str, Any], counts: dict[str, Any], tables: Iterable[pa.Table]) -> str:
+    digests: dict[str, Any] = {}
+    for table in tables:
+        boxes = table["boxes"].combine_chunks()
+        columns = {name: table[name].combine_chunks() for name in table.column_names[:-1]}
+        columns |= {field.name: boxes.flatten().field(field.name) for field in boxes.type.value_type}
+        columns["numbers"] = pc.list_value_length(boxes)
+        for name, column in columns.items():
+            content = text_bytes(column) if pa.types.is_string(column.type) else column.to_numpy().tobytes()
+            digests.setdefault(name, hashlib.sha256()).update(content)
+    return fingerprint(
+        {
+            "format_version": FORMAT_VERSION,
+            "config": config,
+            "counts": counts,
+            "plan": {name: digest.hexdigest() for name, digest in digests.items()},
+        }
+    )
+
+
+def text_bytes(column: pa.Array, end: str = "\0") -> memoryview:
+    """All texts of a column in UTF-8, one after the other, each with `end` behind it."""
+    joined = pc.binary_join_element_wise(column, "", end)
+    _, offsets, content = joined.buffers()
+    if not len(joined) or content is None:
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, np.int32)[joined.offset : joined.offset + len(joined) + 1]
+    return memoryview(content)[ends[0] : ends[-1]]
+
+
+def write_plan(path: Path, plan: Plan, header: dict[str, Any]) -> None:
+    """Write the plan, whole or not at all.
+
+    Args:
+        path: of the parquet file.
+        plan: what is to be built.
+        header: what `read_plan_header` is to give back.
+    """
+    metadata = {_METADATA: json.dumps(header).encode()}
+    with atomic_path(path) as temporary:
+        schema = plan_table(plan, 0, 0).schema.with_metadata(metadata)
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for table in _plan_slices(plan):
+                writer.write_table(
+                    table.replace_schema_metadata(metadata), row_group_size=plan.config.images_per_shard
+                )
+
+
+def read_plan_header(path: Path) -> dict[str, Any]:
+    """The header of a plan: config, fingerprint, counts, and what it was made from.
+
+    Raises:
+        UserError: if the file is missing or is no plan.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return json.loads(metadata[_METADATA])
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: its folder is not one that `dataprep build` made") from None
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is not a plan of `dataprep build`, or is damaged ({said}); delete "
+            f"{path.parent} and build again"
+        ) from None
+
+
+def read_plan_rows(path: Path, shard: int) -> list[PictureRecord]:
+    """The pictures of one shard, in order."""
+    with pq.ParquetFile(path) as file:
+        rows = file.read_row_group(shard).to_pylist()
+    return [
+        PictureRecord(
+            image_id=row["image_id"],
+            key=row["key"],
+            file=row["file"],
+            size=(row["width"], row["height"]) if row["width"] and row["height"] else None,
+            boxes=tuple(_box_record(box) for box in row["boxes"]),
+        )
+        for row in rows
+    ]
+
+
+def _box_record(row: dict[str, Any]) -> BoxRecord:
+    bounds = tuple(row.pop(name) for name in _CORNERS)
+    box_id, label, segmentation = row.pop("box_id"), row.pop("label"), row.pop("segmentation", "")
+    return BoxRecord(box_id, bounds, label, flags=row, segmentation=segmentation)

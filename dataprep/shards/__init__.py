@@ -1,0 +1,1 @@
+"""One shard and its sidecar, and what the finished folder says about itself."""

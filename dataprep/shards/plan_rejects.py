@@ -1,0 +1,67 @@
+"""What a plan drops, as lines of `rejects.jsonl`, written in columns: of Open Images' boxes it is half."""
+
+import json
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dataprep.plan.plan import Plan
+from dataprep.plan.plan_file import text_bytes
+from dataprep.records import REASONS, Dropped
+from dataprep.shards.tally import encode_line
+
+_CHUNK = 1 << 18  # lines that are in memory at a time
+
+
+def write_plan_rejects(plan: Plan, file: BinaryIO) -> None:
+    """One line for each box and each picture that the plan drops; a picture's names its remaining boxes."""
+    notes = plan.annotations
+    late = np.flatnonzero(plan.verdict >= 0)
+    for dropped in (
+        notes.dropped,
+        Dropped(notes.picture[late], notes.box_ids[late], plan.verdict[late]),
+    ):
+        for first in range(0, len(dropped), _CHUNK):
+            piece = slice(first, first + _CHUNK)
+            part = Dropped(dropped.picture[piece], dropped.box_ids[piece], dropped.reason[piece])
+            file.write(_box_lines(part, notes.image_ids))
+    file.writelines(_picture_lines(plan))
+
+
+def _box_lines(dropped: Dropped, image_ids: list[str]) -> memoryview:
+    pictures, which = np.unique(dropped.picture, return_inverse=True)
+    names = [json.dumps(image_ids[p] if p >= 0 else None, ensure_ascii=False) for p in pictures.tolist()]
+    reasons = pa.array([reason.value for reason in REASONS])
+    lines = pc.binary_join_element_wise(
+        '{"stage":"plan","what":"box","image_id":',
+        pa.array(names, pa.string()).take(pa.array(which)),
+        ',"box_id":',
+        pa.array(dropped.box_ids).cast(pa.string()),
+        ',"reason":"',
+        reasons.take(pa.array(dropped.reason)),
+        '"}',
+        "",
+    )
+    return text_bytes(lines, "\n")
+
+
+def _picture_lines(plan: Plan) -> Iterator[bytes]:
+    notes = plan.annotations
+    lost = np.flatnonzero((plan.verdict < 0) & (plan.fate[notes.picture] >= 0))
+    lost = lost[np.argsort(notes.picture[lost], kind="stable")]
+    gone = np.flatnonzero(plan.fate >= 0)
+    starts = np.searchsorted(notes.picture[lost], gone)
+    ends = np.searchsorted(notes.picture[lost], gone, side="right")
+    for picture, start, end in np.stack([gone, starts, ends], axis=1).tolist():
+        record = {
+            "stage": "plan",
+            "what": "picture",
+            "image_id": notes.image_ids[picture],
+            "file": notes.files[picture],
+            "reason": REASONS[plan.fate[picture]].value,
+            "box_ids": notes.box_ids[lost[start:end]].tolist(),
+        }
+        yield encode_line(record).encode()

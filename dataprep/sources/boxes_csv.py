@@ -1,0 +1,95 @@
+"""One's own boxes: a CSV of path,x0,y0,x1,y1[,label] to columns; no pixels are read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from dataprep.records import Annotations
+from dataprep.sources.csv_files import csv_header, find_fault
+from intarsia.errors import UserError
+
+CORNERS = ("x0", "y0", "x1", "y1")
+UNLABELLED = "object"  # the class of a box without a label
+
+
+def read_boxes_csv(path: Path | str, masks: bool = False) -> Annotations:
+    """Read a CSV whose first line names the columns path, x0, y0, x1, y1 and, if it likes, label and mask.
+
+    Boxes are pixels of the upright picture, half-open; the path is the picture's below the folder of
+    pictures, the mask a PNG's below the folder of masks, or nothing. Other columns and blank lines are passed
+    over. Sizes are not known before a picture is read.
+
+    Args:
+        path: of the CSV.
+        masks: whether the objects' masks are wanted.
+
+    Raises:
+        UserError: if the file is missing, a git-LFS pointer, lacks a column, or has a line with another
+            number of columns, without a path, or with a coordinate that is no number; the line is named.
+    """
+    path = Path(path)
+    header = csv_header(path, ("path", *CORNERS, *(("mask",) if masks else ())))
+    table = _read(path, header)
+    named = table["path"].is_valid().to_numpy()
+    given = np.stack([table[name].is_valid().to_numpy() for name in CORNERS], axis=1)
+    lines = np.arange(2, 2 + len(table))  # the header is line 1
+    for line, has_path, numbers in zip(lines, named, given, strict=True) if not given.all() else ():
+        if has_path and not numbers.all():
+            missing = CORNERS[int(np.argmin(numbers))]
+            raise UserError(f"{path}, line {line}: {missing} is empty; a box needs {', '.join(CORNERS)}")
+    if (given.any(axis=1) & ~named).any():
+        line = lines[np.argmax(given.any(axis=1) & ~named)]
+        raise UserError(f"{path}, line {line}: the path is empty; whose box is it?")
+    table = table.filter(pa.array(named))
+    files, picture = _codes(table["path"])
+    labels, label = _codes(table["label"].fill_null(UNLABELLED))
+    return Annotations(
+        source="boxes",
+        fractions=False,
+        image_ids=files,
+        files=files,
+        sizes=np.zeros((len(files), 2), np.int32),
+        picture=picture,
+        box_ids=lines[named].astype(np.int32),
+        bounds=np.stack([table[name].to_numpy() for name in CORNERS], axis=1),
+        label=label,
+        labels=labels,
+        flags={},
+        segmentation=_taker(table["mask"]) if masks else None,
+    )
+
+
+def _read(path: Path, header: list[str]) -> pa.Table:
+    types = dict.fromkeys(("path", "label", "mask"), pa.string()) | dict.fromkeys(CORNERS, pa.float64())
+    try:
+        return pacsv.read_csv(
+            path,
+            read_options=pacsv.ReadOptions(column_names=header, skip_rows=1),
+            parse_options=pacsv.ParseOptions(ignore_empty_lines=False),
+            convert_options=pacsv.ConvertOptions(
+                include_columns=["path", *CORNERS, "label", "mask"],
+                include_missing_columns=True,
+                column_types=types,
+                strings_can_be_null=True,
+                null_values=[""],
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        text = " ".join(str(error).split())
+        raise UserError(find_fault(path, header, CORNERS) or f"{path}: {text}") from None
+
+
+def _taker(names: pa.ChunkedArray) -> Callable[[np.ndarray], pa.Array]:
+    whole = names.fill_null("").combine_chunks()
+    marked = pc.replace_substring_regex(whole, r"^([\[{])", r"./\1")  # no outline in JSON but a file's name
+    return lambda rows: marked.take(pa.array(rows))
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    """The different texts in the order of the file, and which one each row has, int32."""
+    coded = pa.concat_arrays([pa.array([], pa.string()), *column.chunks]).dictionary_encode()
+    return coded.dictionary.to_pylist(), coded.indices.to_numpy()

@@ -1,0 +1,185 @@
+"""The Ray Data graph: one task for each pending shard, of which only a row of statistics comes back."""
+
+import json
+import logging
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dataprep.shards.build_shard import ShardJob
+from dataprep.shards.journal import STARTS, journal_path
+from dataprep.workers.apart import run_apart
+from intarsia.errors import UserError
+
+CONNECT_S = 10.0  # that a Ray which is running may take to answer
+OBJECT_STORE_BYTES = 100_000_000  # rows of statistics pass through it, never pictures
+
+
+def run_shards(
+    jobs: list[ShardJob], workers: int | None = None, address: str | None = None, verbose: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Build shards in parallel and yield each one's counts as it is committed, in any order.
+
+    Ray runs in a process of its own, unless there is one in this process already.
+
+    Args:
+        jobs: the shards to build.
+        workers: processes of the local Ray; the machine's CPUs where None.
+        address: of a running Ray cluster whose nodes see the same folders; a local Ray is started where None.
+        verbose: whether Ray speaks, and what its workers print is seen.
+
+    Raises:
+        UserError: if Ray does not start, or a shard failed for a reason that is not a picture's.
+    """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        yield from run_here(jobs, workers, address, verbose)
+    else:
+        yield from run_apart(jobs, workers, address, verbose)
+
+
+def run_here(
+    jobs: list[ShardJob],
+    workers: int | None,
+    address: str | None,
+    verbose: bool,
+    up: Callable[[], object] = lambda: None,
+) -> Iterator[dict[str, Any]]:
+    """`run_shards` with Ray in this process; `up` is called once a first worker is there."""
+    workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))  # Ray starts a process for each at once
+    with ray_running(workers, address, verbose):
+        _await_worker()
+        up()
+        for row in _run(jobs, verbose):
+            report = json.loads(row["report"])
+            if "error" in report:
+                raise UserError(
+                    f"building stopped: {report['error']}; the shards so far stay, run the same command again"
+                )
+            yield report
+
+
+@contextmanager
+def ray_running(workers: int | None, address: str | None, verbose: bool) -> Iterator[Any]:
+    """Ray in this process, started where it is not yet, for the arguments of `run_shards`.
+
+    Raises:
+        UserError: if it does not start, or stops inside the block.
+    """
+    _quiet_environment(address)
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        _start(workers, address, verbose)
+    try:
+        yield ray
+    except ray.exceptions.RayError as error:
+        text = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
+        raise UserError(f"Ray stopped: {text}; run the same command again, or with --debug") from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _await_worker() -> None:
+    """Wait until one worker has come up; Ray would start others without end where each dies."""
+    import ray
+
+    @ray.remote(num_cpus=0, max_retries=STARTS)
+    def come_up() -> None:
+        import dataprep.shards.build_shard  # noqa: F401 - what a worker needs must not kill it
+
+    first = come_up.remote()
+    import ray.data
+
+    try:
+        ray.get(first)
+    except ray.exceptions.WorkerCrashedError:
+        raise UserError(
+            f"{STARTS + 1} workers of Ray died at their start, before any shard was begun; run with -v to "
+            "see what they say"
+        ) from None
+
+
+def _run(jobs: list[ShardJob], verbose: bool) -> Iterator[dict[str, str]]:
+    from ray import cloudpickle
+
+    data = quiet_data(verbose)
+    rows = [  # a worker opens its job itself, once it has noted its start
+        {
+            "journal": str(journal_path(job.folder, job.config, job.shard)),
+            "shard": job.config.shard_name(job.shard),
+            "job": cloudpickle.dumps(job),
+        }
+        for job in jobs
+    ]
+
+    def build(row: dict[str, Any]) -> dict[str, str]:
+        from dataprep.shards.journal import note_start
+
+        try:
+            note_start(row["journal"], row["shard"])
+            from dataprep.shards.build_shard import build_shard
+
+            stats = build_shard(pickle.loads(row["job"]))
+        except (OSError, UserError) as error:  # an exception would come out of Ray as pages of traceback
+            return {"report": json.dumps({"error": str(error)})}
+        return {
+            "report": json.dumps({name: stats[name] for name in ("shard", "samples", "kept", "rejected")})
+        }
+
+    # Ray gives a dead worker's task to another one without end; the shard's journal sets the limit.
+    yield from data.from_items(rows, override_num_blocks=len(rows)).map(build).iter_rows()
+
+
+def quiet_data(verbose: bool) -> Any:
+    """Ray Data, without the bars and plans that it prints."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.ERROR)
+    return ray.data
+
+
+def _quiet_environment(address: str | None) -> None:
+    """Ray reads these when it is imported."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    if address is None:  # a cluster of our own needs no token; one that is running may demand it
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+
+def _knock(address: str) -> None:
+    """OSError where nothing listens at HOST:PORT: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port) % 65536), CONNECT_S).close()
+
+
+def _start(workers: int | None, address: str | None, verbose: bool) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": "INFO" if verbose else "ERROR", "log_to_driver": verbose}
+    try:
+        if address is not None:
+            _knock(address)
+            ray.init(address=address, **quiet)
+            return
+        ray.init(
+            address="local",
+            num_cpus=workers or len(os.sched_getaffinity(0)),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **quiet,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        said = str(error).strip().splitlines()[0]
+        if address:
+            raise UserError(f"no Ray answers at {address} ({said}); `ray start --head` starts one") from error
+        raise UserError(f"Ray does not start on this machine: {said}") from error

@@ -1,0 +1,1 @@
+"""Published and own benches: their cases, their layout, their published numbers."""

@@ -1,0 +1,126 @@
+"""COCOEE, the bench of Paint by Example: 3,500 pictures with a box, each with an exemplar from elsewhere.
+
+BENCH/id_list.npy                        the ids, COCO val2017 annotation ids
+BENCH/GT_3500/{id:012}_GT.png            the picture
+BENCH/Mask_bbox_3500/{id:012}_mask.png   white: repaint
+BENCH/Ref_3500/{id:012}_ref.png          the exemplar
+RESULTS/{id:012}.png                     a method's result
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.benches.exemplars import EditCase
+from intarsia.boxes import Box
+from intarsia.errors import UserError
+from intarsia.words import counted
+
+SIZE = 512
+CASES = 3500
+_PLACES = {
+    "image": "GT_3500/{}_GT.png",
+    "mask": "Mask_bbox_3500/{}_mask.png",
+    "exemplar": "Ref_3500/{}_ref.png",
+}
+
+
+def read_ids(path: Path) -> list[int]:
+    """The annotation ids of an id_list.npy, in its order.
+
+    Raises:
+        UserError: if it is missing, holds no whole numbers, or one of them twice.
+    """
+    try:
+        ids = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; it is test_bench/id_list.npy of "
+            "https://github.com/Fantasy-Studio/Paint-by-Example"
+        ) from None
+    except (ValueError, OSError):
+        raise UserError(f"{path} is not an npy of plain numbers") from None
+    if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
+        raise UserError(f"{path} holds {ids.dtype} of shape {list(ids.shape)}; a list of ids is wanted")
+    if len(np.unique(ids)) < ids.size:
+        raise UserError(f"{path} names {counted(ids.size - len(np.unique(ids)), 'id')} twice")
+    return [int(number) for number in ids]
+
+
+def bench_files(bench: Path) -> dict[str, dict[str, Path]]:
+    """Key -> "image", "mask", "exemplar" -> file, for every id of the bench; the files may be missing.
+
+    Raises:
+        UserError: as `read_ids`.
+    """
+    keys = [f"{number:012}" for number in read_ids(bench / "id_list.npy")]
+    return {key: {kind: bench / place.format(key) for kind, place in _PLACES.items()} for key in keys}
+
+
+def find_cases(
+    bench: Mapping[str, Mapping[str, Path]], results: Path, only_present: bool = False
+) -> list[EditCase]:
+    """The cases whose files and result are there.
+
+    Args:
+        bench: of `bench_files`, or any other.
+        results: a folder with KEY.png.
+        only_present: leave out the others, instead of refusing.
+
+    Raises:
+        UserError: if any file is missing (with `only_present`, if no case is whole), saying which.
+    """
+    cases, missing = [], []
+    for key, files in bench.items():
+        own = {**files, "result": results / f"{key}.png"}
+        lost = [path for path in own.values() if not path.is_file()]
+        missing += lost
+        if not lost:
+            cases.append(EditCase(key, own))
+    if missing and not (cases and only_present):
+        raise UserError(
+            f"{len(bench) - len(cases)} of {len(bench)} cases lack a file (first {missing[0]}); complete "
+            "them, or give --only-present for numbers that are not comparable"
+        )
+    return cases
+
+
+@dataclass(frozen=True)
+class Source:
+    """A case rebuilt from COCO: the picture's square around a box.
+
+    Attributes:
+        window: the square in the picture, or the whole picture where no square holds the box.
+        box: in the square scaled to `SIZE`.
+    """
+
+    window: Box
+    box: Box
+
+
+def place_square(box: Box, size: tuple[int, int]) -> Source:
+    """The largest square that holds a box, its middle as near to the box's as the picture allows.
+
+    Where the box is longer than the picture's short side, the whole picture is taken and squashed. How the
+    published squares were chosen is not known; these show the same objects, not the same pixels.
+
+    Args:
+        box: in the picture.
+        size: (width, height) of the picture.
+    """
+    width, height = size
+    side = min(size)
+    window = Box(0, 0, width, height)
+    if max(box.width, box.height) <= side:
+        x = min(max((box.x0 + box.x1 - side) // 2, 0), width - side)
+        y = min(max((box.y0 + box.y1 - side) // 2, 0), height - side)
+        window = Box(x, y, x + side, y + side)
+    scaled = Box(
+        (box.x0 - window.x0) * SIZE // window.width,
+        (box.y0 - window.y0) * SIZE // window.height,
+        -(-(box.x1 - window.x0) * SIZE // window.width),
+        -(-(box.y1 - window.y0) * SIZE // window.height),
+    )
+    return Source(window, scaled)

@@ -1,0 +1,101 @@
+"""Published numbers with the recipe of each, so that nobody compares unlike ones unawares."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evaluation.benches.cocoee import CASES
+from evaluation.scoring.report import Column, Report
+
+_TEST2017 = "test2017 (40,670 pictures, clip-b32/middle512-bicubic224/v1)"
+_COCOEE = {
+    "frechet_clip": f"frechet/clip-b32/bicubic224/v1 to {_TEST2017}",
+    "quality_score": "quality-gmm20/clip-b32/bicubic224/v1",
+    "clip_score": "clip-score/clip-b32/pbe-region224/v1 and clip-b32/square224/v1",
+}
+_BOARD = {
+    "frechet_clip": "FID of bcmi's board, features and reference set not stated there",
+    "quality_score": "QS of bcmi's board, mixture not stated there",
+}
+_PIE = {
+    "structure_distance": "structure-dino-b8-key11/last512-bilinear224-0to255/v1",
+    "psnr": "psnr/last512-background-blank/v1",
+    "lpips": "lpips-squeeze-0.1/last512-background-blank/v1",
+    "mse": "mse/last512-background-blank/v1",
+    "ssim": "ssim-gauss11-valid-rgb/last512-background-blank/v1",
+    "clip_whole": "clip-l14/last512-bicubic224/v1",
+    "clip_edited": "clip-l14/last512-edited-blank-bicubic224/v1",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published row.
+
+    Attributes:
+        method: by its name there.
+        source: where it stands.
+        values: column -> number.
+        methods: column -> recipe without weights, as `Column.method`.
+        cases: that it is of.
+    """
+
+    method: str
+    source: str
+    values: Mapping[str, float]
+    methods: Mapping[str, str]
+    cases: int
+
+    def unlike(self, column: Column, report: Report) -> str:
+        """Why its number of a column cannot be compared with the report's; empty where it can."""
+        if column.method != self.methods[column.name]:
+            return f"{self.source}: {self.methods[column.name]}; here {column.method}"
+        if not report.whole or report.expected != self.cases:
+            return (
+                f"{self.source}: all {self.cases:,} cases; here {len(report.rows):,} of {report.expected:,}"
+            )
+        return ""
+
+
+def published_rows(bench: str) -> tuple[Published, ...]:
+    """The rows of a bench; none for those of one's own."""
+    return _ROWS.get(bench, ())
+
+
+def _pie(method: str, *values: float) -> Published:
+    source = "Direct Inversion (Ju et al. 2024), table 1, Stable Diffusion 1.4 (PnP: 1.5)"
+    return Published(method, source, dict(zip(_PIE, values, strict=True)), _PIE, 700)
+
+
+def _board(method: str, frechet: float, quality: float) -> Published:
+    values = {"frechet_clip": frechet, "quality_score": quality}
+    return Published(method, "bcmi's board of image composition", values, _BOARD, CASES)
+
+
+_ROWS = {
+    "COCOEE": (
+        Published(
+            "Paint by Example",
+            "Paint by Example (Yang et al. 2022), table 1, as its repository computes it",
+            {"frechet_clip": 3.18, "quality_score": 77.80, "clip_score": 84.97},
+            _COCOEE,
+            CASES,
+        ),
+        _board("ObjectStitch", 3.35, 76.86),
+        _board("AnyDoor", 3.60, 76.18),
+        _board("ControlCom", 3.19, 77.84),
+    ),
+    # Table 1 of the paper, as its repository gives it: inversion + editing.
+    "PIE-Bench": (
+        _pie("DDIM + P2P", 69.43, 17.87, 208.8, 219.88, 71.14, 25.01, 22.44),
+        _pie("Null-text + P2P", 13.44, 27.03, 60.67, 35.86, 84.11, 24.75, 21.86),
+        _pie("Negative-prompt + P2P", 16.17, 26.21, 69.01, 39.73, 83.4, 24.61, 21.87),
+        _pie("StyleDiffusion + P2P", 11.65, 26.05, 66.1, 38.63, 83.42, 24.78, 21.72),
+        _pie("Direct Inversion + P2P", 11.65, 27.22, 54.55, 32.86, 84.76, 25.02, 22.1),
+        _pie("DDIM + MasaCtrl", 28.38, 22.17, 106.62, 86.97, 79.67, 23.96, 21.16),
+        _pie("Direct Inversion + MasaCtrl", 24.7, 22.64, 87.94, 81.09, 81.33, 24.38, 21.35),
+        _pie("DDIM + P2P-Zero", 61.68, 20.44, 172.22, 144.12, 74.67, 22.8, 20.54),
+        _pie("Direct Inversion + P2P-Zero", 49.22, 21.53, 138.98, 127.32, 77.05, 23.31, 21.05),
+        _pie("DDIM + PnP", 28.22, 22.28, 113.46, 83.64, 79.05, 25.41, 22.55),
+        _pie("Direct Inversion + PnP", 24.29, 22.46, 106.06, 80.45, 79.68, 25.41, 22.62),
+    ),
+}

@@ -1,0 +1,112 @@
+"""`python -m evaluation fid`: the Fréchet distance of two folders of pictures, or of their statistics."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation.measures.metrics import Features
+from evaluation.scoring.distributions import frechet_distance, kernel_distance, moments_of, read_moments
+from evaluation.scoring.references import picture_files
+from evaluation.scoring.scorer import add_scoring_options, scorer
+from evaluation.scoring.scoring import Request
+from intarsia.command_line import Commands
+from intarsia.errors import UsageError
+
+if TYPE_CHECKING:
+    from evaluation.measures.measures import Measure
+
+_FEATURES = ("inception", "clip-b32", "clip-b32-test2017")
+
+
+def add_command(commands: Commands) -> None:
+    """Add `fid`."""
+    parser = commands.add_parser(
+        "fid",
+        help="the Fréchet distance of two sets of pictures",
+        description="The Fréchet distance of two folders of pictures (all below them), or of an npz of "
+        "statistics as pytorch-fid keeps them. Memory does not grow with the number of pictures.",
+    )
+    parser.add_argument("a", type=Path, help="folder or npz")
+    parser.add_argument("b", type=Path, help="folder or npz")
+    parser.add_argument(
+        "--features",
+        choices=_FEATURES,
+        default="inception",
+        help="inception: FID as pytorch-fid computes it. clip-b32: Paint by Example's. clip-b32-test2017: "
+        "the same, with A cut to its middle 512 pixels, as COCO test2017 there (default %(default)s)",
+    )
+    parser.add_argument("--kid", action="store_true", help="the kernel distance, too; all features in memory")
+    parser.add_argument("--seed", type=int, default=0, help="of the subsets of --kid (default %(default)s)")
+    parser.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the statistics of A, a folder")
+    add_scoring_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    paths = arguments.a, arguments.b
+    if arguments.kid and any(path.suffix == ".npz" for path in paths):
+        raise UsageError("--kid needs the pictures themselves; give two folders instead of statistics")
+    if arguments.save:
+        if arguments.a.suffix == ".npz":
+            raise UsageError(f"--save keeps the statistics of a folder; {arguments.a} is statistics already")
+        if arguments.save.suffix != ".npz":
+            raise UsageError(f"--save {arguments.save} must end in .npz; other files are not read again")
+        arguments.save.parent.mkdir(parents=True, exist_ok=True)
+    pictures = [[] if path.suffix == ".npz" else picture_files(path) for path in paths]
+    measures: Sequence[Measure | None] = _measures(arguments) if any(pictures) else (None, None)
+    moments, features = [], []
+    for path, files, measure in zip(paths, pictures, measures, strict=True):
+        if not files or not measure:
+            moments.append(read_moments(path))
+            continue
+        rows = _rows(arguments, path, files, measure)
+        if arguments.kid:
+            features.append(np.concatenate(list(rows)))
+            rows = iter(features[-1:])
+        moments.append(moments_of(rows))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        distance = frechet_distance(*moments)
+    print(f"Fréchet distance {distance:.4f}")
+    if arguments.kid:
+        kid = kernel_distance(features[0], features[1], seed=arguments.seed)
+        print(f"KID × 10³ {kid.mean * 1e3:.4f} ± {kid.deviation * 1e3:.4f}")
+    for path, files, measure in zip(paths, pictures, measures, strict=True):
+        kind = f"{len(files):,} pictures, {measure.identity}" if files and measure else "statistics"
+        print(f"{path}: {kind}")
+    if arguments.save:
+        moments[0].save(arguments.save)
+    for message in {str(warning.message) for warning in caught}:
+        print(f"warning: {message}", file=sys.stderr)
+
+
+def _measures(arguments: argparse.Namespace) -> tuple[Measure, Measure]:
+    """How A and how B are looked at."""
+    from evaluation.measures import features
+    from evaluation.measures.weights import parse_weights
+    from sampling.denoise.machine import pick_device
+
+    given, device = parse_weights(arguments.weights), pick_device(arguments.device)
+    if arguments.features == "inception":
+        measure = features.inception(given, device)
+        return measure, measure
+    clip = features.clip("clip-b32", given, device)
+    return (
+        features.middle512(clip.whole) if arguments.features == "clip-b32-test2017" else clip.whole
+    ), clip.whole
+
+
+def _rows(
+    arguments: argparse.Namespace, folder: Path, files: Sequence[Path], measure: Measure
+) -> Iterator[Features]:
+    """The features of each picture, [1, D] at a time."""
+    cases = [{"features": Request((file,), measure)} for file in files]
+    for values in scorer(arguments)(cases, str(folder)):
+        yield values["features"][None]

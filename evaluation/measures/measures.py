@@ -1,0 +1,117 @@
+"""What can be wanted of pictures: a measure, its recipe, the network it needs; and the errors of pixels.
+
+A recipe reads `what/how the pictures got there/version`, such as `clip-b32/bicubic224/v1`. Two numbers are
+comparable only if their recipes and their weights' fingerprints are equal; a change of arithmetic gets a new
+version. Measures with networks are made in `features`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.measures import metrics
+from evaluation.measures.metrics import Mask, Picture
+
+Value: TypeAlias = NDArray[np.floating]
+Prepare: TypeAlias = Callable[..., NDArray[Any]]
+Region = Literal["whole", "background", "edited"]
+How = Literal["only", "blank"]
+
+
+class NothingLeft(ValueError):
+    """The region holds no pixel; the value is NaN, and averages leave it out."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that takes arrays.
+
+    Attributes:
+        name: as in `weights.SOURCES`.
+        weights: fingerprint.
+        run: float32 [B, ...] -> float32 [B, ...].
+    """
+
+    name: str
+    weights: str
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is wanted of one picture or of several.
+
+    Attributes:
+        recipe: names everything that decides the value but the weights.
+        prepare: takes the decoded pictures (and the mask, where there is one) and gives the network's input
+            without batch axis; without a network, the value itself. Raises ValueError for pictures that do
+            not fit, NothingLeft for an empty region.
+        network: or None.
+        finish: turns the network's output for one case into the value.
+    """
+
+    recipe: str
+    prepare: Prepare
+    network: Network | None = None
+    finish: Callable[[NDArray[np.float32]], Value] | None = None
+
+    @property
+    def identity(self) -> str:
+        """Recipe and weights: with the pictures' bytes, all that the value depends on."""
+        return f"{self.recipe}@{self.network.weights}" if self.network else self.recipe
+
+
+def pixel_error(
+    name: Literal["mse", "psnr", "ssim", "ssim-rgb"], region: Region = "whole", how: How = "only"
+) -> Measure:
+    """An error of two pictures' pixels, a single float64.
+
+    Args:
+        name: of the function in `metrics`; `ssim` is of grey, `ssim-rgb` of the three channels.
+        region: `background` and `edited` want a mask.
+        how: `only` averages over the region's pixels, `blank` paints the rest black and averages over
+            everything, as published tables do.
+    """
+    function: Callable[..., float] = {
+        "mse": metrics.mse,
+        "psnr": metrics.psnr,
+        "ssim": metrics.ssim,
+        "ssim-rgb": lambda a, b, where=None: metrics.ssim(a, b, where, "rgb"),
+    }[name]
+
+    def value(a: Picture, b: Picture, where: Mask | None = None) -> NDArray[np.float64]:
+        return np.asarray(function(a, b, where))
+
+    def chosen(a: Picture, b: Picture, mask: Mask) -> NDArray[np.float64]:
+        return value(a, b, _region(mask, region))
+
+    recipe = metrics.SSIM_RECIPE if name.startswith("ssim") else name
+    recipe = recipe.format(channels="rgb" if name == "ssim-rgb" else "grey")
+    if region == "whole":
+        return Measure(f"{recipe}/whole/v1", value)
+    return Measure(f"{recipe}/{region}-{how}/v1", chosen if how == "only" else in_region(value, region))
+
+
+def in_region(prepare: Prepare, region: Region) -> Prepare:
+    """The same on pictures whose rest is painted black; takes a mask after the pictures unless `whole`."""
+    if region == "whole":
+        return prepare
+
+    def blanked(*arguments: Any) -> NDArray[Any]:
+        *pictures, mask = arguments
+        for picture in pictures:
+            metrics.check_sizes(mask, picture)
+        rest = ~_region(mask, region)
+        return prepare(*(metrics.blank(picture, rest) for picture in pictures))
+
+    return blanked
+
+
+def _region(mask: Mask, region: Region) -> Mask:
+    chosen = mask if region == "edited" else ~mask
+    if not chosen.any():
+        raise NothingLeft(f"no pixel is {region}")
+    return chosen

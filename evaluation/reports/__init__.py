@@ -1,0 +1,1 @@
+"""Reports as text, Markdown, CSV and one HTML page; reports compared."""

@@ -1,0 +1,162 @@
+"""Reports side by side: differences with intervals, which of them are beyond noise, and what is unlike."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation.benches.published import published_rows
+from evaluation.reports.tables import Table, all_columns, interval, number, published_table, shown_value
+from evaluation.scoring.confidence import GROUPS, Estimate, compare, jackknife
+from evaluation.scoring.report import Column, Report, SetFigure
+from intarsia.errors import UserError
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a number of one report differs from the first report's.
+
+    Attributes:
+        column: of the first report.
+        change: of the other minus the first, over the cases that both have; None where `unlike` or no case
+            has it.
+        verdict: in words.
+        unlike: why they cannot be compared; empty where they can.
+    """
+
+    column: Column
+    change: Estimate | None
+    verdict: str
+    unlike: str = ""
+
+
+def check_bench(reports: Sequence[Report]) -> None:
+    """Whether reports can stand in one table.
+
+    Raises:
+        UserError: if they are of different benches.
+    """
+    for other in reports[1:]:
+        if other.bench != reports[0].bench:
+            raise UserError(
+                f"{reports[0].name} is of {reports[0].bench} and {other.name} of {other.bench}; "
+                "compare results of one bench"
+            )
+
+
+def differences(first: Report, other: Report, seed: int = 0) -> list[Difference]:
+    """Every number of the first report against the other's, cases paired."""
+    figures = {figure.column.name: figure for figure in other.figures}
+    columns = {column.name: column for column in other.columns}
+    found = []
+    for figure in first.figures:
+        theirs = figures.get(figure.column.name)
+        found.append(_of_sets(figure, theirs, first, other))
+    for column in first.columns:
+        theirs_column = columns.get(column.name)
+        unlike = _unlike(column, theirs_column)
+        refused = Difference(column, None, "not comparable", unlike)
+        found.append(refused if unlike else _of_cases(column, first, other, seed))
+    return found
+
+
+def compare_tables(reports: Sequence[Report], seed: int = 0) -> list[Table]:
+    """The numbers side by side, then each report against the first, then the published rows.
+
+    Raises:
+        UserError: as `check_bench`.
+    """
+    check_bench(reports)
+    first, *others = reports
+    columns = all_columns(first)
+    against = [differences(first, other, seed) for other in others]
+    body, notes = [], []
+    for place, column in enumerate(columns):
+        row = [column.heading, shown_value(first, column)]
+        for other, found in zip(others, against, strict=True):
+            value = shown_value(other, column)
+            if found[place].unlike:
+                notes.append(f"≠ {column.title}: {found[place].unlike}")
+                value = f"{value or 'none'} ≠"
+            row.append(value)
+        body.append(row)
+    for other in others:
+        extra = [c.title for c in all_columns(other) if c.name not in {own.name for own in columns}]
+        if extra:
+            notes.append(f"only {other.name} has {', '.join(extra)}")
+    title = f"{first.bench}: {first.name} and {', '.join(other.name for other in others)}"
+    names = [report.name for report in reports]
+    tables = [Table(title, ["", *names], body, [*dict.fromkeys(notes), *_counts(reports)])]
+    for other, found in zip(others, against, strict=True):
+        tables.append(_change_table(first, other, found))
+    if rows := published_rows(first.bench):
+        tables.append(published_table([first], rows))
+    return tables
+
+
+def _change_table(first: Report, other: Report, found: Sequence[Difference]) -> Table:
+    rows = []
+    for difference in found:
+        change, digits = difference.change, difference.column.digits
+        shown = ["", "", ""]
+        if change is not None:
+            sign = "+" if change.value > 0 else ""
+            shown = [sign + number(change.value, digits), interval(change, digits), f"{change.count:,}"]
+        rows.append([difference.column.heading, *shown, difference.verdict])
+    notes = [
+        "95 % intervals of the paired difference: bootstrap over the cases; for numbers of the set, leaving "
+        f"out each of {GROUPS} groups of cases. Of twenty numbers that do not differ, one is beyond them."
+    ]
+    return Table(
+        f"{other.name} minus {first.name}",
+        ["", "difference", "95 % interval", "cases", "verdict"],
+        rows,
+        notes,
+    )
+
+
+def _of_cases(column: Column, first: Report, other: Report, seed: int) -> Difference:
+    try:
+        found = compare(first.values(column.name), other.values(column.name), seed)
+    except UserError:
+        return Difference(column, None, "no case has a finite value in both")
+    verdict = _verdict(column, found.difference, other.name, first.name)
+    if found.missing:
+        verdict += f"; {len(found.missing):,} cases not in both"
+    return Difference(column, found.difference, verdict)
+
+
+def _of_sets(figure: SetFigure, theirs: SetFigure | None, first: Report, other: Report) -> Difference:
+    column = figure.column
+    unlike = _unlike(column, theirs.column if theirs else None)
+    if not unlike and first.rows.keys() != other.rows.keys():
+        unlike = "the two are of different cases, and a number of a set depends on which"
+    if unlike or theirs is None:
+        return Difference(column, None, "not comparable", unlike)
+    pairs = zip(theirs.replicates, figure.replicates, strict=False)
+    change = jackknife(theirs.value - figure.value, [b - a for b, a in pairs], len(first.rows))
+    return Difference(column, change, _verdict(column, change, other.name, first.name))
+
+
+def _verdict(column: Column, change: Estimate, other: str, first: str) -> str:
+    if math.isnan(change.low):
+        return "no interval: too few cases, or none is defined"
+    if change.low <= 0 <= change.high:
+        return "within noise"
+    better = other if (change.value > 0) == (column.better == "up") else first
+    return f"beyond noise, {better} is better"
+
+
+def _unlike(column: Column, other: Column | None) -> str:
+    if other is None:
+        return "only one of the reports has it"
+    if other.recipe != column.recipe:
+        return f"recipes differ: {column.recipe}; {other.recipe}"
+    return ""
+
+
+def _counts(reports: Sequence[Report]) -> list[str]:
+    return [
+        f"{report.name}: {len(report.rows):,} of {report.expected:,} cases"
+        for report in reports
+        if not report.whole
+    ]

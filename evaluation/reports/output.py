@@ -1,0 +1,131 @@
+"""What a command leaves: tables on the terminal, files in a folder, and tables at Weights & Biases."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.reports.page import Gallery, best_and_worst, page, strip
+from evaluation.reports.tables import Table, as_markdown, as_text, cases_csv, report_tables
+from evaluation.scoring.report import Column, Report, write_report
+from intarsia.errors import UsageError, UserError
+from intarsia.files import atomic_write
+
+
+def add_output_options(parser: argparse.ArgumentParser, default: str = "RESULTS/report") -> None:
+    """Where the report goes."""
+    group = parser.add_argument_group("report")
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"report.json, cases.csv, report.md and report.html go there (default {default})",
+    )
+    group.add_argument("--name", help="of what made the results, for tables (default: the folder's)")
+    group.add_argument(
+        "--sort-by",
+        metavar="COLUMN",
+        help="which number says what the page's best and worst cases are (default: the first)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="of the intervals (default %(default)s)")
+    add_wandb_option(group)
+
+
+def add_wandb_option(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """`--wandb`."""
+    parser.add_argument(
+        "--wandb",
+        choices=("online", "offline"),
+        help="log the tables, and the page's pictures, to Weights & Biases as well",
+    )
+    parser.add_argument(
+        "--wandb-project", default="intarsia", metavar="NAME", help="there (default %(default)s)"
+    )
+
+
+def deliver(report: Report, arguments: argparse.Namespace, results: Path) -> None:
+    """Print a report's tables, and write its files.
+
+    Raises:
+        UsageError: if `--sort-by` names no column; the numbers are written then, and the pages are not.
+    """
+    tables = report_tables(report, arguments.seed)
+    sys.stdout.write("\n\n".join(map(as_text, tables)) + "\n")
+    out = arguments.out or results / "report"
+    write_report(report, out)
+    atomic_write(out / "cases.csv", cases_csv(report))
+    galleries = best_and_worst(report, sort_column(report, arguments.sort_by))
+    write_pages(out, "report", f"{report.bench}: {report.name}", tables, galleries)
+    sys.stderr.write(f"{out}: report.json, cases.csv, report.md, report.html\n")
+    if arguments.wandb:
+        log_to_wandb(arguments, f"{report.bench} {report.name}", tables, galleries, [report])
+
+
+def write_pages(
+    out: Path, name: str, title: str, tables: Sequence[Table], galleries: Sequence[Gallery]
+) -> None:
+    """Write NAME.md and NAME.html into a folder, which is made."""
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(out / f"{name}.md", f"# {title}\n\n" + "\n".join(map(as_markdown, tables)))
+    atomic_write(out / f"{name}.html", page(title, tables, galleries))
+
+
+def sort_column(report: Report, name: str | None) -> Column:
+    """The column of the cases by that name; the first without one.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    columns = {column.name: column for column in report.columns}
+    if name and name not in columns:
+        raise UsageError(f"--sort-by {name}: there is no such column; valid: {', '.join(columns)}")
+    return columns[name] if name else report.columns[0]
+
+
+def log_to_wandb(
+    arguments: argparse.Namespace,
+    title: str,
+    tables: Sequence[Table],
+    galleries: Sequence[Gallery],
+    reports: Sequence[Report],
+) -> None:
+    """Log tables, pictures and every case's numbers as one run; an offline one lies below the user's folder.
+
+    Raises:
+        UserError: if wandb is not installed or cannot be reached.
+    """
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("--wandb: wandb is not installed; install '.[training]'") from None
+    options = wandb.Settings(silent=True, console="off")
+    try:
+        run = wandb.init(
+            project=arguments.wandb_project,
+            name=title,
+            job_type="evaluation",
+            mode=arguments.wandb,
+            dir=os.environ.get("WANDB_DIR", Path.cwd()),  # else that of the process's first run
+            settings=options,
+            config={report.name: {c.name: c.recipe for c in report.columns} for report in reports},
+        )
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        raise UserError(f"--wandb online: W&B cannot be reached ({error}); give --wandb offline") from None
+    content: dict[str, object] = {}
+    for table in tables:
+        header = [name or "name" for name in table.header]
+        content[table.title] = wandb.Table(columns=header, data=[list(row) for row in table.rows])
+    for gallery in galleries:  # as pictures: an offline run keeps none that stand in tables
+        content[gallery.title] = [
+            wandb.Image(strip(case), caption=f"{case.caption}: {', '.join(case.pictures)}")
+            for case in gallery.cases
+        ]
+    for report in reports:
+        names = [column.name for column in report.columns]
+        rows = [[key, *(row[name] for name in names)] for key, row in report.rows.items()]
+        content[f"cases of {report.name}"] = wandb.Table(columns=["case", *names], data=rows)
+    run.log(content)
+    run.finish()

@@ -1,0 +1,178 @@
+"""Reports as tables: what they hold once, and how they look as text, Markdown and CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation.benches.published import Published, published_rows
+from evaluation.scoring.confidence import Estimate
+from evaluation.scoring.report import Column, Line, Report, SetFigure, estimate_set, summarise
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people.
+
+    Attributes:
+        title: a line above it.
+        header: of its columns.
+        rows: of cells.
+        notes: lines below it.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+def report_tables(report: Report, seed: int = 0) -> list[Table]:
+    """The averages with their recipes; those of the categories; the published rows."""
+    *groups, everything = summarise(report, seed)
+    tables = [_averages(report, everything)]
+    if groups:
+        tables.append(_categories(report, groups))
+    if rows := published_rows(report.bench):
+        tables.append(published_table([report], rows))
+    return tables
+
+
+def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Table:
+    """The reports above published rows; a number that is not like the first report's is marked and told."""
+    first = reports[0]
+    columns = [column for column in all_columns(first) if any(column.name in row.values for row in rows)]
+    reasons: dict[str, int] = {}
+
+    def theirs(row: Published, column: Column) -> str:
+        if column.name not in row.values:
+            return ""
+        shown = f"{row.values[column.name]:.2f}"
+        reason = row.unlike(column, first)
+        return f"{shown} ≠{reasons.setdefault(reason, len(reasons) + 1)}" if reason else shown
+
+    body = [[report.name, *(shown_value(report, column) for column in columns)] for report in reports]
+    body += [[row.method, *(theirs(row, column) for column in columns)] for row in rows]
+    sources = dict.fromkeys(row.source for row in rows)
+    notes = [f"≠{number} not comparable. {reason}" for reason, number in reasons.items()]
+    notes += [f"published: {source}" for source in sources]
+    if not reasons:
+        notes.append("recipes agree; that the weights are the publishers' own is for you to see to")
+    return Table("beside published numbers", ["", *(c.heading for c in columns)], body, notes)
+
+
+def all_columns(report: Report) -> list[Column]:
+    """Those of the set, then those of the cases."""
+    return [*(figure.column for figure in report.figures), *report.columns]
+
+
+def shown_value(report: Report, column: Column) -> str:
+    """A report's number as text; empty where it has none by this name."""
+    for figure in report.figures:
+        if figure.column.name == column.name:
+            return number(figure.value, figure.column.digits)
+    if column.name not in {own.name for own in report.columns}:
+        return ""
+    average = summarise(report)[-1].values[column.name]
+    return "no background" if average is None else number(average.value, column.digits)
+
+
+def number(value: float, digits: int) -> str:
+    """A number with digits behind its point; infinity as a sign."""
+    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def interval(estimate: Estimate, digits: int) -> str:
+    """The interval, or nothing where there is none."""
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return ""
+    return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def as_text(table: Table) -> str:
+    """For a terminal: aligned, the first column to the left; recipes, which are long, below."""
+    rows, recipes = [table.header, *table.rows], []
+    if table.header[-1] == "recipe":
+        recipes = [f"{row[0]}  {row[-1]}" for row in table.rows]
+        rows = [row[:-1] for row in rows]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([table.title, *lines, *table.notes, *recipes])
+
+
+def as_markdown(table: Table) -> str:
+    """A Markdown table under its title."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    ruler = "|---|" + "---:|" * (len(table.header) - 1)
+    notes = [f"- {note}" for note in table.notes]
+    lines = [f"## {table.title}", "", line(table.header), ruler, *map(line, table.rows)]
+    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+
+
+def cases_csv(report: Report) -> str:
+    """A line for each case: key, category where there are, and its numbers; empty where there is none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    group = ["category"] if report.groups else []
+    writer.writerow(["key", *group, *(column.name for column in report.columns)])
+    for key, row in report.rows.items():
+        values = (row[column.name] for column in report.columns)
+        cells = ("" if math.isnan(value) else f"{value:.6g}" for value in values)
+        writer.writerow([key, *([report.groups.get(key, "")] if group else []), *cells])
+    return text.getvalue()
+
+
+def _averages(report: Report, everything: Line) -> Table:
+    title = f"{report.bench}, {report.name}: {len(report.rows):,} of {report.expected:,} cases"
+    rows = [_set_row(figure, len(report.rows)) for figure in report.figures]
+    for column in report.columns:
+        average = everything.values[column.name]
+        if average is None:
+            rows.append([column.heading, "no background", "", "0", column.recipe])
+            continue
+        shown = number(average.value, column.digits), interval(average, column.digits)
+        rows.append([column.heading, *shown, f"{average.count:,}", column.recipe])
+    header = ["", "value", "95 % interval", "cases", "recipe"]
+    return Table(title, header, rows, [*report.remarks, *_making(report)])
+
+
+def _making(report: Report) -> list[str]:
+    made = report.settings
+    if "differ" in made:
+        return [f"the results were made in {made['differ']} different ways, see results.jsonl"]
+    if not made:
+        return []
+    settings = ", ".join(f"{name} {value}" for name, value in made["settings"].items())
+    return [f"made by {made['model']['path']} ({made['model']['sha256'][:12]}): {settings}"]
+
+
+def _set_row(figure: SetFigure, count: int) -> list[str]:
+    column, estimate = figure.column, estimate_set(figure, count)
+    shown = interval(estimate, column.digits)
+    if figure.deviation is not None:
+        shown = f"± {number(figure.deviation, column.digits)} over subsets"
+    return [column.heading, number(figure.value, column.digits), shown, f"{count:,}", column.recipe]
+
+
+def _categories(report: Report, groups: Sequence[Line]) -> Table:
+    def cell(line: Line, column: Column) -> str:
+        average = line.values[column.name]
+        if average is None:
+            return "no background"
+        ends = interval(average, column.digits)
+        return number(average.value, column.digits) + (f" {ends}" if ends else "")
+
+    rows = [
+        [line.name, f"{line.count:,}", *(cell(line, column) for column in report.columns)] for line in groups
+    ]
+    return Table("by category", ["", "cases", *(c.heading for c in report.columns)], rows)

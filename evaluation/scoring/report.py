@@ -1,0 +1,236 @@
+"""What an evaluation found: numbers of cases and of sets, each with its recipe; one shape for every bench.
+
+A report is `report.json`; tables, pages and comparisons are made of it alone.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from evaluation.scoring.confidence import Estimate, bootstrap_mean, jackknife
+from intarsia.errors import UserError
+from intarsia.files import read_json, write_json
+
+VERSION = 1
+FILE = "report.json"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number that a bench reports.
+
+    Attributes:
+        name: in files.
+        title: for people, with its scale.
+        better: which way.
+        recipe: everything that decides the number; weights' fingerprints stand after an @.
+        digits: to show, behind the point.
+    """
+
+    name: str
+    title: str
+    better: Literal["up", "down"]
+    recipe: str
+    digits: int = 2
+
+    @property
+    def heading(self) -> str:
+        """The title with an arrow towards what is better."""
+        return f"{self.title} {'↑' if self.better == 'up' else '↓'}"
+
+    @property
+    def method(self) -> str:
+        """The recipe without the weights' fingerprints, which publications do not name."""
+        return re.sub(r"@\w+", "", self.recipe)
+
+
+@dataclass(frozen=True)
+class SetFigure:
+    """A number of the whole set, such as a Fréchet distance.
+
+    Attributes:
+        column: what it is.
+        value: of all cases.
+        replicates: the same without one group of cases each (`confidence.group_of` says who is in which);
+            empty where that was not computed.
+        deviation: over the random subsets that the number itself is an average of; None for others.
+    """
+
+    column: Column
+    value: float
+    replicates: tuple[float, ...] = ()
+    deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything about one folder of results.
+
+    Attributes:
+        bench: by name.
+        name: of what made the results.
+        expected: cases that the bench has.
+        columns: of the cases' numbers.
+        rows: case -> column -> value; NaN where a region has no pixel.
+        figures: of the whole set.
+        groups: case -> category; empty for benches without.
+        files: case -> "image", "mask", "exemplar", "result" ... -> path, for pages with pictures.
+        captions: case -> what is asked of it in words, for benches that do.
+        remarks: what a reader has to know, one sentence each.
+        settings: what the results were made with, where it is known.
+    """
+
+    bench: str
+    name: str
+    expected: int
+    columns: Sequence[Column]
+    rows: Mapping[str, Mapping[str, float]]
+    figures: Sequence[SetFigure] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether no case is missing."""
+        return len(self.rows) == self.expected
+
+    def values(self, column: str) -> dict[str, float]:
+        """Case -> value."""
+        return {key: row[column] for key, row in self.rows.items()}
+
+
+@dataclass(frozen=True)
+class Line:
+    """The averages of some cases.
+
+    Attributes:
+        name: a category, or "all".
+        count: of cases.
+        values: column -> average; None where every case is NaN.
+    """
+
+    name: str
+    count: int
+    values: Mapping[str, Estimate | None]
+
+
+def summarise(report: Report, seed: int = 0) -> list[Line]:
+    """A line for each category that has cases, in the order of their first, and the last for all."""
+    members: dict[str, list[str]] = {}
+    for key in report.rows:
+        if key in report.groups:
+            members.setdefault(report.groups[key], []).append(key)
+    members["all"] = list(report.rows)
+    lines = []
+    for name, keys in members.items():
+        data = {c.name: np.array([report.rows[key][c.name] for key in keys]) for c in report.columns}
+        averages = {n: None if np.isnan(v).all() else bootstrap_mean(v, seed) for n, v in data.items()}
+        lines.append(Line(name, len(keys), averages))
+    return lines
+
+
+def estimate_set(figure: SetFigure, count: int) -> Estimate:
+    """A set's number with the interval that leaving out groups gives it."""
+    return jackknife(figure.value, figure.replicates, count)
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write `report.json` into a folder, which is made; give its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "version": VERSION,
+        **{name: getattr(report, name) for name in ("bench", "name", "expected")},
+        "remarks": list(report.remarks),
+        "settings": dict(report.settings),
+        "averages": {line.name: _plain_line(line) for line in summarise(report)},
+        "columns": [asdict(column) for column in report.columns],
+        "figures": [_plain_figure(figure) for figure in report.figures],
+        "rows": {key: {n: to_json(v) for n, v in row.items()} for key, row in report.rows.items()},
+        "groups": dict(report.groups),
+        "captions": dict(report.captions),
+        "files": {key: dict(files) for key, files in report.files.items()},
+    }
+    write_json(folder / FILE, content)
+    return folder / FILE
+
+
+def read_report(path: Path) -> Report:
+    """Read a report; a folder stands for the `report.json` in it or in its `report/`.
+
+    Raises:
+        UserError: if there is none, or it is none of ours.
+    """
+    if path.is_dir():
+        places = [path / FILE, path / "report" / FILE]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise UserError(f"{path} holds no {FILE}, nor does its report/; score the results first")
+        path = found
+    content = read_json(path)
+    try:
+        if content["version"] != VERSION:
+            raise UserError(f"{path} was written by another version; score the results again")
+        return Report(
+            bench=content["bench"],
+            name=content["name"],
+            expected=content["expected"],
+            columns=[Column(**column) for column in content["columns"]],
+            rows={key: {n: from_json(v) for n, v in row.items()} for key, row in content["rows"].items()},
+            figures=[_figure(figure) for figure in content["figures"]],
+            groups=content["groups"],
+            files=content["files"],
+            captions=content["captions"],
+            remarks=tuple(content["remarks"]),
+            settings=content["settings"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a report of `python -m evaluation`: {error!r}") from None
+
+
+def incomplete(count: int, expected: int) -> tuple[str, ...]:
+    """What is to be remarked where cases are missing."""
+    missing = expected - count
+    return (f"{missing} of {expected} results are missing: not comparable",) if missing else ()
+
+
+def to_json(value: float) -> float | str | None:
+    """JSON knows neither NaN, which becomes null, nor infinity, which becomes "inf"."""
+    if math.isnan(value):
+        return None
+    return str(value) if math.isinf(value) else value
+
+
+def from_json(value: float | str | None) -> float:
+    """The inverse of `to_json`."""
+    return math.nan if value is None else float(value)
+
+
+def _plain_line(line: Line) -> dict[str, Any]:
+    averages = {
+        name: None if e is None else [to_json(e.value), to_json(e.low), to_json(e.high)]
+        for name, e in line.values.items()
+    }
+    return {"count": line.count, **averages}
+
+
+def _plain_figure(figure: SetFigure) -> dict[str, Any]:
+    return {
+        "column": asdict(figure.column),
+        "value": to_json(figure.value),
+        "replicates": [to_json(value) for value in figure.replicates],
+        "deviation": figure.deviation,
+    }
+
+
+def _figure(content: Mapping[str, Any]) -> SetFigure:
+    replicates = tuple(from_json(value) for value in content["replicates"])
+    column = Column(**content["column"])
+    return SetFigure(column, from_json(content["value"]), replicates, content["deviation"])

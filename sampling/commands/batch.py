@@ -1,0 +1,95 @@
+"""`batch` and `show`: options, and what is told at the end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import islice
+from pathlib import Path
+
+from intarsia.command_line import Commands
+from intarsia.errors import UsageError
+from intarsia.model_folder import check_model_folder
+from sampling.jobs import read_jobs
+from sampling.options import (
+    add_canvas_options,
+    add_input_options,
+    add_machine_options,
+    add_sampler_options,
+    add_shard_option,
+    edit_settings,
+    machine_settings,
+)
+
+_WHERE = "python -m sampling batch"
+_TOLD = 10  # failures named at the end; results.jsonl has all of them
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `batch` and `show` to the sampling command line."""
+    parser = commands.add_parser(
+        "batch",
+        help="make many edits of a list; the same command again does what is missing",
+        description="Make the edits of JOBS: a .csv or .jsonl with image, mask, exemplar and, if wanted, "
+        "name, seed and any setting of an edit, or a folder with image/, mask/ and exemplar/. Results are "
+        "NAME.png in OUT, with a line each in results.jsonl. A row that cannot be done is reported at the "
+        "end; the exit code is 1 then.",
+    )
+    parser.add_argument("jobs", type=Path, metavar="JOBS", help="the list or folder")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of results")
+    add_shard_option(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of rows without one (default %(default)s)")
+    add_input_options(parser)
+    add_sampler_options(parser)
+    add_canvas_options(parser)
+    add_machine_options(parser)
+    # One at a time, a result can be made again byte for byte; in company its rounding is another.
+    parser.set_defaults(run=_batch, batch_size=1)
+
+    parser = commands.add_parser(
+        "show",
+        help="how a result was made: the command that makes it again",
+        description="Print the command that makes RESULT again, out of what its PNG says, and what has "
+        "changed since.",
+    )
+    parser.add_argument("result", type=Path, metavar="RESULT.png")
+    parser.set_defaults(run=_show)
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    if len(arguments.guidance_scale) > 1:
+        raise UsageError("batch takes one --guidance-scale; give several as rows with a guidance_scale each")
+    if not 0 <= arguments.seed < 2**63:
+        raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
+    [settings], machine = edit_settings(arguments, _WHERE), machine_settings(arguments, _WHERE)
+    jobs = read_jobs(arguments.jobs)
+    check_model_folder(arguments.model)
+
+    from sampling.batch import BatchOptions, failures, run_batch
+    from sampling.denoise.machine import open_model
+    from sampling.provenance import pattern
+
+    shared = pattern(arguments.model, machine, arguments.invert_mask, arguments.exemplar_background)
+    options = BatchOptions(arguments.out, settings, arguments.seed, shared, arguments.shard)
+    counts = run_batch(jobs, options, lambda: open_model(arguments.model, machine))
+    place, number = arguments.shard
+    failed = failures(arguments.out, jobs[place::number])
+    for name, error in islice(failed.items(), _TOLD):
+        sys.stderr.write(f"failed: {name}: {error}\n")
+    if len(failed) > _TOLD:
+        sys.stderr.write(f"and {len(failed) - _TOLD} more, see {arguments.out}/results.jsonl\n")
+    sys.stdout.write(
+        f"{arguments.out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed\n"
+    )
+    return int(bool(failed))
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from sampling.provenance import changed_files, read_provenance, remake_command
+
+    provenance = read_provenance(arguments.result)
+    again = arguments.result.with_name(f"{arguments.result.stem}-again.png")
+    sys.stdout.write(remake_command(provenance, str(again)) + "\n")
+    for text in changed_files(provenance):
+        sys.stderr.write(f"note: {text}\n")

@@ -1,0 +1,213 @@
+"""Edits for visitors: inputs are checked and kept, one edit is made at a time, and few may wait."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from intarsia.errors import UserError
+from intarsia.files import atomic_write, sha256_bytes
+from sampling.denoise.machine import Machine
+from sampling.denoise.sampler import OnStep
+from sampling.editing import EditRequest, EditResult, edit
+from sampling.inputs import read_inputs
+from sampling.jobs import FILES
+from sampling.pictures import write_png
+from sampling.provenance import Provenance, SourceFile, made_from, source_file
+from sampling.settings import EditSettings, ExemplarBackground
+
+# Pillow reads many more; a visitor's file gets only the well-trodden decoders.
+_SUFFIXES = {
+    "PNG": ".png",
+    "JPEG": ".jpg",
+    "MPO": ".jpg",
+    "WEBP": ".webp",
+    "BMP": ".bmp",
+    "TIFF": ".tif",
+    "GIF": ".gif",
+}
+_DECODERS = [name for name in _SUFFIXES if name != "MPO"]  # the JPEG decoder finds out that it is one
+_TURNED = (5, 6, 7, 8)  # EXIF orientations whose width is the upright height
+
+
+class TooLarge(UserError):
+    """A picture or request beyond the limits."""
+
+
+class Busy(UserError):
+    """Too many edits wait already."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may ask for.
+
+    Attributes:
+        megapixels: of one picture.
+        upload_mb: of one request's body, in 2^20 bytes.
+        num_images: edits of one request.
+        waiting: requests in line, beside the one that is worked on.
+        keep_seconds: results and inputs older than this are deleted; None keeps them.
+    """
+
+    megapixels: float = 50.0
+    upload_mb: int = 64
+    num_images: int = 8
+    waiting: int = 8
+    keep_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one visitor asks for: files that `Service.keep` gave back, and how to edit."""
+
+    image: Path
+    mask: Path
+    exemplar: Path
+    settings: EditSettings
+    seed: int = 0
+    num_images: int = 1
+    invert_mask: bool = False
+    exemplar_background: ExemplarBackground = "crop"
+
+
+@dataclass(frozen=True)
+class Made:
+    """An edit and its PNG, which says how it was made."""
+
+    path: Path
+    result: EditResult
+    notes: tuple[str, ...]
+
+
+class Service:
+    """A model that edits for whoever asks, in turn."""
+
+    def __init__(self, machine: Machine, pattern: Provenance, folder: Path, limits: Limits) -> None:
+        """`pattern`: what all edits share; `folder`: takes the results, and the inputs below inputs/."""
+        self.machine, self.folder, self.limits = machine, folder, limits
+        self._pattern = pattern
+        self._places = threading.BoundedSemaphore(limits.waiting + 1)
+        self._turn = threading.Lock()
+
+    def keep(self, content: bytes, kind: str) -> Path:
+        """Store an input under the hash of its bytes; only its header is read.
+
+        Args:
+            content: the bytes of a PNG, JPEG, WebP, BMP, TIFF or GIF.
+            kind: what the visitor calls it: "image", "mask" or "exemplar".
+
+        Raises:
+            TooLarge: for more pixels than the limit.
+            UserError: if it is no such picture.
+        """
+        try:
+            with Image.open(io.BytesIO(content), formats=_DECODERS) as image:
+                (width, height), suffix = image.size, _SUFFIXES[str(image.format)]
+        except Image.DecompressionBombError:
+            raise TooLarge(f"the {kind} has more than {self.limits.megapixels:g} million pixels") from None
+        except (OSError, SyntaxError, ValueError):
+            raise UserError(
+                f"the {kind} is not a picture that can be read; give a PNG, JPEG, WebP, BMP, TIFF or GIF"
+            ) from None
+        if width * height > self.limits.megapixels * 1e6:
+            raise TooLarge(
+                f"the {kind} is {width} x {height} pixels; at most {self.limits.megapixels:g} million are "
+                "taken, so scale it down first"
+            )
+        path = self.folder / "inputs" / f"{sha256_bytes(content)[:24]}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.touch()  # young again: an order for it is coming
+        else:
+            atomic_write(path, content)
+        return path
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place in line; everything that a request costs happens inside.
+
+        Raises:
+            Busy: if all places are taken.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Busy(f"{self.limits.waiting} edits are waiting already; try again in a minute")
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def edit(self, order: Order, on_step: OnStep | None = None) -> list[Made]:
+        """Make an order's edits, once it is its turn.
+
+        Args:
+            order: its files are our own.
+            on_step: as `sampling.edit`.
+
+        Returns:
+            One for each seed, in order.
+
+        Raises:
+            UserError: for what cannot be edited; files are called image, mask and exemplar.
+        """
+        files = {name: getattr(order, name) for name in FILES}
+        with self._turn, _called_by_name(files):
+            self._forget()
+            inputs = read_inputs(files, order.invert_mask, order.exemplar_background)
+            picture, mask = inputs.source, inputs.edit_mask
+            seeds = range(order.seed, order.seed + order.num_images)
+            requests = [EditRequest(picture.pixels, mask, inputs.exemplar, seed) for seed in seeds]
+            results = edit(self.machine.model, requests, order.settings, on_step, self.machine.device)
+            changed = mask if order.settings.composite else None
+            kept = {name: source_file(path) for name, path in files.items()}
+            made = []
+            for result in results:
+                own = self._provenance(order, kept, result)
+                path = self.folder / f"edit-{own.work()[:16]}.png"
+                write_png(result.image, path, picture, changed, own.to_text())
+                notes = (*inputs.remarks, *result.remarks)
+                made.append(Made(path, result, tuple(_named(text, files) for text in notes)))
+        return made
+
+    def _forget(self) -> None:
+        if self.limits.keep_seconds is None:
+            return
+        for path in [*self.folder.glob("edit-*.png"), *self.folder.glob("inputs/*")]:
+            if path.stat().st_mtime < time.time() - self.limits.keep_seconds:
+                path.unlink()
+
+    def _provenance(self, order: Order, kept: Mapping[str, SourceFile], result: EditResult) -> Provenance:
+        shared = replace(
+            self._pattern, invert_mask=order.invert_mask, exemplar_background=order.exemplar_background
+        )
+        return made_from(shared, kept, result.request.seed, result.settings.plain())
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height of a kept picture as it is seen; only its header is read."""
+    with Image.open(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(0x0112) in _TURNED
+    return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
+    """Errors speak of the image, mask and exemplar: where we keep them is no visitor's business."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(_named(str(error), files)) from None
+
+
+def _named(text: str, files: Mapping[str, Path]) -> str:
+    for name, path in files.items():
+        text = text.replace(f"picture {path}", f"the {name}").replace(str(path), f"the {name}")
+    return text

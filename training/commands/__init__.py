@@ -1,0 +1,1 @@
+"""The commands of `python -m training` beside training itself, one module each."""

@@ -1,0 +1,190 @@
+"""`python -m training ema`: averages of any width, made of a run's snapshots after it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from intarsia.command_line import Parser
+from intarsia.config import load_config
+from intarsia.errors import UsageError, UserError
+from intarsia.files import check_replaceable
+from intarsia.model_folder import ADAPTERS, INDEX
+from training.config import NARROWEST, WIDEST, TrainConfig
+from training.run.state import RunFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from intarsia.model import EditModel
+    from training.checkpoint.snapshots import Snapshot
+
+_POOR = 0.05  # of the profile: from here on the result is told to be of another width
+_EPILOG = """examples:
+  python -m training ema runs/first --sigma-rel 0.03 0.05 0.08 0.12 --validate
+  python -m training ema runs/first --sigma-rel 0.08 --out models/first-0.08
+
+For runs with optimizer.ema_kind=post_hoc. The width is a share of the training up to the step: 0.05 is narrow
+and near the last weights, 0.25 nearly the mean of all. Which is best differs from run to run: --validate
+shows the loss on the run's validation samples."""
+
+
+def command(argv: Sequence[str]) -> int:
+    """The subcommand; returns the exit code."""
+    parser = Parser(
+        prog="python -m training ema",
+        description="Make averaged weights of any width out of a run's snapshots.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument(
+        "--sigma-rel", type=float, nargs="+", required=True, metavar="W", help="relative width(s)"
+    )
+    parser.add_argument("--step", type=int, metavar="N", help="of which snapshot (the newest)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the model folder; with one width")
+    parser.add_argument("--validate", action="store_true", help="tell the validation loss of each width")
+    options = parser.parse_args(argv)
+    for width in options.sigma_rel:
+        if not NARROWEST <= width <= WIDEST:
+            raise UsageError(f"--sigma-rel={width:g} must lie from {NARROWEST} to {WIDEST}")
+    if options.out and len(options.sigma_rel) > 1:
+        raise UsageError("--out takes one --sigma-rel; leave it out to compare several")
+    if not options.out and not options.validate:
+        raise UsageError("nothing to do: add --out DIR, --validate or both")
+    _make(options)
+    return 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an average is made.
+
+    Attributes:
+        sigma_rel: its width.
+        terms: of each snapshot's averages the snapshot, the kind, and how often it is taken.
+        misfit: of the profile, 0 = it is exactly that.
+    """
+
+    sigma_rel: float
+    terms: "list[tuple[Snapshot, str, float]]"
+    misfit: float
+
+    def told(self) -> str:
+        """In a line."""
+        rounding = sum(times**2 for _, _, times in self.terms) ** 0.5
+        text = f"sigma_rel {self.sigma_rel:g}: profile {self.misfit:.2%} off, rounding × {rounding:.2g}"
+        if self.misfit > _POOR:
+            text += "; take it for another width: these snapshots cannot make it (more of them can)"
+        return text
+
+
+def find_recipe(snapshots: "Sequence[Snapshot]", sigma_rel: float) -> Recipe:
+    """How to make an average at the last of the snapshots.
+
+    Args:
+        snapshots: of a run, oldest first, one at least.
+        sigma_rel: its relative width.
+
+    Raises:
+        UserError: where there is one snapshot alone, which has the tracked widths and no others.
+    """
+    from training.optimizer.power_ema import Profile, coefficients, misfit
+
+    entries = [(snap, kind, profile) for snap in snapshots for kind, profile in snap.averages]
+    profiles = [profile for _, _, profile in entries]
+    tracked = snapshots[-1].config.optimizer.ema_widths
+    if len(snapshots) == 1 and sigma_rel not in tracked:
+        raise UserError(
+            f"--sigma-rel={sigma_rel:g}: {snapshots[0].path} is the only snapshot up to its step and gives "
+            f"the widths {', '.join(f'{width:g}' for width in tracked)} alone; other widths need two or more"
+        )
+    wanted = Profile(snapshots[-1].state.updates, sigma_rel)
+    shares: np.ndarray = coefficients(profiles, wanted)
+    terms = [(snap, kind, float(share)) for (snap, kind, _), share in zip(entries, shares, strict=True)]
+    return Recipe(sigma_rel, [term for term in terms if term[2]], misfit(profiles, shares, wanted))
+
+
+def _chosen(run: RunFolder, step: int | None) -> "list[Snapshot]":
+    """The snapshots up to a step, which must be one of them; None = the newest."""
+    from training.checkpoint.snapshots import list_snapshots
+
+    if not run.root.is_dir():
+        raise UserError(f"run folder {run.root} does not exist")
+    snapshots = list_snapshots(run)
+    if not snapshots:
+        raise UserError(
+            f"{run.averages} holds no snapshots; they are taken by a run with optimizer.ema_kind=post_hoc, "
+            "the first one with its first checkpoint"
+        )
+    steps = [snapshot.state.step for snapshot in snapshots]
+    if step is not None and step not in steps:
+        raise UserError(f"--step={step}: there are snapshots of the steps {', '.join(map(str, steps))}")
+    return [snap for snap in snapshots if step is None or snap.state.step <= step]
+
+
+def _make(options: argparse.Namespace) -> None:
+    run = RunFolder(options.run)
+    snapshots = _chosen(run, options.step)
+    recipes = [find_recipe(snapshots, width) for width in options.sigma_rel]
+    # Shards and weights may have been moved since the snapshot; the run's last call says where they are.
+    config = load_config(TrainConfig, run.config) if run.config.is_file() else snapshots[-1].config
+    state = snapshots[-1].state
+    if options.out:
+        if options.out.resolve() in (path.resolve() for path in (run.model, run.adapters)):
+            raise UsageError(f"--out={options.out} is what the run itself leaves; choose another folder")
+        check_replaceable(options.out, ADAPTERS if config.lora else INDEX)
+    sys.stderr.write(f"{len(snapshots)} snapshot(s) up to step {state.step}, {state.updates} updates\n")
+
+    from intarsia.model import build_model
+    from training.finish import model_card, write_result
+    from training.model.build import choose_trained
+
+    model = build_model(config.model, config.seed)
+    choose_trained(model, config)
+    judge = _judge(config, model) if options.validate else None
+    for recipe in recipes:
+        _fill(model, recipe)
+        loss = "" if judge is None else f"; validation loss {judge()['val/loss']:.6g}"
+        sys.stdout.write(f"{recipe.told()}{loss}\n")
+        sys.stdout.flush()
+    if options.out:
+        average = f"averaged (power function, σ_rel {options.sigma_rel[0]:g}, post hoc)"
+        write_result(model, config, options.out, model_card(config, state, average))
+        sys.stdout.write(f"{options.out}\n")
+
+
+def _fill(model: "EditModel", recipe: Recipe) -> None:
+    """Set every trained weight of the model."""
+    import torch
+
+    from evaluation.scoring.scorer import progress
+    from training.checkpoint.snapshots import WeightedSum
+    from training.objective.objective import Trainee
+
+    total = WeightedSum(recipe.terms)
+    params = [(name, param) for name, param in Trainee(model).named_parameters() if param.requires_grad]
+    lacking = [name for name, _ in params if name not in total]
+    if lacking:
+        raise UserError(f"{recipe.terms[-1][0].path} is of another model: it lacks {lacking[0]}")
+    with torch.no_grad(), progress(f"sigma_rel {recipe.sigma_rel:g}, weights") as report:
+        for number, (name, param) in enumerate(params, 1):
+            param.copy_(total.of(name, param.shape))
+            report(number, len(params))
+
+
+def _judge(config: Any, model: "EditModel") -> Any:
+    """A function that tells val/* of the model's present weights."""
+    import torch
+
+    from training.data.batches import open_dataset
+    from training.objective.objective import Trainee
+    from training.ranks.distributed import World
+    from training.tracking.validation import Validation
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).eval()
+    validation, trainee = Validation(config, open_dataset(config), World(0, 1, device)), Trainee(model)
+    return lambda: validation.measure(trainee, model, "val")

@@ -1,0 +1,310 @@
+"""Shard folders and random access to their samples; no torch, so that a wrong folder is told at once."""
+
+import json
+import os
+import tarfile
+import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from dataprep.pictures.stores import is_uri
+from dataprep.tars import tar_members
+from intarsia.errors import UsageError, UserError
+from intarsia.files import read_json
+from intarsia.sample import MEMBERS, Sample, check_format, decode_sample
+from training.config import DataConfig
+from training.data.cache import ShardCache
+from training.data.remote import read_remote
+
+T = TypeVar("T")
+_REMEDY = (
+    "put it back, or delete it and run the same `python -m dataprep build`; then run the same command again"
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar, and what its folder's manifest says of it.
+
+    Attributes:
+        folder: its folder, or that one's address.
+        name: of the tar.
+        count: its samples.
+        bytes: its size, 0 where the manifest has none.
+        sha256: of its content, "" where the manifest has none.
+        whole_pictures: whether it is of profile `source`: box, mask, crop and exemplar are drawn on reading.
+        image_size: side of its crops, 0 where the manifest has none.
+    """
+
+    folder: str
+    name: str
+    count: int
+    bytes: int = 0
+    sha256: str = ""
+    whole_pictures: bool = False
+    image_size: int = 0
+
+    @property
+    def place(self) -> str:
+        """Path or address."""
+        return f"{self.folder.rstrip('/')}/{self.name}"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it must be fetched before it can be read."""
+        return is_uri(self.folder)
+
+
+def find_shards(folders: Sequence[str]) -> list[Shard]:
+    """The shards of one or several shard folders, in the manifests' order.
+
+    Raises:
+        UserError: for a folder without manifest, of another format version or out of reach, a shard that is
+            missing, a name that comes twice, or folders without any sample.
+    """
+    for folder, number in Counter(folder.rstrip("/") for folder in folders).items():
+        if number > 1:
+            raise UserError(f"data.shards names {folder} {number} times; name it once")
+    shards = [shard for folder in folders for shard in _shards_of(folder)]
+    for name, number in Counter(shard.name for shard in shards).items():
+        if number > 1:
+            raise UserError(f"two shard folders hold {name}; build one of them with another --split")
+    if not sum(shard.count for shard in shards):
+        raise UserError(f"{', '.join(folders)} hold no samples")
+    return shards
+
+
+def _shards_of(folder: str) -> list[Shard]:
+    if folder.startswith("pipe:"):
+        raise UserError(
+            f"data.shards={folder}: a pipe cannot be read from its middle, so that no run could continue "
+            "exactly; give the folder or address that it reads from"
+        )
+    if folder.endswith((".tar", ".tar.gz")):
+        raise UserError(
+            f"data.shards={folder} is a single tar; give the folder, or its address, that holds it and its "
+            "manifest.json"
+        )
+    manifest = read_manifest(folder)
+    check_format(manifest, f"data.shards={folder}")
+    config = manifest.get("config", {})
+    shards = [
+        Shard(
+            folder=folder,
+            name=entry["url"],
+            count=entry["nsamples"],
+            bytes=entry.get("filesize", 0),
+            sha256=entry.get("sha256", ""),
+            whole_pictures=config.get("profile") == "source",
+            image_size=config.get("image_size", 0),
+        )
+        for entry in manifest["shardlist"]
+    ]
+    for shard in shards:
+        if shard.is_remote and not shard.bytes:
+            raise UserError(f"{folder}/manifest.json does not tell the size of {shard.name}; build it again")
+        if not shard.is_remote and not Path(shard.place).is_file():
+            raise UserError(f"shard {shard.place} is missing; {_REMEDY}")
+    return shards
+
+
+def check_size(shards: Sequence[Shard], image_size: int) -> None:
+    """Refuse crops of another size than the model takes, before anything is loaded.
+
+    Raises:
+        UserError: naming the folder and both remedies.
+    """
+    for shard in shards:
+        if shard.image_size not in (0, image_size) and not shard.whole_pictures:
+            raise wrong_size(shard.folder, shard.image_size, shard.image_size, image_size)
+
+
+def wrong_size(place: str, width: int, height: int, image_size: int) -> UserError:
+    """The error for pictures that the model does not take."""
+    return UserError(
+        f"{place} holds pictures of {width}×{height}, model.image_size is {image_size}; build the shards "
+        f"with --image-size {image_size}, or set model.image_size"
+    )
+
+
+def read_manifest(folder: str) -> Any:
+    """The manifest of a local or remote shard folder.
+
+    Raises:
+        UserError: where there is none, or it is out of reach or no JSON.
+    """
+    path = f"{folder.rstrip('/')}/manifest.json"
+    if is_uri(folder):
+        try:
+            return json.loads(b"".join(read_remote(path)))
+        except ValueError as error:
+            raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not Path(path).is_file():
+        several = "; several stand in brackets: data.shards=[A,B]" if "," in folder else ""
+        raise UserError(
+            f"data.shards={folder} is no finished shard folder: it holds no manifest.json; run, or run "
+            f"again, `python -m dataprep build`{several}"
+        )
+    return read_json(path)
+
+
+def open_cache(config: DataConfig, shards: Sequence[Shard]) -> ShardCache | None:
+    """The cache for a run's remote shards; None where there are none.
+
+    Raises:
+        UsageError: where it cannot hold the shards that are read at a time, and so would fetch them again
+            and again.
+    """
+    remote = sorted((shard.bytes for shard in shards if shard.is_remote), reverse=True)
+    if not remote:
+        return None
+    needed = sum(remote[: config.window_shards])
+    if needed > config.cache_gb * 1e9:
+        raise UsageError(
+            f"data.cache_gb={config.cache_gb:g} is too small: the shards that are read at a time have "
+            f"{needed / 1e9:.3g} GB; raise it, or lower data.window_shards"
+        )
+    folder = config.cache_dir or Path(tempfile.gettempdir()) / f"intarsia-shards-{os.getuid()}"
+    return ShardCache(folder, int(config.cache_gb * 1e9))
+
+
+class OpenFiles(Generic[T]):
+    """Files held open by number, each with what is known of its inside; a bounded number per process.
+
+    Args:
+        most: files open at a time; the one used longest ago is closed.
+        opener: number -> descriptor, and what is known.
+    """
+
+    def __init__(self, most: int, opener: Callable[[int], tuple[int, T]]) -> None:
+        self.most = most
+        self._opener = opener
+        self._open: OrderedDict[int, tuple[int, T]] = OrderedDict()
+        self._owner = os.getpid()
+
+    def get(self, number: int) -> tuple[int, T]:
+        """The file, opened where it is not."""
+        if self._owner != os.getpid():  # forked: the parent's files are not ours to close
+            self._open, self._owner = OrderedDict(), os.getpid()
+        if number not in self._open:
+            self._open[number] = self._opener(number)
+            if len(self._open) > self.most:
+                os.close(self._open.popitem(last=False)[1][0])
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def close(self, number: int) -> None:
+        """Close one."""
+        if self._owner == os.getpid() and number in self._open:
+            os.close(self._open.pop(number)[0])
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+
+class ShardReader:
+    """Random access to the samples of many tars.
+
+    Args:
+        shards: from `find_shards`.
+        open_shards: files held open per process.
+        cache: keeps copies of remote shards; needed where there are any.
+    """
+
+    def __init__(self, shards: Sequence[Shard], open_shards: int, cache: ShardCache | None = None) -> None:
+        self.shards = shards
+        self.cache = cache
+        self.files = OpenFiles(open_shards, self._open)
+
+    def read(self, shard: int, sample: int, redraw: bool = False) -> Sample:
+        """Sample number `sample` of shard number `shard`; of whole pictures without edit mask and exemplar.
+
+        A remote shard's copy that turns out damaged is fetched anew, once.
+
+        Args:
+            shard, sample: counted from 0.
+            redraw: whether something is to be drawn afresh, which an object mask is read for.
+
+        Raises:
+            UserError: naming the shard, and the sample where it is that one alone.
+        """
+        try:
+            return self._read(shard, sample, redraw)
+        except UserError:
+            place = self.shards[shard]
+            self.files.close(shard)
+            if self.cache is None or not self.cache.drop(place.place, place.bytes, place.sha256):
+                raise
+        return self._read(shard, sample, redraw)
+
+    def _read(self, number: int, sample: int, redraw: bool) -> Sample:
+        shard = self.shards[number]
+        descriptor, entries = self.files.get(number)
+        entry = entries[sample]
+        whole = not shard.whole_pictures
+        members = {
+            suffix: os.pread(descriptor, size, offset)
+            for suffix, (offset, size) in entry.members.items()
+            if suffix in MEMBERS or redraw or not whole
+        }
+        try:
+            return decode_sample(members, entry.key, whole)
+        except UserError as error:
+            raise UserError(f"shard {shard.place}: {error}; {_REMEDY}") from None
+
+    def _open(self, number: int) -> "tuple[int, list[_Entry]]":
+        shard = self.shards[number]
+        descriptor = open_file(shard.place, shard.bytes, shard.sha256, self.cache)
+        try:
+            entries = _index_tar(descriptor)
+            if len(entries) != shard.count:
+                raise UserError(f"holds {len(entries)} samples, its manifest says {shard.count}")
+        except UserError as error:
+            os.close(descriptor)
+            raise UserError(f"shard {shard.place} {error}; {_REMEDY}") from None
+        return descriptor, entries
+
+
+def open_file(place: str, size: int, sha256: str, cache: ShardCache | None) -> int:
+    """A descriptor of a local file, or of a remote one's copy.
+
+    Raises:
+        UserError: where it cannot be opened or fetched.
+    """
+    if is_uri(place):
+        assert cache is not None  # whoever finds remote shards makes one
+        return cache.open(place, size, sha256)
+    try:
+        return os.open(place, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"shard {place} cannot be read ({error.strerror}); {_REMEDY}") from None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    key: str
+    members: Mapping[str, tuple[int, int]]  # suffix -> offset and size of its content
+
+
+def _index_tar(descriptor: int) -> list[_Entry]:
+    """Where every sample of a tar lies, by walking its headers: the order of the tar.
+
+    Raises:
+        UserError: saying what is wrong with it.
+    """
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            for name, offset, size in tar_members(file):
+                key, _, suffix = name.partition(".")
+                samples.setdefault(key, {})[suffix] = (offset, size)
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"cannot be read ({error})") from None
+    for key, members in samples.items():
+        missing = [suffix for suffix in MEMBERS if suffix not in members]
+        if missing:
+            raise UserError(f"is damaged: sample {key} has no member {', '.join(missing)}")
+    return [_Entry(key, members) for key, members in samples.items()]

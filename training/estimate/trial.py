@@ -1,0 +1,105 @@
+"""A few real steps of a run on made-up pictures: how long they take here, and what they hold."""
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.config import BatchShape, TrainConfig
+from training.data.batches import Batch
+from training.model.build import new_model
+from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+from training.optimizer import engine
+from training.ranks.distributed import World
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was measured.
+
+    Attributes:
+        seconds: of each step, after one that was not counted.
+        peak_bytes: the most memory at once; of a GPU what torch allocated, of a CPU what the process's
+            resident set grew by since before the model was built.
+    """
+
+    seconds: list[float]
+    peak_bytes: int
+
+
+def made_up_batch(config: TrainConfig, seed: int, first: int = 0) -> Batch:
+    """A micro-batch of noise, with a hole in the middle of each picture, at positions from `first` on."""
+    rng = torch.Generator().manual_seed(seed)
+    samples, side = config.micro_batch_size, config.model.image_size
+    edit_mask = torch.zeros(samples, side, side, dtype=torch.uint8)
+    edit_mask[:, side // 4 : -(side // 4), side // 4 : -(side // 4)] = 255
+    return Batch(
+        positions=torch.arange(first, first + samples),
+        keys=[f"made-up-{number}" for number in range(first, first + samples)],
+        image=torch.randint(0, 256, (samples, side, side, 3), generator=rng, dtype=torch.uint8),
+        edit_mask=edit_mask,
+        exemplar=torch.randint(0, 256, (samples, 224, 224, 3), generator=rng, dtype=torch.uint8),
+    )
+
+
+def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) -> Trial:
+    """Train `steps` steps, and one before them that is not counted. Collective; nothing is written.
+
+    Args:
+        config: of the run; its shards are not read.
+        shape: of its batches.
+        world: the ranks, connected.
+        steps: to be measured.
+    """
+    memory = PeakMemory(world.device)
+    model = new_model(config, world.device, is_main=False)
+    trainer = engine.start_engine(config, shape, Trainee(model))
+    noise_scheduler = new_noise_scheduler(config.model.noise)
+    batch = made_up_batch(config, seed=world.rank)
+    seconds = []
+    for step in range(steps + 1):
+        if step == 1:
+            memory.restart()  # the model's making is over, and the optimizer's state is there
+        began = time.perf_counter()
+        for accum in range(shape.accum):
+            draws = draw_batch(config, batch.positions)
+            inputs = prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
+            engine.backward(trainer, inputs, last=accum + 1 == shape.accum)
+        engine.take_step(trainer, config, step)
+        if world.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+        if world.is_main:
+            sys.stderr.write(f"step {step} of {steps}: {seconds[-1]:.2f} s\n")
+    return Trial(seconds[1:], memory.peak())
+
+
+class PeakMemory:
+    """The most memory since `restart`: of a GPU all of it, of a CPU beyond what there was before."""
+
+    def __init__(self, device: Any) -> None:
+        self._cuda = device.type == "cuda"
+        self._base = 0 if self._cuda else _status("VmRSS")
+
+    def restart(self) -> None:
+        """Forget the peak so far."""
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        """In bytes."""
+        return torch.cuda.max_memory_allocated() if self._cuda else _status("VmHWM") - self._base
+
+
+def _status(key: str) -> int:
+    path = Path("/proc/self/status")
+    if not path.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    line = next(line for line in path.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024

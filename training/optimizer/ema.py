@@ -1,0 +1,105 @@
+"""AdamW, with averaged weights as further tensors of its state.
+
+There they are fp32 whatever the weights are, ZeRO shards them without further communication, and every
+checkpoint of the optimizer carries them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.optimizer.power_ema import exponent_of, power_decay_at
+
+KEY = "ema"  # the kind of the averaged weights that a run shows and leaves as its model
+
+
+def kind_of(place: int) -> str:
+    """The kind of average number `place` (0 for the first) among the optimizer's tensors: ema, ema2, …"""
+    return KEY if place == 0 else f"{KEY}{place + 1}"
+
+
+def ema_decay_at(decay: float, update: int) -> float:
+    """The decay of update number `update` (0 for the first): min(decay, (1 + n) / (10 + n)).
+
+    The growing start, known from TensorFlow's ExponentialMovingAverage, lets short runs forget the initial
+    weights.
+    """
+    return min(decay, (1 + update) / (10 + update))
+
+
+def decays_of(
+    ema_decay: float | None = None, ema_widths: Sequence[float] = ()
+) -> dict[str, Callable[[int], float]]:
+    """Of each average its kind, and its decay by the number of updates before; none where none is wanted.
+
+    Args:
+        ema_decay: of one standard average; None = there is none.
+        ema_widths: relative widths of power function averages.
+    """
+    if ema_decay is not None:
+        return {KEY: partial(ema_decay_at, ema_decay)}
+    exponents = [exponent_of(width) for width in ema_widths]
+    return {kind_of(place): partial(power_decay_at, exponent) for place, exponent in enumerate(exponents)}
+
+
+class EmaAdamW(torch.optim.AdamW):
+    """AdamW whose state may also hold averages: average ← d·average + (1 − d)·weight after each update.
+
+    They begin as the initial weight. While `overflow` is true, `step` does nothing: DeepSpeed's name for a
+    gradient that is not finite, and where its engine looks for it.
+
+    Args:
+        params: as for AdamW.
+        ema_decay: d of one average, `ema`, reached as `ema_decay_at` tells; None = no such average.
+        ema_widths: instead of it, of the power function averages `ema`, `ema2`, ….
+        options: as for AdamW.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        ema_decay: float | None = None,
+        ema_widths: Sequence[float] = (),
+        **options: Any,
+    ) -> None:
+        self.decays = decays_of(ema_decay, ema_widths)
+        self.overflow = False
+        super().__init__(params, **options)
+
+    def begin(self, params: Iterable[Tensor]) -> None:
+        """Make the whole state of `params` now, so that it can be saved, and loaded into, at any time."""
+        fused = self.defaults["fused"] or self.defaults["capturable"]
+        for param in params:
+            state = self.state[param]
+            state["step"] = torch.zeros((), dtype=torch.float32, device=param.device if fused else "cpu")
+            state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+            for kind in self.decays:
+                state[kind] = param.detach().float().clone()
+            if self.decays:
+                state["ema_updates"] = 0
+
+    def set_updates(self, updates: int) -> None:
+        """Go on after so many updates; the moments and averages must be set by the caller."""
+        for state in self.state.values():
+            state["step"].fill_(updates)
+            state["ema_updates"] = updates
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One AdamW update, then one of the averages."""
+        if self.overflow:
+            return None
+        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        self.begin(param for param in params if param not in self.state)
+        result = super().step(closure)
+        for param in params if self.decays else ():
+            state = self.state[param]
+            weight = param.detach().float()
+            for kind, decay_at in self.decays.items():
+                state[kind].lerp_(weight, 1 - decay_at(state["ema_updates"]))
+            state["ema_updates"] += 1
+        return result

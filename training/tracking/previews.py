@@ -1,0 +1,79 @@
+"""Edits of always the same samples with always the same noise, so that one sees the model learn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from intarsia.files import atomic_path
+from intarsia.model import EditModel
+from intarsia.sample import Sample
+from sampling.editing import EditRequest
+from sampling.preview import preview_grid
+from sampling.settings import EditSettings
+from training.config import PreviewConfig, TrainConfig
+from training.data.batches import SampleDataset
+from training.ranks.distributed import World
+from training.run.state import RunFolder
+
+
+def due_preview(config: TrainConfig, run: RunFolder, step: int, world: World) -> Path | None:
+    """The file of the preview due after `step` steps; None where it is there, or none is due. Collective."""
+    every = config.preview.every_steps
+    if not every or (step % every and step != config.max_steps):
+        return None
+    path = run.previews / f"step-{step:08d}.png"
+    return None if world.from_main(path.is_file()) else path
+
+
+def fixed_requests(dataset: SampleDataset, config: PreviewConfig) -> list[EditRequest]:
+    """Samples spread evenly over the shards, in the shards' order; the same ones in every call.
+
+    The seed of each is its number, so the noise stays the same, too. None where no previews are wanted.
+    """
+    num_images = config.num_images if config.every_steps else 0
+    samples = fixed_samples(dataset, num_images)
+    return [
+        EditRequest(
+            image=sample.image,
+            edit_mask=(sample.edit_mask >= 128).astype(np.float32),
+            exemplar=sample.exemplar,
+            seed=number,
+        )
+        for number, sample in enumerate(samples)
+    ]
+
+
+def fixed_samples(dataset: SampleDataset, number: int, places: Sequence[int] | None = None) -> list[Sample]:
+    """`number` samples, or all, spread evenly over the shards, in the shards' order, as the shards have them.
+
+    Args:
+        dataset: whose shards are read.
+        number: how many there are.
+        places: those wanted of them; None = all.
+    """
+    counts = [shard.count for shard in dataset.reader.shards]
+    ends = np.cumsum(counts)
+    total = int(ends[-1])
+    samples = []
+    for place in range(min(number, total)) if places is None else places:
+        index = place * total // min(number, total)
+        shard = int(np.searchsorted(ends, index, side="right"))
+        samples.append(dataset.sample(shard, index - int(ends[shard]) + counts[shard], epoch=0))
+    return samples
+
+
+def write_preview(
+    model: EditModel, requests: Sequence[EditRequest], config: PreviewConfig, path: Path
+) -> None:
+    """Edit the requests with the model's present weights and write the grid as PNG."""
+    settings = EditSettings(
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        scheduler="ddim" if model.config.noise.rescale_betas_zero_snr else "plms",  # which cannot start there
+    )
+    grid = preview_grid(model, requests, settings, [request.image for request in requests])
+    model.train()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        grid.save(temporary, format="PNG")

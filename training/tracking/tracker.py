@@ -1,0 +1,197 @@
+"""Numbers to metrics.jsonl and happenings to events.jsonl, always; both to Weights & Biases, where wanted.
+
+The two files are the truth: they are flushed line by line, while an offline W&B run loses its last records
+when the process is killed. metrics.jsonl has every step once, whatever happened; events.jsonl only grows.
+"""
+
+import json
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from intarsia.errors import UserError
+from intarsia.files import atomic_write
+from training.checkpoint.folder import LATEST, step_of
+from training.config import TrainConfig
+from training.data.shards import read_manifest
+from training.run.state import RunFolder, TrainState
+from training.tracking.wandb_run import WandbRun, code_version, start_wandb
+
+log = logging.getLogger(__name__)
+BEGINNINGS = ("started", "continued")
+_ALERTS = {"continued": "run continued", "stopped": "run stopped", "skipped": "NaN", "stalled": "run stalled"}
+
+
+class Tracker(Protocol):
+    """Where the loop leaves its numbers."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Record values after `step` finished steps."""
+
+    def image(self, step: int, name: str, path: Path) -> None:
+        """Record a picture."""
+
+    def event(self, step: int, kind: str, text: str) -> None:
+        """Record that something happened; faults and restarts are alerts, too."""
+
+    def close(self, step: int, finished: bool) -> None:
+        """Finish for ever, or for now: the run may continue later."""
+
+
+class NullTracker:
+    """Does nothing: the tracker of every rank but the first."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def image(self, step: int, name: str, path: Path) -> None:
+        """Nothing."""
+
+    def event(self, step: int, kind: str, text: str) -> None:
+        """Nothing."""
+
+    def close(self, step: int, finished: bool) -> None:
+        """Nothing."""
+
+
+class RunTracker:
+    """metrics.jsonl and events.jsonl of a run folder, and a W&B run beside them.
+
+    Args:
+        folder: of the run; lines of metrics beyond `step` are dropped, so that no step comes twice.
+        step: that the run continues from.
+        wandb_run: of `start_wandb`, or None.
+        facts: that go into the first event of this process.
+    """
+
+    def __init__(
+        self, folder: RunFolder, step: int, wandb_run: Any, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        earlier = read_metrics(folder.events)
+        _write(folder.events, earlier)  # without a last line that a crash cut short
+        truncate_metrics(folder.metrics, step)
+        self._folder, self._wandb = folder, WandbRun(wandb_run, folder.metrics)
+        self._metrics = folder.metrics.open("a", encoding="utf-8")
+        told = [record["text"] for record in earlier if record["event"] == "saved"]
+        self._checkpoint = told[-1] if told else None
+        restarts = sum(record["event"] in BEGINNINGS for record in earlier)
+        if not restarts:
+            self.event(step, "started", "", **(facts or {}))
+            return
+        silent = earlier[-1]["event"] not in ("stopped", "finished", "stalled")
+        text = f"restart {restarts}: goes on after step {step}"
+        text += "; the process before it ended without a word" if silent else ""
+        self.event(step, "continued", text, **(facts or {}))
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Record values after `step` finished steps; a value that is not finite becomes null in the file."""
+        plain = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        self._metrics.write(json.dumps({"step": step, **plain}) + "\n")
+        self._metrics.flush()
+        self._wandb.log(values, step)
+        self._note_checkpoint()
+
+    def image(self, step: int, name: str, path: Path) -> None:
+        """Record a picture; the file itself is in the run folder already."""
+        self._wandb.image(name, path, step)
+
+    def event(self, step: int, kind: str, text: str, **facts: Any) -> None:
+        """Record that something happened, in events.jsonl at once; faults and restarts are alerts, too."""
+        record = {"time": round(time.time(), 3), "step": step, "event": kind, "text": text, **facts}
+        with self._folder.events.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if kind in _ALERTS:
+            name = self._folder.root.resolve().name
+            self._wandb.alert(f"{name}: {_ALERTS[kind]}", f"step {step}: {text}")
+        if kind == "stalled":  # this process is about to be ended, and W&B has written nothing of a short run
+            self._wandb.close(exit_code=1)
+
+    def close(self, step: int, finished: bool) -> None:
+        """Close the files and let W&B finish its upload or its offline file."""
+        self._note_checkpoint()
+        if finished:
+            self.event(step, "finished", "")
+            for model in (self._folder.model, self._folder.adapters):
+                if model.is_dir():
+                    self._wandb.artifact(f"{self._name}-model", "model", model, [f"step-{step}"])
+        else:
+            self.event(step, "stopped", "by a signal, after a save; the same command goes on")
+            self._wandb.will_continue()
+        self._metrics.close()
+        self._wandb.close()
+
+    @property
+    def _name(self) -> str:
+        return self._folder.root.resolve().name
+
+    def _latest(self) -> str | None:
+        path = self._folder.checkpoints / LATEST
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+    def _note_checkpoint(self) -> None:
+        """A checkpoint that has become whole since the last call is an artifact of the run."""
+        latest = self._latest()
+        if latest is None or latest == self._checkpoint:
+            return
+        self._checkpoint, folder = latest, self._folder.checkpoints / latest
+        self.event(step_of(folder), "saved", latest)
+        self._wandb.artifact(f"{self._name}-checkpoint", "checkpoint", folder, [latest])
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl or events.jsonl. A last line that a crash cut short is left out.
+
+    Raises:
+        UserError: for a damaged line elsewhere, naming it.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}: not valid JSON; delete the line to go on") from None
+    return records
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Drop what was recorded after `step`: a run that continues from there will record it again."""
+    _write(path, [record for record in read_metrics(path) if record["step"] <= step])
+
+
+def _write(path: Path, records: list[dict[str, Any]]) -> None:
+    atomic_write(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def make_tracker(config: TrainConfig, folder: RunFolder, state: TrainState, is_main: bool) -> Tracker:
+    """The tracker of this rank; on the first, `state.wandb_id` is set: the run keeps one id for ever.
+
+    A run that has told its end tells nothing more; one that was killed just before that still does.
+    """
+    if not is_main or (state.step >= config.max_steps and _is_told_finished(folder, state.step)):
+        return NullTracker()
+    origin = {"code": code_version(), "rejected": rejected_by_shards(config)}
+    run = start_wandb(config, folder, state, origin)
+    facts = {**origin, "ranks": state.world_size, "wandb_id": state.wandb_id}
+    return RunTracker(folder, state.step, run, facts)
+
+
+def _is_told_finished(folder: RunFolder, step: int) -> bool:
+    ends = [record["step"] for record in read_metrics(folder.events) if record["event"] == "finished"]
+    return step in ends
+
+
+def rejected_by_shards(config: TrainConfig) -> dict[str, int]:
+    """What data preparation left out of the run's shards: what it was -> how many, of all reasons."""
+    rejected: Counter[str] = Counter()
+    for folder in config.data.shards:
+        for what, reasons in read_manifest(folder).get("rejected", {}).items():
+            rejected[what] += sum(reasons.values())
+    return dict(rejected)

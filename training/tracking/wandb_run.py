@@ -1,0 +1,223 @@
+"""The W&B run beside metrics.jsonl: one id for ever, and only as far as the user wants it."""
+
+import importlib.metadata
+import json
+import logging
+import netrc
+import os
+import re
+import subprocess
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from intarsia.errors import UserError
+from intarsia.files import ROOT, atomic_write
+from training.config import TrainConfig
+from training.data.shards import read_manifest
+from training.run.state import RunFolder, TrainState
+
+log = logging.getLogger(__name__)
+_LOSSES = ("train/loss", "val/loss", "val_ema/loss")
+_SUMMARIES = {**dict.fromkeys(_LOSSES, "min,last"), "perf/images_per_s": "max,last"}
+
+
+class WandbRun:
+    """A W&B run that may die before us: its process can be gone, killed or stopped, and we go on.
+
+    Args:
+        run: W&B's own; None = W&B is off, and nothing happens.
+        numbers: where the numbers are when W&B is gone, for the warning.
+    """
+
+    def __init__(self, run: Any, numbers: Path) -> None:
+        self._run, self._numbers = run, numbers
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        """Numbers after `step` steps."""
+        self._tell(lambda run: run.log(values, step=step))
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        """A picture."""
+        self._tell(lambda run: run.log({name: _wandb().Image(str(path))}, step=step))
+
+    def alert(self, title: str, text: str) -> None:
+        """A message that W&B sends to the user by mail or chat, as they set it up there."""
+        self._tell(lambda run: run.alert(title=title, text=text, level="WARN"))
+
+    def artifact(self, name: str, kind: str, folder: Path, aliases: list[str]) -> None:
+        """A folder, by reference: nothing is uploaded or hashed, and W&B knows which run made it."""
+
+        def send(run: Any) -> None:
+            allowed = re.sub(r"[^\w.-]", "-", name)  # runs of a sweep are called lr=1e-5,seed=1
+            artifact = _wandb().Artifact(allowed, kind, metadata={"folder": str(folder)})
+            artifact.add_reference(folder.resolve().as_uri(), checksum=False)
+            run.log_artifact(artifact, aliases=aliases)
+
+        self._tell(send)
+
+    def will_continue(self) -> None:
+        """Tell W&B that the run is interrupted and not over."""
+        self._tell(lambda run: run.mark_preempting())
+
+    def close(self, exit_code: int = 0) -> None:
+        """Let W&B finish its upload or its offline file; a code that is not 0 marks the run as failed."""
+        self._tell(lambda run: run.finish(exit_code=exit_code))
+
+    def _tell(self, message: Callable[[Any], Any]) -> None:
+        if self._run is None:
+            return
+        wandb = _wandb()
+        try:
+            message(self._run)
+        except (OSError, wandb.Error) as error:
+            log.warning("W&B records no more (%s): the numbers go to %s alone", error, self._numbers)
+            self._run = None
+            with suppress(OSError, wandb.Error):  # or it tries again, and fails again, when Python ends
+                wandb.teardown()
+
+
+def start_wandb(config: TrainConfig, folder: RunFolder, state: TrainState, origin: Mapping[str, Any]) -> Any:
+    """A W&B run that continues the one of this run folder, or None where it is off.
+
+    `state.wandb_id` is set. The id is also in RUN/wandb/id, from the first moment on: a run that dies before
+    its first checkpoint is still one run.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        state: that it goes on from.
+        origin: of code and data, beside the resolved config in W&B's.
+
+    Raises:
+        UserError: where W&B is missing, cannot write or take these settings, or is wanted online and out of
+            reach.
+    """
+    if wandb_mode(config.tracker.wandb, os.environ) == "off":
+        return None
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("wandb is not installed; install '.[training]' or set tracker.wandb=off") from None
+    try:
+        return _begin(wandb, config, folder, state, origin)
+    except (OSError, wandb.Error) as error:
+        raise UserError(f"W&B cannot record {folder.root} ({error}); mend it, or tracker.wandb=off") from None
+
+
+def _begin(
+    wandb: Any, config: TrainConfig, folder: RunFolder, state: TrainState, origin: Mapping[str, Any]
+) -> Any:
+    mode = wandb_mode(config.tracker.wandb, os.environ)
+    place = folder.root.resolve() / "wandb"
+    # By default in the user's home: no node may write there, or none but this one see it at `wandb sync`.
+    os.environ.setdefault("WANDB_DATA_DIR", str(place))
+    os.environ.setdefault("WANDB_CACHE_DIR", str(place / "cache"))
+    state.wandb_id = state.wandb_id or _kept_id(place / "id")
+    options = {
+        "project": config.tracker.project,
+        "name": config.tracker.name or folder.root.resolve().name,
+        "group": config.tracker.group,
+        "tags": list(config.tracker.tags),
+        "job_type": "train",
+        "id": state.wandb_id,
+        "dir": str(folder.root),
+        "config": _about(state, origin),
+        "settings": wandb.Settings(silent=True, console="off"),
+    }
+    run = _connect(wandb, options, mode, strict=config.tracker.wandb == "online")
+    for name, summary in _SUMMARIES.items():
+        run.define_metric(name, summary=summary)
+    _note_shards(wandb, run, config, state, online=mode == "online")
+    return run
+
+
+def _connect(wandb: Any, options: dict[str, Any], mode: str, strict: bool) -> Any:
+    if mode == "online":
+        try:
+            return wandb.init(mode="online", resume="allow", **options)
+        except wandb.errors.CommError as error:
+            if strict:
+                raise UserError(f"W&B cannot be reached ({error}); set tracker.wandb=offline") from None
+            log.warning("W&B cannot be reached (%s): recording offline", error)
+            wandb.teardown()  # its process holds the run's id
+    return wandb.init(mode="offline", **options)
+
+
+def _about(state: TrainState, origin: Mapping[str, Any]) -> dict[str, Any]:
+    slurm = {key: os.environ[key] for key in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT") if key in os.environ}
+    return {
+        **state.config,
+        "libraries": state.libraries,
+        "world_size": state.world_size,
+        "data_fingerprint": state.data_fingerprint,
+        **origin,
+        "slurm": slurm,
+    }
+
+
+def _note_shards(wandb: Any, run: Any, config: TrainConfig, state: TrainState, online: bool) -> None:
+    """The shards' manifests as the run's input; the same shards are the same artifact in every run."""
+    artifact = wandb.Artifact(f"shards-{state.data_fingerprint[:12]}", "dataset")
+    for number, folder in enumerate(config.data.shards):
+        with artifact.new_file(f"{number}/manifest.json") as file:
+            json.dump(read_manifest(folder), file)
+    if online and not run.offline:
+        run.use_artifact(artifact)
+    else:  # an input cannot be named offline
+        run.log_artifact(artifact)
+
+
+def _kept_id(path: Path) -> str:
+    if path.is_file():
+        return path.read_text(encoding="utf-8").strip()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = uuid.uuid4().hex[:8]
+    atomic_write(path, name + "\n")
+    return name
+
+
+def code_version() -> str:
+    """The commit of this checkout, `-dirty` where files differ from it; of an installed copy its version."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    if (ROOT / ".git").exists():
+        with suppress(OSError):
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            if run.returncode == 0:
+                return run.stdout.strip()
+    try:
+        return importlib.metadata.version("intarsia")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def wandb_mode(wanted: str, environ: Mapping[str, str]) -> str:
+    """What `tracker.wandb` comes to here: online, offline or off.
+
+    `auto` follows WANDB_MODE where that is set; otherwise it is online for a user who is logged in (a key in
+    WANDB_API_KEY or in the netrc file), and offline else.
+    """
+    if wanted != "auto":
+        return wanted
+    named = environ.get("WANDB_MODE")
+    if named:
+        return {"disabled": "off", "online": "online", "shared": "online"}.get(named, "offline")
+    return "online" if environ.get("WANDB_API_KEY") or _in_netrc(environ) else "offline"
+
+
+def _in_netrc(environ: Mapping[str, str]) -> bool:
+    path = Path(environ.get("NETRC") or Path.home() / ".netrc")
+    host = urlparse(environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+    try:
+        return path.is_file() and netrc.netrc(path).authenticators(host) is not None
+    except (netrc.NetrcParseError, OSError):
+        return False
+
+
+def _wandb() -> Any:
+    import wandb
+
+    return wandb
