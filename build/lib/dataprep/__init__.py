@@ -1,1 +1,0 @@
-"""Boxes and pictures to sharded samples."""

@@ -1,8 +1,0 @@
-"""`python -m dataprep`."""
-
-import sys
-
-from dataprep.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())

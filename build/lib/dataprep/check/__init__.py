@@ -1,1 +1,0 @@
-"""Is a shard folder whole? Counts, hashes, and decoded samples against their records."""

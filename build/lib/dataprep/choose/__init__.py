@@ -1,1 +1,0 @@
-"""Which boxes are kept, and the reason of each that is dropped."""

@@ -1,1 +1,0 @@
-"""A record and its pixels to a sample: crop, edit mask and exemplar."""

@@ -1,1 +1,0 @@
-"""A finished folder for the eye: contact sheets, statistics, pictures that look alike."""

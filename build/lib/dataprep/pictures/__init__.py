@@ -1,1 +1,0 @@
-"""Picture files: where they lie, which file an annotation means, and one decode."""

@@ -1,1 +1,0 @@
-"""What will be built, decided and written down before the first picture is read."""

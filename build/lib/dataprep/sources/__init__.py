@@ -1,1 +1,0 @@
-"""Annotations as they come: each format to columns of boxes; no pixels are read."""

@@ -1,1 +1,0 @@
-"""Shards in parallel: Ray, and Ray in a process of its own."""

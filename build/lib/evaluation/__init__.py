@@ -1,1 +1,0 @@
-"""Published metrics, computed as published."""

@@ -1,1 +1,0 @@
-"""Published and own benches: their cases, their layout, their published numbers."""

@@ -1,1 +1,0 @@
-"""Numbers of one picture or one pair, and the networks they need, each with its recipe."""

@@ -1,1 +1,0 @@
-"""Reports as text, Markdown, CSV and one HTML page; reports compared."""

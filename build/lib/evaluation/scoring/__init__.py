@@ -1,1 +1,0 @@
-"""Every value of every case, numbers of whole sets, and how sure they are."""

@@ -1,1 +1,0 @@
-"""The ground floor: the vocabulary everybody shares, and the model."""

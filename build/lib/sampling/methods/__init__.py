@@ -1,1 +1,0 @@
-"""Editing that starts from the picture instead of noise."""

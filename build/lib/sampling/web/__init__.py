@@ -1,1 +1,0 @@
-"""The page and its JSON endpoint: server, gate, service, events."""

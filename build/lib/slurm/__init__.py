@@ -1,1 +1,0 @@
-"""What a user submits to a Slurm cluster."""

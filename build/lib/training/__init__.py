@@ -1,1 +1,0 @@
-"""Trains the edit model under DeepSpeed."""

@@ -1,1 +1,0 @@
-"""Checkpoints that are whole or not there; continuing on any number of ranks."""

@@ -1,1 +1,0 @@
-"""The commands of `python -m training` beside training itself, one module each."""

@@ -1,1 +1,0 @@
-"""Shards, near or remote, to batches in one exact global order."""

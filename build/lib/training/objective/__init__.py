@@ -1,1 +1,0 @@
-"""What is learned: inputs, targets and weights of the loss."""

@@ -1,1 +1,0 @@
-"""DeepSpeed's engine, AdamW with averaged weights, and the fp32 numbers by name."""

@@ -1,1 +1,0 @@
-"""A run folder: its layout, its state, and one run at a time in it."""
