@@ -92,7 +92,8 @@ def _measure(config: TrainConfig, steps: int, count: int, out: Path) -> tuple[di
     from training.checkpoint.saver import Saver
     from training.estimate.trial import made_up_batch
     from training.model.build import new_model
-    from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+    from training.objective.draws import draw_batch, noise_levels
+    from training.objective.task import task_of
     from training.optimizer import engine
     from training.ranks import distributed
     from training.run.state import TrainState
@@ -100,8 +101,9 @@ def _measure(config: TrainConfig, steps: int, count: int, out: Path) -> tuple[di
     world = distributed.connect()
     shape, state = batch_shape(config, 1), TrainState()
     model = new_model(config, world.device, is_main=True)
-    trainer = engine.start_engine(config, shape, Trainee(model))
-    batch, noise_scheduler = made_up_batch(config, seed=0), new_noise_scheduler(config.model.noise)
+    task = task_of(config)
+    trainer = engine.start_engine(config, shape, task.trainee(model))
+    batch, noise_scheduler = made_up_batch(config, seed=0), noise_levels(config.model.noise)
     draws = draw_batch(config, batch.positions)
     savers = {
         kind: Saver(out, CheckpointConfig(keep_last=1, asynchronous=kind == "asynchronous"), world)
@@ -109,8 +111,8 @@ def _measure(config: TrainConfig, steps: int, count: int, out: Path) -> tuple[di
     }
 
     def step() -> None:
-        inputs = prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
-        engine.backward(trainer, inputs, last=True)
+        inputs = task.prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
+        engine.backward(trainer, task, inputs, last=True)
         float(engine.take_step(trainer, config, state.step).grad_norm)  # waits for a GPU
         state.step += 1
 

@@ -222,9 +222,9 @@ def small_model(folder: Path) -> Path:
 
 def square_of(model: str) -> int:
     """The side of a model's square in pixels."""
-    from intarsia.weights import load_model
+    from intarsia.weights import read_model
 
-    return load_model(model).config.image_size
+    return read_model(model).config.image_size
 
 
 def reset_peak() -> int:

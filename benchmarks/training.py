@@ -64,7 +64,8 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
     from training.estimate.counting import count_flops
     from training.estimate.trial import PeakMemory
     from training.model.build import new_model
-    from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+    from training.objective.draws import draw_batch, noise_levels
+    from training.objective.task import task_of
     from training.optimizer import engine
     from training.ranks import distributed
 
@@ -72,8 +73,9 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
     shape = batch_shape(config, world.size)
     memory = PeakMemory(world.device)
     model = new_model(config, world.device, is_main=False)
-    trainer = engine.start_engine(config, shape, Trainee(model))
-    noise_scheduler = new_noise_scheduler(config.model.noise)
+    task = task_of(config)
+    trainer = engine.start_engine(config, shape, task.trainee(model))
+    noise_scheduler = noise_levels(config.model.noise)
     data = pictures(config, shape, model)
     watch, clock = Stopwatch(trainer.module, shape, world.device), Clock(world.device)
     for step in range(WARM_UP + steps):
@@ -85,8 +87,8 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
         with watch.waiting():
             batch = next(data)
         draws = draw_batch(config, batch.positions)
-        inputs = prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
-        engine.backward(trainer, inputs, last=True)
+        inputs = task.prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
+        engine.backward(trainer, task, inputs, last=True)
         watch.lap("backward")
         engine.take_step(trainer, config, step)
         watch.lap("optimizer")

@@ -14,7 +14,7 @@ from intarsia.config import load_config
 from intarsia.files import atomic_path, atomic_write
 from intarsia.model import build_model
 from intarsia.sample import Sample
-from intarsia.weights import load_model
+from intarsia.weights import read_model
 from sampling.editing import EditResult
 from sampling.settings import EditSettings
 from training.config import TrainConfig
@@ -42,7 +42,7 @@ def write_gallery(out: Path, edits: list[str], seconds: dict[str, float]) -> tup
     samples = first_draws(out / "shards")
     config = load_config(TrainConfig, out / "run" / "config.yaml")
     untrained = reconstruct(build_model(config.model, config.seed), samples, SETTINGS)
-    trained = reconstruct(load_model(out / "run" / "model"), samples, SETTINGS)
+    trained = reconstruct(read_model(out / "run" / "model"), samples, SETTINGS)
     save(comparison(samples, untrained, trained), out / "learned.png")
     draw_loss(out / "run" / "metrics.jsonl", out / "loss.png")
     atomic_write(out / "index.html", page(out, edits, seconds, (untrained.error, trained.error)))

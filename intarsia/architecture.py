@@ -3,9 +3,10 @@
 The defaults are Stable Diffusion 1.4's UNet and autoencoder and CLIP ViT-L/14's vision tower: the real model.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from intarsia.config import Config, HomePath
 
@@ -172,15 +173,38 @@ class InitConfig(Config):
         return self
 
 
+class ConditionRow(NamedTuple):
+    """A kind of condition, as far as a config needs to know it.
+
+    Attributes:
+        module: the module that holds its KIND (`conditions.condition.ConditionKind`).
+        num_tokens: number n of tokens of a model.
+    """
+
+    module: str
+    num_tokens: Callable[["ModelConfig"], int]
+
+
+CONDITIONS = {"exemplar": ConditionRow("intarsia.conditions.exemplar", lambda config: 1)}
+
+
 class ModelConfig(Config):
     """The whole edit model."""
 
     image_size: PositiveInt = 512  # side of the square picture, in pixels
+    condition: str = "exemplar"  # what the UNet is told of what it shall paint
     unet: UNetConfig = UNetConfig()
     vae: VaeConfig = VaeConfig()
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
     noise: NoiseConfig = NoiseConfig()
     init: InitConfig = InitConfig()
+
+    @field_validator("condition")
+    @classmethod
+    def _known_condition(cls, name: str) -> str:
+        if name not in CONDITIONS:
+            raise ValueError(f"condition={name!r} is not one of {', '.join(CONDITIONS)}")
+        return name
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
@@ -202,6 +226,16 @@ class ModelConfig(Config):
                 f"(autoencoder {self.vae.downsampling} x UNet {self.unet.downsampling})"
             )
         return self
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens that the UNet's cross-attention looks at."""
+        return CONDITIONS[self.condition].num_tokens(self)
+
+    @property
+    def extra_channels(self) -> int:
+        """Input channels of the UNet behind the noisy latents; 0 for one that never sees the picture."""
+        return self.unet.in_channels - self.vae.latent_channels
 
     @property
     def latent_size(self) -> int:

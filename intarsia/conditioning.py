@@ -1,7 +1,7 @@
 """Pixels to what the UNet sees: value ranges, the hole, latents, the latent mask, the channel order.
 
 The only place with this arithmetic; data loading, training, sampling and evaluation call it. It is Paint by
-Example's, except that our mask is 1 = repaint and turns into the UNet's keep mask in `unet_input` alone.
+Example's, except that our mask is 1 = repaint and turns into the UNet's keep mask in `known_channels` alone.
 """
 
 from typing import Any
@@ -91,9 +91,9 @@ def latent_mask(edit_mask: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(edit_mask, size, mode="bilinear", align_corners=False, antialias=False)
 
 
-def unet_input(noisy_latents: Tensor, masked_image_latents: Tensor, edit_mask_latent: Tensor) -> Tensor:
-    """The UNet's input [B, 2C + 1, h, w]: noisy latents, masked image latents, KEEP mask (1 = keep).
+def known_channels(masked_image_latents: Tensor, edit_mask_latent: Tensor) -> Tensor:
+    """The UNet's input behind the noisy latents [B, C + 1, h, w]: masked image latents, KEEP mask.
 
     Note that Stable Diffusion's own inpainting UNet has another order and the other polarity.
     """
-    return torch.cat([noisy_latents, masked_image_latents, 1.0 - edit_mask_latent], dim=1)
+    return torch.cat([masked_image_latents, 1.0 - edit_mask_latent], dim=1)

@@ -1,10 +1,14 @@
-"""What makes a folder a model folder; no torch, so that a wrong one is told at once."""
+"""What makes a folder a model folder; no torch, so that a wrong one is refused at once."""
 
 from pathlib import Path
+from typing import Any
 
+from intarsia.architecture import CONDITIONS, ModelConfig
 from intarsia.errors import UserError
+from intarsia.files import read_json
 
 INDEX = "model_index.json"
+NOTES = "intarsia.json"  # what diffusers has no name for; absent where all of it is Paint by Example's
 ADAPTERS = "pytorch_lora_weights.safetensors"  # of a folder of adapters instead
 
 
@@ -37,3 +41,42 @@ def _way_out(folder: Path) -> str:
     if (folder / "checkpoints").is_dir():
         return "; a run writes RUN/model when it is finished: run its command again"
     return ""
+
+
+def notes_of(config: ModelConfig) -> dict[str, Any]:
+    """What `intarsia.json` says of a model; empty, and then not written, for one like Paint by Example's."""
+    return {} if config.condition == "exemplar" else {"condition": config.condition}
+
+
+def read_notes(folder: Path) -> dict[str, Any]:
+    """What `intarsia.json` of a model folder says, as fields of `ModelConfig`.
+
+    Raises:
+        UserError: for a file that is not such an object, or a condition that this program does not know.
+    """
+    path = folder / NOTES
+    notes = read_json(path) if path.is_file() else {}
+    known = set(ModelConfig.model_fields)
+    if not isinstance(notes, dict) or not set(notes) <= known:
+        raise UserError(f"{path} does not describe a model; it may have been written by a later version")
+    if notes.get("condition", "exemplar") not in CONDITIONS:
+        raise UserError(
+            f"{path} says condition={notes['condition']!r}; this program knows {', '.join(CONDITIONS)}"
+        )
+    return notes
+
+
+def check_same_notes(config: ModelConfig, folder: Path) -> None:
+    """Refuse to begin a model with the weights of one of another kind, which may fit by their shapes.
+
+    Raises:
+        UserError: naming the field and both values.
+    """
+    theirs, ours = read_notes(folder), notes_of(config)
+    for name in sorted(set(theirs) | set(ours)):
+        default = ModelConfig.model_fields[name].default
+        pair = theirs.get(name, default), ours.get(name, default)
+        if pair[0] != pair[1]:
+            raise UserError(
+                f"{folder} has {name}={pair[0]}, the model config {pair[1]}; set model.{name}={pair[0]}"
+            )

@@ -55,7 +55,7 @@ _QKV = ("to_q", "to_k", "to_v")
 
 
 @dataclass(frozen=True)
-class Place:
+class OriginalPlace:
     """Where a weight of ours lies in an original checkpoint.
 
     Attributes:
@@ -67,25 +67,31 @@ class Place:
     third: int | None = None
 
 
-def original_places(model: EditModel) -> dict[str, Place]:
+def original_places(model: EditModel) -> dict[str, OriginalPlace]:
     """The place of every weight of the model, by its name in `model.state_dict()`."""
     vision = f"image_encoder.{vision_prefix(model.image_encoder)}"
     places = {}
     for name in model.state_dict():
         part, _, rest = name.partition(".")
         if part == "unet":
-            places[name] = Place(_UNET + _unet_name(rest, model.config))
+            places[name] = OriginalPlace(_UNET + _unet_name(rest, model.config))
         elif part == "vae":
-            places[name] = Place(_VAE + _vae_name(rest, model.config))
+            places[name] = OriginalPlace(_VAE + _vae_name(rest, model.config))
         elif part == "image_encoder":
-            places[name] = Place(_VISION + name.removeprefix(vision))
+            places[name] = OriginalPlace(_VISION + name.removeprefix(vision))
         else:
             places[name] = _encoder_place(rest)
     return places
 
 
 def to_original(model: EditModel) -> State:
-    """The `state_dict` of an original checkpoint: weights, CLIP's position numbers and the noise levels."""
+    """The `state_dict` of an original checkpoint: weights, CLIP's position numbers and the noise levels.
+
+    Raises:
+        UserError: for a model with another condition, which such a checkpoint has no names for.
+    """
+    if model.config.condition != "exemplar":
+        raise UserError(f"an original checkpoint cannot hold a model with condition={model.config.condition}")
     own = model.state_dict()
     joined: dict[str, list[Tensor]] = defaultdict(list)
     for name, place in original_places(model).items():
@@ -257,16 +263,16 @@ def _vae_name(name: str, config: ModelConfig) -> str:
     return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
 
 
-def _encoder_place(name: str) -> Place:
+def _encoder_place(name: str) -> OriginalPlace:
     if name == "null_exemplar":
-        return Place("learnable_vector")
+        return OriginalPlace("learnable_vector")
     layer, _, leaf = name.rpartition(".")
     if layer in _ENCODER_TOP:
-        return Place(f"{_ENCODER_TOP[layer]}.{leaf}")
+        return OriginalPlace(f"{_ENCODER_TOP[layer]}.{leaf}")
     match = re.fullmatch(r"mapper\.blocks\.(\d+)\.(.*)", layer)
     assert match, name
     block = f"{_COND}mapper.resblocks.{match[1]}"
     inner = match[2].removeprefix("attn1.")
     if inner in _QKV:
-        return Place(f"{block}.attn.c_qkv.{leaf}", third=_QKV.index(inner))
-    return Place(f"{block}.{_MAPPER[match[2]]}.{leaf}")
+        return OriginalPlace(f"{block}.attn.c_qkv.{leaf}", third=_QKV.index(inner))
+    return OriginalPlace(f"{block}.{_MAPPER[match[2]]}.{leaf}")

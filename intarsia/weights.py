@@ -19,7 +19,7 @@ from intarsia.config import Config, build_config
 from intarsia.errors import UserError
 from intarsia.files import atomic_folder, read_json, write_json
 from intarsia.model import EditModel, empty_model
-from intarsia.model_folder import INDEX, check_model_folder
+from intarsia.model_folder import INDEX, NOTES, check_model_folder, notes_of, read_notes
 from intarsia.pretrained import image_encoder_state, load_model_folder
 
 _PIPELINE = "PaintByExamplePipeline"
@@ -50,12 +50,14 @@ def save_model(model: EditModel, folder: Path | str, card: str | None = None) ->
         (out / "feature_extractor").mkdir()
         write_json(out / "feature_extractor" / "preprocessor_config.json", _preprocessor_json(model.config))
         write_json(out / INDEX, _index_json(type(scheduler).__name__))
+        if notes := notes_of(model.config):
+            write_json(out / NOTES, notes)
         for path in out.rglob("*.safetensors"):  # the writers leave them readable to their owner only
             path.chmod(0o644)
         (out / "README.md").write_text(card or _default_card(model.config), encoding="utf-8")
 
 
-def load_model(
+def read_model(
     folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> EditModel:
     """Read a model folder, ours or one from the Hub, in evaluation mode.
@@ -96,6 +98,7 @@ def read_model_config(folder: Path | str) -> ModelConfig:
     latent_size = unet.get("sample_size", 64)
     factor = 2 ** (len(vae.get("block_out_channels", VaeConfig().block_out_channels)) - 1)
     content = {
+        **read_notes(folder),
         "image_size": latent_size * factor if isinstance(latent_size, int) else 512,
         "unet": _known(unet, UNetConfig),
         "vae": _known(vae, VaeConfig),

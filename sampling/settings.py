@@ -77,7 +77,9 @@ class InversionSettings(Config):
     # Share of the walk that the edit begins at: below 1 it keeps more of the picture's pose and layout.
     strength: float | None = Field(default=None, gt=0, le=1)  # null = 1, and 0.76 for ddpm, as published
     offset_scale: float = Field(default=1.0, ge=0, le=1)  # direct: share of the difference that is added back
-    inner_steps: int = Field(default=10, ge=1)  # null-condition: most updates of the token at each place
+    inner_steps: int = Field(
+        default=10, ge=1
+    )  # null-condition: most updates of the null tokens at each place
 
     def start(self, steps: int) -> int:
         """The place that the edit begins at, 1 … steps."""

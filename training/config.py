@@ -31,6 +31,8 @@ class DataConfig(Config):
     cache_gb: float = Field(default=50.0, gt=0)  # that all copies of a machine may take
 
 
+# Tasks by name: the module that holds each one's TASK (`training.objective.task.Task`).
+TASKS = {"edit": "training.objective.edit"}
 NARROWEST, WIDEST = 0.01, 0.28  # relative widths of averages; at .289 they are the mean of all weights so far
 
 
@@ -98,10 +100,7 @@ class LoraConfig(Config):
 
     rank: int = Field(default=16, ge=1)
     alpha: int | None = Field(default=None, ge=1)  # the adapters count alpha / rank; null = rank
-    targets: Names = Field(  # ends of layer names
-        default=("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_v", "attn2.to_out.0"),
-        min_length=1,
-    )
+    targets: Names = ()  # ends of layer names; none: the projections of all attention that learn
     train_exemplar_encoder: bool = False  # the mapper, its projection and the null exemplar, whole
 
 
@@ -152,6 +151,7 @@ class TrainConfig(Config):
 
     run: Place | None = Field(None, min_length=1)  # run folder; the same folder again continues the run
     seed: int = 0
+    task: str = "edit"  # what is learned
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -163,7 +163,7 @@ class TrainConfig(Config):
     objective: ObjectiveConfig = ObjectiveConfig()
     lora: LoraConfig | None = None  # null = the model's own weights are trained
     freeze: Names = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
-    freeze_unused: bool = True  # leave out weights that one exemplar token can give no gradient
+    freeze_unused: bool = True  # leave out weights that the condition gives no gradient: with one token some
     zero_stage: Literal[0, 1, 2, 3] | None = None  # null: 0 on one rank, which shares with nobody, else 1
     offload_optimizer: bool = False  # master weights, moments and averages in CPU memory; updated there
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and moments stay fp32
@@ -176,6 +176,29 @@ class TrainConfig(Config):
     log_every: int = Field(default=10, ge=1)  # steps per line of metrics
     max_skipped_in_a_row: int = Field(default=10, ge=1)  # steps without a finite gradient before the run ends
     distributed_timeout_s: float = Field(default=1800, gt=0)  # a rank that stands still for so long hangs
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        if name not in TASKS:
+            raise ValueError(f"task={name!r} is not one of {', '.join(TASKS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _name_the_targets(self) -> "TrainConfig":
+        if self.lora and not self.lora.targets:
+            layers = [
+                "attn1.to_q",
+                "attn1.to_k",
+                "attn1.to_v",
+                "attn1.to_out.0",
+                "attn2.to_v",
+                "attn2.to_out.0",
+            ]
+            if self.model.num_tokens > 1:  # to a single token the softmax is 1: nothing to learn
+                layers += ["attn2.to_q", "attn2.to_k"]
+            self.lora.__dict__["targets"] = tuple(layers)  # the config is frozen, and not yet handed out
+        return self
 
     @model_validator(mode="after")
     def _refuse_what_goes_wrong(self) -> "TrainConfig":
@@ -193,7 +216,7 @@ class TrainConfig(Config):
                 "lora needs model.init.model_folder, a model that can edit: adapters do not train the first "
                 "convolution, in which Stable Diffusion's UNet is blind to the hole"
             )
-        if self.model.unet.in_channels == self.model.unet.out_channels:
+        if not self.model.extra_channels:
             raise ValueError(
                 f"model.unet.in_channels={self.model.unet.in_channels} can only be sampled: training shows "
                 "the UNet the masked picture, too; take the default"

@@ -16,7 +16,7 @@ from training.model.base_hash import base_hash, is_of_base
 from training.model.build import bare_twin, choose_trained, twin_of
 from training.model.frozen import exact_frozen
 from training.model.lora import write_adapters
-from training.objective.objective import Trainee
+from training.objective.task import task_of
 from training.optimizer.ema import KEY
 from training.run.state import RunFolder, TrainState
 from training.tracking.progress import log
@@ -36,7 +36,8 @@ def consolidate(config: TrainConfig, model: EditModel, checkpoint: Path) -> Edit
         UserError: where the checkpoint is of another model, or the files have other weights now.
     """
     parts = Parts(checkpoint)
-    shapes = {name: param.shape for name, param in Trainee(bare_twin(config)).named_parameters()}
+    twin = task_of(config).trainee(bare_twin(config))
+    shapes = {name: param.shape for name, param in twin.named_parameters()}
     digest = read_state(checkpoint).base_hash
     base = _base_weights(config, digest) if digest else {}
     weights = {name: parts.whole(KEY, name, shapes[name]) for name in shapes if name not in base}
@@ -53,7 +54,8 @@ def _base_weights(config: TrainConfig, digest: str) -> dict[str, Tensor]:
     choose_trained(model, config)
     if base_hash(model) != digest:
         raise UserError(another_base(config.run, config.model.init.model_dump()))
-    return {name: p.detach() for name, p in Trainee(model).named_parameters() if is_of_base(p)}
+    trainee = task_of(config).trainee(model)
+    return {name: p.detach() for name, p in trainee.named_parameters() if is_of_base(p)}
 
 
 def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: RunFolder) -> None:

@@ -11,7 +11,8 @@ from training.data.batches import batches, open_dataset, use_latents
 from training.finish import write_model
 from training.model.base_hash import content_hashes
 from training.model.build import new_model, twin_of
-from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+from training.objective.draws import draw_batch, noise_levels
+from training.objective.task import task_of
 from training.optimizer import engine
 from training.optimizer.ema import KEY
 from training.optimizer.fragments import gather
@@ -42,11 +43,12 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     dataset = open_dataset(config)
 
     # Model: the trained part goes into the engine, the frozen part stays outside.
+    task = task_of(config)
     model = new_model(config, world.device, world.is_main)
     use_latents(config, dataset, model)
     fresh = fresh_state(config, shape, dataset.reader.shards, **content_hashes(model, world))
-    trainer = engine.start_engine(config, shape, Trainee(model))
-    noise_scheduler = new_noise_scheduler(config.model.noise)
+    trainer = engine.start_engine(config, shape, task.trainee(model))
+    noise_scheduler = noise_levels(config.model.noise)
 
     # Begin, or go on from the newest whole checkpoint.
     state = begin_or_continue(trainer, fresh, run, world)
@@ -60,7 +62,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     requests = fixed_requests(dataset, config.preview) if world.is_main else []
     saver = Saver(run.checkpoints, config.checkpoint, world, begin_snapshots(config, run, state, world))
     progress = Progress(config.max_steps, world.is_main)
-    losses = Losses(trainer.module, config.model.noise.num_train_timesteps, state, world)
+    losses = Losses(trainer.module, task, config.model.noise.num_train_timesteps, state, world)
     watch = Stopwatch(trainer.module, shape, world.device, seconds_at_peak(config, world))
     validation = Validation(config, dataset, world)
     world.when_stalled(lambda sentence: tracker.event(state.step, "stalled", sentence))
@@ -87,8 +89,8 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
                 batch = next(data)
             world.at(f"computing, step {state.step + 1}")
             draws = draw_batch(config, batch.positions)
-            inputs = prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
-            loss, sick = engine.backward(trainer, inputs, last=accum + 1 == shape.accum)
+            inputs = task.prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
+            loss, sick = engine.backward(trainer, task, inputs, last=accum + 1 == shape.accum)
             watch.lap("backward")
             micro_losses.append(loss)
             seen.append((batch.keys, sick))

@@ -34,9 +34,9 @@ def _merge(arguments: argparse.Namespace) -> None:
     check_model_folder(arguments.model)
     check_replaceable(arguments.out, INDEX)
     from intarsia.lora import merge_adapters
-    from intarsia.weights import load_model, save_model
+    from intarsia.weights import read_model, save_model
 
-    model = load_model(arguments.model)
+    model = read_model(arguments.model)
     changed = merge_adapters(model, arguments.lora, arguments.scale)
     save_model(model, arguments.out)
     sys.stdout.write(f"{arguments.out}: {arguments.model} with {changed} weights changed\n")

@@ -126,11 +126,11 @@ def export_model(
 
     from intarsia.files import atomic_path
     from intarsia.original import to_original
-    from intarsia.weights import load_model
+    from intarsia.weights import read_model
 
     if out.resolve() == folder.resolve():
         raise UserError(f"{out} is the model folder itself; give --out another path")
-    model = load_model(folder, dtype=getattr(torch, dtype))
+    model = read_model(folder, dtype=getattr(torch, dtype))
     if form == "diffusers":
         _export_folder(model, folder, out, variant)
         return

@@ -10,14 +10,15 @@ from torch import Tensor
 from intarsia.conditioning import (
     exemplar_to_clip,
     image_to_unit,
+    known_channels,
     latent_mask,
     latent_moments,
     mask_image,
     mask_to_unit,
     sample_latents,
 )
+from intarsia.conditions.condition import Condition
 from intarsia.model import EditModel
-from sampling.denoise.guidance import Condition
 from sampling.denoise.machine import visiting
 from sampling.denoise.sampler import Known
 
@@ -25,7 +26,7 @@ from sampling.denoise.sampler import Known
 class Encoder:
     """Pictures and exemplars -> conditions; it remembers what it has encoded, for the length of its life.
 
-    A remembered picture takes 131 KB for a square of 512 pixels, an exemplar one token.
+    A remembered picture takes 131 KB for a square of 512 pixels, an exemplar its tokens.
     """
 
     def __init__(self, model: EditModel, device: torch.device) -> None:
@@ -45,11 +46,11 @@ class Encoder:
         """
         dtype = self.model.unet.dtype
         grid = latent_mask(mask_to_unit(edit_mask), noise.shape[-2:])
+        known = known_channels(self.latents(image, edit_mask, noise).to(dtype), grid.to(self.device, dtype))
         return Condition(
-            self.latents(image, edit_mask, noise).to(dtype),
-            grid.to(self.device, dtype),
             self.tokens(exemplar).to(dtype),
             self.model.exemplar_encoder.null_exemplar.to(self.device, dtype),
+            known[:, : self.model.config.extra_channels],
         )
 
     def known(self, image: Tensor, edit_mask: Tensor, noise: Tensor) -> Known:
@@ -73,7 +74,7 @@ class Encoder:
         return sample_latents(mean, deviation, noise.to(self.device), self.model.vae.config.scaling_factor)
 
     def tokens(self, exemplar: Tensor) -> Tensor:
-        """Exemplars uint8 [B, 224, 224, 3] -> tokens [B, 1, D]."""
+        """Exemplars uint8 [B, 224, 224, 3] -> tokens [B, n, D]."""
         return self._remembered(self._tokens, exemplar, self._encode_exemplars).to(self.device)
 
     def _remembered(
@@ -96,5 +97,5 @@ class Encoder:
         encoder = self.model.exemplar_encoder
         pixels = exemplar_to_clip(exemplar, self.model.config.image_encoder.image_size)
         with visiting(self.model.image_encoder, self.device) as tower, visiting(encoder, self.device):
-            pooled = self.model.encode_exemplar(pixels.to(self.device, tower.dtype))
-            return encoder(pooled.to(encoder.null_exemplar.dtype))
+            features = self.model.encode_exemplar(pixels.to(self.device, tower.dtype))
+            return encoder(features.to(encoder.null_exemplar.dtype))

@@ -29,7 +29,7 @@ class Machine(NamedTuple):
 def load_model(
     folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> EditModel:
-    """Read a model folder, as `intarsia.weights.load_model` does, to sample with it.
+    """Read a model folder, as `intarsia.weights.read_model` does, to sample with it.
 
     In float16 the autoencoder stays float32: it overflows in half precision, which gives black pictures. On a
     CPU it works on one picture at a time, channels last, which is an eighth quicker than on four together;
@@ -41,9 +41,9 @@ def load_model(
         dtype: of the weights.
 
     Raises:
-        UserError: as `intarsia.weights.load_model`.
+        UserError: as `intarsia.weights.read_model`.
     """
-    return _made_ready(weights.load_model(folder, device, dtype), torch.device(device))
+    return _made_ready(weights.read_model(folder, device, dtype), torch.device(device))
 
 
 def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
@@ -58,7 +58,7 @@ def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
     """
     device = pick_device(settings.device)
     home, dtype = "cpu" if settings.low_vram else device, pick_dtype(settings.dtype, device)
-    model = _made_ready(weights.load_model(folder, home, dtype), device)
+    model = _made_ready(weights.read_model(folder, home, dtype), device)
     if settings.low_vram:
         model.vae.enable_slicing()
         model.vae.enable_tiling()

@@ -20,9 +20,9 @@ from sampling.denoise.guidance import guide
 from sampling.denoise.sampler import new_noise_scheduler
 from sampling.settings import InversionSettings
 
-# (latents [B, C, h, w], timestep, tokens [B, 1, D]) -> noise [B, C, h, w], float32
+# (latents [B, C, h, w], timestep, tokens [B, n, D]) -> noise [B, C, h, w], float32
 Denoiser = Callable[[Tensor, int, Tensor], Tensor]
-Step = Callable[[Tensor, Tensor, int], Tensor]
+StepRule = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the model is told of the object, [1, 1, D] each; `null` is its null exemplar."""
+    """What the model is told of the object, [1, n, D] each; `null` is its null exemplar."""
 
     source: Tensor
     target: Tensor
@@ -71,7 +71,7 @@ class SourceBranch:
     """
 
     latents: Mapping[int, Tensor]
-    step: Step
+    step: StepRule
     nulls: Mapping[int, Tensor] = field(default_factory=dict)
 
 
@@ -186,7 +186,7 @@ def _null_condition(
     tokens: Tokens,
     settings: InversionSettings,
     levels: Levels,
-    step: Step,
+    step: StepRule,
 ) -> SourceBranch:
     """The null token, for each place, that leads the guided source branch to where the inversion was.
 

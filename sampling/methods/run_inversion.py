@@ -12,12 +12,13 @@ from torch import Tensor
 
 from intarsia.architecture import NoiseConfig
 from intarsia.conditioning import decode_latents, latent_mask, mask_to_unit, unit_to_image
+from intarsia.conditions.condition import Condition
 from intarsia.model import EditModel
 from sampling.canvas.canvas import check_mask, fit_exemplar, lay_canvas, mask_box
 from sampling.canvas.remarks import before_painting
 from sampling.canvas.seam import known_ring, match_ring
 from sampling.denoise.condition import Encoder
-from sampling.denoise.guidance import Condition, guided_noise
+from sampling.denoise.guidance import guided_noise
 from sampling.denoise.machine import visiting
 from sampling.denoise.sampler import OnStep, image_noise, new_noise_scheduler
 from sampling.editing import EditRequest
@@ -129,11 +130,11 @@ def _encode(
     both = torch.from_numpy(np.stack([fit_exemplar(exemplar) for exemplar in exemplars]))
     zeros = torch.zeros(1, config.vae.latent_channels, config.latent_size, config.latent_size)
     condition = encoder.condition(square, mask, both[:1], zeros)
-    source, target = encoder.tokens(both).to(condition.exemplar_token.dtype)[:, None]
+    source, target = encoder.tokens(both).to(condition.tokens.dtype)[:, None]
     return _Start(
         encoder.latents(square, torch.zeros_like(mask), zeros),
         condition,
-        Tokens(source, target, condition.null_exemplar),
+        Tokens(source, target, condition.null),
         1 - latent_mask(mask_to_unit(mask), tuple(zeros.shape[-2:])).to(encoder.device),
     )
 
@@ -148,21 +149,15 @@ def model_denoiser(unet: torch.nn.Module, condition: Condition, noise: NoiseConf
     """The UNet as inversion wants it: unguided, of any batch size, its answer turned into noise.
 
     Args:
-        unet: with 9 input channels, or with 4.
-        condition: of one picture; the token is given with each call.
+        unet: the UNet.
+        condition: of one picture; the tokens are given with each call.
         noise: a model of velocities answers v, and the noise is √ā · v + √(1 − ā) · latents.
     """
     alphas = new_noise_scheduler(noise, "ddim").alphas_cumprod
 
     def name_noise(latents: Tensor, timestep: int, tokens: Tensor) -> Tensor:
-        rows = len(latents)
-        told = Condition(
-            condition.masked_image_latents.expand(rows, -1, -1, -1),
-            condition.edit_mask_latent.expand(rows, -1, -1, -1),
-            tokens,
-            condition.null_exemplar,
-        )
-        answer = guided_noise(unet, latents, torch.tensor(timestep, device=latents.device), told, 1.0)
+        own, when = condition.with_tokens(tokens), torch.tensor(timestep, device=latents.device)
+        answer = guided_noise(unet, latents, when, own, 1.0)
         if noise.prediction_type == "epsilon":
             return answer
         signal = float(alphas[timestep])

@@ -13,10 +13,10 @@ from intarsia.conditioning import (
     encode_latents,
     exemplar_to_clip,
     image_to_unit,
+    known_channels,
     latent_mask,
     mask_image,
     mask_to_unit,
-    unet_input,
     unit_to_image,
 )
 from tests.sampling.tiny import tiny_model
@@ -60,16 +60,15 @@ def test_the_hole_is_mid_grey_and_the_rest_untouched() -> None:
     assert torch.equal(masked[..., 4:], image[..., 4:])
 
 
-def test_the_unet_input_is_latents_then_masked_image_then_the_keep_mask() -> None:
-    noisy, masked = torch.full((2, 4, 8, 8), 5.0), torch.full((2, 4, 8, 8), 7.0)
+def test_behind_the_noisy_latents_come_the_masked_image_and_then_the_keep_mask() -> None:
+    masked = torch.full((2, 4, 8, 8), 7.0)
     edit_mask = torch.zeros(2, 1, 8, 8)
     edit_mask[..., :2, :] = 1
-    joined = unet_input(noisy, masked, edit_mask)
-    assert joined.shape == (2, 9, 8, 8)
-    assert torch.equal(joined[:, :4], noisy)
-    assert torch.equal(joined[:, 4:8], masked)
-    assert (joined[:, 8, :2] == 0).all(), "0 = repaint for the UNet"
-    assert (joined[:, 8, 2:] == 1).all(), "1 = keep for the UNet"
+    channels = known_channels(masked, edit_mask)
+    assert channels.shape == (2, 5, 8, 8)
+    assert torch.equal(channels[:, :4], masked)
+    assert (channels[:, 4, :2] == 0).all(), "0 = repaint for the UNet"
+    assert (channels[:, 4, 2:] == 1).all(), "1 = keep for the UNet"
 
 
 def test_the_exemplar_is_normalised_as_clips_own_processor_does() -> None:

@@ -7,9 +7,10 @@ from torch import nn
 from transformers import CLIPVisionConfig
 
 from intarsia.architecture import ModelConfig
+from intarsia.conditions.exemplar import ExemplarEncoder
 from intarsia.config import build_config, load_config
 from intarsia.errors import UsageError
-from intarsia.model import EditModel, ExemplarEncoder, build_model, empty_model
+from intarsia.model import EditModel, build_model, empty_model
 from intarsia.pretrained import image_encoder_state, vision_prefix
 from tests.paths import ROOT
 from tests.sampling.tiny import ModelFragment, tiny_config, tiny_model

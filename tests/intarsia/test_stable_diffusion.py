@@ -18,7 +18,7 @@ from intarsia.model import EditModel, build_model
 from intarsia.original import to_original
 from intarsia.pretrained import read_weights
 from intarsia.stable_diffusion import widen
-from intarsia.weights import load_model, save_model
+from intarsia.weights import read_model, save_model
 from tests.sampling.tiny import tiny_config, tiny_model
 
 
@@ -243,7 +243,7 @@ def test_stable_diffusion_2_is_a_start_too_and_is_saved_with_its_geometry(
     for name, value in started.unet.state_dict().items():
         assert torch.equal(value[:, :4] if name == "conv_in.weight" else value, expected[name])
     save_model(started, tmp_path / "model")
-    assert load_model(tmp_path / "model").config.unet == started.config.unet
+    assert read_model(tmp_path / "model").config.unet == started.config.unet
     with pytest.raises(UserError, match=r"says attention_head_dim=\[2, 4\], the model config 8; the weights"):
         build_model(tiny_config(geometry[0], f"model.init.stable_diffusion={tmp_path / 'sd2'}"), 0)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from intarsia.errors import UserError
 from intarsia.model import EditModel, build_model
 from intarsia.model_folder import ADAPTERS, check_model_folder
-from intarsia.weights import load_model, save_model
+from intarsia.weights import read_model, save_model
 from tests.sampling.tiny import files_of, tiny_config, tiny_model
 
 
@@ -41,7 +41,7 @@ def equal_weights(one: EditModel, other: EditModel) -> bool:
 
 
 def test_a_saved_model_comes_back_bit_for_bit(model: EditModel, saved: Path) -> None:
-    loaded = load_model(saved)
+    loaded = read_model(saved)
     assert loaded.config == model.config
     assert equal_weights(loaded, model)
     assert not loaded.training
@@ -62,12 +62,12 @@ def test_other_geometries_and_noise_come_back_too(tmp_path: Path) -> None:
     )
     model = build_model(config, 0)
     save_model(model, tmp_path / "m")
-    assert load_model(tmp_path / "m").config == config
-    assert equal_weights(load_model(tmp_path / "m"), model)
+    assert read_model(tmp_path / "m").config == config
+    assert equal_weights(read_model(tmp_path / "m"), model)
 
 
 def test_the_dtype_is_the_callers_choice(saved: Path) -> None:
-    assert {p.dtype for p in load_model(saved, dtype=torch.float16).parameters()} == {torch.float16}
+    assert {p.dtype for p in read_model(saved, dtype=torch.float16).parameters()} == {torch.float16}
 
 
 def test_the_card_is_the_readme_and_there_is_one_by_default(
@@ -206,7 +206,7 @@ def test_a_spoiled_folder_is_refused_in_one_sentence(
 ) -> None:
     spoil(folder)
     with pytest.raises(UserError) as refused:
-        load_model(folder)
+        read_model(folder)
     assert sentence in str(refused.value)
     assert str(folder) in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -236,7 +236,7 @@ def test_an_old_folder_with_buffers_and_pickled_weights_is_read(model: EditModel
 
     edit_state(vae, older)
     assert any(".query." in name for name in load_file(vae))
-    assert equal_weights(load_model(folder), model)
+    assert equal_weights(read_model(folder), model)
 
 
 def test_a_folder_of_training_is_told_from_a_model_folder(tmp_path: Path) -> None:

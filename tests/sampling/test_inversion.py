@@ -16,7 +16,7 @@ from intarsia.weights import save_model
 from sampling.canvas.canvas import fit_exemplar
 from sampling.cli import main
 from sampling.denoise.condition import Encoder
-from sampling.denoise.guidance import Condition, guided_noise
+from sampling.denoise.guidance import guided_noise
 from sampling.denoise.sampler import new_noise_scheduler
 from sampling.methods.inversion import (
     Inverted,
@@ -218,10 +218,10 @@ def test_a_models_answer_becomes_noise(prediction: str) -> None:
         condition = encoder.condition(*pictures, exemplar, torch.zeros(1, 4, 32, 32))
         latents = torch.randn(2, 4, 32, 32, generator=generator())
         denoiser = model_denoiser(model.unet, condition, model.config.noise)
-        answer = denoiser(latents, 501, condition.exemplar_token.expand(2, -1, -1))
+        answer = denoiser(latents, 501, condition.tokens.expand(2, -1, -1))
         scheduler = new_noise_scheduler(model.config.noise, "ddim")
         scheduler.set_timesteps(2)
-        twice = Condition(*(t.expand(2, *t.shape[1:]) for t in vars(condition).values()))
+        twice = condition.with_tokens(condition.tokens.expand(2, -1, -1))
         said = guided_noise(model.unet, latents, torch.tensor(501), twice, 1.0)
         step = scheduler.step(said, 501, latents)
     signal = float(scheduler.alphas_cumprod[501])

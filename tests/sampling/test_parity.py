@@ -18,8 +18,8 @@ from diffusers import DDIMScheduler, PNDMScheduler
 from diffusers.pipelines.deprecated import paint_by_example
 from PIL import Image
 
-from intarsia.conditioning import decode_latents, mask_to_unit
-from intarsia.weights import load_model
+from intarsia.conditioning import decode_latents, known_channels, mask_to_unit
+from intarsia.weights import read_model
 from sampling.canvas.canvas import lay_canvas
 from sampling.denoise.condition import Encoder
 from sampling.denoise.guidance import guided_model
@@ -68,10 +68,12 @@ def our_picture(model: Any, pipeline: Any, inputs: tuple[Any, ...], settings: Ed
     pixels, mask = torch.from_numpy(image)[None], torch.from_numpy(edit_mask)[None]
     with torch.no_grad():
         encoder = Encoder(model, torch.device("cpu"))
+        condition = encoder.condition(pixels, mask, any_exemplar, posterior_noise)
+        nearest = F.interpolate(mask_to_unit(mask), (32, 32))
         condition = replace(
-            encoder.condition(pixels, mask, any_exemplar, posterior_noise),
-            edit_mask_latent=F.interpolate(mask_to_unit(mask), (32, 32)),
-            exemplar_token=model.exemplar_encoder(model.encode_exemplar(cropped)),
+            condition,
+            channels=known_channels(condition.channels[:, :4], nearest),
+            tokens=model.exemplar_encoder(model.encode_exemplar(cropped)),
         )
         predict = guided_model(model.unet, condition, [settings.guidance_scale])
         scheduler = new_noise_scheduler(model.config.noise, settings.scheduler)
@@ -96,6 +98,6 @@ def test_the_same_folder_paints_the_same_picture_in_diffusers(
     inputs = (image, edit_mask, exemplar, 31)
     expected = pipeline_picture(pipeline, inputs, steps=20, scale=scale)
     settings = EditSettings(num_inference_steps=20, guidance_scale=scale, scheduler=name)
-    ours = our_picture(load_model(model_folder), pipeline, inputs, settings)
+    ours = our_picture(read_model(model_folder), pipeline, inputs, settings)
     assert expected.std() > 0.01, "a picture of nothing would prove nothing"
     assert (ours - expected).abs().max() < 1e-4

@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from intarsia.pretrained import State
-from intarsia.weights import load_model, save_model
+from intarsia.weights import read_model, save_model
 from sampling.cli import main
 from tests.intarsia.test_original import random_original
 from tests.paths import ROOT
@@ -87,7 +87,7 @@ def test_diffusers_loads_the_exported_folder_as_it_is(
     theirs = dict(pipeline.image_encoder.float().named_parameters())
     assert any(torch.equal(value, theirs[name]) for name in theirs for value in vision.state_dict().values())
     assert (out / "README.md").read_text() == "# Mine\n"
-    assert load_model(out).config == expected.config
+    assert read_model(out).config == expected.config
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_a_model_folder_is_not_exported_over_itself(folder: Path, capsys: pytest
     arguments = ["--model", str(folder), "--out", str(folder), "--format", "diffusers"]
     assert main(["export", *arguments]) == 1
     assert "is the model folder itself" in capsys.readouterr().err
-    assert load_model(folder).config == tiny_config()
+    assert read_model(folder).config == tiny_config()

@@ -9,9 +9,10 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from intarsia.architecture import NoiseConfig
-from intarsia.conditioning import unet_input
+from intarsia.conditioning import known_channels
+from intarsia.conditions.condition import Condition
 from intarsia.model import EditModel
-from sampling.denoise.guidance import Condition, guide, guided_noise
+from sampling.denoise.guidance import guide, guided_noise
 from sampling.denoise.sampler import denoise, image_noise, new_noise_scheduler
 from sampling.denoise.shared_beginning import beginning
 from tests.sampling.tiny import tiny_model
@@ -119,11 +120,11 @@ def condition() -> Condition:
     )
     edit_mask = torch.zeros(2, 1, 32, 32)
     edit_mask[..., 8:24, 8:24] = 1
-    return Condition(masked, edit_mask, token, null)
+    return Condition(token, null, known_channels(masked, edit_mask))
 
 
 def one_branch(unet: UNet2DConditionModel, latents: Tensor, condition: Condition, token: Tensor) -> Tensor:
-    joined = unet_input(latents, condition.masked_image_latents, condition.edit_mask_latent)
+    joined = torch.cat([latents, condition.channels], dim=1)
     return unet(joined, 400, encoder_hidden_states=token).sample
 
 
@@ -132,8 +133,8 @@ def test_guidance_is_the_null_prediction_plus_the_scaled_difference(
     model: EditModel, condition: Condition
 ) -> None:
     latents = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(2))
-    null = one_branch(model.unet, latents, condition, condition.null_exemplar.repeat(2, 1, 1))
-    exemplar = one_branch(model.unet, latents, condition, condition.exemplar_token)
+    null = one_branch(model.unet, latents, condition, condition.null.repeat(2, 1, 1))
+    exemplar = one_branch(model.unet, latents, condition, condition.tokens)
     assert (null - exemplar).abs().max() > 1e-3
     for scale, expected in [(0, null), (1, exemplar), (5, null + 5 * (exemplar - null))]:
         got = guided_noise(model.unet, latents, torch.tensor(400), condition, float(scale))
@@ -183,7 +184,7 @@ def test_the_shared_beginning_changes_no_value(
     types = ", ".join(f"{name}DownBlock2D" for name in blocks)
     unet = tiny_model(1, f"model.unet.down_block_types=[{types}]").unet
     rng = torch.Generator().manual_seed(3)
-    shapes = [(3, 4, 16, 16), (3, 4, 16, 16), (3, 1, 16, 16), (3, 1, 32), (1, 1, 32)]
+    shapes = [(3, 4, 16, 16), (3, 1, 32), (1, 1, 32), (3, 5, 16, 16)]
     latents, *told = (torch.randn(shape, generator=rng) for shape in shapes)
 
     def answers(expected_rows: list[int]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 import sampling
 from intarsia.errors import UsageError, UserError
 from intarsia.model import EditModel
-from intarsia.weights import load_model, save_model
+from intarsia.weights import read_model, save_model
 from sampling.denoise.machine import open_model, pick_dtype, visiting
 from sampling.editing import EditRequest, edit
 from sampling.settings import EditSettings, MachineSettings
@@ -86,7 +86,7 @@ def test_held_latents_bring_the_pictures_own_colours_back(model: EditModel) -> N
 
 def test_a_unet_of_four_channels_is_sampled_by_replacement_alone(tmp_path: Path) -> None:
     save_model(tiny_model(2, "model.unet.in_channels=4"), tmp_path / "model")
-    model = load_model(tmp_path / "model")
+    model = read_model(tmp_path / "model")
     one = request(0)
     with pytest.raises(UserError, match=r"has 4 input channels: .* take --known-region replace"):
         edit(model, [one], QUICK)
@@ -244,7 +244,7 @@ def test_a_network_visits_the_device_and_goes_home() -> None:
 
 def test_float16_leaves_the_autoencoder_exact_and_a_cpu_gets_it_channels_last(model_folder: Path) -> None:
     by_command, _ = open_model(model_folder, MachineSettings(device="cpu", dtype="float16"))
-    for model in (by_command, sampling.load_model(model_folder, dtype=torch.float16)):
+    for model in (by_command, sampling.read_model(model_folder, dtype=torch.float16)):
         assert model.unet.dtype == model.exemplar_encoder.null_exemplar.dtype == torch.float16
         assert model.vae.dtype == torch.float32
         assert model.vae.use_slicing

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from intarsia.architecture import NoiseConfig
 from intarsia.errors import UsageError, UserError
-from intarsia.weights import load_model, save_model
+from intarsia.weights import read_model, save_model
 from sampling.denoise.sampler import denoise, new_noise_scheduler
 from sampling.editing import edit
 from sampling.settings import EditSettings
@@ -55,7 +55,7 @@ def test_the_folder_tells_diffusers_the_same_levels_and_loads_back(tmp_path: Pat
     model = tiny_model(0, *OVERRIDES)
     save_model(model, tmp_path / "model")
     theirs = DDIMScheduler.from_pretrained(tmp_path / "model" / "scheduler")
-    ours = new_noise_scheduler(load_model(tmp_path / "model").config.noise, "ddim")
+    ours = new_noise_scheduler(read_model(tmp_path / "model").config.noise, "ddim")
     for scheduler in (theirs, ours):
         scheduler.set_timesteps(25)
     assert torch.equal(theirs.alphas_cumprod, ours.alphas_cumprod)

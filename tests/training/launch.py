@@ -39,19 +39,23 @@ class Runs:
 
 
 def start(
-    root: Path, name: str, jobs: Sequence[dict[str, Any]], ranks: int
+    root: Path, name: str, jobs: Sequence[dict[str, Any]], ranks: int, path: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    path = root / f"{name}.json"
-    path.write_text(json.dumps(jobs))
+    """`path`: a further folder of Python's path."""
+    listed = root / f"{name}.json"
+    listed.write_text(json.dumps(jobs))
     command = [sys.executable]
     if ranks > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command += ["-m", "tests.training.many_runs", str(path)]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    command += ["-m", "tests.training.many_runs", str(listed)]
+    environment = ENVIRONMENT | ({"PYTHONPATH": f"{path}{os.pathsep}{ROOT}"} if path else {})
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def launch(root: Path, name: str, jobs: Sequence[dict[str, Any]], ranks: int = 1) -> None:
-    run = start(root, name, jobs, ranks)
+def launch(
+    root: Path, name: str, jobs: Sequence[dict[str, Any]], ranks: int = 1, path: Path | None = None
+) -> None:
+    run = start(root, name, jobs, ranks, path)
     assert run.returncode == 0, run.stderr[-4000:]
 
 

@@ -11,10 +11,12 @@ JOBS.json: a list of {"config": path, "overrides": [...]} and, where wanted,
                                 while the next step is being computed
     "shard_all": true           ZeRO stage 3 keeps no small parameter whole
     "backend": name             of torch.compile, in place of inductor, which takes a minute
+    "imports": [module, ...]    imported first, for the rows that they add
     "fails": words              of the error that ends it
     "resave": [from, to]        no training: load that checkpoint and save it into that folder
 """
 
+import importlib
 import json
 import os
 import signal
@@ -61,10 +63,11 @@ def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
     from training.checkpoint import saver
     from training.model import build as model
     from training.model import compiled
+    from training.objective import edit
     from training.optimizer import engine
 
     write = saver.write_part
-    draw, prepare, settings = loop.draw_batch, loop.prepare, engine.deepspeed_config
+    draw, prepare, settings = loop.draw_batch, edit.prepare, engine.deepspeed_config
     calls = 0
 
     def noting_draw(config: TrainConfig, positions: torch.Tensor) -> Any:
@@ -101,7 +104,7 @@ def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(loop, "draw_batch", noting_draw))
-        stack.enter_context(mock.patch.object(loop, "prepare", poisoned_prepare))
+        stack.enter_context(mock.patch.object(edit, "TASK", replace(edit.TASK, prepare=poisoned_prepare)))
         if job.get("shard_all"):
             stack.enter_context(mock.patch.object(engine, "deepspeed_config", sharding_settings))
         if "killed" in job:
@@ -117,10 +120,10 @@ def load_and_save(config: TrainConfig, world: distributed.World, source: Path, f
     from training.checkpoint import resume
     from training.checkpoint.saver import Saver
     from training.model.build import new_model
-    from training.objective.objective import Trainee
+    from training.objective.edit import EditTrainee
     from training.optimizer import engine
 
-    trainee = Trainee(new_model(config, world.device, world.is_main))
+    trainee = EditTrainee(new_model(config, world.device, world.is_main))
     trainer = engine.start_engine(config, batch_shape(config, world.size), trainee)
     state = checkpoint.read_state(source)
     resume.load(trainer, source, state.updates)
@@ -135,6 +138,8 @@ def main() -> None:
     from training.loop import train
 
     for job in jobs:
+        for module in job.get("imports", []):
+            importlib.import_module(module)
         config = load_config(TrainConfig, job["config"], job["overrides"])
         last = world.rank == world.size - 1  # one rank alone gets the signal
         with meddling(job, world):

@@ -19,7 +19,7 @@ from training.config import BatchShape, CheckpointConfig, TrainConfig
 from training.finish import consolidate
 from training.model.base_hash import base_hash, content_hashes, is_of_base, unmark
 from training.model.build import new_model
-from training.objective.objective import Trainee
+from training.objective.edit import EditTrainee
 from training.optimizer import fragments
 from training.optimizer.ema import KEY
 from training.optimizer.engine import make_optimizer
@@ -39,7 +39,7 @@ class PlainEngine:
 
     def __init__(self, config: TrainConfig) -> None:
         self.model = new_model(config, CPU, is_main=True)
-        self.module = Trainee(self.model)
+        self.module = EditTrainee(self.model)
         trained = [param for param in self.module.parameters() if param.requires_grad]
         self.optimizer = make_optimizer(config, trained)
         fragments.begin(self)
@@ -118,7 +118,7 @@ def test_a_whole_model_is_made_of_checkpoint_and_base(tmp_path: Path, options: l
     config = config_of(tmp_path, *options)
     engine = PlainEngine(config)
     checkpoint = saved(config, engine, fresh(config, engine.model))
-    whole = Trainee(consolidate(config, engine.model, checkpoint))
+    whole = EditTrainee(consolidate(config, engine.model, checkpoint))
     for name, param in engine.module.named_parameters():
         expected = engine.optimizer.state[param][KEY] if param.requires_grad else param
         assert torch.equal(whole.get_parameter(name), expected), name
@@ -174,7 +174,7 @@ def test_a_run_whose_checkpoints_hold_the_base_goes_on_so(tmp_path: Path) -> Non
     assert same_weights(again.module, engine.module)
     newer = saved(config, again, state)
     assert names_in(newer) == everything
-    whole = Trainee(consolidate(config, again.model, newer))
+    whole = EditTrainee(consolidate(config, again.model, newer))
     assert all(
         torch.equal(whole.get_parameter(n), p)
         for n, p in again.module.named_parameters()

@@ -11,7 +11,8 @@ from intarsia.config import load_config
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig, batch_shape
 from training.model.build import new_model
-from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+from training.objective.draws import draw_batch, noise_levels
+from training.objective.edit import EditTrainee, prepare
 from training.tracking.stopwatch import PARTS
 
 
@@ -20,17 +21,16 @@ def test_the_peer_sees_and_answers_the_same(tmp_path: Path) -> None:
     config = load_config(TrainConfig, write_config(tmp_path), ["optimizer.ema_decay=null"])
     batch = next(pictures(config, batch_shape(config, 1)))
     model = new_model(config, torch.device("cpu"), is_main=True)
-    step = prepare(
-        model, new_noise_scheduler(config.model.noise), batch, draw_batch(config, batch.positions), "cpu"
-    )
+    step = prepare(model, noise_levels(config.model.noise), batch, draw_batch(config, batch.positions), "cpu")
     peer = PlainTrainer(config)
     peer.unet.load_state_dict(model.unet.state_dict())
     peer.mapper.load_state_dict(model.exemplar_encoder.state_dict())
     with torch.no_grad():
-        tokens = peer.mapper(step.pooled)
+        tokens = peer.mapper(step.features)
         tokens = torch.where(step.dropped[:, None, None], peer.mapper.null_exemplar, tokens)
-        theirs = peer.unet(step.unet_input, step.timesteps, encoder_hidden_states=tokens).sample
-        ours = Trainee(model)(step)
+        joined = torch.cat([step.noisy_latents, step.channels], dim=1)
+        theirs = peer.unet(joined, step.timesteps, encoder_hidden_states=tokens).sample
+        ours = EditTrainee(model)(step)
     assert torch.allclose(theirs, ours, atol=1e-5)
 
 

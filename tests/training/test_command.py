@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from intarsia.weights import load_model
+from intarsia.weights import read_model
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
 from training.tracking.tracker import read_metrics
@@ -87,7 +87,7 @@ def test_the_same_command_again_finishes_the_run(story: Story) -> None:
 
 
 def test_the_model_folder_loads(story: Story) -> None:
-    model = load_model(story.folder / "model")
+    model = read_model(story.folder / "model")
     assert model.config.image_size == 32
     assert f"trained for {STEPS} steps" in (story.folder / "model" / "README.md").read_text()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from intarsia.config import load_config
 from intarsia.errors import UserError
@@ -14,17 +14,19 @@ from tests.training.synthetic import write_config
 from training.config import TrainConfig
 from training.model.build import new_model
 from training.model.compiled import check_gradients, compile_blocks, largest_error
-from training.objective.objective import Trainee
+from training.objective.edit import EditTrainee
 
 CPU = torch.device("cpu")
 
 
-def compiled(folder: Path, backend: str | Callable[..., Any], *overrides: str) -> tuple[Trainee, TrainConfig]:
+def compiled(
+    folder: Path, backend: str | Callable[..., Any], *overrides: str
+) -> tuple[nn.Module, TrainConfig]:
     torch._dynamo.reset()
     config = load_config(TrainConfig, write_config(folder), overrides)
     model = new_model(config, CPU, False)
     assert compile_blocks(model.unet, backend) == 12
-    return Trainee(model), config
+    return EditTrainee(model), config
 
 
 def halving(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., tuple[Any, ...]]:
@@ -51,7 +53,7 @@ def test_right_gradients_pass_and_leave_no_trace(tmp_path: Path, overrides: list
     assert check_gradients(trainee, config, CPU) < 1e-2
     assert calls, "nothing was compiled, so nothing was compared"
     assert all(param.grad is None for param in trainee.parameters())
-    assert names == [name for name, _ in Trainee(new_model(config, CPU, False)).named_parameters()]
+    assert names == [name for name, _ in EditTrainee(new_model(config, CPU, False)).named_parameters()]
 
 
 def test_equal_values_with_wrong_gradients_are_refused(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ import torch
 from intarsia.config import load_config
 from intarsia.errors import UsageError
 from intarsia.model import EditModel, build_model
-from intarsia.weights import load_model, save_model
+from intarsia.weights import read_model, save_model
 from tests.training.synthetic import make_sample, write_config
 from training.config import TrainConfig
 from training.data.batches import collate
 from training.model.build import new_model
 from training.model.frozen import exact_frozen, freeze_parts
-from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+from training.objective.draws import draw_batch, noise_levels
+from training.objective.edit import EditTrainee, prepare
 
 CPU = torch.device("cpu")
 
@@ -24,7 +25,7 @@ def config_of(folder: Path, *overrides: str) -> TrainConfig:
 
 
 def trained(model: EditModel) -> set[str]:
-    return {name for name, param in Trainee(model).named_parameters() if param.requires_grad}
+    return {name for name, param in EditTrainee(model).named_parameters() if param.requires_grad}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_unknown_parts_and_nothing_left_are_refused(tmp_path: Path) -> None:
 
 
 def test_freezing_tells_how_many_weights(tmp_path: Path) -> None:
-    trainee = Trainee(build_model(config_of(tmp_path).model, 0))
+    trainee = EditTrainee(build_model(config_of(tmp_path).model, 0))
     null = trainee.exemplar_encoder.null_exemplar.numel()
     assert freeze_parts(trainee, ["exemplar_encoder.null_exemplar"]) == null
     assert freeze_parts(trainee, ["exemplar_encoder.null_exemplar"]) == 0
@@ -65,15 +66,16 @@ def test_the_frozen_networks_compute_in_half_precision_and_are_saved_whole(tmp_p
     assert model.vae.dtype == model.image_encoder.dtype == torch.bfloat16
     assert model.unet.dtype == torch.float32
     batch = collate([(position, make_sample(position)) for position in range(4)])
-    draws, scheduler = draw_batch(config, batch.positions), new_noise_scheduler(config.model.noise)
+    draws, scheduler = draw_batch(config, batch.positions), noise_levels(config.model.noise)
     half, whole = (prepare(m, scheduler, batch, draws, CPU) for m in (model, exact))
-    assert half.unet_input.dtype == half.pooled.dtype == torch.float32
-    for ours, theirs in ((half.unet_input, whole.unet_input), (half.pooled, whole.pooled)):
+    for name in ("noisy_latents", "channels", "features"):
+        ours, theirs = getattr(half, name), getattr(whole, name)
+        assert ours.dtype == torch.float32
         assert float((ours - theirs).norm() / theirs.norm()) < 0.02
     with exact_frozen(model):
         save_model(model, tmp_path / "model")
     assert model.vae.dtype == torch.bfloat16
-    saved = load_model(tmp_path / "model")
+    saved = read_model(tmp_path / "model")
     for part in ("vae", "image_encoder"):
         expected = exact.get_submodule(part).state_dict()
         own = saved.get_submodule(part).state_dict()

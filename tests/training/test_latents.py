@@ -21,8 +21,8 @@ from training.config import BatchShape, TrainConfig
 from training.data.batches import Batch, SampleDataset, batches, open_dataset, use_latents
 from training.data.latents import frozen_hash, latents_folder
 from training.model.frozen import halve_frozen
-from training.objective.encode import encode_batch
-from training.objective.objective import Trainee, draw_batch, loss_of, new_noise_scheduler, prepare
+from training.objective.draws import draw_batch, noise_levels
+from training.objective.edit import EditTrainee, loss_of, prepare
 
 CPU = torch.device("cpu")
 
@@ -51,8 +51,9 @@ def both_ways(
     for latents in (False, True):
         options = config.model_copy(update={"data": config.data.model_copy(update={"latents": latents})})
         batch = first_batch(options, opened(options, model), size, start)
-        draws = draw_batch(config, batch.positions)
-        answers.append(vars(encode_batch(model, batch, draws.image_noise, draws.masked_noise, CPU)))
+        draws, levels = draw_batch(config, batch.positions), noise_levels(config.model.noise)
+        step = prepare(model, levels, batch, draws, CPU)
+        answers.append({name: value for name, value in vars(step).items() if value is not None})
     return answers
 
 
@@ -97,7 +98,7 @@ def test_training_takes_the_same_loss_from_them_and_no_frozen_network(
     config: TrainConfig, model: EditModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(config, monkeypatch)
-    scheduler, losses = new_noise_scheduler(config.model.noise), []
+    scheduler, losses = noise_levels(config.model.noise), []
     for latents in (False, True):
         options = config.model_copy(update={"data": config.data.model_copy(update={"latents": latents})})
         batch = first_batch(options, opened(options, model), 16)
@@ -108,7 +109,7 @@ def test_training_takes_the_same_loss_from_them_and_no_frozen_network(
         draws = draw_batch(config, batch.positions)
         with torch.no_grad():
             step = prepare(model, scheduler, batch, draws, CPU)
-            losses.append(float(loss_of(Trainee(model)(step), step)))
+            losses.append(float(loss_of(EditTrainee(model)(step), step)))
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 

@@ -12,14 +12,15 @@ from intarsia.errors import UsageError, UserError
 from intarsia.lora import EXEMPLAR_ENCODER, merge_adapters
 from intarsia.model import EditModel, build_model
 from intarsia.model_folder import ADAPTERS
-from intarsia.weights import load_model, save_model
+from intarsia.weights import read_model, save_model
 from sampling.cli import main
 from tests.training.synthetic import make_sample, write_config
 from training.config import TrainConfig, require_paths
 from training.data.batches import collate
 from training.model.build import new_model
 from training.model.lora import write_adapters
-from training.objective.objective import Trainee, draw_batch, loss_of, new_noise_scheduler, prepare
+from training.objective.draws import draw_batch, noise_levels
+from training.objective.edit import EditTrainee, loss_of, prepare
 
 CPU = torch.device("cpu")
 
@@ -40,9 +41,9 @@ def config_of(base: Path, folder: Path, *overrides: str) -> TrainConfig:
 def answer(model: EditModel, config: TrainConfig) -> torch.Tensor:
     """The prediction for four samples, with gradients filled in."""
     batch = collate([(position, make_sample(position)) for position in range(4)])
-    scheduler = new_noise_scheduler(config.model.noise)
+    scheduler = noise_levels(config.model.noise)
     step = prepare(model, scheduler, batch, draw_batch(config, batch.positions), CPU)
-    prediction = Trainee(model)(step)
+    prediction = EditTrainee(model)(step)
     if prediction.requires_grad:
         loss_of(prediction, step).backward()
     return prediction.detach()
@@ -62,8 +63,8 @@ def taught(config: TrainConfig) -> EditModel:
 def test_at_the_start_nothing_changes_and_only_b_has_a_gradient(base: Path, tmp_path: Path) -> None:
     config = config_of(base, tmp_path)
     model = new_model(config, CPU, True)
-    assert torch.equal(answer(model, config), answer(load_model(base).train(), config))
-    trained = {name: p for name, p in Trainee(model).named_parameters() if p.requires_grad}
+    assert torch.equal(answer(model, config), answer(read_model(base).train(), config))
+    trained = {name: p for name, p in EditTrainee(model).named_parameters() if p.requires_grad}
     assert trained
     assert all(".lora_A." in name or ".lora_B." in name for name in trained)
     assert not any("attn2.to_q" in name or "attn2.to_k" in name for name in trained)
@@ -92,7 +93,7 @@ def test_diffusers_reads_the_file_and_computes_the_same(base: Path, tmp_path: Pa
     read = {n.removeprefix("unet."): v for n, v in load_file(tmp_path / "lora" / ADAPTERS).items()}
     assert own.keys() == read.keys()
     assert all(torch.equal(own[name], read[name]) for name in own)
-    peer = load_model(base)
+    peer = read_model(base)
     before = answer(peer, config)
     peer.unet = theirs.eval()
     ours = answer(model.eval(), config)
@@ -108,10 +109,10 @@ def test_merged_weights_compute_what_the_adapters_did(base: Path, tmp_path: Path
     assert (tmp_path / "lora" / EXEMPLAR_ENCODER).is_file() == encoder
     command = ["merge-lora", "--model", base, "--lora", tmp_path / "lora", "--out", tmp_path / "merged"]
     assert main([str(word) for word in command]) == 0
-    merged = load_model(tmp_path / "merged")
+    merged = read_model(tmp_path / "merged")
     ours, expected = answer(merged, config), answer(model.eval(), config)
     assert float((ours - expected).norm() / expected.norm()) < 1e-6
-    unchanged = load_model(base)
+    unchanged = read_model(base)
     merge_adapters(unchanged, tmp_path / "lora", scale=0.0)
     name = "conv_in.weight"
     assert torch.equal(unchanged.unet.state_dict()[name], merged.unet.state_dict()[name])

@@ -9,7 +9,8 @@ from torch import nn
 from intarsia.config import load_config
 from tests.training.synthetic import write_config
 from training.config import TrainConfig
-from training.objective.objective import Step
+from training.objective.edit import TASK
+from training.objective.task import Step
 from training.ranks.distributed import World
 from training.run.state import TrainState
 from training.tracking.losses import Losses, by_quarter, quarter_means
@@ -18,7 +19,7 @@ from training.tracking.validation import fixed_draws
 
 def step_at(timesteps: list[int], target: torch.Tensor) -> Step:
     none = torch.empty(0)
-    return Step(none, torch.tensor(timesteps), none, none, target, weight=torch.tensor(7.0))
+    return Step(none, torch.tensor(timesteps), none, none, none, target, weight=torch.tensor(7.0))
 
 
 class Echo(nn.Module):
@@ -35,7 +36,8 @@ class Echo(nn.Module):
 def test_each_sample_counts_in_the_quarter_of_its_timestep_unweighted() -> None:
     prediction, target = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
     timesteps = [0, 249, 250, 500, 999, 751]
-    row = by_quarter(prediction, step_at(timesteps, target), 1000)
+    step = step_at(timesteps, target)
+    row = by_quarter(TASK.errors(prediction, step), step.timesteps, 1000)
     errors = ((prediction - target) ** 2).mean(dim=(1, 2, 3))
     expected = [errors[0] + errors[1], errors[2], errors[3], errors[4] + errors[5], 2, 1, 1, 2]
     assert row.tolist() == pytest.approx([float(value) for value in expected])
@@ -50,7 +52,7 @@ def test_losses_taken_up_early_are_logged_with_the_later_ones_and_dropped_steps_
     target = torch.zeros(2, 1, 1, 1)
     state = TrainState()
     trainee = Echo(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1))
-    losses = Losses(trainee, 1000, state, World(0, 1, torch.device("cpu")))
+    losses = Losses(trainee, TASK, 1000, state, World(0, 1, torch.device("cpu")))
     trainee(step_at([0, 999], target))
     losses.keep([torch.tensor(5.0)])
     losses.take_up()  # as a checkpoint does

@@ -17,13 +17,8 @@ from tests.training.synthetic import make_sample, write_config
 from training.config import ObjectiveConfig, TrainConfig
 from training.data.batches import Batch, collate
 from training.model.frozen import freeze_unused
-from training.objective.objective import (
-    Trainee,
-    draw,
-    loss_of,
-    new_noise_scheduler,
-    prepare,
-)
+from training.objective.draws import draw, noise_levels
+from training.objective.edit import EditTrainee, loss_of, prepare
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +39,9 @@ def batch_at(*positions: int) -> Batch:
 
 def loss_at(model: EditModel, config: TrainConfig, batch: Batch, dropout: float) -> float:
     draws = draw(config.seed, batch.positions, config.model, dropout)
-    step = prepare(model, new_noise_scheduler(config.model.noise), batch, draws, torch.device("cpu"))
+    step = prepare(model, noise_levels(config.model.noise), batch, draws, torch.device("cpu"))
     with torch.no_grad():
-        return float(loss_of(Trainee(model)(step), step))
+        return float(loss_of(EditTrainee(model)(step), step))
 
 
 @torch.no_grad()
@@ -139,10 +134,10 @@ def test_the_step_reads_nothing_back_to_the_processor(model: EditModel, config: 
             return func(*args, **(kwargs or {}))
 
     batch, options = batch_at(3, 11, 4), ObjectiveConfig(min_snr_gamma=5, mask_weight=3)
-    draws, scheduler = draw(0, batch.positions, config.model, 0.5), new_noise_scheduler(config.model.noise)
+    draws, scheduler = draw(0, batch.positions, config.model, 0.5), noise_levels(config.model.noise)
     with Ops() as ops:
         step = prepare(model, scheduler, batch, draws, torch.device("cpu"), options)
-        loss_of(Trainee(model)(step), step).backward()
+        loss_of(EditTrainee(model)(step), step).backward()
     assert "aten.convolution_backward" in ops.seen
     assert not ops.seen & {"aten._local_scalar_dense", "aten.nonzero", "aten.equal", "aten.masked_select"}
     with Ops() as ops:
@@ -167,7 +162,7 @@ def test_the_exemplar_is_dropped_sample_by_sample(model: EditModel, config: Trai
     blank = Batch(batch.positions, batch.keys, batch.image, batch.edit_mask, torch.zeros_like(batch.exemplar))
     draws = draw(config.seed, batch.positions, config.model, 0.5)
     assert 0 < draws.dropped.sum() < 8
-    scheduler, trainee = new_noise_scheduler(config.model.noise), Trainee(model)
+    scheduler, trainee = noise_levels(config.model.noise), EditTrainee(model)
     with torch.no_grad():
         answers = [trainee(prepare(model, scheduler, b, draws, torch.device("cpu"))) for b in (batch, blank)]
     changed = (answers[0] - answers[1]).abs().amax(dim=(1, 2, 3)) > 0
@@ -194,9 +189,9 @@ def test_the_token_equals_diffusers_on_the_same_weights(model: EditModel, config
 def test_weights_left_out_as_unused_get_no_gradient(model: EditModel, config: TrainConfig) -> None:
     batch = batch_at(0, 1, 2)
     draws = draw(0, batch.positions, config.model, 0.2)
-    step = prepare(model, new_noise_scheduler(config.model.noise), batch, draws, torch.device("cpu"))
+    step = prepare(model, noise_levels(config.model.noise), batch, draws, torch.device("cpu"))
     model.zero_grad()
-    loss_of(Trainee(model)(step), step).backward()
+    loss_of(EditTrainee(model)(step), step).backward()
     weights = dict(model.unet.named_parameters())
     gradients = {name: 0.0 if p.grad is None else float(p.grad.abs().max()) for name, p in weights.items()}
     frozen = freeze_unused(model)
@@ -209,12 +204,12 @@ def test_weights_left_out_as_unused_get_no_gradient(model: EditModel, config: Tr
 
 
 def test_the_frozen_parts_stay_frozen(model: EditModel) -> None:
-    trained = {name for name, p in Trainee(model).named_parameters() if p.requires_grad}
+    trained = {name for name, p in EditTrainee(model).named_parameters() if p.requires_grad}
     assert all(name.startswith(("unet.", "exemplar_encoder.")) for name in trained)
     assert "exemplar_encoder.null_exemplar" in trained
     assert not any(p.requires_grad for part in (model.vae, model.image_encoder) for p in part.parameters())
 
 
 def test_configs_name_their_noise(config: TrainConfig, tmp_path: Path) -> None:
-    scheduler = new_noise_scheduler(config.model.noise)
+    scheduler = noise_levels(config.model.noise)
     assert float(scheduler.alphas_cumprod[999]) == pytest.approx(0.00466, abs=1e-5)

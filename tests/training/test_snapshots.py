@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from intarsia.config import dump_config, load_config
 from intarsia.errors import UserError
 from intarsia.lora import ADAPTERS
-from intarsia.weights import load_model
+from intarsia.weights import read_model
 from tests.training.launch import Runs, numbers
 from tests.training.synthetic import write_config
 from tests.training.test_checkpoint import PlainEngine
@@ -22,7 +22,7 @@ from training.checkpoint import snapshots
 from training.checkpoint.saver import Saver
 from training.checkpoint.snapshots import begin_snapshots, list_snapshots
 from training.config import TrainConfig
-from training.objective.objective import Trainee
+from training.objective.edit import EditTrainee
 from training.optimizer import fragments
 from training.optimizer.ema import EmaAdamW
 from training.optimizer.power_ema import Profile
@@ -119,7 +119,7 @@ def test_after_a_kill_the_snapshots_are_those_of_the_undisturbed_run(hard_runs: 
 
 
 def trained(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: param.detach() for name, param in Trainee(load_model(folder)).named_parameters()}
+    return {name: param.detach() for name, param in EditTrainee(read_model(folder)).named_parameters()}
 
 
 @pytest.mark.parametrize("width", ["0.05", "0.1"])

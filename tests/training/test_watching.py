@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from intarsia.config import load_config
-from intarsia.weights import load_model
+from intarsia.weights import read_model
 from tests.training.launch import launch, of_kind, wandb_parts
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
 from training.data.batches import open_dataset
-from training.objective.objective import Trainee
+from training.objective.edit import EditTrainee
 from training.ranks.distributed import World
 from training.tracking.tracker import read_metrics
 from training.tracking.validation import Validation
@@ -86,9 +86,9 @@ def test_the_averaged_weights_are_validated_too(watched: Watched) -> None:
     last = watched.metrics("whole")[-1]
     assert last["val_ema/loss"] != last["val/loss"]
     config = load_config(TrainConfig, watched.root / "whole" / "config.yaml")
-    model = load_model(watched.root / "whole" / "model")
+    model = read_model(watched.root / "whole" / "model")
     validation = Validation(config, open_dataset(config), World(0, 1, torch.device("cpu")))
-    for key, value in validation.measure(Trainee(model), model, "val_ema").items():
+    for key, value in validation.measure(EditTrainee(model), model, "val_ema").items():
         assert value == pytest.approx(last[key], rel=1e-4), key
 
 

@@ -1,5 +1,6 @@
 """Weighted errors against the equations, diffusers' signal-to-noise ratio, and what the weights promise."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from intarsia.config import load_config
 from intarsia.errors import UsageError
 from tests.training.synthetic import write_config
 from training.config import ObjectiveConfig, TrainConfig
-from training.objective.objective import Step, loss_of, new_noise_scheduler
+from training.objective.draws import noise_levels
+from training.objective.edit import loss_of
+from training.objective.task import Step
 from training.objective.weighting import cell_weight, error_weight, min_snr_weight, signal_to_noise
 
 TIMESTEPS = torch.arange(1000)
@@ -21,14 +24,14 @@ EDIT_MASK[1, :, :, 4:] = 1
 
 
 def test_the_signal_to_noise_ratio_is_diffusers() -> None:
-    scheduler = new_noise_scheduler(NoiseConfig())
+    scheduler = noise_levels(NoiseConfig())
     ours, theirs = signal_to_noise(scheduler, TIMESTEPS), compute_snr(scheduler, TIMESTEPS)
     assert torch.allclose(ours, theirs, rtol=1e-4)
 
 
 def test_min_snr_caps_what_an_error_of_the_picture_costs() -> None:
     """Hang et al. 2023: whatever is predicted, an error of the picture costs min(SNR, γ) × its square."""
-    levels = new_noise_scheduler(NoiseConfig()).alphas_cumprod.double()
+    levels = noise_levels(NoiseConfig()).alphas_cumprod.double()
     snr = levels / (1 - levels)
     picture_error = 0.3
     noise_error = picture_error * snr.sqrt()  # ε = (z_t − √ā z) / √(1 − ā)
@@ -40,7 +43,7 @@ def test_min_snr_caps_what_an_error_of_the_picture_costs() -> None:
 
 
 def test_without_options_every_error_counts_once() -> None:
-    scheduler = new_noise_scheduler(NoiseConfig())
+    scheduler = noise_levels(NoiseConfig())
     assert error_weight(scheduler, TIMESTEPS[:2], EDIT_MASK, ObjectiveConfig()) is None
 
 
@@ -53,13 +56,14 @@ def test_the_mask_weight_is_the_ratio_and_small_holes_count_as_much_as_large_one
 
 
 def test_the_loss_is_the_weighted_mean_and_one_for_errors_of_one() -> None:
-    scheduler, timesteps = new_noise_scheduler(NoiseConfig()), torch.tensor([10, 900])
+    scheduler, timesteps = noise_levels(NoiseConfig()), torch.tensor([10, 900])
     both = ObjectiveConfig(min_snr_gamma=5, mask_weight=4)
     weight = error_weight(scheduler, timesteps, EDIT_MASK, both)
     target = torch.randn(2, 4, 8, 8)
     prediction = target + torch.randn(2, 4, 8, 8)
-    blank = torch.zeros(2, 9, 8, 8)
-    step = Step(blank, timesteps, torch.zeros(2, 16), torch.zeros(2, dtype=torch.bool), target, weight)
+    blank = torch.zeros(2, 4, 8, 8)
+    dropped = torch.zeros(2, dtype=torch.bool)
+    step = Step(blank, timesteps, blank, torch.zeros(2, 16), dropped, target, weight)
     snr = signal_to_noise(scheduler, timesteps)
     by_hand = 0.0
     for i in range(2):
@@ -68,7 +72,7 @@ def test_the_loss_is_the_weighted_mean_and_one_for_errors_of_one() -> None:
         by_hand += float(errors.mean() * min(float(snr[i]), 5) / float(snr[i])) / 2
     assert float(loss_of(prediction, step)) == pytest.approx(by_hand, rel=1e-5)
     masked = error_weight(scheduler, timesteps, EDIT_MASK, ObjectiveConfig(mask_weight=4))
-    step = Step(blank, timesteps, step.pooled, step.dropped, target, masked)
+    step = replace(step, weight=masked)
     assert float(loss_of(target + 1, step)) == pytest.approx(1)
 
 

@@ -146,7 +146,7 @@ def _make(options: argparse.Namespace) -> None:
     choose_trained(model, config)
     judge = _judge(config, model) if options.validate else None
     for recipe in recipes:
-        _fill(model, recipe)
+        _fill(config, model, recipe)
         loss = "" if judge is None else f"; validation loss {judge()['val/loss']:.6g}"
         sys.stdout.write(f"{recipe.told()}{loss}\n")
         sys.stdout.flush()
@@ -156,16 +156,17 @@ def _make(options: argparse.Namespace) -> None:
         sys.stdout.write(f"{options.out}\n")
 
 
-def _fill(model: "EditModel", recipe: Recipe) -> None:
+def _fill(config: Any, model: "EditModel", recipe: Recipe) -> None:
     """Set every trained weight of the model."""
     import torch
 
     from evaluation.scoring.scorer import progress
     from training.checkpoint.snapshots import WeightedSum
-    from training.objective.objective import Trainee
+    from training.objective.task import task_of
 
     total = WeightedSum(recipe.terms)
-    params = [(name, param) for name, param in Trainee(model).named_parameters() if param.requires_grad]
+    trainee = task_of(config).trainee(model)
+    params = [(name, param) for name, param in trainee.named_parameters() if param.requires_grad]
     lacking = [name for name, _ in params if name not in total]
     if lacking:
         raise UserError(f"{recipe.terms[-1][0].path} is of another model: it lacks {lacking[0]}")
@@ -180,11 +181,12 @@ def _judge(config: Any, model: "EditModel") -> Any:
     import torch
 
     from training.data.batches import open_dataset
-    from training.objective.objective import Trainee
+    from training.objective.task import task_of
     from training.ranks.distributed import World
     from training.tracking.validation import Validation
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).eval()
-    validation, trainee = Validation(config, open_dataset(config), World(0, 1, device)), Trainee(model)
+    validation = Validation(config, open_dataset(config), World(0, 1, device))
+    trainee = task_of(config).trainee(model)
     return lambda: validation.measure(trainee, model, "val")

@@ -118,7 +118,7 @@ def encode_shard(model: EditModel, config: TrainConfig, job: LatentJob, device: 
         keys += batch.keys
         tally.kept.update(pictures=len(samples), samples=len(samples))
     with atomic_path(job.path) as temporary:
-        tensors = {name: torch.cat(rows).contiguous() for name, rows in parts.items()}
+        tensors = {STORED[name]: torch.cat(rows).contiguous() for name, rows in parts.items()}
         save_file(tensors, temporary, metadata={"keys": json.dumps(keys)})
         temporary.chmod(0o644)
     write_json(job.sidecar, _sidecar(job))
@@ -154,7 +154,7 @@ def _read(dataset: SampleDataset, job: LatentJob) -> Iterator[list[Sample]]:
     dataset.reader.files.close(0)
 
 
-class Encoder:
+class ShardEncoder:
     """A worker of Ray Data: the networks on its device, loaded once; then shard after shard."""
 
     def __init__(self, config: str) -> None:
@@ -216,7 +216,7 @@ def encode_all(
             quiet_data(verbose)
             .from_items(rows, override_num_blocks=len(rows))
             .map(
-                Encoder,
+                ShardEncoder,
                 fn_constructor_args=(config.model_dump_json(),),
                 concurrency=min(number, len(rows)),
                 num_gpus=1 if gpus else 0,

@@ -26,7 +26,8 @@ from training.data.shards import OpenFiles, Shard, open_file, read_manifest
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-STORED = ("image", "masked", "mask", "pooled")  # the tensors of a file
+# What is stored (`encode.Posteriors`) and the tensor of a file that holds it.
+STORED = {"image": "image", "masked": "masked", "mask": "mask", "features": "pooled"}
 _TYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 
@@ -39,24 +40,25 @@ class StoredSample:
         image: float16 [2, C, h, w], mean and standard deviation of the picture's posterior, unscaled.
         masked: the same of the picture with its hole.
         mask: float32 [1, h, w], the edit mask on the grid of latents, 1 = repaint.
-        pooled: float32 [width], CLIP's vector of the exemplar.
+        features: float32, what the frozen tower says of the exemplar (`ConditionKind.feature_shape`).
     """
 
     key: str
     image: np.ndarray
     masked: np.ndarray
     mask: np.ndarray
-    pooled: np.ndarray
+    features: np.ndarray
 
 
 def frozen_hash(model: EditModel) -> str:
-    """The sha256 of what stored latents depend on: autoencoder, CLIP tower, their geometry, the image size.
+    """The sha256 of what stored latents depend on: frozen networks, their geometry, and what they are asked.
 
     Weights are taken in bfloat16, so that networks which compute in half precision have the hash of their
     own exact weights.
     """
     config = model.config
     parts = [config.image_size, config.vae.model_dump(mode="json"), config.image_encoder.model_dump()]
+    parts += [] if config.condition == "exemplar" else [config.condition]  # which came later
     for network in (model.vae, model.image_encoder):
         for name, value in sorted(network.state_dict().items()):
             if value.is_floating_point():
@@ -152,7 +154,8 @@ class LatentReader:
         """
         descriptor, (keys, tensors) = self.files.get(shard)
         arrays = {}
-        for name, tensor in tensors.items():
+        for name, stored in STORED.items():
+            tensor = tensors[stored]
             content = os.pread(descriptor, tensor.stride, tensor.start + sample * tensor.stride)
             if len(content) != tensor.stride:
                 raise UserError(f"the latents {self.places[shard].place} are cut; run cache-latents again")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,7 +21,7 @@ from intarsia.conditioning import encode_latents
 from intarsia.model import EditModel
 from training.config import TrainConfig
 from training.model.build import choose_trained
-from training.objective.objective import Step, Trainee
+from training.objective.task import task_of
 
 _aten = torch.ops.aten
 
@@ -107,9 +106,9 @@ def count(config: TrainConfig, on_gpu: bool = True) -> Counts:
     with FakeTensorMode(), torch.device("cpu"):
         trainee = _networks(model, config, on_gpu)
         frozen_flops, encode_bytes = _count_frozen(model, config)
-        step, autocast = _empty_step(config), _autocast(config)
-        trained_flops = _count_trained(trainee, step, autocast)
-        saved, peak, peak_with_gradients = _count_memory(trainee, step, autocast)
+        compute = _computation(trainee, config)
+        trained_flops = _count_trained(trainee, compute, config.micro_batch_size)
+        saved, peak, peak_with_gradients = _count_memory(trainee, compute)
         sizes = [(param.numel(), param.nbytes, param.requires_grad) for param in model.parameters()]
     return Counts(
         trained=sum(number for number, _, trained in sizes if trained),
@@ -129,7 +128,7 @@ def count_flops(config: TrainConfig) -> dict[str, float]:
     with FakeTensorMode(), torch.device("cpu"):
         trainee = _networks(model, config, on_gpu=False)
         frozen, _ = _count_frozen(model, config)
-        return frozen | _count_trained(trainee, _empty_step(config), _autocast(config))
+        return frozen | _count_trained(trainee, _computation(trainee, config), config.micro_batch_size)
 
 
 def _described(config: TrainConfig) -> EditModel:
@@ -140,9 +139,9 @@ def _described(config: TrainConfig) -> EditModel:
     return model
 
 
-def _networks(model: EditModel, config: TrainConfig, on_gpu: bool) -> Trainee:
+def _networks(model: EditModel, config: TrainConfig, on_gpu: bool) -> nn.Module:
     _fake(model)
-    trainee = Trainee(model)
+    trainee = task_of(config).trainee(model)
     if config.precision == "bf16":
         if on_gpu:
             _norms_in_fp32(trainee)
@@ -151,8 +150,17 @@ def _networks(model: EditModel, config: TrainConfig, on_gpu: bool) -> Trainee:
     return trainee
 
 
-def _autocast(config: TrainConfig) -> AbstractContextManager:
-    return torch.autocast("cpu", torch.bfloat16) if config.precision == "bf16" else nullcontext()
+def _computation(trainee: nn.Module, config: TrainConfig) -> Callable[[], Tensor]:
+    """The forward pass of a micro-batch without content, to its loss."""
+    task = task_of(config)
+    step = task.made_up(config, torch.empty)
+
+    def compute() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16) if config.precision == "bf16" else nullcontext():
+            prediction = trainee(step)
+        return task.loss(prediction, step)
+
+    return compute
 
 
 def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, float], int]:
@@ -177,35 +185,17 @@ def _flops() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
 
 
-def _empty_step(config: TrainConfig) -> Step:
-    samples, side, unet = config.micro_batch_size, config.model.latent_size, config.model.unet
-    return Step(
-        unet_input=torch.empty(samples, unet.in_channels, side, side),
-        timesteps=torch.zeros(samples, dtype=torch.int64),
-        pooled=torch.empty(samples, config.model.image_encoder.hidden_size),
-        dropped=torch.zeros(samples, dtype=torch.bool),
-        target=torch.empty(samples, unet.out_channels, side, side),
-    )
-
-
-def _loss(trainee: Trainee, step: Step, autocast: AbstractContextManager) -> Tensor:
-    with autocast:
-        prediction = trainee(step)
-    return F.mse_loss(prediction.float(), step.target)
-
-
-def _count_trained(trainee: Trainee, step: Step, autocast: AbstractContextManager) -> dict[str, float]:
+def _count_trained(trainee: nn.Module, compute: Callable[[], Tensor], samples: int) -> dict[str, float]:
     """FLOPs per sample of the trained part."""
     with _flops() as counter:
-        loss = _loss(trainee, step, autocast)
+        loss = compute()
         forward = counter.get_total_flops()
         loss.backward()
     _drop_gradients(trainee)
-    samples = len(step.timesteps)
     return {"forward": forward / samples, "backward": (counter.get_total_flops() - forward) / samples}
 
 
-def _count_memory(trainee: Trainee, step: Step, autocast: AbstractContextManager) -> tuple[int, int, int]:
+def _count_memory(trainee: nn.Module, compute: Callable[[], Tensor]) -> tuple[int, int, int]:
     """Bytes saved by the forward pass; the peak without and with gradients."""
     weights = {_storage(param) for param in trainee.parameters()}
     saved: dict[int, int] = {}
@@ -217,11 +207,11 @@ def _count_memory(trainee: Trainee, step: Step, autocast: AbstractContextManager
 
     with LiveBytes(trainee) as with_gradients:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = _loss(trainee, step, autocast)
+            loss = compute()
         loss.backward()
     _drop_gradients(trainee)
     with _gradients_dropped(trainee), LiveBytes(trainee) as without:
-        _loss(trainee, step, autocast).backward()
+        compute().backward()
     return sum(saved.values()), without.peak, with_gradients.peak
 
 

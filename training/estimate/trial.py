@@ -12,7 +12,8 @@ import torch
 from training.config import BatchShape, TrainConfig
 from training.data.batches import Batch
 from training.model.build import new_model
-from training.objective.objective import Trainee, draw_batch, new_noise_scheduler, prepare
+from training.objective.draws import draw_batch, noise_levels
+from training.objective.task import task_of
 from training.optimizer import engine
 from training.ranks.distributed import World
 
@@ -57,8 +58,9 @@ def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) 
     """
     memory = PeakMemory(world.device)
     model = new_model(config, world.device, is_main=False)
-    trainer = engine.start_engine(config, shape, Trainee(model))
-    noise_scheduler = new_noise_scheduler(config.model.noise)
+    task = task_of(config)
+    trainer = engine.start_engine(config, shape, task.trainee(model))
+    noise_scheduler = noise_levels(config.model.noise)
     batch = made_up_batch(config, seed=world.rank)
     seconds = []
     for step in range(steps + 1):
@@ -67,8 +69,8 @@ def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) 
         began = time.perf_counter()
         for accum in range(shape.accum):
             draws = draw_batch(config, batch.positions)
-            inputs = prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
-            engine.backward(trainer, inputs, last=accum + 1 == shape.accum)
+            inputs = task.prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
+            engine.backward(trainer, task, inputs, last=accum + 1 == shape.accum)
         engine.take_step(trainer, config, step)
         if world.device.type == "cuda":
             torch.cuda.synchronize()

@@ -12,7 +12,7 @@ from training.model.base_hash import mark_base
 from training.model.compiled import check_gradients, compile_blocks
 from training.model.frozen import freeze_parts, freeze_unused, halve_frozen
 from training.model.lora import add_adapters
-from training.objective.objective import Trainee
+from training.objective.task import task_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditM
     model.to(device).train()
     if config.compile:
         blocks = compile_blocks(model.unet)
-        error = check_gradients(Trainee(model), config, device)
+        error = check_gradients(task_of(config).trainee(model), config, device)
         log.info("compiled %d blocks; their gradients agree with plain ones to %.1e", blocks, error)
     return model
 
@@ -52,7 +52,7 @@ def choose_trained(model: EditModel, config: TrainConfig) -> None:
         freeze_unused(model)
     if config.lora:
         add_adapters(model, config.lora, config.seed)
-    freeze_parts(Trainee(model), config.freeze)
+    freeze_parts(task_of(config).trainee(model), config.freeze)
     mark_base(model, config)
     if config.activation_checkpointing:
         model.unet.enable_gradient_checkpointing()
@@ -79,5 +79,5 @@ def twin_of(config: TrainConfig, model: EditModel, weights: Mapping[str, Tensor]
     """
     twin = bare_twin(config)
     twin.vae, twin.image_encoder = model.vae, model.image_encoder
-    Trainee(twin).load_state_dict(dict(weights), assign=True)
+    task_of(config).trainee(twin).load_state_dict(dict(weights), assign=True)
     return twin

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from intarsia.architecture import ModelConfig
 from intarsia.errors import UserError
 from training.config import TrainConfig
-from training.objective.objective import Step, Trainee, loss_of
+from training.objective.task import Step, task_of
 
 _BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")  # nearly all of the UNet's arithmetic
 _SHAPES = 128  # of blocks; beyond torch's own limit of 8 it would fall back to plain code without a word
@@ -38,7 +37,7 @@ def compile_blocks(unet: nn.Module, backend: str | Callable[..., Any] = "inducto
     return len(blocks)
 
 
-def check_gradients(trainee: Trainee, config: TrainConfig, device: torch.device) -> float:
+def check_gradients(trainee: nn.Module, config: TrainConfig, device: torch.device) -> float:
     """Compare the gradients of the compiled and of the plain trained part on one made-up micro-batch.
 
     Args:
@@ -52,7 +51,8 @@ def check_gradients(trainee: Trainee, config: TrainConfig, device: torch.device)
     Raises:
         UserError: where rounding does not explain it.
     """
-    step = _made_up(config.model, config.micro_batch_size, device)
+    rng = torch.Generator().manual_seed(0)
+    step = task_of(config).made_up(config, lambda *shape: torch.randn(shape, generator=rng).to(device))
     with torch.compiler.set_stance("force_eager"):
         plain = _gradients(trainee, step, config, device)
     compiled = _gradients(trainee, step, config, device)
@@ -79,9 +79,11 @@ def largest_error(plain: dict[str, Tensor], compiled: dict[str, Tensor]) -> tupl
     return name, errors[name]
 
 
-def _gradients(trainee: Trainee, step: Step, config: TrainConfig, device: torch.device) -> dict[str, Tensor]:
+def _gradients(
+    trainee: nn.Module, step: Step, config: TrainConfig, device: torch.device
+) -> dict[str, Tensor]:
     with _precision(config, device):
-        loss = loss_of(trainee(step), step)
+        loss = task_of(config).loss(trainee(step), step)
     loss.backward()
     found = {name: p.grad.cpu() for name, p in trainee.named_parameters() if p.grad is not None}
     trainee.zero_grad(set_to_none=True)
@@ -90,19 +92,3 @@ def _gradients(trainee: Trainee, step: Step, config: TrainConfig, device: torch.
 
 def _precision(config: TrainConfig, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
-
-
-def _made_up(config: ModelConfig, size: int, device: torch.device) -> Step:
-    rng = torch.Generator().manual_seed(0)
-    cells = (config.latent_size, config.latent_size)
-
-    def noise(*shape: int) -> Tensor:
-        return torch.randn((size, *shape), generator=rng).to(device)
-
-    return Step(
-        unet_input=noise(config.unet.in_channels, *cells),
-        timesteps=torch.randint(config.noise.num_train_timesteps, (size,), generator=rng).to(device),
-        pooled=noise(config.image_encoder.hidden_size),
-        dropped=(torch.arange(size) % 2 == 1).to(device),
-        target=noise(config.unet.out_channels, *cells),
-    )

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from intarsia.conditions.one_token import cannot_learn
 from intarsia.errors import UsageError
 from intarsia.model import EditModel
 
@@ -43,14 +44,10 @@ def _trained(module: nn.Module) -> int:
 
 
 def freeze_unused(model: EditModel) -> int:
-    """Freeze the weights that a single context token can give no gradient; return how many that are.
-
-    The cross-attention's softmax over one token is 1, so attn2's query and key and the norm before the query
-    have no influence on the output.
-    """
+    """Freeze the UNet's weights that the model's condition gives no gradient; return how many that are."""
     before = _trained(model)
     for name, param in model.unet.named_parameters():
-        if any(part in name for part in (".attn2.to_q.", ".attn2.to_k.", ".norm2.")) and "attentions" in name:
+        if cannot_learn(name, model.config.num_tokens):
             param.requires_grad_(False)
     return before - _trained(model)
 

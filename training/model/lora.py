@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from intarsia.conditions.one_token import cannot_learn
 from intarsia.errors import UsageError
 from intarsia.files import atomic_folder
 from intarsia.lora import EXEMPLAR_ENCODER
@@ -49,7 +50,7 @@ def _check_targets(model: EditModel, options: LoraConfig) -> None:
         hit = [name for name in names if name == target or name.endswith(f".{target}")]
         if not hit:
             raise UsageError(f"lora.targets: the UNet has no layer {target}; take attn1.to_q, attn2.to_v, …")
-        if any(name.endswith(("attn2.to_q", "attn2.to_k")) for name in hit):
+        if any(cannot_learn(f"{name}.weight", model.config.num_tokens) for name in hit):
             raise UsageError(
                 f"lora.targets: {target} takes in the cross-attention's query or key, which one exemplar "
                 "token gives no gradient; name attn1.to_q, attn1.to_k instead"

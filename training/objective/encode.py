@@ -1,4 +1,4 @@
-"""What the frozen networks make of a micro-batch: latents of the picture and of its rest, CLIP's vector."""
+"""What the frozen networks make of a micro-batch: latents with and without the hole, exemplars' features."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,27 +13,9 @@ from intarsia.conditioning import (
     latent_moments,
     mask_image,
     mask_to_unit,
-    sample_latents,
 )
 from intarsia.model import EditModel
 from training.data.batches import Batch
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A micro-batch as the trained part's inputs are made of it, float32.
-
-    Attributes:
-        latents: [B, C, h, w], scaled posterior sample of the pictures.
-        masked_image_latents: the same of the pictures with their holes.
-        mask: [B, 1, h, w], 1 = repaint, on the grid of latents.
-        pooled: [B, width], CLIP's vector of the exemplars.
-    """
-
-    latents: Tensor
-    masked_image_latents: Tensor
-    mask: Tensor
-    pooled: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,37 +26,13 @@ class Posteriors:
         image: [B, 2, C, h, w], mean and standard deviation of the pictures' latents, unscaled.
         masked: the same of the pictures with their holes.
         mask: [B, 1, h, w], 1 = repaint, on the grid of latents.
-        pooled: [B, width], CLIP's vector of the exemplars.
+        features: [B, ...], what the frozen tower says of the exemplars (`ConditionKind.feature_shape`).
     """
 
     image: Tensor
     masked: Tensor
     mask: Tensor
-    pooled: Tensor
-
-
-def encode_batch(
-    model: EditModel, batch: Batch, image_noise: Tensor, masked_noise: Tensor, device: Any
-) -> Encoded:
-    """A micro-batch through the frozen networks, or what is stored of that, and samples of the posteriors.
-
-    Args:
-        model: its autoencoder and CLIP tower are used for what is not stored.
-        batch: on the CPU.
-        image_noise, masked_noise: standard normal [B, C, h, w]; they sample the posteriors.
-        device: of the model.
-    """
-    seen = posteriors(model, batch, device)
-    factor = model.config.vae.scaling_factor
-    (mean, std), (masked_mean, masked_std) = seen.image.unbind(1), seen.masked.unbind(1)
-    image_noise = image_noise.to(device, non_blocking=True)
-    masked_noise = masked_noise.to(device, non_blocking=True)
-    return Encoded(
-        latents=sample_latents(mean, std, image_noise, factor),
-        masked_image_latents=sample_latents(masked_mean, masked_std, masked_noise, factor),
-        mask=seen.mask,
-        pooled=seen.pooled,
-    )
+    features: Tensor
 
 
 @torch.no_grad()
@@ -94,11 +52,11 @@ def posteriors(model: EditModel, batch: Batch, device: Any) -> Posteriors:
     exemplar = exemplar_to_clip(exemplar, model.config.image_encoder.image_size)
     with torch.autocast(image.device.type, enabled=False):  # the engine's precision is none of theirs
         moments = [torch.stack(latent_moments(model.vae, p.to(model.vae.dtype)), dim=1) for p in pictures]
-        pooled = model.encode_exemplar(exemplar.to(model.image_encoder.dtype)).float()
+        features = model.encode_exemplar(exemplar.to(model.image_encoder.dtype)).float()
     *unstored, masked = (moment.float() for moment in moments)
     return Posteriors(
         image=stored["image"] if "image" in stored else unstored[0],
         masked=masked,
         mask=latent_mask(edit_mask, tuple(masked.shape[-2:])),
-        pooled=pooled,
+        features=features,
     )

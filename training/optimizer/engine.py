@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from training.config import BatchShape, OptimizerConfig, TrainConfig, zero_stage_of
-from training.objective.objective import Step, Trainee, loss_of
+from training.objective.task import Step, Task
 from training.optimizer.ema import EmaAdamW
 from training.optimizer.fragments import begin
 
@@ -67,7 +67,7 @@ def make_optimizer(config: TrainConfig, params: Iterable[nn.Parameter]) -> EmaAd
     return EmaAdamW(params, **options.averages, **settings)
 
 
-def start_engine(config: TrainConfig, shape: BatchShape, trainee: Trainee) -> Any:
+def start_engine(config: TrainConfig, shape: BatchShape, trainee: nn.Module) -> Any:
     """The DeepSpeed engine around the trained part. Collective; torch.distributed must have been started."""
     import deepspeed
 
@@ -85,7 +85,7 @@ def start_engine(config: TrainConfig, shape: BatchShape, trainee: Trainee) -> An
     return engine
 
 
-def backward(engine: Any, step: Step, last: bool) -> tuple[Tensor, Tensor]:
+def backward(engine: Any, task: Task, step: Step, last: bool) -> tuple[Tensor, Tensor]:
     """One micro-batch forwards and backwards.
 
     A loss that is not finite makes the whole gradient NaN, on all ranks once they have exchanged it, so that
@@ -93,19 +93,19 @@ def backward(engine: Any, step: Step, last: bool) -> tuple[Tensor, Tensor]:
 
     Args:
         engine: accumulates the gradient.
+        task: its loss is computed.
         step: the micro-batch.
         last: whether it is the optimizer step's last one, which `take_step` must follow.
 
     Returns:
-        The loss, without gradient, and bool [B]: samples whose prediction or target is not finite.
+        The loss, without gradient, and bool [B]: samples whose error is not finite.
     """
     prediction = engine(step)
-    loss = loss_of(prediction, step)
+    loss = task.loss(prediction, step)
     engine.backward(loss * torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan))
     if not last:
         engine.step()  # DeepSpeed counts micro-batches here and updates nothing yet
-    sick = ~torch.isfinite(prediction.detach() - step.target).flatten(1).all(dim=1)
-    return loss.detach(), sick
+    return loss.detach(), task.sick(prediction, step)
 
 
 @dataclass(frozen=True)

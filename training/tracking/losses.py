@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from intarsia.errors import UserError
 from intarsia.files import atomic_write
 from training.config import TrainConfig
-from training.objective.objective import Step
+from training.objective.task import Step, Task
 from training.ranks.distributed import World
 from training.run.state import RunFolder, TrainState
 from training.tracking.tracker import read_metrics
@@ -21,13 +20,9 @@ QUARTERS = 4
 Seen = Sequence[tuple[Sequence[str], Tensor]]  # per micro-batch: the samples' keys, and bool [B]: not finite
 
 
-def by_quarter(prediction: Tensor, step: Step, num_train_timesteps: int) -> Tensor:
-    """float32 [8]: sums of the samples' mean squared errors by quarter of the timesteps, then their numbers.
-
-    The errors are unweighted, so that runs of different weightings compare.
-    """
-    errors = (prediction.detach().float() - step.target).square().flatten(1).mean(dim=1)
-    quarters = (step.timesteps * QUARTERS).div(num_train_timesteps, rounding_mode="floor")
+def by_quarter(errors: Tensor, timesteps: Tensor, num_train_timesteps: int) -> Tensor:
+    """float32 [8]: sums of the samples' errors [B] by quarter of their timesteps [B], then their numbers."""
+    quarters = (timesteps * QUARTERS).div(num_train_timesteps, rounding_mode="floor")
     member = quarters[:, None] == torch.arange(QUARTERS, device=quarters.device)
     return torch.cat([torch.where(member, errors[:, None], 0.0).sum(dim=0), member.float().sum(dim=0)])
 
@@ -44,13 +39,16 @@ class Losses:
 
     Args:
         trainee: the trained module; a hook sees each prediction of the training.
+        task: its errors are gathered.
         num_train_timesteps: of the noise schedule.
         state: keeps what was taken up and not yet logged, so that a checkpoint carries it.
         world: the ranks.
     """
 
-    def __init__(self, trainee: nn.Module, num_train_timesteps: int, state: TrainState, world: World) -> None:
-        self._timesteps, self._state, self._world = num_train_timesteps, state, world
+    def __init__(
+        self, trainee: nn.Module, task: Task, num_train_timesteps: int, state: TrainState, world: World
+    ) -> None:
+        self._task, self._timesteps, self._state, self._world = task, num_train_timesteps, state, world
         self._quarters: list[Tensor] = []  # of the present step, by micro-batch
         self._rows: list[Tensor] = []  # of whole steps: the loss, then `by_quarter`
         trainee.register_forward_hook(self._see)
@@ -85,10 +83,11 @@ class Losses:
         state.unlogged_losses, state.unlogged_quarters = [], []
         return values
 
-    def _see(self, module: nn.Module, inputs: tuple[Any, ...], prediction: Tensor) -> None:
+    def _see(self, module: nn.Module, inputs: tuple[Step], prediction: Tensor) -> None:
         if torch.is_grad_enabled():
             with torch.no_grad():
-                self._quarters.append(by_quarter(prediction, inputs[0], self._timesteps))
+                errors = self._task.errors(prediction, inputs[0])
+                self._quarters.append(by_quarter(errors, inputs[0].timesteps, self._timesteps))
 
 
 def note_skip(config: TrainConfig, run: RunFolder, world: World, state: TrainState, seen: Seen) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from intarsia.model import EditModel
 from training.config import TrainConfig
 from training.data.batches import Batch, SampleDataset, collate, open_dataset
-from training.objective.objective import Draws, Step, draw, new_noise_scheduler, prepare
+from training.objective.draws import Draws, draw, noise_levels
+from training.objective.task import Step, task_of
 from training.optimizer.ema import decays_of
 from training.optimizer.fragments import swapped
 from training.ranks.distributed import World
@@ -44,6 +45,7 @@ class Validation:
 
     def __init__(self, config: TrainConfig, dataset: SampleDataset, world: World) -> None:
         self._config, self._dataset, self._world = config, dataset, world
+        self._task = task_of(config)
         self._steps: list[Step] | None = None  # what the frozen networks made of the samples stays
         self._counts: list[float] = []  # 1 for each of these, or 0 where another rank has it
 
@@ -78,7 +80,8 @@ class Validation:
             self._steps = self._prepare(model)
         sums, total = torch.zeros(2 * QUARTERS), self._config.model.noise.num_train_timesteps
         for prepared, counts in zip(self._steps, self._counts, strict=True):
-            sums += counts * by_quarter(module(prepared), prepared, total).cpu()
+            errors = self._task.errors(module(prepared), prepared)
+            sums += counts * by_quarter(errors, prepared.timesteps, total).cpu()
         row = self._world.mean(sums.tolist())
         loss = sum(row[:QUARTERS]) / sum(row[QUARTERS:])
         return {f"{name}/loss": loss, **quarter_means([row], f"{name}/loss")}
@@ -92,13 +95,14 @@ class Validation:
         number = min(config.validation.num_samples, sum(shard.count for shard in dataset.reader.shards))
         chunks = list(_batched(range(number), config.micro_batch_size))
         rounds = -(-len(chunks) // world.size)
-        scheduler = new_noise_scheduler(config.model.noise)
+        scheduler = noise_levels(config.model.noise)
         steps = []
         for chunk in range(world.rank, rounds * world.size, world.size):
             places = chunks[chunk % len(chunks)]
             batch = collate(list(zip(places, fixed_samples(dataset, number, places), strict=True)))
             assert isinstance(batch, Batch)
-            steps.append(prepare(model, scheduler, batch, fixed_draws(config, places), world.device))
+            draws = fixed_draws(config, places)
+            steps.append(self._task.prepare(model, scheduler, batch, draws, world.device))
             self._counts.append(float(chunk < len(chunks)))
         return steps
 

@@ -1,0 +1,139 @@
+"""A condition of four tokens that nothing of ours knows: it trains, previews, samples and resumes."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from intarsia.architecture import CONDITIONS
+from intarsia.config import load_config
+from intarsia.errors import UsageError, UserError
+from intarsia.files import read_json
+from intarsia.model import EditModel, build_model
+from intarsia.original import to_original
+from intarsia.weights import read_model
+from sampling.editing import edit
+from sampling.methods.run_inversion import invert_picture
+from sampling.settings import EditSettings, InversionSettings
+from tests.extending import write_example
+from tests.sampling.tiny import request
+from tests.training.launch import Runs, launch
+from tests.training.stored import store
+from tests.training.synthetic import make_shards, write_config
+from training.config import TrainConfig
+from training.estimate.counting import count
+from training.model.build import choose_trained
+
+FOUR = "model.condition=four"
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The example of docs/extending.md as a module that can be imported, here and in other processes."""
+    folder = tmp_path_factory.mktemp("four")
+    write_example(folder, "four", "intarsia/conditions/four.py", "intarsia/architecture.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        importlib.import_module("four")
+        yield folder
+    CONDITIONS.pop("four")
+    sys.modules.pop("four")
+
+
+@pytest.fixture(scope="module")
+def runs(four: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Runs `whole`, `resumed` (stopped after two steps) and `stored` (from stored latents)."""
+    root = tmp_path_factory.mktemp("runs")
+    config, shards = write_config(root), make_shards(root / "shards")
+    common = [FOUR, f"data.shards={shards}", f"max_steps={STEPS}", "preview={every_steps: 2, num_images: 2, num_inference_steps: 2}"]
+
+    def job(name: str, **more: object) -> dict[str, object]:
+        latents = f"data.latents={str(name == 'stored').lower()}"
+        overrides = [*common, f"run={root / name}", latents]
+        return {"config": str(config), "overrides": overrides, "imports": ["four"], **more}
+
+    with pytest.MonkeyPatch.context() as patch:
+        store(load_config(TrainConfig, config, [*common, "data.latents=true"]), patch)
+    jobs = [job("whole"), job("resumed", stop_after=2), job("resumed"), job("stored")]
+    launch(root, "four", jobs, path=four)
+    return Runs(root)
+
+
+def query_and_key(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name: value for name, value in weights.items() if ".attn2.to_q." in name or ".attn2.to_k." in name
+    }
+
+
+def test_query_and_key_learn(runs: Runs) -> None:
+    config = load_config(TrainConfig, runs.root / "tiny.yaml", [FOUR])
+    before = query_and_key(build_model(config.model, config.seed).unet.state_dict())
+    after = query_and_key(runs.weights("whole"))
+    assert before
+    assert not any(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_resume_is_exact_and_stored_features_train_alike(runs: Runs) -> None:
+    assert runs.losses("resumed") == runs.losses("whole")
+    assert runs.losses("stored") == pytest.approx(runs.losses("whole"), rel=1e-2)  # latents stored in 16 bits
+    for name, value in runs.weights("whole").items():
+        assert torch.equal(value, runs.weights("resumed")[name])
+
+
+def test_it_previews_and_its_model_folder_samples_and_inverts(runs: Runs) -> None:
+    assert (runs.root / "whole" / "previews" / f"step-{STEPS:08d}.png").is_file()
+    folder = runs.root / "whole" / "model"
+    assert read_json(folder / "intarsia.json") == {"condition": "four"}
+    model = read_model(folder)
+    one, other = (
+        edit(model, [request(1)], EditSettings(num_inference_steps=2, guidance_scale=scale))[0].image
+        for scale in (1, 5)
+    )
+    assert (one != other).any(), "the null tokens are not the exemplar's"
+    inverting = InversionSettings(method="null-condition", num_inference_steps=2)
+    result = invert_picture(model, request(1), inverting, EditSettings())
+    assert result.image.shape == request(1).image.shape
+
+
+def model_with(condition: str, config: Path, *overrides: str) -> tuple[EditModel, TrainConfig]:
+    options = load_config(TrainConfig, config, [f"model.condition={condition}", *overrides])
+    model = build_model(options.model, 0)
+    choose_trained(model, options)
+    return model, options
+
+
+def trained(model: EditModel) -> set[str]:
+    return {name for name, param in model.unet.named_parameters() if param.requires_grad}
+
+
+def test_what_depends_on_the_number_of_tokens_asks_the_model(four: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    several, single = (trained(model_with(name, config)[0]) for name in ("four", "exemplar"))
+    idle = {
+        name for name in several if any(part in name for part in (".attn2.to_q", ".attn2.to_k", ".norm2."))
+    }
+    assert several - single == {name for name in idle if "attentions" in name}
+    base = ["lora.rank=2", "model.init.model_folder=base"]
+    targets = {
+        name: load_config(TrainConfig, config, [f"model.condition={name}", *base]).lora for name in CONDITIONS
+    }
+    assert set(targets["four"].targets) - set(targets["exemplar"].targets) == {"attn2.to_q", "attn2.to_k"}
+    counts = [count(load_config(TrainConfig, config, [f"model.condition={name}"])) for name in CONDITIONS]
+    assert counts[1].frozen < counts[0].frozen
+    assert counts[1].flops["forward"] > counts[0].flops["forward"]
+
+
+def test_what_cannot_be_is_refused_in_a_sentence(runs: Runs, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with pytest.raises(UsageError, match="condition='five' is not one of exemplar, four"):
+        load_config(TrainConfig, config, ["model.condition=five"])
+    folder = runs.root / "whole" / "model"
+    other = load_config(TrainConfig, config, [f"model.init.model_folder={folder}"])
+    with pytest.raises(UserError, match="has condition=four, the model config exemplar; set"):
+        build_model(other.model, 0)
+    with pytest.raises(UserError, match="cannot hold a model with condition=four"):
+        to_original(read_model(folder))

@@ -1,0 +1,118 @@
+"""The task `edit`: to see the noise added to a picture's latents, given its surroundings and an exemplar.
+
+Paint by Example's objective, with one draw of timestep, noise and exemplar dropout per sample.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from intarsia.conditioning import known_channels, sample_latents
+from intarsia.conditions.condition import Condition, kind_of
+from intarsia.model import EditModel
+from training.config import ObjectiveConfig, TrainConfig
+from training.data.batches import Batch
+from training.objective.draws import Draws
+from training.objective.encode import posteriors
+from training.objective.task import MakeTensor, Step, Task
+from training.objective.weighting import error_weight
+
+
+class EditTrainee(nn.Module):
+    """UNet and exemplar encoder as one module, so that DeepSpeed's hooks see every trained weight."""
+
+    def __init__(self, model: EditModel) -> None:
+        super().__init__()
+        self.unet = model.unet
+        self.exemplar_encoder = model.exemplar_encoder
+
+    def forward(self, step: Step) -> Tensor:
+        """The predicted noise, or velocity, [B, C, h, w]."""
+        tokens = self.exemplar_encoder(step.features)
+        condition = Condition(tokens, self.exemplar_encoder.null_exemplar, step.channels)
+        return condition.with_null(step.dropped).predict(self.unet, step.noisy_latents, step.timesteps)
+
+
+@torch.no_grad()
+def prepare(
+    model: EditModel,
+    noise_scheduler: DDPMScheduler,
+    batch: Batch,
+    draws: Draws,
+    device: Any,
+    objective: ObjectiveConfig | None = None,
+) -> Step:
+    """Pixels to the trained part's input, on the device; the frozen networks run here, outside the engine.
+
+    z_t = √ā_t · z + √(1 − ā_t) · noise, with z a posterior sample of the picture's latents; the masked
+    picture's latents are a sample, too (equation 4 and section 3.4 of the latent diffusion paper; the inputs
+    are Paint by Example's). A model of velocities (Salimans & Ho 2022, appendix D) is asked for
+    √ā_t · noise − √(1 − ā_t) · z instead of the noise.
+    """
+    seen = posteriors(model, batch, device)
+
+    def sample(moments: Tensor, noise: Tensor) -> Tensor:
+        mean, std = moments.unbind(1)
+        return sample_latents(mean, std, noise.to(device, non_blocking=True), model.config.vae.scaling_factor)
+
+    latents = sample(seen.image, draws.image_noise)
+    masked_image_latents = sample(seen.masked, draws.masked_noise)
+    noise = draws.noise.to(device, non_blocking=True)
+    timesteps = draws.timesteps.to(device, non_blocking=True)
+    target = noise
+    if model.config.noise.prediction_type == "v_prediction":
+        target = noise_scheduler.get_velocity(latents, noise, timesteps)
+    return Step(
+        noisy_latents=noise_scheduler.add_noise(latents, noise, timesteps),
+        timesteps=timesteps,
+        channels=known_channels(masked_image_latents, seen.mask),
+        features=seen.features,
+        dropped=draws.dropped.to(device, non_blocking=True),
+        target=target,
+        weight=error_weight(noise_scheduler, timesteps, seen.mask, objective or ObjectiveConfig()),
+    )
+
+
+def loss_of(prediction: Tensor, step: Step) -> Tensor:
+    """Mean squared error against the target, in float32; weighted where the step has weights."""
+    if step.weight is None:
+        return F.mse_loss(prediction.float(), step.target)
+    return (step.weight * (prediction.float() - step.target).square()).mean()
+
+
+def errors_of(prediction: Tensor, step: Step) -> Tensor:
+    """Each sample's mean squared error, float32 [B]; unweighted, so that runs of other weightings compare."""
+    return (prediction.detach().float() - step.target).square().flatten(1).mean(dim=1)
+
+
+def sick_rows(prediction: Tensor, step: Step) -> Tensor:
+    """Which samples have a prediction or target that is not finite, bool [B]."""
+    return ~torch.isfinite(prediction.detach() - step.target).flatten(1).all(dim=1)
+
+
+def made_up(config: TrainConfig, make: MakeTensor) -> Step:
+    """A micro-batch of the run's shapes whose values `make` gives; every second exemplar is dropped."""
+    model, size = config.model, config.micro_batch_size
+    cells = (model.latent_size, model.latent_size)
+    noisy_latents = make(size, model.vae.latent_channels, *cells)
+    return Step(
+        noisy_latents=noisy_latents,
+        timesteps=torch.arange(size, device=noisy_latents.device) * 7 % model.noise.num_train_timesteps,
+        channels=make(size, model.extra_channels, *cells),
+        features=make(size, *kind_of(model).feature_shape(model)),
+        dropped=torch.arange(size, device=noisy_latents.device) % 2 == 1,
+        target=make(size, model.unet.out_channels, *cells),
+    )
+
+
+TASK = Task(
+    trainee=EditTrainee,
+    prepare=prepare,
+    loss=loss_of,
+    errors=errors_of,
+    sick=sick_rows,
+    made_up=made_up,
+)
