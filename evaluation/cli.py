@@ -1,15 +1,12 @@
 """The evaluation command line; libraries that take seconds to import are imported once they are needed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from evaluation.commands.compare import add_command as add_compare
-from evaluation.commands.exemplars import add_commands as add_exemplars
-from evaluation.commands.piebench import add_command as add_piebench
-from evaluation.commands.sets import add_command as add_sets
+from evaluation.commands import bench, bench_run, cocoee, cocoee_run, cocoee_sources, compare, fid, piebench
 from intarsia.command_line import Parser
 from intarsia.errors import run_command
+
+_COMMANDS = (cocoee, cocoee_run, cocoee_sources, bench, bench_run, piebench, fid, compare)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,10 +20,8 @@ def _run(argv: Sequence[str]) -> int | None:
         description="Score results: each number with the recipe that made it.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add_exemplars(commands)
-    add_piebench(commands)
-    add_sets(commands)
-    add_compare(commands)
+    for module in _COMMANDS:
+        module.add(commands)
     words = list(argv)
     if words[1:2] == ["run"]:  # `cocoee run` is one command
         words[:2] = [" ".join(words[:2])]

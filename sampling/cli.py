@@ -1,30 +1,12 @@
 """The sampling command line; libraries that take seconds to import are imported once they are needed."""
 
-from __future__ import annotations
-
-import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from intarsia.command_line import Commands, Parser
-from intarsia.errors import UsageError, run_command
-from sampling.commands.batch import add_commands as add_batch
-from sampling.commands.invert import add_command as add_invert
-from sampling.commands.merge_lora import add_command as add_merging
-from sampling.commands.porting import add_commands as add_porting
-from sampling.commands.serve import add_command as add_serve
-from sampling.jobs import FILES
-from sampling.options import (
-    add_canvas_options,
-    add_file_options,
-    add_input_options,
-    add_machine_options,
-    add_sampler_options,
-    check_files,
-    edit_settings,
-    machine_settings,
-)
+from intarsia.command_line import Parser
+from intarsia.errors import run_command
+from sampling.commands import batch, edit, export, import_, invert, merge_lora, serve, show
+
+_COMMANDS = (edit, merge_lora, batch, show, invert, serve, import_, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,95 +20,7 @@ def _run(argv: Sequence[str]) -> int | None:
         description="Use a trained model: repaint parts of pictures after an exemplar.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_edit(commands)
-    add_merging(commands)
-    add_batch(commands)
-    add_invert(commands)
-    add_serve(commands)
-    add_porting(commands)
+    for module in _COMMANDS:
+        module.add(commands)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments)
-
-
-def _add_edit(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "edit",
-        help="repaint the masked part of one picture",
-        description="Repaint the white part of a mask in a picture so that it shows the exemplar's object. "
-        "Writes OUT, of the picture's size, and beside it OUT's name with .side-by-side.png: hole, exemplar, "
-        "edit. Several guidance scales give one grid, a column for each.",
-    )
-    add_file_options(parser, out="the result (-SEED and -wSCALE are added for several)")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
-    parser.add_argument(
-        "--num-images",
-        type=int,
-        default=1,
-        metavar="N",
-        help="edits to make, with seeds SEED, SEED + 1, ... (default %(default)s)",
-    )
-    add_input_options(parser)
-    add_sampler_options(parser)
-    add_canvas_options(parser)
-    add_machine_options(parser)
-    parser.set_defaults(run=_edit)
-
-
-def _edit(arguments: argparse.Namespace) -> None:
-    where = "python -m sampling edit"
-    settings, machine = edit_settings(arguments, where), machine_settings(arguments, where)
-    scales = [own.guidance_scale for own in settings]
-    outputs = _output_paths(arguments.out, arguments.seed, arguments.num_images, scales)
-    side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
-    check_files(arguments, [*outputs.values(), side_by_side])
-    from sampling.inputs import read_inputs
-    from sampling.pictures import write_png
-
-    files = {name: getattr(arguments, name) for name in FILES}
-    inputs = read_inputs(files, arguments.invert_mask, arguments.exemplar_background)
-
-    from tqdm import tqdm
-
-    from sampling.denoise.machine import open_model
-    from sampling.editing import EditRequest, edit
-    from sampling.preview import grid, sweep_grid
-    from sampling.provenance import made_from, pattern, source_file
-
-    model, device = open_model(arguments.model, machine)
-    requests = [EditRequest(inputs.source.pixels, inputs.edit_mask, inputs.exemplar, *own) for own in outputs]
-    with tqdm(unit="step", leave=False, disable=None) as bar:  # None: only on a terminal
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        results = edit(model, requests, settings[0], show, device)
-    for text in dict.fromkeys([*inputs.remarks, *(text for result in results for text in result.remarks)]):
-        sys.stderr.write(f"note: {text}\n")
-    changed = inputs.edit_mask if arguments.composite else None
-    shared = pattern(arguments.model, machine, arguments.invert_mask, arguments.exemplar_background)
-    kept = {name: source_file(path) for name, path in files.items()}
-    for path, result in zip(outputs.values(), results, strict=True):
-        own = made_from(shared, kept, result.request.seed, result.settings.plain())
-        write_png(result.image, path, inputs.source, changed, own.to_text())
-        print(path)
-    write_png(grid(results) if len(scales) == 1 else sweep_grid(results), side_by_side)
-    print(side_by_side)
-
-
-def _output_paths(
-    out: Path, seed: int, num_images: int, scales: Sequence[float]
-) -> dict[tuple[int, float], Path]:
-    """(seed, guidance scale) -> file; one image takes the name as it is."""
-    if num_images < 1:
-        raise UsageError(f"--num-images {num_images} must be 1 or more")
-    if not 0 <= seed < 2**63 - num_images:
-        raise UsageError(f"--seed {seed} must be 0 or more and below 2^63")
-    if len(set(scales)) < len(scales):
-        raise UsageError("--guidance-scale names a scale twice")
-    paths = {}
-    for own in range(seed, seed + num_images):
-        for scale in scales:
-            name = out.stem + (f"-{own}" if num_images > 1 else "") + (f"-w{scale:g}" if scales[1:] else "")
-            paths[own, scale] = out.with_name(f"{name}.png")
-    return paths

@@ -22,6 +22,8 @@ from sampling.settings import (
     SchedulerName,
 )
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""What weights in a file may be."""
 _DEFAULT = EditSettings()
 
 
@@ -197,6 +199,13 @@ def add_canvas_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dtype_option(parser: argparse.ArgumentParser) -> None:
+    """The precision of weights that are written."""
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="of the weights (default %(default)s)"
+    )
+
+
 def add_machine_options(parser: argparse.ArgumentParser, batches: bool = True) -> None:
     """Where the model runs, and, for a command that edits several pictures at once, how many."""
     default = MachineSettings()
@@ -209,7 +218,7 @@ def add_machine_options(parser: argparse.ArgumentParser, batches: bool = True) -
     precision = group.add_mutually_exclusive_group()
     precision.add_argument(
         "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=("auto", *DTYPES),
         default=default.dtype,
         help="of the weights; auto is 16-bit on a GPU and float32 elsewhere (default)",
     )

@@ -1,22 +1,78 @@
-"""What is wrong with this machine, cluster or checkout, before a job finds out. Imports nothing heavy."""
+"""`python -m slurm doctor`: what is wrong with a machine, cluster or checkout, before a job finds out.
 
+Imports nothing heavy.
+"""
+
+import argparse
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from intarsia.errors import UserError
+from intarsia.command_line import Commands
+from intarsia.errors import UsageError, UserError
 from intarsia.files import ROOT
 from slurm import checks
 from slurm.checks import Finding, Level
 
 _GRACE = 30  # seconds between SIGTERM and SIGKILL that a checkpoint should have; Slurm's own default
 _PATIENCE = 120  # seconds to wait for nodes
+_MARKS = {"ok": "ok     ", "warning": "warning", "failure": "FAILURE"}
 _ANSWER = "DOCTOR "  # in front of each line of a node's answer, which other programs' output may surround
+
+
+def add(commands: Commands) -> None:
+    """Declare `doctor`."""
+    parser = commands.add_parser(
+        "doctor", help="check this machine and this checkout; exit code 1 on a failure"
+    )
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER", help="of shards and runs, to be checked as well"
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)  # a node's, to --nodes
+    parser.add_argument("--nodes", type=int, metavar="N", help="examine N nodes of the cluster, through srun")
+    parser.add_argument(
+        "--srun", action="append", default=[], metavar="OPTION", help="of srun: --srun=--partition=gpu"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    folders = arguments.folders
+    if arguments.answer:
+        print(answer(socket.gethostname(), folders), end="")
+        return 0
+    if arguments.nodes is None:
+        findings = examine(folders)
+    elif arguments.nodes < 1:
+        raise UsageError(f"--nodes={arguments.nodes} must be at least 1")
+    else:
+        findings = examine_nodes(arguments.nodes, folders, arguments.srun)
+    if arguments.json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=1))
+    else:
+        width = shutil.get_terminal_size(fallback=(110, 24)).columns
+        for what, level, found, remedy in findings:
+            print(_wrapped(f"{_MARKS[level]} {what}: {found}", width))
+            if remedy:
+                print(_wrapped(f"        -> {remedy}", width))
+    return int(any(finding.level == "failure" for finding in findings))
+
+
+def _wrapped(line: str, width: int) -> str:
+    """The line, broken between words, and indented below its first words."""
+    indent = " " * (11 if line.startswith(" ") else 8)
+    lines = textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
 
 
 def examine(folders: Sequence[Path] = ()) -> list[Finding]:

@@ -9,12 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from intarsia.command_line import Parser
-from intarsia.config import load_config
+from intarsia.command_line import Commands, Parser
 from intarsia.errors import UsageError, UserError
 from intarsia.files import ROOT
 from slurm.job import KINDS, JobSpec, number_of, parse_array, refuse_unknown, sweep, valid_options
-from training.config import TrainConfig, require_paths
 from training.ranks.distributed import PORTS
 
 _SIGNAL = "USR1"  # what training saves and stops at
@@ -26,43 +24,16 @@ _EPILOG = """examples:
 Options of sbatch keep their long names; the defaults are the #SBATCH lines of slurm/KIND.sh."""
 
 
-def command(argv: Sequence[str]) -> int:
-    """The command line after `submit`; returns the exit code."""
-    ours, passed_on = _split(argv)
-    valid = valid_options()
-    arguments, words = _parser(valid).parse_known_intermixed_args(ours)
-    refuse_unknown(words, [*valid, "array", "chain", "sweep", "folder", "local", "dry-run"])
-    given = [*arguments.arguments, *words, *passed_on]
-    options = {name: getattr(arguments, name) for name in valid if getattr(arguments, name) is not None}
-    spec = _spec(arguments, tuple(given), options)
-    folder = Path(arguments.folder or _folder(spec, given)).absolute()
-    if arguments.dry_run:
-        sys.stdout.write(_preview(spec, folder, arguments.local))
-        return 0
-    if Path.cwd().resolve() != ROOT:
-        raise UsageError(f"jobs start where they are submitted: run this from {ROOT}")
-    os.environ.setdefault("PYTHON", sys.executable)  # for the script; sbatch passes the environment on
-    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = _SIGNAL  # read when submitit is imported
-    submit = _submit_here if arguments.local else _submit_to_slurm
-    for line in submit(spec, folder, arguments.chain):
-        sys.stdout.write(line + "\n")
-    return 0
-
-
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What stands before `--` and what after it."""
-    words = list(argv)
-    place = words.index("--") if "--" in words else len(words)
-    return words[:place], words[place + 1 :]
-
-
-def _parser(valid: Sequence[str]) -> Parser:
-    parser = Parser(
-        prog="python -m slurm submit",
+def add(commands: Commands) -> None:
+    """Declare `submit`; submitit knows the options of sbatch, so they are added when words are parsed."""
+    parser = commands.add_parser(
+        "submit",
+        help="submit a job, a chain, an array or a sweep",
         description="Submit a job; the same command again continues what it did.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="python -m slurm submit KIND [ARGUMENT ...] [--OPTION VALUE ...] [-- ARGUMENT ...]",
+        read=_read,
     )
     parser.add_argument("kind", choices=KINDS, help="what runs: slurm/KIND.sh")
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="of that script; options after --")
@@ -74,18 +45,52 @@ def _parser(valid: Sequence[str]) -> Parser:
     parser.add_argument("--folder", help="for submitit's files and logs (default: in the run folder)")
     parser.add_argument("--local", action="store_true", help="on this machine, without Slurm")
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
-    sbatch = parser.add_argument_group("options of sbatch")
+    parser.set_defaults(run=_run)
+
+
+def _read(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
+    """`given`: all arguments of the script; `sbatch`: option -> value."""
+    valid = valid_options()
+    group = parser.add_argument_group("options of sbatch")
     for name in valid:
-        sbatch.add_argument(f"--{name}", dest=name, nargs="?", const=True, metavar="VALUE")
-    return parser
+        group.add_argument(f"--{name}", dest=name, nargs="?", const=True, metavar="VALUE")
+    ours, passed_on = _split(words)
+    arguments, unknown = parser.parse_known_intermixed_args(ours)
+    refuse_unknown(unknown, [*valid, "array", "chain", "sweep", "folder", "local", "dry-run"])
+    arguments.given = (*arguments.arguments, *unknown, *passed_on)
+    arguments.sbatch = {n: getattr(arguments, n) for n in valid if getattr(arguments, n) is not None}
+    return arguments
 
 
-def _spec(arguments: Any, given: tuple[str, ...], options: dict[str, str | bool]) -> JobSpec:
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands before `--` and what after it."""
+    words = list(argv)
+    place = words.index("--") if "--" in words else len(words)
+    return words[:place], words[place + 1 :]
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    spec = _spec(arguments)
+    folder = Path(arguments.folder or _folder(spec, arguments.given)).absolute()
+    if arguments.dry_run:
+        print(_preview(spec, folder, arguments.local))
+        return
+    if Path.cwd().resolve() != ROOT:
+        raise UsageError(f"jobs start where they are submitted: run this from {ROOT}")
+    os.environ.setdefault("PYTHON", sys.executable)  # for the script; sbatch passes the environment on
+    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = _SIGNAL  # read when submitit is imported
+    submit = _submit_here if arguments.local else _submit_to_slurm
+    for line in submit(spec, folder, arguments.chain):
+        print(line)
+
+
+def _spec(arguments: argparse.Namespace) -> JobSpec:
     """The job that was asked for, its configs checked.
 
     Raises:
         UsageError: for combinations that would do harm, and for mistakes in a config.
     """
+    given = arguments.given
     if arguments.chain < 1:
         raise UsageError(f"--chain={arguments.chain} must be at least 1")
     if arguments.sweep and (arguments.kind != "train" or arguments.array):
@@ -99,17 +104,23 @@ def _spec(arguments: Any, given: tuple[str, ...], options: dict[str, str | bool]
             )
         parts = (given,) * number
     if arguments.kind == "train":
+        from intarsia.config import load_config
+        from training.config import TrainConfig, require_paths
+
         for part in parts:
             if not part:
                 raise UsageError("no config given: submit train CONFIG.yaml run=FOLDER data.shards=FOLDER")
             require_paths(load_config(TrainConfig, part[0], part[1:]))
-    return JobSpec(arguments.kind, parts, options, at_once)
+    return JobSpec(arguments.kind, parts, arguments.sbatch, at_once)
 
 
 def _folder(spec: JobSpec, given: Sequence[str]) -> str:
     runs = [word.partition("=")[2] for word in given if word.startswith("run=")]
     if spec.kind != "train":
         return "slurm-jobs"
+    from intarsia.config import load_config
+    from training.config import TrainConfig
+
     run = runs[-1] if runs else load_config(TrainConfig, given[0], given[1:]).run
     return f"{run}/slurm"
 
@@ -122,7 +133,7 @@ def _preview(spec: JobSpec, folder: Path, local: bool) -> str:
     for number, part in enumerate(spec.parts):
         words = ["python", *spec.local_command(number)] if local else ["bash", spec.script, *part]
         lines.append(f"# part {number}: {shlex.join(words)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _starter(folder: Path) -> str:

@@ -1,7 +1,6 @@
 """`python -m training CONFIG.yaml [a.b=c ...]`: train, or continue, one run; and what goes with that."""
 
 import argparse
-import importlib
 import json
 import os
 import sys
@@ -14,43 +13,52 @@ from intarsia.command_line import Parser
 from intarsia.config import dump_config, load_config
 from intarsia.errors import UserError, run_command
 from training.checkpoint.folder import check_config, told_when_full
+from training.commands import cache_latents, ema, estimate, report
 from training.config import TrainConfig, batch_shape, require_paths
 from training.data.shards import check_size, find_shards
 from training.ranks.distributed import StopFlag
 from training.run.claim import claimed
 from training.run.state import RunFolder
 
-# Subcommand -> the module whose `command(argv) -> exit code` does it; imported only when it is asked for.
-SUBCOMMANDS = {
-    "cache-latents": "training.commands.cache_latents",
-    "ema": "training.commands.ema",
-    "estimate": "training.estimate.command",
-    "report": "training.commands.report",
-}
-
-_EPILOG = """examples:
+_COMMANDS = (cache_latents, ema, estimate, report)
+_EXAMPLES = """examples:
   python -m training configs/train/demo.yaml data.shards=shards run=runs/first
   python -m training configs/train/demo.yaml data.shards=shards run=runs/first optimizer.lr=1e-4 --dry-run
   torchrun --nproc-per-node 8 -m training configs/train/pbe-sd14.yaml data.shards=shards run=runs/pbe \\
       model.init.stable_diffusion=sd-v1-4.ckpt model.init.image_encoder=clip-vit-large-patch14
 
 The same command again continues the run from its newest whole checkpoint. SIGTERM, SIGUSR1 and Ctrl-C save,
-stop and exit with 75. --debug shows the whole traceback of an error.
-
-Beside it, each with its own --help: """ + ", ".join(f"python -m training {name}" for name in SUBCOMMANDS)
+stop and exit with 75. --debug shows the whole traceback of an error."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    return run_command(_command, argv)
+    return run_command(_run, argv)
 
 
-def _command(argv: Sequence[str]) -> int:
-    if argv and argv[0] in SUBCOMMANDS:
-        code: int = importlib.import_module(SUBCOMMANDS[argv[0]]).command(argv[1:])
-        return code
+def _run(argv: Sequence[str]) -> int | None:
+    beside = Parser(usage=argparse.SUPPRESS, add_help=False, epilog=None)
+    commands = beside.add_subparsers(
+        title="commands beside training itself, each with its own --help",
+        prog="python -m training",
+        metavar="COMMAND",
+    )
+    for module in _COMMANDS:
+        module.add(commands)
+    if argv and argv[0] in commands.choices:
+        arguments = beside.parse_args(argv)
+        return arguments.run(arguments)
+    parser = Parser(
+        prog="python -m training",
+        description="Train an edit model, alone, under torchrun or under srun; or continue a run.",
+        epilog=f"{beside.format_help()}\n{_EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="YAML file of deviations from the defaults")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved options and leave")
     with _told_to_torchrun():
-        return _train(argv)
+        return _train(parser.parse_intermixed_args(argv))
 
 
 @contextmanager
@@ -70,20 +78,10 @@ def _told_to_torchrun() -> Iterator[None]:
         raise
 
 
-def _train(argv: Sequence[str]) -> int:
-    parser = Parser(
-        prog="python -m training",
-        description="Train an edit model, alone, under torchrun or under srun; or continue a run.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("config", help="YAML file of deviations from the defaults")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved options and leave")
-    arguments = parser.parse_intermixed_args(argv)
+def _train(arguments: argparse.Namespace) -> int:
     config = load_config(TrainConfig, arguments.config, arguments.overrides)
     if arguments.dry_run:
-        sys.stdout.write(dump_config(config))
+        print(dump_config(config), end="")
         return 0
     require_paths(config)
     run = RunFolder(Path(str(config.run)))

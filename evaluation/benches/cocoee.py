@@ -19,7 +19,6 @@ from intarsia.errors import UserError
 from intarsia.words import counted
 
 SIZE = 512
-CASES = 3500
 _PLACES = {
     "image": "GT_3500/{}_GT.png",
     "mask": "Mask_bbox_3500/{}_mask.png",

@@ -105,17 +105,13 @@ def run_jobs(
     shared = pattern(model, machine, arguments.invert_mask, arguments.exemplar_background)
     options = BatchOptions(out, settings, arguments.seed, shared, arguments.shard)
     counts = run_batch(jobs, options, lambda: open_model(model, machine))
-    sys.stdout.write(
-        f"{out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed\n"
-    )
+    print(f"{out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed")
     failed = failures(out, jobs)
     for name, error in islice(failed.items(), _TOLD):
-        sys.stderr.write(f"failed: {name}: {error}\n")
+        print(f"failed: {name}: {error}", file=sys.stderr)
     waiting = pending(jobs, options)
     if waiting:
-        sys.stdout.write(
-            f"{len(waiting):,} of {len(jobs):,} edits are still to be made; the last part scores\n"
-        )
+        print(f"{len(waiting):,} of {len(jobs):,} edits are still to be made; the last part scores")
         return 0
     if failed and not arguments.only_present:
         raise UserError(

@@ -15,8 +15,8 @@ from intarsia.command_line import Commands
 from intarsia.errors import UsageError
 
 
-def add_command(commands: Commands) -> None:
-    """Add `compare`."""
+def add(commands: Commands) -> None:
+    """Declare `compare`."""
     parser = commands.add_parser(
         "compare",
         help="put reports side by side, and say which differences are beyond noise",

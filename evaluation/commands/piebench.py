@@ -15,8 +15,8 @@ from intarsia.command_line import Commands
 from intarsia.errors import UserError
 
 
-def add_command(commands: Commands) -> None:
-    """Add `piebench`."""
+def add(commands: Commands) -> None:
+    """Declare `piebench`."""
     parser = commands.add_parser(
         "piebench",
         help="score results on PIE-Bench, per edit category",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.benches.published import published_rows
+from evaluation.reports.published import published_rows
 from evaluation.reports.tables import Table, all_columns, interval, number, published_table, shown_value
 from evaluation.scoring.confidence import GROUPS, Estimate, compare, jackknife
 from evaluation.scoring.report import Column, Report, SetFigure

@@ -53,13 +53,13 @@ def deliver(report: Report, arguments: argparse.Namespace, results: Path) -> Non
         UsageError: if `--sort-by` names no column; the numbers are written then, and the pages are not.
     """
     tables = report_tables(report, arguments.seed)
-    sys.stdout.write("\n\n".join(map(as_text, tables)) + "\n")
+    print("\n\n".join(map(as_text, tables)))
     out = arguments.out or results / "report"
     write_report(report, out)
     atomic_write(out / "cases.csv", cases_csv(report))
     galleries = best_and_worst(report, sort_column(report, arguments.sort_by))
     write_pages(out, "report", f"{report.bench}: {report.name}", tables, galleries)
-    sys.stderr.write(f"{out}: report.json, cases.csv, report.md, report.html\n")
+    print(f"{out}: report.json, cases.csv, report.md, report.html", file=sys.stderr)
     if arguments.wandb:
         log_to_wandb(arguments, f"{report.bench} {report.name}", tables, galleries, [report])
 

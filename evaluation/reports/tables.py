@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.benches.published import Published, published_rows
+from evaluation.reports.published import Published, published_rows
 from evaluation.scoring.confidence import Estimate
 from evaluation.scoring.report import Column, Line, Report, SetFigure, estimate_set, summarise
 

@@ -1,4 +1,4 @@
-"""`batch` and `show`: options, and what is told at the end."""
+"""`python -m sampling batch`: many edits of a list."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _WHERE = "python -m sampling batch"
 _TOLD = 10  # failures named at the end; results.jsonl has all of them
 
 
-def add_commands(commands: Commands) -> None:
-    """Add `batch` and `show` to the sampling command line."""
+def add(commands: Commands) -> None:
+    """Declare `batch`."""
     parser = commands.add_parser(
         "batch",
         help="make many edits of a list; the same command again does what is missing",
@@ -45,19 +45,10 @@ def add_commands(commands: Commands) -> None:
     add_canvas_options(parser)
     add_machine_options(parser)
     # One at a time, a result can be made again byte for byte; in company its rounding is another.
-    parser.set_defaults(run=_batch, batch_size=1)
-
-    parser = commands.add_parser(
-        "show",
-        help="how a result was made: the command that makes it again",
-        description="Print the command that makes RESULT again, out of what its PNG says, and what has "
-        "changed since.",
-    )
-    parser.add_argument("result", type=Path, metavar="RESULT.png")
-    parser.set_defaults(run=_show)
+    parser.set_defaults(run=_run, batch_size=1)
 
 
-def _batch(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     if len(arguments.guidance_scale) > 1:
         raise UsageError("batch takes one --guidance-scale; give several as rows with a guidance_scale each")
     if not 0 <= arguments.seed < 2**63:
@@ -76,20 +67,10 @@ def _batch(arguments: argparse.Namespace) -> int:
     place, number = arguments.shard
     failed = failures(arguments.out, jobs[place::number])
     for name, error in islice(failed.items(), _TOLD):
-        sys.stderr.write(f"failed: {name}: {error}\n")
+        print(f"failed: {name}: {error}", file=sys.stderr)
     if len(failed) > _TOLD:
-        sys.stderr.write(f"and {len(failed) - _TOLD} more, see {arguments.out}/results.jsonl\n")
-    sys.stdout.write(
-        f"{arguments.out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed\n"
+        print(f"and {len(failed) - _TOLD} more, see {arguments.out}/results.jsonl", file=sys.stderr)
+    print(
+        f"{arguments.out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed"
     )
     return int(bool(failed))
-
-
-def _show(arguments: argparse.Namespace) -> None:
-    from sampling.provenance import changed_files, read_provenance, remake_command
-
-    provenance = read_provenance(arguments.result)
-    again = arguments.result.with_name(f"{arguments.result.stem}-again.png")
-    sys.stdout.write(remake_command(provenance, str(again)) + "\n")
-    for text in changed_files(provenance):
-        sys.stderr.write(f"note: {text}\n")

@@ -26,8 +26,8 @@ _CANVAS = ("fit", "context", "blend", "match_colour", "composite")
 _WHERE = "python -m sampling invert"
 
 
-def add_command(commands: Commands) -> None:
-    """Add `invert` to the sampling command line."""
+def add(commands: Commands) -> None:
+    """Declare `invert`."""
     parser = commands.add_parser(
         "invert",
         help="edit a picture starting from the picture instead of noise",
@@ -40,7 +40,7 @@ def add_command(commands: Commands) -> None:
     add_input_options(parser)
     add_canvas_options(parser)
     add_machine_options(parser, batches=False)
-    parser.set_defaults(run=_invert)
+    parser.set_defaults(run=_run)
 
 
 def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +97,7 @@ def _settings(arguments: argparse.Namespace) -> list[InversionSettings]:
     return [build_config(InversionSettings, given | {"method": method}, _WHERE) for method in methods]
 
 
-def _invert(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments)
     laid = {name: getattr(arguments, name) for name in _CANVAS}
     canvas = build_config(EditSettings, laid, _WHERE)
@@ -146,13 +146,12 @@ def _invert(arguments: argparse.Namespace) -> None:
         figures = f"{result.latent_error:.2e}", f"{result.background_psnr:.2f} dB", f"{result.seconds:.1f}"
         _line(own.method, *figures, str(result.calls), str(path))
     write_png(sheet(_TITLES, rows, labels=[own.method for own in settings]), side_by_side)
-    sys.stdout.write(f"{side_by_side}\n")
+    print(side_by_side)
     for text in remarks:
-        sys.stderr.write(f"note: {text}\n")
+        print(f"note: {text}", file=sys.stderr)
 
 
 def _line(*fields: str) -> None:
     widths = (20, 16, 12, 9, 11, 0)
     cells = [field.ljust(width) for field, width in zip(fields, widths, strict=False)]
-    sys.stdout.write(" ".join(cells).rstrip() + "\n")
-    sys.stdout.flush()
+    print(" ".join(cells).rstrip(), flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from intarsia.command_line import Commands
@@ -11,8 +10,8 @@ from intarsia.files import check_replaceable
 from intarsia.model_folder import INDEX, check_model_folder
 
 
-def add_command(commands: Commands) -> None:
-    """Add `merge-lora` to the sampling command line."""
+def add(commands: Commands) -> None:
+    """Declare `merge-lora`."""
     parser = commands.add_parser(
         "merge-lora",
         help="add trained adapters (LoRA) into a model folder",
@@ -27,10 +26,10 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--scale", type=float, default=1.0, help="how much of the adapters (default %(default)s: all)"
     )
-    parser.set_defaults(run=_merge)
+    parser.set_defaults(run=_run)
 
 
-def _merge(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     check_model_folder(arguments.model)
     check_replaceable(arguments.out, INDEX)
     from intarsia.lora import merge_adapters
@@ -39,4 +38,4 @@ def _merge(arguments: argparse.Namespace) -> None:
     model = read_model(arguments.model)
     changed = merge_adapters(model, arguments.lora, arguments.scale)
     save_model(model, arguments.out)
-    sys.stdout.write(f"{arguments.out}: {arguments.model} with {changed} weights changed\n")
+    print(f"{arguments.out}: {arguments.model} with {changed} weights changed")

@@ -18,8 +18,8 @@ _WHERE = "python -m sampling serve"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def add_command(commands: Commands) -> None:
-    """Add `serve` to the sampling command line."""
+def add(commands: Commands) -> None:
+    """Declare `serve`."""
     parser = commands.add_parser(
         "serve",
         help="a page in the browser to paint masks on, and a JSON endpoint beside it",
@@ -69,10 +69,10 @@ def add_command(commands: Commands) -> None:
         help="requests in line; one is worked on at a time (default %(default)s)",
     )
     add_machine_options(parser)
-    parser.set_defaults(run=_serve, batch_size=EditSettings().batch_size)
+    parser.set_defaults(run=_run, batch_size=EditSettings().batch_size)
 
 
-def _serve(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     machine_options = machine_settings(arguments, _WHERE)
     _check(arguments)
     # Before the libraries are imported, which read these once.
@@ -106,7 +106,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         service = Service(machine, pattern(arguments.model, machine_options), folder, limits)
         hosts = frozenset((*_LOOPBACK, "[::1]") if arguments.host in _LOOPBACK else ())
         if not hosts:
-            sys.stderr.write(f"note: {arguments.host} may be reached by others, and there is no password\n")
+            print(
+                f"note: {arguments.host} may be reached by others, and there is no password", file=sys.stderr
+            )
         serve(service, Place(arguments.host, arguments.port, hosts), arguments.input, arguments.batch_size)
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 from benchmarks.nets import fill, save, tiny_clip
 from evaluation.benches import piebench
 from evaluation.benches.piebench import decode_mask, read_bench
-from evaluation.benches.published import published_rows
 from evaluation.cli import main
 from evaluation.measures import features, metrics
 from evaluation.measures.dino import DinoGeometry, DinoKeys
 from evaluation.measures.lpips import Lpips
+from evaluation.reports.published import published_rows
 from intarsia.errors import UserError
 from sampling.pictures import read_picture
 from tests.paths import ROOT, SHARED_DATA

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.benches.published import published_rows
 from evaluation.cli import main
 from evaluation.reports.compare import compare_tables, differences
 from evaluation.reports.output import log_to_wandb
 from evaluation.reports.page import best_and_worst, largest_changes, page
+from evaluation.reports.published import published_rows
 from evaluation.reports.tables import as_markdown, as_text, cases_csv, report_tables
 from evaluation.scoring.confidence import GROUPS, group_of, jackknife
 from evaluation.scoring.report import Column, Report, SetFigure, read_report, summarise, write_report

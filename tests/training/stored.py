@@ -1,15 +1,15 @@
 """`cache-latents` without Ray."""
 
-import argparse
 from pathlib import Path
 
 import pytest
 import torch
 
 from dataprep.progress import Reporter
-from training.commands import cache_latents, encode_shards
-from training.commands.encode_shards import LatentJob, encode_shard, frozen_networks
 from training.config import TrainConfig
+from training.latents import encode_shards
+from training.latents.encode_shards import LatentJob, encode_shard, frozen_networks
+from training.latents.store import Workers, cache_latents
 
 
 def store(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
@@ -25,7 +25,4 @@ def store(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, l
             yield {"shard": job.path.name, "samples": 0, "kept": kept, "rejected": {"pictures": {}}}
 
     monkeypatch.setattr(encode_shards, "encode_all", here)
-    options = argparse.Namespace(
-        shards=config.data.shards[0], batch_size=3, workers=1, ray_address=None, verbose=False
-    )
-    return cache_latents.cache_latents(options, config, Reporter()), encoded
+    return cache_latents(config.data.shards[0], config, Workers(1, batch_size=3), Reporter()), encoded

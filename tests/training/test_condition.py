@@ -49,7 +49,12 @@ def runs(four: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Runs `whole`, `resumed` (stopped after two steps) and `stored` (from stored latents)."""
     root = tmp_path_factory.mktemp("runs")
     config, shards = write_config(root), make_shards(root / "shards")
-    common = [FOUR, f"data.shards={shards}", f"max_steps={STEPS}", "preview={every_steps: 2, num_images: 2, num_inference_steps: 2}"]
+    common = [
+        FOUR,
+        f"data.shards={shards}",
+        f"max_steps={STEPS}",
+        "preview={every_steps: 2, num_images: 2, num_inference_steps: 2}",
+    ]
 
     def job(name: str, **more: object) -> dict[str, object]:
         latents = f"data.latents={str(name == 'stored').lower()}"

@@ -15,9 +15,10 @@ from intarsia.model import EditModel
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig, batch_shape
-from training.estimate.command import as_text, estimate
 from training.estimate.counting import Counts, count
+from training.estimate.figures import estimate_run
 from training.estimate.memory import STAGES, memory_at
+from training.estimate.text import estimate_text
 from training.model.build import choose_trained
 
 GIGA = 1e9
@@ -128,31 +129,31 @@ def test_the_peak_is_that_of_a_real_process_within_15_percent(calibrated: dict[s
 def test_calibration_times_the_whole_run(calibrated: dict[str, Any]) -> None:
     measured = calibrated["measured"]
     assert measured["hours"] == pytest.approx(measured["seconds_per_step"] * calibrated["steps"] / 3600)
-    assert "measured here (cpu)" in as_text(calibrated)
+    assert "measured here (cpu)" in estimate_text(calibrated)
 
 
 def test_hours_are_arithmetic_over_speed_and_shards_are_counted(tmp_path: Path) -> None:
     shards = make_shards(tmp_path / "shards")
     config = load_config(TrainConfig, write_config(tmp_path), [f"data.shards={shards}", "max_steps=8"])
-    content = estimate(config, batch_shape(config, 2), ["h100"], mfu=0.5)
+    content = estimate_run(config, batch_shape(config, 2), ["h100"], mfu=0.5)
     gpu = content["gpus"]["h100"]
     flops = content["flops_per_sample"]["whole"] * 8 * 8
     assert gpu["gpu_hours"] == pytest.approx(flops / (0.5 * gpu["fp32_tflops"] * 1e12) / 3600)
     assert gpu["gpu_hours"] == pytest.approx(2 * gpu["hours"])
     size = sum(path.stat().st_size for path in shards.glob("*.tar"))
     assert content["data"] == {"samples": 16, "bytes": size, "epochs": 4.0, "bytes_read": 4.0 * size}
-    assert "4.0 epochs" in as_text(content)
+    assert "4.0 epochs" in estimate_text(content)
 
 
 def test_two_averages_are_counted_in_memory_and_their_snapshots_on_the_disk(tmp_path: Path) -> None:
     options = ["optimizer={ema_kind: post_hoc, ema_snapshot_every: 4}", "max_steps=10"]
     config = load_config(TrainConfig, write_config(tmp_path), options)
-    content = estimate(config, batch_shape(config, 2), ["h100"], mfu=0.5)
+    content = estimate_run(config, batch_shape(config, 2), ["h100"], mfu=0.5)
     trained = content["weights"]["trained"]
     assert content["memory"]["0"]["ema"] == 2 * 4 * trained
     assert content["memory"]["1"]["ema"] == pytest.approx(4 * trained, abs=8)
     assert content["snapshots"] == {"number": 3, "bytes": 3 * 2 * 2 * trained}  # steps 4, 8 and 10
-    assert "3 snapshots of the averaged weights" in as_text(content)
+    assert "3 snapshots of the averaged weights" in estimate_text(content)
 
 
 def test_checkpoints_and_what_the_cpu_holds_are_counted(tmp_path: Path) -> None:
@@ -160,14 +161,14 @@ def test_checkpoints_and_what_the_cpu_holds_are_counted(tmp_path: Path) -> None:
     kept = "checkpoint={every_steps: 2, keep_last: 3, keep_every: 4, asynchronous: true}"
     options = ["optimizer.ema_decay=0.9", "max_steps=10", "offload_optimizer=true", kept]
     config = load_config(TrainConfig, write_config(tmp_path), options)
-    content = estimate(config, batch_shape(config, 2), ["h100"], mfu=0.5)
+    content = estimate_run(config, batch_shape(config, 2), ["h100"], mfu=0.5)
     trained = content["weights"]["trained"]
     assert content["checkpoints"] == {"number": 5, "bytes": 5 * 16 * trained}
     assert content["cpu_memory"]["checkpoint"] == pytest.approx(16 * trained / 2, abs=8)
     assert content["cpu_memory"]["optimizer"] == pytest.approx(20 * trained / 2, abs=8)
-    assert "5 checkpoints at most" in as_text(content)
+    assert "5 checkpoints at most" in estimate_text(content)
     alone = config.model_copy(update={"offload_optimizer": False})
-    assert estimate(alone, batch_shape(alone, 2), ["h100"], mfu=0.5)["cpu_memory"]["optimizer"] == 0
+    assert estimate_run(alone, batch_shape(alone, 2), ["h100"], mfu=0.5)["cpu_memory"]["optimizer"] == 0
 
 
 def test_wrong_options_are_told_in_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from tests.training.file_server import serving
 from tests.training.stored import store
 from tests.training.synthetic import make_shards, write_config
 from tests.training.test_redraw import SAMPLES, dataset
-from training.commands.encode_shards import LatentJob, is_complete
 from training.config import BatchShape, TrainConfig
 from training.data.batches import Batch, SampleDataset, batches, open_dataset, use_latents
 from training.data.latents import frozen_hash, latents_folder
+from training.latents.encode_shards import LatentJob, has_latents
 from training.model.frozen import halve_frozen
 from training.objective.draws import draw_batch, noise_levels
 from training.objective.edit import EditTrainee, loss_of, prepare
@@ -290,7 +290,7 @@ def test_what_is_complete_is_judged_by_networks_content_and_size(
     assert folder == Path(latents_folder(config.data.shards[0], digest)).resolve()
     shard = open_dataset(config).reader.shards[0]
     job = LatentJob(shard, str(folder), digest, 3)
-    assert is_complete(job)
-    assert not is_complete(replace(job, digest="0"))
-    assert not is_complete(replace(job, shard=replace(shard, sha256="0")))
-    assert not is_complete(replace(job, shard=replace(shard, count=9)))
+    assert has_latents(job)
+    assert not has_latents(replace(job, digest="0"))
+    assert not has_latents(replace(job, shard=replace(shard, sha256="0")))
+    assert not has_latents(replace(job, shard=replace(shard, count=9)))

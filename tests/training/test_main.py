@@ -1,29 +1,41 @@
 """The words after `python -m training`: a config, or the name of something else to do."""
 
-import importlib
-import sys
+import re
 import time
-import types
 from pathlib import Path
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from training.__main__ import SUBCOMMANDS, main
+from tests.paths import ROOT
+from training.__main__ import main
+
+CONFIG = str(ROOT / "configs/train/demo.yaml")
 
 
-def test_a_subcommand_gets_the_arguments_after_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[str]] = []
-    module = types.ModuleType("training.greet")
-    module.command = lambda argv: seen.append(list(argv)) or 7  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(SUBCOMMANDS, "greet", module.__name__)
-    assert main(["greet", "config.yaml", "a.b=c"]) == 7
-    assert seen == [["config.yaml", "a.b=c"]]
+def test_help_names_each_command_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "usage: python -m training [-h] [--dry-run] config [a.b=c ...]" in text
+    for name in ("cache-latents", "ema", "estimate", "report"):
+        with pytest.raises(SystemExit) as end:
+            main([name, "--help"])
+        assert end.value.code == 0
+        assert f"usage: python -m training {name} " in capsys.readouterr().out
+        assert re.search(rf" {name} \w+ \w+ \w+", text)
 
 
-def test_every_subcommand_can_be_called() -> None:
-    assert all(callable(importlib.import_module(module).command) for module in SUBCOMMANDS.values())
+@pytest.mark.parametrize("words", [["estimate", CONFIG, "--json"], [CONFIG, "--dry-run"]], ids="-".join)
+def test_options_may_stand_between_the_overrides(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    *command, config, option = words
+    assert main([*command, config, "micro_batch_size=2", option, "seed=7"]) == 0
+    mixed = capsys.readouterr().out
+    assert main([*command, option, config, "micro_batch_size=2", "seed=7"]) == 0
+    assert capsys.readouterr().out == mixed
+    assert re.search(r"micro\w*\W+2\b", mixed)
 
 
 def test_torchrun_learns_what_was_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

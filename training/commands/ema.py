@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from intarsia.command_line import Parser
+from intarsia.command_line import Commands
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import check_replaceable
@@ -31,35 +31,38 @@ and near the last weights, 0.25 nearly the mean of all. Which is best differs fr
 shows the loss on the run's validation samples."""
 
 
-def command(argv: Sequence[str]) -> int:
-    """The subcommand; returns the exit code."""
-    parser = Parser(
-        prog="python -m training ema",
+def add(commands: Commands) -> None:
+    """Declare `ema`."""
+    parser = commands.add_parser(
+        "ema",
+        help="make averaged weights of any width out of a run's snapshots",
         description="Make averaged weights of any width out of a run's snapshots.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("run_folder", type=Path, metavar="run", help="the run folder")
     parser.add_argument(
         "--sigma-rel", type=float, nargs="+", required=True, metavar="W", help="relative width(s)"
     )
     parser.add_argument("--step", type=int, metavar="N", help="of which snapshot (the newest)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the model folder; with one width")
     parser.add_argument("--validate", action="store_true", help="tell the validation loss of each width")
-    options = parser.parse_args(argv)
-    for width in options.sigma_rel:
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    for width in arguments.sigma_rel:
         if not NARROWEST <= width <= WIDEST:
             raise UsageError(f"--sigma-rel={width:g} must lie from {NARROWEST} to {WIDEST}")
-    if options.out and len(options.sigma_rel) > 1:
+    if arguments.out and len(arguments.sigma_rel) > 1:
         raise UsageError("--out takes one --sigma-rel; leave it out to compare several")
-    if not options.out and not options.validate:
+    if not arguments.out and not arguments.validate:
         raise UsageError("nothing to do: add --out DIR, --validate or both")
-    _make(options)
-    return 0
+    _make(arguments)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class AverageRecipe:
     """How an average is made.
 
     Attributes:
@@ -81,7 +84,7 @@ class Recipe:
         return text
 
 
-def find_recipe(snapshots: "Sequence[Snapshot]", sigma_rel: float) -> Recipe:
+def find_recipe(snapshots: "Sequence[Snapshot]", sigma_rel: float) -> AverageRecipe:
     """How to make an average at the last of the snapshots.
 
     Args:
@@ -104,7 +107,7 @@ def find_recipe(snapshots: "Sequence[Snapshot]", sigma_rel: float) -> Recipe:
     wanted = Profile(snapshots[-1].state.updates, sigma_rel)
     shares: np.ndarray = coefficients(profiles, wanted)
     terms = [(snap, kind, float(share)) for (snap, kind, _), share in zip(entries, shares, strict=True)]
-    return Recipe(sigma_rel, [term for term in terms if term[2]], misfit(profiles, shares, wanted))
+    return AverageRecipe(sigma_rel, [term for term in terms if term[2]], misfit(profiles, shares, wanted))
 
 
 def _chosen(run: RunFolder, step: int | None) -> "list[Snapshot]":
@@ -125,18 +128,18 @@ def _chosen(run: RunFolder, step: int | None) -> "list[Snapshot]":
     return [snap for snap in snapshots if step is None or snap.state.step <= step]
 
 
-def _make(options: argparse.Namespace) -> None:
-    run = RunFolder(options.run)
-    snapshots = _chosen(run, options.step)
-    recipes = [find_recipe(snapshots, width) for width in options.sigma_rel]
+def _make(arguments: argparse.Namespace) -> None:
+    run = RunFolder(arguments.run_folder)
+    snapshots = _chosen(run, arguments.step)
+    recipes = [find_recipe(snapshots, width) for width in arguments.sigma_rel]
     # Shards and weights may have been moved since the snapshot; the run's last call says where they are.
     config = load_config(TrainConfig, run.config) if run.config.is_file() else snapshots[-1].config
     state = snapshots[-1].state
-    if options.out:
-        if options.out.resolve() in (path.resolve() for path in (run.model, run.adapters)):
-            raise UsageError(f"--out={options.out} is what the run itself leaves; choose another folder")
-        check_replaceable(options.out, ADAPTERS if config.lora else INDEX)
-    sys.stderr.write(f"{len(snapshots)} snapshot(s) up to step {state.step}, {state.updates} updates\n")
+    if arguments.out:
+        if arguments.out.resolve() in (path.resolve() for path in (run.model, run.adapters)):
+            raise UsageError(f"--out={arguments.out} is what the run itself leaves; choose another folder")
+        check_replaceable(arguments.out, ADAPTERS if config.lora else INDEX)
+    print(f"{len(snapshots)} snapshot(s) up to step {state.step}, {state.updates} updates", file=sys.stderr)
 
     from intarsia.model import build_model
     from training.finish import model_card, write_result
@@ -144,19 +147,18 @@ def _make(options: argparse.Namespace) -> None:
 
     model = build_model(config.model, config.seed)
     choose_trained(model, config)
-    judge = _judge(config, model) if options.validate else None
+    judge = _judge(config, model) if arguments.validate else None
     for recipe in recipes:
         _fill(config, model, recipe)
         loss = "" if judge is None else f"; validation loss {judge()['val/loss']:.6g}"
-        sys.stdout.write(f"{recipe.told()}{loss}\n")
-        sys.stdout.flush()
-    if options.out:
-        average = f"averaged (power function, σ_rel {options.sigma_rel[0]:g}, post hoc)"
-        write_result(model, config, options.out, model_card(config, state, average))
-        sys.stdout.write(f"{options.out}\n")
+        print(f"{recipe.told()}{loss}", flush=True)
+    if arguments.out:
+        average = f"averaged (power function, σ_rel {arguments.sigma_rel[0]:g}, post hoc)"
+        write_result(model, config, arguments.out, model_card(config, state, average))
+        print(arguments.out)
 
 
-def _fill(config: Any, model: "EditModel", recipe: Recipe) -> None:
+def _fill(config: Any, model: "EditModel", recipe: AverageRecipe) -> None:
     """Set every trained weight of the model."""
     import torch
 

@@ -4,14 +4,12 @@ import argparse
 import base64
 import html
 import shlex
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from intarsia.command_line import Parser
+from intarsia.command_line import Commands
 from intarsia.errors import UserError
 from intarsia.files import atomic_write
 from training.run.state import RunFolder
@@ -26,30 +24,34 @@ overflow-x:auto}.fault td{color:#b3261e}.grey{color:#777}"""
 _FAULTS = ("skipped", "stalled")
 
 
-def command(argv: Sequence[str]) -> int:
-    """The subcommand; returns the exit code."""
-    parser = Parser(
-        prog="python -m training report",
+def add(commands: Commands) -> None:
+    """Declare `report`."""
+    parser = commands.add_parser(
+        "report",
+        help="draw a run's curves, with its restarts and faults, as one HTML file",
         description="Draw a run's curves, with its restarts and faults.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("run_folder", type=Path, metavar="run", help="the run folder")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for both files (RUN)")
-    options = parser.parse_args(argv)
-    folder = RunFolder(options.run)
-    out = options.out or options.run
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    folder = RunFolder(arguments.run_folder)
+    out = arguments.out or folder.root
     records, events = read_metrics(folder.metrics), read_metrics(folder.events)
     if not records:
         raise UserError(f"{folder.metrics} holds no line of metrics; give the folder of a run that has begun")
     from training.tracking.charts import draw_charts
 
     out.mkdir(parents=True, exist_ok=True)
-    picture = draw_charts(records, events, title=options.run.resolve().name)
+    picture = draw_charts(records, events, title=folder.root.resolve().name)
     atomic_write(out / "report.png", picture)
     atomic_write(out / "report.html", as_html(folder, records, events, picture))
-    sys.stdout.write(f"{out / 'report.html'}\n{out / 'report.png'}\n")
-    return 0
+    print(out / "report.html")
+    print(out / "report.png")
 
 
 def summary(folder: RunFolder, records: list[dict[str, Any]], events: list[dict[str, Any]]) -> dict[str, str]:

@@ -1,48 +1,88 @@
-"""Options that the exemplar benches share, and the plan that they come to."""
+"""From the arguments of a command to the report of an exemplar bench."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.benches.exemplar_options import OPTIONAL
+from evaluation.benches.run import made_with
+from evaluation.reports.output import deliver
 from evaluation.scoring.references import load_references, parse_references
-from evaluation.scoring.scorer import Score
+from evaluation.scoring.scorer import Score, scorer
 from intarsia.errors import UserError
+from intarsia.words import counted
 
 if TYPE_CHECKING:
     from evaluation.benches.exemplars import Plan
-
-OPTIONAL = {"quality": ("mixture",), "inception": ("inception",), "lpips": ("alex", "lpips-alex")}
-"""Numbers that can be left out, and the weights that each needs."""
+    from sampling.jobs import Job
 
 
-def add_plan_options(parser: argparse.ArgumentParser) -> None:
-    """What is measured, and against which pictures."""
-    group = parser.add_argument_group("numbers")
-    group.add_argument(
-        "--reference",
-        action="append",
-        default=[],
-        metavar="[FEATURES=]PATH",
-        help="what the Fréchet distances are to: a folder of pictures, for all features, or clip=PATH and "
-        "inception=PATH with a folder or an npz of `fid --save`. The published numbers want COCO's test2017. "
-        "Without it: the bench's own pictures",
-    )
-    group.add_argument(
-        "--without",
-        action="append",
-        default=[],
-        choices=OPTIONAL,
-        help="leave out a number whose weights are not at hand: the quality score, FID and KID, LPIPS; may "
-        "be repeated",
-    )
+COCOEE = "COCOEE"
+
+
+def list_files(jobs: Sequence[Job], only_present: bool) -> dict[str, dict[str, Path]]:
+    """Name -> kind -> file, of the rows that are right; all of them must be, unless `only_present`.
+
+    Raises:
+        UserError: for rows that are wrong, or a truth of some alone.
+    """
+    right = [job for job in jobs if not job.error]
+    broken = [job for job in jobs if job.error]
+    if broken and not (right and only_present):
+        raise UserError(
+            f"{counted(len(broken), 'row')} of the list cannot be done, first {broken[0].name}: "
+            f"{broken[0].error}; put it right, or give --only-present to leave it out"
+        )
+    with_truth = [job for job in right if job.truth]
+    if with_truth and len(with_truth) < len(right):
+        raise UserError(
+            f"{len(with_truth)} of {len(right)} rows have a truth; give one for all, or make two lists"
+        )
+    return {job.name: {**job.files, **({"truth": job.truth} if job.truth else {})} for job in right}
+
+
+def score_exemplars(
+    arguments: argparse.Namespace,
+    files: Mapping[str, Mapping[str, Path]],
+    bench: str,
+    expected: int,
+    failed: Collection[str] = (),
+) -> None:
+    """Score results, print the tables and write the report.
+
+    Args:
+        arguments: with the options of `exemplar_options` and of `scorer`.
+        files: case -> kind -> file.
+        bench: its name.
+        expected: number of cases that the bench has.
+        failed: cases without a result, which are left out.
+
+    Raises:
+        UserError: for results or weights that are missing.
+    """
+    from evaluation.benches.cocoee import find_cases
+    from evaluation.benches.exemplars import evaluate
+
+    made = {key: own for key, own in files.items() if key not in failed}
+    cases = find_cases(made, arguments.results, arguments.only_present)
+    name = arguments.name or arguments.results.resolve().name
+    truth = "truth" in cases[0].files
+    check_plan(arguments, truth)
+    score = scorer(arguments)
+    plan = load_plan(arguments, bench, name, score, truth)
+    report = evaluate(cases, plan, score, expected)
+    deliver(replace(report, settings=made_with(arguments.results, report.rows)), arguments, arguments.results)
 
 
 def check_plan(arguments: argparse.Namespace, truth: bool) -> None:
     """Look for everything that the options name, before anything long begins; nothing is loaded.
 
     Args:
-        arguments: as for `make_plan`.
+        arguments: as for `load_plan`.
         truth: whether the cases have truths, without which LPIPS is not wanted.
 
     Raises:
@@ -62,13 +102,13 @@ def check_plan(arguments: argparse.Namespace, truth: bool) -> None:
             raise UserError(f"{error}; --without {what} leaves it out") from None
 
 
-def make_plan(
+def load_plan(
     arguments: argparse.Namespace, bench: str, name: str, score: Score, truth: bool = False
 ) -> Plan:
     """Load the networks and the references that the options name.
 
     Args:
-        arguments: with the options of this module and of `options`.
+        arguments: with the options of `exemplar_options` and of `scorer`.
         bench: its name; COCOEE's has the published crop, too.
         name: of what made the results.
         score: computes the references' features.
@@ -105,7 +145,7 @@ def make_plan(
         name=name,
         networks=networks,
         references=load_references(parse_references(arguments.reference), looks, score),
-        published=bench == "COCOEE",
+        published=bench == COCOEE,
     )
 
 

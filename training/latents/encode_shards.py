@@ -84,7 +84,7 @@ def frozen_networks(config: TrainConfig, device: torch.device) -> tuple[EditMode
     return model.to(device), digest
 
 
-def is_complete(job: LatentJob) -> bool:
+def has_latents(job: LatentJob) -> bool:
     """Whether the latents of a job's shard were committed for these networks and this content."""
     if not job.sidecar.is_file():
         return False

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _FEATURES = ("inception", "clip-b32", "clip-b32-test2017")
 
 
-def add_command(commands: Commands) -> None:
-    """Add `fid`."""
+def add(commands: Commands) -> None:
+    """Declare `fid`."""
     parser = commands.add_parser(
         "fid",
         help="the Fréchet distance of two sets of pictures",

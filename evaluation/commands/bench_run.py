@@ -1,0 +1,36 @@
+"""`python -m evaluation bench run`: a list's edits made with a model, and scored."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+
+from evaluation.benches.exemplar_options import add_bench_options, add_list_options
+from evaluation.benches.exemplar_score import check_plan, list_files, score_exemplars
+from evaluation.benches.run import add_run_options, run_jobs
+from intarsia.command_line import Commands
+
+
+def add(commands: Commands) -> None:
+    """Declare `bench run`."""
+    parser = commands.add_parser(
+        "bench run",
+        help="make a list's edits with a model and score them; the same command again continues",
+        description="`sampling batch` and then `evaluation bench` on the same list.",
+    )
+    add_list_options(parser)
+    add_run_options(parser)
+    add_bench_options(parser, device=False)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from sampling.jobs import read_jobs
+
+    jobs, name = read_jobs(arguments.jobs), arguments.jobs.stem
+    check_plan(arguments, truth=any(job.truth for job in jobs))
+
+    def then(failed: Collection[str]) -> None:
+        score_exemplars(arguments, list_files(jobs, arguments.only_present), name, len(jobs), failed)
+
+    return run_jobs(arguments, jobs, then)

@@ -1,0 +1,99 @@
+"""`python -m sampling import`: original checkpoints to model folders; `import.py` could not be imported."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from intarsia.architecture import ModelConfig
+from intarsia.command_line import Commands
+from intarsia.config import Config, load_config
+from intarsia.errors import UserError
+from intarsia.files import check_replaceable
+from intarsia.model_folder import INDEX
+from sampling.options import add_dtype_option
+
+
+class _ModelFile(Config):
+    """A model config file: `model:` and what belongs to it."""
+
+    model: ModelConfig = ModelConfig()
+
+
+def add(commands: Commands) -> None:
+    """Declare `import`."""
+    parser = commands.add_parser(
+        "import",
+        help="make a model folder of an original Paint by Example checkpoint",
+        description="Make a model folder of an original Paint by Example checkpoint (.ckpt, or .safetensors "
+        "with its names). Nothing in the file is executed; every weight must be there.",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="FILE", help="the checkpoint")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to make")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="its geometry; by default the published")
+    parser.add_argument("--ema", action="store_true", help="take the averaged weights (model_ema.*)")
+    add_dtype_option(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if not arguments.checkpoint.is_file():
+        what = "is a folder" if arguments.checkpoint.is_dir() else "does not exist"
+        raise UserError(f"{arguments.checkpoint} {what}; a checkpoint file is wanted, .ckpt or .safetensors")
+    check_replaceable(arguments.out, INDEX)
+    config = load_config(_ModelFile, arguments.config).model if arguments.config else ModelConfig()
+    import_original(arguments.checkpoint, arguments.out, config, arguments.ema, arguments.dtype)
+    print(f"{arguments.out}: model folder, {arguments.dtype}")
+
+
+def import_original(
+    checkpoint: Path, out: Path, config: ModelConfig, averaged: bool = False, dtype: str = "float32"
+) -> None:
+    """Make a model folder of an original checkpoint.
+
+    Args:
+        checkpoint: .ckpt or .safetensors with the original names.
+        out: the model folder; an existing one is replaced once the new one is whole.
+        config: the checkpoint's geometry and noise levels.
+        averaged: take the UNet's averaged weights.
+        dtype: of the folder's weights, a name in `sampling.options.DTYPES`; float32 holds all exactly.
+
+    Raises:
+        UserError: if the file cannot be read, is another kind of model, or does not fit `config`.
+    """
+    import torch
+
+    from intarsia.files import sha256_file
+    from intarsia.model import empty_model
+    from intarsia.original import from_original, has_averages
+    from intarsia.pretrained import read_weights
+    from intarsia.weights import save_model
+
+    state = read_weights(checkpoint)
+    model = empty_model(config)
+    from_original(model, state, checkpoint, averaged)
+    which = "the averaged weights" if averaged else "the plain weights"
+    others = f"; it also holds {'plain' if averaged else 'averaged'} ones" if has_averages(state) else ""
+    lineage = f"{checkpoint.name} (sha256 {sha256_file(checkpoint)}), {which}{others}"
+    del state
+    model.to(getattr(torch, dtype))
+    save_model(model, out, _imported_card(config, lineage, dtype))
+
+
+def _imported_card(config: ModelConfig, lineage: str, dtype: str) -> str:
+    size, exemplar = config.image_size, config.image_encoder.image_size
+    return f"""---
+pipeline_tag: image-to-image
+tags: [exemplar-based-editing, inpainting, diffusers]
+---
+# An exemplar-based editing model
+
+Repaints the masked part of a picture so that it shows the object of an exemplar picture.
+
+- imported from {lineage}
+- pictures of {size}×{size} pixels, exemplars of {exemplar}×{exemplar}, weights {dtype}
+- licence: the checkpoint's (Paint by Example's own is CreativeML OpenRAIL-M)
+- no metrics were computed; `python -m evaluation --help` tells how
+
+    python -m sampling edit --model THIS_FOLDER --image I.png --mask M.png --exemplar E.png --out O.png
+"""

@@ -1,0 +1,138 @@
+"""All that a run needs, as plain values: memory, disk, arithmetic, hours."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from training.config import BatchShape, TrainConfig, zero_stage_of
+from training.data.shards import find_shards
+from training.estimate.memory import GPUS, STAGES, memory_at
+
+if TYPE_CHECKING:
+    from training.estimate.counting import Counts
+
+
+def estimate_run(
+    config: TrainConfig, shape: BatchShape, gpus: Sequence[str], mfu: float, on_gpu: bool = True
+) -> dict[str, Any]:
+    """All figures of a run, as plain values: bytes, floating-point operations, hours.
+
+    Args:
+        config: of the run.
+        shape: of its batches, for the number of ranks that is meant.
+        gpus: names in `GPUS`.
+        mfu: share of a GPU's peak that the run's arithmetic reaches.
+        on_gpu: False for the memory of a run on a CPU.
+    """
+    from training.estimate.counting import count
+    from training.optimizer.ema import decays_of
+
+    counts = count(config, on_gpu)
+    averages = len(decays_of(**config.optimizer.averages))
+    switched = config.model_copy(update={"activation_checkpointing": not config.activation_checkpointing})
+    other = count(switched, on_gpu)
+    options = {
+        "averages": averages,
+        "accumulates": shape.accum > 1,
+        "offload": config.offload_optimizer,
+        "on_gpu": on_gpu,
+    }
+    by_stage = {stage: memory_at(stage, shape.world, counts, options) for stage in STAGES}
+    stage = zero_stage_of(config, shape.world)
+    return {
+        "weights": {"trained": counts.trained, "frozen": counts.frozen},
+        "batch": asdict(shape) | {"global": shape.global_batch},
+        "zero_stage": stage,
+        "precision": config.precision,
+        "activation_checkpointing": config.activation_checkpointing,
+        "memory": {str(stage): asdict(memory) for stage, memory in by_stage.items()},
+        "peak_if_checkpointing_were_switched": memory_at(stage, shape.world, other, options).peak,
+        "saved_activations": counts.saved_bytes,
+        "flops_per_sample": counts.flops | {"whole": sum(counts.flops.values())},
+        "steps": config.max_steps,
+        "samples": config.max_steps * shape.global_batch,
+        "data": _data(config, shape),
+        "checkpoints": _checkpoints(config, 4 * (3 + averages) * counts.trained),
+        "snapshots": _snapshots(config, 2 * averages * counts.trained),
+        "cpu_memory": _cpu_memory(config, 4 * counts.trained // shape.world, 3 + averages),
+        "mfu": mfu,
+        "gpus": {name: _on(name, config, shape, counts, mfu) for name in gpus},
+    }
+
+
+def _on(name: str, config: TrainConfig, shape: BatchShape, counts: "Counts", mfu: float) -> dict[str, Any]:
+    gpu = GPUS[name]
+    peak = 1e12 * (gpu.bf16_tflops if config.precision == "bf16" else gpu.fp32_tflops)
+    speed = mfu * peak / sum(counts.flops.values())
+    seconds = config.max_steps * shape.global_batch / (speed * shape.world)
+    return {
+        **asdict(gpu),
+        "images_per_s_per_gpu": speed,
+        "hours": seconds / 3600,
+        "gpu_hours": seconds / 3600 * shape.world,
+    }
+
+
+def _data(config: TrainConfig, shape: BatchShape) -> dict[str, float] | None:
+    """Samples and bytes of the shards, and how much of them is read; None where no shards were named."""
+    if not config.data.shards:
+        return None
+    shards = find_shards(config.data.shards)
+    samples, size = sum(shard.count for shard in shards), sum(shard.bytes for shard in shards)
+    epochs = config.max_steps * shape.global_batch / samples
+    return {"samples": samples, "bytes": size, "epochs": epochs, "bytes_read": size * epochs}
+
+
+def _checkpoints(config: TrainConfig, size: int) -> dict[str, int]:
+    """How many checkpoints of `size` bytes stay at most, and what they take."""
+    options = config.checkpoint
+    number = min(-(-config.max_steps // options.every_steps), options.keep_last)
+    number += config.max_steps // options.keep_every if options.keep_every else 0
+    return {"number": number, "bytes": number * size}
+
+
+def _cpu_memory(config: TrainConfig, share: int, kinds: int) -> dict[str, int]:
+    """What a rank keeps there, bytes: the offloaded optimizer with its gradients, the copy of a checkpoint.
+
+    Args:
+        config: of the run.
+        share: bytes of a rank's part of the trained weights.
+        kinds: master weights, moments and averages: how many tensors there are of each.
+    """
+    return {
+        "optimizer": (kinds + 1) * share if config.offload_optimizer else 0,
+        "checkpoint": kinds * share if config.checkpoint.asynchronous else 0,
+    }
+
+
+def _snapshots(config: TrainConfig, size: int) -> dict[str, int]:
+    """How many snapshots of `size` bytes the run leaves (`checkpoint/snapshots.py`), and what they take."""
+    options = config.optimizer
+    if options.ema_kind != "post_hoc":
+        return {"number": 0, "bytes": 0}
+    number = -(-config.max_steps // (options.ema_snapshot_every or config.checkpoint.every_steps))
+    number = min(number, options.ema_keep_last or number)
+    return {"number": number, "bytes": number * size}
+
+
+def calibrate(config: TrainConfig, shape: BatchShape, steps: int) -> dict[str, Any]:
+    """Some steps of one rank here; the whole run at this speed."""
+    from training.estimate.trial import run_trial
+    from training.ranks import distributed
+
+    world = distributed.connect()
+    alone = replace(shape, world=world.size)
+    staged = config.model_copy(update={"zero_stage": zero_stage_of(config, shape.world)})
+    trial = run_trial(staged, alone, world, steps)
+    distributed.disconnect(world)
+    seconds = median(trial.seconds)
+    hours = seconds * config.max_steps / 3600
+    return {
+        "device": world.device.type,
+        "seconds_per_step": seconds,
+        "images_per_s_per_gpu": shape.micro * shape.accum / seconds,
+        "peak_bytes": trial.peak_bytes,
+        "hours": hours,
+        "gpu_hours": hours * shape.world,
+    }
