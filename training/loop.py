@@ -43,8 +43,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     dataset = open_dataset(config)
 
     # Model: the trained part goes into the engine, the frozen part stays outside.
-    task = task_of(config)
-    model = new_model(config, world.device, world.is_main)
+    task, model = task_of(config), new_model(config, world.device, world.is_main)
     use_latents(config, dataset, model)
     fresh = fresh_state(config, shape, dataset.reader.shards, **content_hashes(model, world))
     trainer = engine.start_engine(config, shape, task.trainee(model))
