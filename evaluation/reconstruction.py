@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.measures.metrics import mse
-from intarsia.model import EditModel
 from intarsia.sample import Sample
-from sampling.editing import EditRequest, EditResult, edit
+from sampling.editing import EditRequest, EditResult
+from sampling.painters.painter import Paint
 from sampling.settings import EditSettings
 
 
@@ -35,7 +35,7 @@ class Reconstruction:
 
 
 def reconstruct(
-    model: EditModel, samples: Sequence[Sample], settings: EditSettings, seed: int = 0
+    paint: Paint, samples: Sequence[Sample], settings: EditSettings, seed: int = 0
 ) -> Reconstruction:
     """Repaint every sample's hole after its own exemplar and compare with the picture.
 
@@ -45,6 +45,6 @@ def reconstruct(
         EditRequest(sample.image, sample.edit_mask >= 128, sample.exemplar, seed + number)
         for number, sample in enumerate(samples)
     ]
-    results = edit(model, requests, settings)
+    results = paint(requests, settings)
     errors = [mse(result.image, result.request.image, result.request.edit_mask) for result in results]
     return Reconstruction(results, errors)

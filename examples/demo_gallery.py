@@ -16,6 +16,7 @@ from intarsia.model import build_model
 from intarsia.sample import Sample
 from intarsia.weights import read_model
 from sampling.editing import EditResult
+from sampling.painters.own import painting_with
 from sampling.settings import EditSettings
 from training.config import TrainConfig
 from training.data.shards import ShardReader, find_shards
@@ -41,8 +42,8 @@ def write_gallery(out: Path, edits: list[str], seconds: dict[str, float]) -> tup
     """
     samples = first_draws(out / "shards")
     config = load_config(TrainConfig, out / "run" / "config.yaml")
-    untrained = reconstruct(build_model(config.model, config.seed), samples, SETTINGS)
-    trained = reconstruct(read_model(out / "run" / "model"), samples, SETTINGS)
+    untrained = reconstruct(painting_with(build_model(config.model, config.seed)), samples, SETTINGS)
+    trained = reconstruct(painting_with(read_model(out / "run" / "model")), samples, SETTINGS)
     save(comparison(samples, untrained, trained), out / "learned.png")
     draw_loss(out / "run" / "metrics.jsonl", out / "loss.png")
     atomic_write(out / "index.html", page(out, edits, seconds, (untrained.error, trained.error)))

@@ -5,7 +5,7 @@ from typing import Any
 
 from intarsia.architecture import CONDITIONS, ModelConfig
 from intarsia.errors import UserError
-from intarsia.files import read_json
+from intarsia.files import fingerprint, read_json, sha256_file
 
 INDEX = "model_index.json"
 NOTES = "intarsia.json"  # what diffusers has no name for; absent where all of it is Paint by Example's
@@ -80,3 +80,13 @@ def check_same_notes(config: ModelConfig, folder: Path) -> None:
             raise UserError(
                 f"{folder} has {name}={pair[0]}, the model config {pair[1]}; set model.{name}={pair[0]}"
             )
+
+
+def model_hash(folder: Path | str) -> str:
+    """The sha256 of a model folder: of the hashes of its weights and config files, by name.
+
+    Cards and other files that do not change what the model computes are left out.
+    """
+    folder = Path(folder)
+    files = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin", ".json"))
+    return fingerprint({str(path.relative_to(folder)): sha256_file(path) for path in files})

@@ -9,17 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_write
-from sampling.denoise.machine import Machine
-from sampling.editing import EditRequest, EditResult, edit
+from sampling.editing import EditRequest, EditResult
 from sampling.inputs import read_inputs
 from sampling.jobs import Job
+from sampling.painters.painter import Paint
 from sampling.pictures import PictureFile, write_png
 from sampling.provenance import Provenance, made_from, source_file
 from sampling.settings import EditSettings
@@ -56,9 +56,7 @@ class _Todo:
     settings: EditSettings
 
 
-def run_batch(
-    jobs: Sequence[Job], options: BatchOptions, open_machine: Callable[[], Machine]
-) -> Counter[str]:
+def run_batch(jobs: Sequence[Job], options: BatchOptions, open_painter: Callable[[], Paint]) -> Counter[str]:
     """Do this shard's rows, and keep a record of each in results.jsonl.
 
     A row is done when its PNG is there and its record names the same inputs, settings and model. Others are
@@ -67,7 +65,7 @@ def run_batch(
     Args:
         jobs: the whole list; `options.shard` says which rows are ours.
         options: the rest.
-        open_machine: loads the model; not called where nothing is left to do.
+        open_painter: loads what paints; not called where nothing is left to do.
 
     Returns:
         How many rows were "made", "kept" and "failed".
@@ -104,7 +102,7 @@ def run_batch(
                 todo.append(item)
         if todo:
             tell = _Teller(len(todo) + counts["failed"], counts["failed"])
-            _paint_all(todo, options, open_machine(), record, tell)
+            _paint_all(todo, options, open_painter(), record, tell)
     if number > 1:
         _merge(options.out, jobs)
     return counts
@@ -159,7 +157,7 @@ def _is_done(record: dict[str, Any] | None, item: _Todo, out: Path) -> bool:
 def _paint_all(
     todo: Sequence[_Todo],
     options: BatchOptions,
-    machine: Machine,
+    paint: Paint,
     record: Callable[..., None],
     tell: _Teller,
 ) -> None:
@@ -167,7 +165,7 @@ def _paint_all(
         group = list(items)
         for start in range(0, len(group), settings.batch_size):
             chunk = group[start : start + settings.batch_size]
-            for item, outcome in _paint(chunk, settings, machine):
+            for item, outcome in _paint(chunk, settings, paint):
                 if isinstance(outcome, UserError):
                     record(item.job, "failed", error=str(outcome))
                 else:
@@ -179,9 +177,7 @@ def _paint_all(
 _Outcome = tuple[EditResult, PictureFile, float] | UserError
 
 
-def _paint(
-    chunk: Sequence[_Todo], settings: EditSettings, machine: Machine
-) -> Iterator[tuple[_Todo, _Outcome]]:
+def _paint(chunk: Sequence[_Todo], settings: EditSettings, paint: Paint) -> Iterator[tuple[_Todo, _Outcome]]:
     """The chunk's results in order; a row that cannot be done is an error, and the others are done."""
     read: list[tuple[_Todo, EditRequest, PictureFile]] = []
     for item in chunk:
@@ -193,13 +189,13 @@ def _paint(
         return
     start = time.perf_counter()
     try:
-        results = edit(machine.model, [request for _, request, _ in read], settings, None, machine.device)
+        results = paint([request for _, request, _ in read], settings)
     except UserError as error:
         if len(read) == 1:
             yield read[0][0], error
         else:  # one of them is to blame: each by itself
             for item, _, _ in read:
-                yield from _paint([item], settings, machine)
+                yield from _paint([item], settings, paint)
         return
     seconds = (time.perf_counter() - start) / len(read)
     for (item, _, source), result in zip(read, results, strict=True):
@@ -230,7 +226,7 @@ def _keep(
         output=path.name,
         seed=item.provenance.seed,
         settings=dict(item.provenance.settings),
-        model=asdict(item.provenance.model),
+        model=item.provenance.what_painted(),
         seconds=round(seconds, 3),
         remarks=[*source.remarks, *result.remarks],
         work=item.provenance.work(),

@@ -10,8 +10,8 @@ from typing import get_args
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import is_same_file
-from intarsia.model_folder import check_model_folder
 from sampling.jobs import FILES
+from sampling.painters.painter import PAINTERS, painter_of
 from sampling.settings import (
     EditSettings,
     ExemplarBackground,
@@ -42,10 +42,38 @@ def numbers(count: int | None = None) -> Callable[[str], tuple[float, ...]]:
     return read
 
 
-def add_file_options(parser: argparse.ArgumentParser, out: str) -> None:
+def add_painter_options(group: argparse._ActionsContainer) -> None:
+    """What paints."""
+    add_model_option(group)
+    group.add_argument(
+        "--painter", choices=tuple(PAINTERS), default="own", help="what paints (default: own, a model folder)"
+    )
+
+
+def add_model_option(group: argparse._ActionsContainer) -> None:
+    """Which model paints, for a command that only the own painter can do."""
+    group.add_argument("--model", type=Path, metavar="DIR", help="model folder")
+    group.set_defaults(painter="own")
+
+
+def check_painter(arguments: argparse.Namespace) -> None:
+    """Look at what `add_painter_options` named before anything is loaded.
+
+    Raises:
+        UsageError: for a model that is missing.
+        UserError: for one that the painter cannot take.
+    """
+    painter_of(arguments.painter).check(arguments.model)
+
+
+def add_file_options(
+    parser: argparse.ArgumentParser,
+    out: str,
+    add_what_paints: Callable[[argparse._ActionsContainer], None] = add_painter_options,
+) -> None:
     """The files of one edit; `out` says what is written."""
     group = parser.add_argument_group("files")
-    group.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    add_what_paints(group)
     group.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture to edit")
     group.add_argument(
         "--mask", type=Path, required=True, metavar="FILE", help="of the picture's size; white = repaint"
@@ -74,7 +102,7 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
         for name in FILES:
             if is_same_file(path, getattr(arguments, name)):
                 raise UsageError(f"{path} would replace the {name} itself; give --out another name")
-    check_model_folder(arguments.model)
+    check_painter(arguments)
     out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK):
         raise UserError(f"--out {out}: nothing can be written into {out.parent}; choose another folder")

@@ -14,6 +14,7 @@ from PIL import Image
 
 from intarsia.errors import UserError
 from intarsia.files import fingerprint, sha256_file
+from sampling.painters.painter import painter_of
 from sampling.settings import EditSettings, ExemplarBackground, InversionSettings, MachineSettings
 
 KEYWORD = "intarsia"  # of the PNG's text entry
@@ -39,12 +40,13 @@ class Provenance:
 
     Attributes:
         image, mask, exemplar: the files.
-        model: the model folder and the hash of its weights and configs.
+        model: the model folder and the hash of its weights and configs; what another painter depends on.
         seed: of the noise.
         settings: of the edit, `EditSettings.plain()`; of an inversion, `InversionSettings` and the canvas'.
         invert_mask, exemplar_background: how mask and exemplar were read.
         device, dtype: where the model ran; on another machine the rounding differs.
         libraries: versions of those that the numbers depend on.
+        painter: name of what paints.
     """
 
     image: SourceFile
@@ -58,28 +60,41 @@ class Provenance:
     device: str = "cpu"
     dtype: str = "float32"
     libraries: Mapping[str, str] = field(default_factory=dict)
+    painter: str = "own"
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
-        return {KEYWORD: json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)}
+        return {KEYWORD: json.dumps({"version": VERSION, **self._content()}, sort_keys=True)}
 
     def work(self) -> str:
         """The hash of what has to be done: equal for equal inputs wherever they lie and whatever runs it."""
-        content = asdict(self)
+        content = self._content()
         for name in ("image", "mask", "exemplar", "model"):
             content[name] = getattr(self, name).sha256
         del content["device"], content["libraries"]
         return fingerprint(content)
+
+    def what_painted(self) -> dict[str, str]:
+        """The model folder and its hash; of a painter without one, its name and fingerprint."""
+        return asdict(self.model) | ({} if self.model.path else {"path": f"painter {self.painter}"})
+
+    def _content(self) -> dict[str, Any]:
+        """All fields; of the painter only another one than was there before there were several."""
+        content = asdict(self)
+        if self.painter == "own":
+            del content["painter"]
+        return content
 
 
 _NOT_YET = SourceFile("", "")
 
 
 def pattern(
-    model: Path,
+    model: Path | None,
     machine: MachineSettings,
     invert_mask: bool = False,
     exemplar_background: ExemplarBackground = "crop",
+    painter: str = "own",
 ) -> Provenance:
     """What all edits of one command have in common; files, seed and settings are still to be put in."""
     from sampling.denoise.machine import pick_device, pick_dtype
@@ -90,7 +105,7 @@ def pattern(
         image=_NOT_YET,
         mask=_NOT_YET,
         exemplar=_NOT_YET,
-        model=SourceFile(str(model), model_hash(model)),
+        model=SourceFile(str(model or ""), painter_of(painter).fingerprint(model)),
         seed=0,
         settings={},
         invert_mask=invert_mask,
@@ -98,6 +113,7 @@ def pattern(
         device=device.type,
         dtype=dtype,
         libraries=_libraries(),
+        painter=painter,
     )
 
 
@@ -124,16 +140,6 @@ def source_file(path: Path | str) -> SourceFile:
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist")
     return SourceFile(str(path), sha256_file(path))
-
-
-def model_hash(folder: Path | str) -> str:
-    """The sha256 of a model folder: of the hashes of its weights and config files, by name.
-
-    Cards and other files that do not change what the model computes are left out.
-    """
-    folder = Path(folder)
-    files = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin", ".json"))
-    return fingerprint({str(path.relative_to(folder)): sha256_file(path) for path in files})
 
 
 def read_provenance(path: Path | str) -> Provenance:
@@ -172,7 +178,11 @@ def remake_command(provenance: Provenance, out: str) -> str:
     if "method" in provenance.settings:
         default, command = default | InversionSettings().model_dump(), "invert"
     words = ["python", "-m", "sampling", command]
+    if provenance.painter != "own":
+        words += ["--painter", provenance.painter]
     for name in ("model", "image", "mask", "exemplar"):
+        if name == "model" and not provenance.model.path:
+            continue  # a painter without
         words += [f"--{name}", getattr(provenance, name).path]
     words += ["--out", out, "--seed", str(provenance.seed)]
     for name, value in provenance.settings.items():
@@ -189,13 +199,13 @@ def remake_command(provenance: Provenance, out: str) -> str:
 
 def changed_files(provenance: Provenance) -> list[str]:
     """A sentence for each input that is gone or no longer what it was, and for each library."""
-    remarks = []
+    remarks, painter = [], painter_of(provenance.painter)
     for name in ("image", "mask", "exemplar", "model"):
         noted = getattr(provenance, name)
-        path = Path(noted.path)
+        path = Path(noted.path)  # of a painter without a model: this folder
         if not path.exists():
             remarks.append(f"{name} {path} is not there, seen from this folder: the command cannot run")
-        elif noted.sha256 != (model_hash(path) if name == "model" else sha256_file(path)):
+        elif noted.sha256 != (painter.fingerprint(path) if name == "model" else sha256_file(path)):
             remarks.append(f"{name} {path} has changed since: the command will make another picture")
     for name, version in _libraries().items():
         noted = provenance.libraries.get(name, version)

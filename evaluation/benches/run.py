@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import UsageError, UserError
 from intarsia.files import fingerprint
-from intarsia.model_folder import check_model_folder
 from sampling.options import (
     add_canvas_options,
     add_input_options,
     add_machine_options,
+    add_painter_options,
     add_sampler_options,
     add_shard_option,
+    check_painter,
     edit_settings,
     machine_settings,
 )
@@ -34,7 +35,7 @@ _TOLD = 3  # failures named; results.jsonl has all of them
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The model, the part, and everything about edits."""
     group = parser.add_argument_group("edits")
-    group.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    add_painter_options(group)
     add_shard_option(group)
     add_input_options(parser)
     add_sampler_options(parser)
@@ -95,16 +96,16 @@ def run_jobs(
         raise UsageError("a bench is run at one --guidance-scale; run it again for others")
     own = argparse.Namespace(**vars(arguments) | {"batch_size": arguments.edits_at_once})
     [settings], machine = edit_settings(own, _WHERE), machine_settings(own, _WHERE)
-    check_model_folder(arguments.model)
+    check_painter(arguments)
 
     from sampling.batch import BatchOptions, failures, pending, run_batch
-    from sampling.denoise.machine import open_model
+    from sampling.painters.painter import painter_of
     from sampling.provenance import pattern
 
-    out, model = arguments.results, arguments.model
-    shared = pattern(model, machine, arguments.invert_mask, arguments.exemplar_background)
+    out, model, painter = arguments.results, arguments.model, arguments.painter
+    shared = pattern(model, machine, arguments.invert_mask, arguments.exemplar_background, painter)
     options = BatchOptions(out, settings, arguments.seed, shared, arguments.shard)
-    counts = run_batch(jobs, options, lambda: open_model(model, machine))
+    counts = run_batch(jobs, options, lambda: painter_of(painter).open(model, machine))
     print(f"{out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed")
     failed = failures(out, jobs)
     for name, error in islice(failed.items(), _TOLD):

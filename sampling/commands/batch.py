@@ -9,14 +9,15 @@ from pathlib import Path
 
 from intarsia.command_line import Commands
 from intarsia.errors import UsageError
-from intarsia.model_folder import check_model_folder
 from sampling.jobs import read_jobs
 from sampling.options import (
     add_canvas_options,
     add_input_options,
     add_machine_options,
+    add_painter_options,
     add_sampler_options,
     add_shard_option,
+    check_painter,
     edit_settings,
     machine_settings,
 )
@@ -36,7 +37,7 @@ def add(commands: Commands) -> None:
         "end; the exit code is 1 then.",
     )
     parser.add_argument("jobs", type=Path, metavar="JOBS", help="the list or folder")
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    add_painter_options(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of results")
     add_shard_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="of rows without one (default %(default)s)")
@@ -55,15 +56,16 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
     [settings], machine = edit_settings(arguments, _WHERE), machine_settings(arguments, _WHERE)
     jobs = read_jobs(arguments.jobs)
-    check_model_folder(arguments.model)
+    check_painter(arguments)
 
     from sampling.batch import BatchOptions, failures, run_batch
-    from sampling.denoise.machine import open_model
+    from sampling.painters.painter import painter_of
     from sampling.provenance import pattern
 
-    shared = pattern(arguments.model, machine, arguments.invert_mask, arguments.exemplar_background)
+    model, painter = arguments.model, arguments.painter
+    shared = pattern(model, machine, arguments.invert_mask, arguments.exemplar_background, painter)
     options = BatchOptions(arguments.out, settings, arguments.seed, shared, arguments.shard)
-    counts = run_batch(jobs, options, lambda: open_model(arguments.model, machine))
+    counts = run_batch(jobs, options, lambda: painter_of(painter).open(model, machine))
     place, number = arguments.shard
     failed = failures(arguments.out, jobs[place::number])
     for name, error in islice(failed.items(), _TOLD):

@@ -63,12 +63,12 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from sampling.denoise.machine import open_model
-    from sampling.editing import EditRequest, edit
+    from sampling.editing import EditRequest
+    from sampling.painters.painter import painter_of
     from sampling.preview import grid, sweep_grid
     from sampling.provenance import made_from, pattern, source_file
 
-    model, device = open_model(arguments.model, machine)
+    paint = painter_of(arguments.painter).open(arguments.model, machine)
     requests = [EditRequest(inputs.source.pixels, inputs.edit_mask, inputs.exemplar, *own) for own in outputs]
     with tqdm(unit="step", leave=False, disable=None) as bar:  # None: only on a terminal
 
@@ -76,11 +76,12 @@ def _run(arguments: argparse.Namespace) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        results = edit(model, requests, settings[0], show, device)
+        results = paint(requests, settings[0], show)
     for text in dict.fromkeys([*inputs.remarks, *(text for result in results for text in result.remarks)]):
         print(f"note: {text}", file=sys.stderr)
     changed = inputs.edit_mask if arguments.composite else None
-    shared = pattern(arguments.model, machine, arguments.invert_mask, arguments.exemplar_background)
+    reading = arguments.invert_mask, arguments.exemplar_background
+    shared = pattern(arguments.model, machine, *reading, arguments.painter)
     kept = {name: source_file(path) for name, path in files.items()}
     for path, result in zip(outputs.values(), results, strict=True):
         own = made_from(shared, kept, result.request.seed, result.settings.plain())

@@ -15,6 +15,7 @@ from sampling.options import (
     add_file_options,
     add_input_options,
     add_machine_options,
+    add_model_option,
     check_files,
     machine_settings,
 )
@@ -35,7 +36,7 @@ def add(commands: Commands) -> None:
         "poses and layouts carry over. Writes OUT (the edit; with --method all one for each, -METHOD added) "
         "and OUT's name with .side-by-side.png: picture, reconstruction, exemplar, edit.",
     )
-    add_file_options(parser, out="the result")
+    add_file_options(parser, "the result", add_model_option)
     _add_inversion_options(parser)
     add_input_options(parser)
     add_canvas_options(parser)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from intarsia.command_line import Commands
 from intarsia.errors import UsageError, UserError
-from intarsia.model_folder import check_model_folder
-from sampling.options import add_machine_options, machine_settings
+from sampling.options import add_machine_options, add_painter_options, check_painter, machine_settings
 from sampling.settings import EditSettings
 
 _WHERE = "python -m sampling serve"
@@ -27,7 +26,7 @@ def add(commands: Commands) -> None:
         "edited, and POST /api/edit beside it (docs/web.md). It asks no other host for anything.",
     )
     files = parser.add_argument_group("files")
-    files.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    add_painter_options(files)
     files.add_argument(
         "--input", type=Path, metavar="DIR", help="offer the pictures in this folder on the page"
     )
@@ -89,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> None:
             raise UserError(
                 f"the page needs {error.name}; install it by: python -m pip install -e '.[web]'"
             ) from None
-        from sampling.denoise.machine import open_model
+        from sampling.painters.painter import painter_of
         from sampling.provenance import pattern
         from sampling.web.service import Limits, Service
 
@@ -102,8 +101,9 @@ def _run(arguments: argparse.Namespace) -> None:
         )
         folder = (arguments.output_dir or Path(own) / "results").resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        machine = open_model(arguments.model, machine_options)
-        service = Service(machine, pattern(arguments.model, machine_options), folder, limits)
+        painter, model = arguments.painter, arguments.model
+        shared = pattern(model, machine_options, painter=painter)
+        service = Service(painter_of(painter).open(model, machine_options), shared, folder, limits)
         hosts = frozenset((*_LOOPBACK, "[::1]") if arguments.host in _LOOPBACK else ())
         if not hosts:
             print(
@@ -122,4 +122,4 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--max-waiting {arguments.max_waiting} must be 0 or more")
     if arguments.input is not None and not arguments.input.is_dir():
         raise UsageError(f"--input {arguments.input} is not a folder")
-    check_model_folder(arguments.model)
+    check_painter(arguments)

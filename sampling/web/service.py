@@ -14,11 +14,11 @@ from PIL import Image
 
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, sha256_bytes
-from sampling.denoise.machine import Machine
 from sampling.denoise.sampler import OnStep
-from sampling.editing import EditRequest, EditResult, edit
+from sampling.editing import EditRequest, EditResult
 from sampling.inputs import read_inputs
 from sampling.jobs import FILES
+from sampling.painters.painter import Paint
 from sampling.pictures import write_png
 from sampling.provenance import Provenance, SourceFile, made_from, source_file
 from sampling.settings import EditSettings, ExemplarBackground
@@ -88,11 +88,12 @@ class Made:
 
 
 class Service:
-    """A model that edits for whoever asks, in turn."""
+    """A painter that edits for whoever asks, in turn."""
 
-    def __init__(self, machine: Machine, pattern: Provenance, folder: Path, limits: Limits) -> None:
+    def __init__(self, paint: Paint, pattern: Provenance, folder: Path, limits: Limits) -> None:
         """`pattern`: what all edits share; `folder`: takes the results, and the inputs below inputs/."""
-        self.machine, self.folder, self.limits = machine, folder, limits
+        self.folder, self.limits = folder, limits
+        self._paint = paint
         self._pattern = pattern
         self._places = threading.BoundedSemaphore(limits.waiting + 1)
         self._turn = threading.Lock()
@@ -164,7 +165,7 @@ class Service:
             picture, mask = inputs.source, inputs.edit_mask
             seeds = range(order.seed, order.seed + order.num_images)
             requests = [EditRequest(picture.pixels, mask, inputs.exemplar, seed) for seed in seeds]
-            results = edit(self.machine.model, requests, order.settings, on_step, self.machine.device)
+            results = self._paint(requests, order.settings, on_step)
             changed = mask if order.settings.composite else None
             kept = {name: source_file(path) for name, path in files.items()}
             made = []

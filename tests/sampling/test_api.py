@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from intarsia.model import EditModel
 from sampling import EditSettings, edit
-from sampling.denoise.machine import Machine
+from sampling.painters.own import painting_with
 from sampling.provenance import pattern, read_provenance
 from sampling.settings import MachineSettings
 from sampling.web.api import add_api
@@ -46,8 +46,8 @@ BODY = {name: text(content) for name, content in FILES.items()} | {"num_inferenc
 
 @pytest.fixture
 def service(model: EditModel, model_folder: Path, tmp_path: Path) -> Service:
-    machine = Machine(model, model.unet.device)
-    return Service(machine, pattern(model_folder, MachineSettings(device="cpu")), tmp_path / "out", LIMITS)
+    shared = pattern(model_folder, MachineSettings(device="cpu"))
+    return Service(painting_with(model), shared, tmp_path / "out", LIMITS)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from intarsia.model import EditModel
 from sampling.cli import main
-from sampling.denoise.machine import Machine
+from sampling.painters.own import painting_with
 from sampling.pictures import read_picture
 from sampling.provenance import pattern, read_provenance
 from sampling.settings import MachineSettings
@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def client(model: EditModel, model_folder: Path, place: Path) -> Iterator[TestClient]:
     shared = pattern(model_folder, MachineSettings(device="cpu"))
-    service = Service(Machine(model, model.unet.device), shared, place / "results", Limits(megapixels=1.0))
+    service = Service(painting_with(model), shared, place / "results", Limits(megapixels=1.0))
     app = build_app(service, frozenset({"127.0.0.1"}), COCO_MINI / "images", 4)
     with TestClient(app, base_url="http://127.0.0.1:7860") as client:
         yield client

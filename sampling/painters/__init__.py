@@ -1,0 +1,1 @@
+"""Whatever paints edits: the own model first, and doors for others."""

@@ -1,0 +1,50 @@
+"""The painter `own`: a model folder of this project, denoised by `sampling.editing`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from intarsia.errors import UsageError
+from intarsia.model_folder import check_model_folder, model_hash
+from sampling.painters.painter import Paint, Painter
+
+if TYPE_CHECKING:
+    import torch
+
+    from intarsia.model import EditModel
+    from sampling.denoise.sampler import OnStep
+    from sampling.editing import EditRequest, EditResult
+    from sampling.settings import EditSettings, MachineSettings
+
+
+def painting_with(model: EditModel, device: torch.device | None = None) -> Paint:
+    """The painter of a model that is loaded; `device` is where it works, by default where it is."""
+    from sampling.editing import edit
+
+    def paint(
+        requests: Sequence[EditRequest], settings: EditSettings, on_step: OnStep | None = None
+    ) -> list[EditResult]:
+        return edit(model, requests, settings, on_step, device)
+
+    return paint
+
+
+def _named(model: Path | None) -> Path:
+    if model is None:
+        raise UsageError("--model is missing; give the model folder")
+    return model
+
+
+def _check(model: Path | None) -> None:
+    check_model_folder(_named(model))
+
+
+def _open(model: Path | None, machine: MachineSettings) -> Paint:
+    from sampling.denoise.machine import open_model
+
+    return painting_with(*open_model(_named(model), machine))
+
+
+PAINTER = Painter(check=_check, open=_open, fingerprint=lambda model: model_hash(_named(model)))
