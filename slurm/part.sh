@@ -1,4 +1,4 @@
-# What slurm/sample.sh and slurm/evaluate.sh share; they source it in the root of the checkout.
+# Functions for slurm/sample.sh and slurm/evaluate.sh, which source this file in the root of the checkout.
 
 fail() { echo "error: $*" >&2; exit 2; }
 
@@ -6,14 +6,14 @@ restart() { # a minute before the time limit
   if ((${SLURM_RESTART_COUNT:-0} < ${MAX_RESTARTS:-20})); then scontrol requeue "$job"; fi
 }
 
-run_part() { # PACKAGE [ARGUMENTS...]: in a job array the part SLURM_ARRAY_TASK_ID of the work, else all of it
+run_part() { # PACKAGE [ARGUMENTS...]: runs part SLURM_ARRAY_TASK_ID of a job array, or all of the work
   PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
   [[ -x $PYTHON ]] || fail "there is no $PYTHON; run make setup, or set PYTHON"
   local job=$SLURM_JOB_ID shard=() work status=0
   if [[ -n ${SLURM_ARRAY_TASK_ID-} ]]; then
-    # A gap in the array would be work that nobody does.
+    # A gap in the array would leave its rows undone.
     ((SLURM_ARRAY_TASK_COUNT == SLURM_ARRAY_TASK_MAX + 1)) || fail "the array must be 0-LAST, without gaps"
-    job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID   # the last part's own id would mean all parts
+    job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID   # the last part's own id is that of the whole array
     shard=(--shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")
   fi
   echo "job $job, restart ${SLURM_RESTART_COUNT:-0}, node $SLURM_JOB_NODELIST ${shard[*]}"

@@ -1,20 +1,21 @@
 #!/bin/bash
-# Begin, or continue, one training run over the nodes of a Slurm job, on GPUs or CPUs:
+# Begin or continue one training run on the nodes of a Slurm job, on GPUs or CPUs:
 #
 #     sbatch [sbatch options] slurm/train.sh CONFIG.yaml data.shards=DIR run=RUN [a.b=c ...]
 #     sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 slurm/train.sh CONFIG.yaml ...
 #
-# Contract   submitted from the root of the checkout; it, the shards and RUN are on a file system that all nodes
-#            see; one task for each GPU. Ranks find each other by Slurm's own variables, the port comes from the
-#            job's id: no hostfile, no ssh.
-# Result     RUN/model; exit code 0 once it is there. The log is train-JOBID.out: the plan, what rank 0 says, and
-#            at the end the error of the rank that failed first. RUN/logs/rank-N.out has all that rank N printed.
-# Resume     submit the same command again: it goes on from the newest whole checkpoint.
-# By itself  the job starts again after a preemption or the loss of a node; two minutes before the time limit
-#            (the run is saved first); and when a rank was killed, unless that comes thrice without a save between.
-# For good   it ends when it is done, when a rank fails with an error, and by scancel (saved in the 30 s or
-#            whatever KillWait the cluster grants).
-# Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, of the job by itself (50).
+# Contract   submit from the root of the checkout; the checkout, the shards and RUN are on a file system that all
+#            nodes see; one task per GPU. Ranks find each other through Slurm's own variables, and the port is
+#            made from the job's id: no hostfile, no ssh.
+# Result     RUN/model; exit code 0 once it exists. The log is train-JOBID.out: the plan, the output of rank 0,
+#            and at the end the error of the rank that failed first. RUN/logs/rank-N.out has all output of rank N.
+# Resume     submit the same command again: it continues from the newest complete checkpoint.
+# Restarts   the job restarts automatically after a preemption or the loss of a node; two minutes before the time
+#            limit (the run is saved first); and after a rank is killed, unless that happens three times without a
+#            save in between.
+# End        the job ends for good when the run is finished, when a rank fails with an error, and on scancel (the
+#            run is saved within the 30 s, or the KillWait, that the cluster grants).
+# Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, the number of automatic restarts (50).
 #SBATCH --job-name=train
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -22,10 +23,10 @@
 #SBATCH --time=12:00:00
 #SBATCH --signal=USR1@120           # to every rank, two minutes before the time limit: save and stop
 #SBATCH --requeue
-#SBATCH --open-mode=append          # a restarted job writes on in the same log
+#SBATCH --open-mode=append          # a restarted job continues the same log
 #SBATCH --output=%x-%j.out
 set -euo pipefail
-# No trap on TERM: scancel ends this shell at once, so that nothing below starts the job again.
+# No trap on TERM: scancel ends this shell at once, so nothing below restarts the job.
 
 fail() { echo "error: $*" >&2; exit 2; }
 [[ -n ${SLURM_JOB_ID-} ]] || fail "this is a job script: sbatch slurm/train.sh CONFIG.yaml ..."
@@ -36,15 +37,15 @@ PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}   # since Slurm 22.05 srun does not inherit it
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
-export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR}   # names that no server knows are no news
+export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR}   # unresolved host names are not errors here
 job=$SLURM_JOB_ID restarts=${SLURM_RESTART_COUNT:-0}
-# Of a sweep: the id of its last run is that of the whole array, and would mean all of it.
+# In a sweep the id of the last run is that of the whole array, so it would requeue all runs.
 [[ -z ${SLURM_ARRAY_TASK_ID-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 tasks=${SLURM_NTASKS_PER_NODE:-1} gpus=${SLURM_GPUS_ON_NODE:-0}
 ((gpus == 0 || gpus == tasks)) ||
   fail "$gpus GPUs and $tasks tasks per node; give each GPU its task: --ntasks-per-node=$gpus"
 
-plan=$("$PYTHON" -m training "$@" --dry-run) || exit  # a mistake is told here, before any rank starts
+plan=$("$PYTHON" -m training "$@" --dry-run) || exit  # reports mistakes before any rank starts
 run=$("$PYTHON" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)["run"] or "")' <<<"$plan")
 [[ -n $run ]] || fail "no run folder given: add run=FOLDER; the same folder again continues the run"
 mkdir -p "$run/logs" || fail "run=$run: the folder cannot be made"
@@ -55,7 +56,7 @@ echo "train.sh: nodes $SLURM_JOB_NODELIST, tasks per node $tasks, CPUs per task 
 ((restarts)) || echo "$plan"
 
 output=$run/logs/rank-0.out
-shown=$(stat -c %s "$output" 2>/dev/null || echo 0)   # by an earlier start
+shown=$(stat -c %s "$output" 2>/dev/null || echo 0)   # bytes that an earlier start has printed
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 srun --kill-on-bad-exit=1 --open-mode=append --output="$run/logs/rank-%t.out" \
@@ -74,21 +75,21 @@ again() { # WHY
   fi
   exit "$status"
 }
-# srun says in order of time: "srun: error: node2: task 1: Exited with exit code 1", or "... tasks 0-3: Killed".
-# Those with 76 lost a rank that went before them, whatever the order in which srun heard of it.
+# srun prints in order of time: "srun: error: node2: task 1: Exited with exit code 1", or "... tasks 0-3: Killed".
+# Tasks with 76 lost another rank that ended before them, in whatever order srun prints them.
 ends=$(grep -oE '[^ ]+: tasks? [0-9].*' "$said" || true)
 first=$(grep -m 1 -v 'exit code 76$' <<<"$ends" || echo "the ranks lost each other")
 case $first in
   *"exit code 75") again "saved and stopped before the end" ;;   # EX_TEMPFAIL of sysexits.h
   *"User defined signal 1"*) again "told to stop while starting" ;;
-  "") exit "$status" ;;                                          # no rank's fault: srun said it
+  "") exit "$status" ;;                                          # not caused by a rank: srun has printed the error
 esac
 rank=$(sed -E 's/.*: tasks? ([0-9]+).*/\1/' <<<"$first")
 if [[ $first == *"Exited with"* ]]; then
   echo "train.sh: $first; the end of $run/logs/rank-$rank.out:" >&2
   tail -n 30 "$run/logs/rank-$rank.out" >&2
 else
-  place="job $job, killed after $(newest)"     # the same, again and again, leads nowhere
+  place="job $job, killed after $(newest)"     # the same place every time: no progress
   echo "$place" >>"$run/logs/killed"
   (($(grep -cxF "$place" "$run/logs/killed") > 2)) || again "$first"
   echo "error: $first, three times without a save in between; submit the same command again" >&2
