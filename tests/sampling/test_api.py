@@ -222,12 +222,12 @@ def test_waiting_edits_are_made_in_turn(client: TestClient, service: Service) ->
 
 
 def test_a_defect_is_a_sentence_for_the_visitor_and_a_traceback_in_the_log(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("sampling.web.service.edit", broken)
+    monkeypatch.setattr(service, "_paint", broken)
     answer = client.post("/api/edit", json=BODY)
     assert answer.status_code == 500
     assert answer.json() == {"error": "the edit failed; the server's log says why"}
