@@ -3,9 +3,9 @@
     python -m tests.devices.fake_gpu GUARD.so
 
 GUARD.so is guard.cpp, compiled. Prints a JSON object: scenario -> error, "" for none. A tensor left on the
-CPU, or a dtype that an operation does not take, raises an error as it does on a GPU. Not covered: values, NCCL,
-streams, DeepSpeed's engine, inductor, and code that reads a value back (schedulers' steps, null-condition
-optimisation).
+CPU, or a dtype that an operation does not take, raises an error as it does on a GPU. Not covered: values,
+NCCL, streams, DeepSpeed's engine, inductor, and code that reads a value back (schedulers' steps,
+null-condition optimisation).
 """
 
 import ctypes

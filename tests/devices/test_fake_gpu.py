@@ -1,4 +1,4 @@
-"""Devices and dtypes, checked without a GPU: a tensor that stays on the CPU is found before a user finds it."""
+"""Devices and dtypes, checked without a GPU: a tensor that stays on the CPU is found here."""
 
 import json
 import subprocess
