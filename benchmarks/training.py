@@ -18,7 +18,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import repeat
+from dataclasses import replace
+from functools import partial
+from itertools import count
 from statistics import median
 from typing import Any
 
@@ -64,7 +66,7 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
     from training.estimate.counting import count_flops
     from training.estimate.trial import PeakMemory
     from training.model.build import new_model
-    from training.objective.draws import draw_batch, noise_levels
+    from training.objective.preparation import Preparation
     from training.objective.task import task_of
     from training.optimizer import engine
     from training.ranks import distributed
@@ -75,8 +77,10 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
     model = new_model(config, world.device, is_main=False)
     task = task_of(config)
     trainer = engine.start_engine(config, shape, task.trainee(model))
-    noise_scheduler = noise_levels(config.model.noise)
+    prepare = Preparation(config, model, world.device)
     data = pictures(config, shape, model)
+    if config.speed.encode_ahead:
+        data = prepare.ahead(data)
     watch, clock = Stopwatch(trainer.module, shape, world.device), Clock(world.device)
     for step in range(WARM_UP + steps):
         if step == WARM_UP:
@@ -86,9 +90,7 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
             memory.restart()
         with watch.waiting():
             batch = next(data)
-        draws = draw_batch(config, batch.positions)
-        inputs = task.prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
-        engine.backward(trainer, task, inputs, last=True)
+        engine.backward(trainer, task, prepare(batch), last=True)
         watch.lap("backward")
         engine.take_step(trainer, config, step)
         watch.lap("optimizer")
@@ -146,18 +148,21 @@ class Clock:
 
 
 def pictures(config: TrainConfig, shape: BatchShape, model: Any = None) -> Iterator[Batch]:
-    """Micro-batches for ever: of the shards where the config names some, else one made-up batch."""
+    """Micro-batches for ever: of the shards where the config names some, else one made-up batch of noise."""
     if not config.data.shards:
         from training.estimate.trial import made_up_batch
 
-        return repeat(made_up_batch(config, seed=0))
+        batch = made_up_batch(config, seed=0)
+        return (replace(batch, positions=batch.positions + step * shape.global_batch) for step in count())
     from training.data.batches import batches, open_dataset, use_latents
+    from training.objective.draws import draw_batch
 
     dataset = open_dataset(config)
     if model is not None:
         use_latents(config, dataset, model)
     span = range(0, 10**6 * shape.global_batch, shape.global_batch)
-    return batches(config.data, dataset, shape, 0, span)
+    draw = partial(draw_batch, config) if config.speed.draws_in_workers else None
+    return batches(config.data, dataset, shape, 0, span, config.speed.pin_memory, draw)
 
 
 def about(config: TrainConfig, device: Any, clock: Clock, peak_bytes: int) -> dict[str, Any]:

@@ -104,6 +104,24 @@ class LoraConfig(Config):
     train_exemplar_encoder: bool = False  # the mapper, its projection and the null exemplar, whole
 
 
+class SpeedConfig(Config):
+    """Ways to be faster on a GPU. Each is off unless it is named; `make gpu` measures each by itself."""
+
+    tf32: bool = False  # fp32 matrix products and convolutions in TF32
+    cudnn_benchmark: bool = False  # cuDNN tries its algorithms for each new shape
+    channels_last: bool = False  # the UNet's weights and activations with the channels last
+    half_norms: bool = False  # norms answer in bf16 under autocast, and not in fp32
+    fp8: bool = False  # the UNet's linear layers multiply in fp8 (needs torchao)
+    compile_frozen: bool = False  # torch.compile of the autoencoder's encoder and the image encoder
+    # Of compile and compile_frozen: max-autotune tries kernels for minutes; cuda-graphs needs fixed shapes.
+    compile_mode: Literal["default", "max-autotune", "cuda-graphs"] = "default"
+    pin_memory: bool = False  # batches in page-locked memory, from which copies do not wait
+    draws_in_workers: bool = False  # the loader's processes draw timesteps and noise
+    encode_ahead: bool = False  # the frozen networks work one micro-batch ahead, on a stream of their own
+    overlap_comm: bool = False  # gradients are exchanged during the backward pass (ZeRO 1 and 2)
+    foreach_averages: bool = False  # averaged weights in one call for all parameters
+
+
 class CheckpointConfig(Config):
     """When the run is saved, and how many saves are kept."""
 
@@ -169,6 +187,7 @@ class TrainConfig(Config):
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and moments stay fp32
     activation_checkpointing: bool = False
     compile: bool = False  # torch.compile of the UNet's blocks; gradients are compared before the first step
+    speed: SpeedConfig = SpeedConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     preview: PreviewConfig = PreviewConfig()
     validation: ValidationConfig = ValidationConfig()
@@ -211,6 +230,15 @@ class TrainConfig(Config):
                 "compile=true needs zero_stage=0, 1 or 2: at stage 3 torch compiles DeepSpeed's gathering of "
                 "each weight, too, for minutes and in vain"
             )
+        if self.speed.compile_mode != "default" and not (self.compile or self.speed.compile_frozen):
+            raise ValueError(
+                f"speed.compile_mode={self.speed.compile_mode} needs compile or speed.compile_frozen"
+            )
+        for name in ("half_norms", "fp8"):
+            if getattr(self.speed, name) and self.precision != "bf16":
+                raise ValueError(f"speed.{name}=true needs precision=bf16; in fp32 there is nothing to halve")
+        if self.speed.overlap_comm and self.zero_stage == 0:
+            raise ValueError("speed.overlap_comm=true needs zero_stage=1, 2 or 3: 0 exchanges at the end")
         if self.lora and self.model.init.stable_diffusion:
             raise ValueError(
                 "lora needs model.init.model_folder, a model that can edit: adapters do not train the first "
@@ -249,6 +277,9 @@ FREE_KEYS = (
     *("micro_batch_size", "grad_accum_steps", "global_batch_size"),
     *("zero_stage", "offload_optimizer", "activation_checkpointing"),
     *("optimizer.ema_snapshot_every", "optimizer.ema_keep_last"),
+    *("speed.pin_memory", "speed.draws_in_workers", "speed.encode_ahead", "speed.overlap_comm"),
+    *("speed.foreach_averages", "speed.cudnn_benchmark", "speed.channels_last"),
+    *("speed.compile_frozen", "speed.compile_mode"),
 )
 FREE_GROUPS = ("checkpoint.", "preview.", "validation.", "tracker.", "model.init.")
 

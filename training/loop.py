@@ -7,11 +7,11 @@ from training.checkpoint.resume import begin_or_continue
 from training.checkpoint.saver import Saver
 from training.checkpoint.snapshots import begin_snapshots
 from training.config import TrainConfig, batch_shape
-from training.data.batches import batches, open_dataset, use_latents
+from training.data.batches import open_dataset, use_latents
 from training.finish import write_model
 from training.model.base_hash import content_hashes
 from training.model.build import new_model, twin_of
-from training.objective.draws import draw_batch, noise_levels
+from training.objective.preparation import Preparation
 from training.objective.task import task_of
 from training.optimizer import engine
 from training.optimizer.ema import KEY
@@ -47,7 +47,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     use_latents(config, dataset, model)
     fresh = fresh_state(config, shape, dataset.reader.shards, **content_hashes(model, world))
     trainer = engine.start_engine(config, shape, task.trainee(model))
-    noise_scheduler = noise_levels(config.model.noise)
+    prepare = Preparation(config, model, world.device)
 
     # Begin, or go on from the newest whole checkpoint.
     state = begin_or_continue(trainer, fresh, run, world)
@@ -57,7 +57,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
         tell_plan(config, shape, state, dataset.order.total, model)
     stride = shape.global_batch
     span = range(state.position, state.position + (config.max_steps - state.step) * stride, stride)
-    data = batches(config.data, dataset, shape, world.rank, span)
+    data = prepare.batches(dataset, shape, world.rank, span)
     requests = fixed_requests(dataset, config.preview) if world.is_main else []
     saver = Saver(run.checkpoints, config.checkpoint, world, begin_snapshots(config, run, state, world))
     progress = Progress(config.max_steps, world.is_main)
@@ -87,9 +87,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
             with watch.waiting():
                 batch = next(data)
             world.at(f"computing, step {state.step + 1}")
-            draws = draw_batch(config, batch.positions)
-            inputs = task.prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
-            loss, sick = engine.backward(trainer, task, inputs, last=accum + 1 == shape.accum)
+            loss, sick = engine.backward(trainer, task, prepare(batch), last=accum + 1 == shape.accum)
             watch.lap("backward")
             micro_losses.append(loss)
             seen.append((batch.keys, sick))

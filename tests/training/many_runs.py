@@ -59,15 +59,14 @@ class StopAfter(distributed.StopFlag):
 @contextmanager
 def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
     """What the job asks to go wrong, or to be noted, goes so inside the block."""
-    from training import loop
     from training.checkpoint import saver
     from training.model import build as model
     from training.model import compiled
-    from training.objective import edit
+    from training.objective import edit, preparation
     from training.optimizer import engine
 
     write = saver.write_part
-    draw, prepare, settings = loop.draw_batch, edit.prepare, engine.deepspeed_config
+    draw, prepare, settings = preparation.draw_batch, edit.prepare, engine.deepspeed_config
     calls = 0
 
     def noting_draw(config: TrainConfig, positions: torch.Tensor) -> Any:
@@ -103,7 +102,7 @@ def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
         return made
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(loop, "draw_batch", noting_draw))
+        stack.enter_context(mock.patch.object(preparation, "draw_batch", noting_draw))
         stack.enter_context(mock.patch.object(edit, "TASK", replace(edit.TASK, prepare=poisoned_prepare)))
         if job.get("shard_all"):
             stack.enter_context(mock.patch.object(engine, "deepspeed_config", sharding_settings))

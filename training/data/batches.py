@@ -1,9 +1,11 @@
 """Shards to batches in the exact order of `order.py`: read by offset, uint8 out, nothing random in here."""
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
+from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ class Batch:
         edit_mask: uint8 [B, H, W], 255 = repaint.
         exemplar: uint8 [B, 224, 224, 3] RGB.
         stored: what is stored of the frozen networks' work, by the names in `encode.Posteriors`.
+        draws: random draws of the samples (`objective.draws.Draws`), where the loader's workers make them.
     """
 
     positions: Tensor
@@ -42,6 +45,11 @@ class Batch:
     edit_mask: Tensor | None
     exemplar: Tensor | None
     stored: Mapping[str, Tensor] = field(default_factory=dict)
+    draws: Any = None
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory; torch's loader calls this."""
+        return _pinned(self)
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,12 @@ def use_latents(config: TrainConfig, dataset: SampleDataset, model: EditModel) -
         dataset.latents = LatentReader(files, config.data.open_shards, dataset.reader.cache)
 
 
+def collate_and_draw(draw: Callable[[Tensor], Any], items: Sequence[Any]) -> Batch | UserError:
+    """`collate`, with the draws of the samples' positions."""
+    batch = collate(items)
+    return batch if isinstance(batch, UserError) else replace(batch, draws=draw(batch.positions))
+
+
 def collate(items: Sequence[tuple[int, Sample | Item] | UserError]) -> Batch | UserError:
     """Samples to a batch; the first error instead, where there is one."""
     for item in items:
@@ -166,7 +180,13 @@ def collate(items: Sequence[tuple[int, Sample | Item] | UserError]) -> Batch | U
 
 
 def batches(
-    config: DataConfig, dataset: SampleDataset, shape: BatchShape, rank: int, span: range
+    config: DataConfig,
+    dataset: SampleDataset,
+    shape: BatchShape,
+    rank: int,
+    span: range,
+    pin_memory: bool = False,
+    draw: Callable[[Tensor], Any] | None = None,
 ) -> Iterator[Batch]:
     """This rank's micro-batches of the optimizer steps that start at the positions in `span`.
 
@@ -176,6 +196,8 @@ def batches(
         shape: of the batches.
         rank: ours.
         span: from the first position to the last, in strides of the global batch.
+        pin_memory: whether batches come in page-locked memory.
+        draw: (positions) -> draws, made by the workers; None leaves `Batch.draws` empty.
 
     Raises:
         UserError: for a sample that cannot be read.
@@ -185,15 +207,26 @@ def batches(
         dataset,
         batch_sampler=positions,  # type: ignore[arg-type]
         num_workers=config.num_workers,
-        collate_fn=collate,
+        collate_fn=collate if draw is None else partial(collate_and_draw, draw),
         worker_init_fn=_ignore_signals,
         prefetch_factor=4 if config.num_workers else None,
-        pin_memory=False,
+        pin_memory=pin_memory,
     )
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch
         yield batch
+
+
+def _pinned(value: Any) -> Any:
+    """A dataclass with all tensors in it, at any depth, in page-locked memory."""
+    if isinstance(value, Tensor):
+        return value.pin_memory()
+    if isinstance(value, Mapping):
+        return {name: _pinned(part) for name, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{name: _pinned(part) for name, part in vars(value).items()})
+    return value
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from training.config import BatchShape, TrainConfig
 from training.data.batches import Batch
 from training.model.build import new_model
-from training.objective.draws import draw_batch, noise_levels
+from training.objective.preparation import Preparation
 from training.objective.task import task_of
 from training.optimizer import engine
 from training.ranks.distributed import World
@@ -60,7 +60,7 @@ def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) 
     model = new_model(config, world.device, is_main=False)
     task = task_of(config)
     trainer = engine.start_engine(config, shape, task.trainee(model))
-    noise_scheduler = noise_levels(config.model.noise)
+    prepare = Preparation(config, model, world.device)
     batch = made_up_batch(config, seed=world.rank)
     seconds = []
     for step in range(steps + 1):
@@ -68,9 +68,7 @@ def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) 
             memory.restart()  # the model's making is over, and the optimizer's state is there
         began = time.perf_counter()
         for accum in range(shape.accum):
-            draws = draw_batch(config, batch.positions)
-            inputs = task.prepare(model, noise_scheduler, batch, draws, world.device, config.objective)
-            engine.backward(trainer, task, inputs, last=accum + 1 == shape.accum)
+            engine.backward(trainer, task, prepare(batch), last=accum + 1 == shape.accum)
         engine.take_step(trainer, config, step)
         if world.device.type == "cuda":
             torch.cuda.synchronize()

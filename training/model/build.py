@@ -12,6 +12,7 @@ from training.model.base_hash import mark_base
 from training.model.compiled import check_gradients, compile_blocks
 from training.model.frozen import freeze_parts, freeze_unused, halve_frozen
 from training.model.lora import add_adapters
+from training.model.speed import compile_frozen, compile_options, lay_out, set_number_formats
 from training.objective.task import task_of
 
 log = logging.getLogger(__name__)
@@ -29,14 +30,18 @@ def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditM
         UserError: for weights that do not fit, parts to freeze that do not exist, and where compiling gives
             wrong gradients.
     """
+    set_number_formats(config.speed, device)
     model = build_model(config.model, config.seed)
     choose_trained(model, config)
     if config.precision == "bf16":
         halve_frozen(model, keep_exact=is_main)
     model.vae.to(memory_format=torch.channels_last)  # its convolutions are the quicker for it
+    lay_out(model.unet, config.speed)
     model.to(device).train()
+    if config.speed.compile_frozen:
+        compile_frozen(model, config)
     if config.compile:
-        blocks = compile_blocks(model.unet)
+        blocks = compile_blocks(model.unet, **compile_options(config.speed))
         error = check_gradients(task_of(config).trainee(model), config, device)
         log.info("compiled %d blocks; their gradients agree with plain ones to %.1e", blocks, error)
     return model

@@ -23,17 +23,18 @@ _SHAPES = 128  # of blocks; beyond torch's own limit of 8 it would fall back to 
 _TOLERANCE = {"fp32": 1e-3, "bf16": 1e-1}
 
 
-def compile_blocks(unet: nn.Module, backend: str | Callable[..., Any] = "inductor") -> int:
+def compile_blocks(unet: nn.Module, backend: str | Callable[..., Any] = "inductor", **options: Any) -> int:
     """Let torch.compile see each repeated block by itself; return how many there are. Names stay as they are.
 
     Args:
         unet: a `UNet2DConditionModel`, changed in place; nothing is compiled before it is called.
-        backend: torch.compile's.
+        backend: backend of torch.compile.
+        options: further options of torch.compile.
     """
     torch._dynamo.config.recompile_limit = _SHAPES
     blocks = [module for module in unet.modules() if type(module).__name__ in _BLOCKS]
     for block in blocks:
-        block.compile(backend=backend, dynamic=False)
+        block.compile(backend=backend, dynamic=False, **options)
     return len(blocks)
 
 

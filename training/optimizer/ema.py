@@ -54,6 +54,7 @@ class EmaAdamW(torch.optim.AdamW):
     Args:
         params: as for AdamW.
         ema_decay: d of one average, `ema`, reached as `ema_decay_at` tells; None = no such average.
+        foreach_averages: whether all parameters are averaged in one call.
         ema_widths: instead of it, of the power function averages `ema`, `ema2`, ….
         options: as for AdamW.
     """
@@ -63,9 +64,11 @@ class EmaAdamW(torch.optim.AdamW):
         params: Iterable[nn.Parameter],
         ema_decay: float | None = None,
         ema_widths: Sequence[float] = (),
+        foreach_averages: bool = False,
         **options: Any,
     ) -> None:
         self.decays = decays_of(ema_decay, ema_widths)
+        self.foreach_averages = foreach_averages
         self.overflow = False
         super().__init__(params, **options)
 
@@ -96,10 +99,27 @@ class EmaAdamW(torch.optim.AdamW):
         params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         self.begin(param for param in params if param not in self.state)
         result = super().step(closure)
-        for param in params if self.decays else ():
+        if self.decays and params:
+            average = self._average_together if self.foreach_averages else self._average
+            average(params)
+        return result
+
+    def _average(self, params: Sequence[Tensor]) -> None:
+        for param in params:
             state = self.state[param]
             weight = param.detach().float()
             for kind, decay_at in self.decays.items():
                 state[kind].lerp_(weight, 1 - decay_at(state["ema_updates"]))
             state["ema_updates"] += 1
-        return result
+
+    def _average_together(self, params: Sequence[Tensor]) -> None:
+        """The same in one call for all parameters that have had equally many updates: nearly always all."""
+        groups: dict[int, list[Tensor]] = {}
+        for param in params:
+            groups.setdefault(self.state[param]["ema_updates"], []).append(param)
+        for updates, group in groups.items():
+            weights = [param.detach().float() for param in group]
+            for kind, decay_at in self.decays.items():
+                torch._foreach_lerp_([self.state[p][kind] for p in group], weights, 1 - decay_at(updates))
+            for param in group:
+                self.state[param]["ema_updates"] += 1

@@ -46,6 +46,8 @@ def deepspeed_config(config: TrainConfig, shape: BatchShape) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,  # it would compile for a minute and is no faster than torch's
         "steps_per_print": None,
     }
+    if config.speed.overlap_comm:
+        settings["zero_optimization"]["overlap_comm"] = True
     if config.offload_optimizer:
         pin = torch.cuda.is_available()
         settings["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": pin}
@@ -64,7 +66,7 @@ def make_optimizer(config: TrainConfig, params: Iterable[nn.Parameter]) -> EmaAd
         "weight_decay": options.weight_decay,
         "fused": True,
     }
-    return EmaAdamW(params, **options.averages, **settings)
+    return EmaAdamW(params, **options.averages, foreach_averages=config.speed.foreach_averages, **settings)
 
 
 def start_engine(config: TrainConfig, shape: BatchShape, trainee: nn.Module) -> Any:

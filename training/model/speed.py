@@ -1,0 +1,133 @@
+"""Ways to compute faster on a GPU, each switched on by itself: number formats, layouts, compiled parts."""
+
+import logging
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from intarsia.errors import UserError
+from training.config import SpeedConfig, TrainConfig
+
+_log = logging.getLogger(__name__)
+_FP8_MULTIPLE = 16  # sides of a matrix that fp8 tensor cores take
+
+
+class HalfGroupNorm(nn.GroupNorm):
+    """Group normalisation that answers in the dtype of its input; the sums inside stay fp32.
+
+    Under autocast torch's own computes and answers in fp32, so that every convolution casts its input again.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, ...] -> the same shape and dtype."""
+        weight, bias = _cast(self, input.dtype)
+        with _as_it_is(input):
+            return F.group_norm(input, self.num_groups, weight, bias, self.eps)
+
+
+class HalfLayerNorm(nn.LayerNorm):
+    """Layer normalisation that answers in the dtype of its input; the sums inside stay fp32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., width] -> the same shape and dtype."""
+        weight, bias = _cast(self, input.dtype)
+        with _as_it_is(input):
+            return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+
+def set_number_formats(speed: SpeedConfig, device: torch.device) -> None:
+    """Set what holds for the whole process, and log what has no effect here.
+
+    Args:
+        speed: switches of the run.
+        device: device that computes.
+    """
+    on = [name for name in SpeedConfig.model_fields if getattr(speed, name) not in (False, "default")]
+    if on and device.type != "cuda":
+        _log.info("speed.%s: has no effect or little on a %s", ", speed.".join(on), device.type.upper())
+    if speed.tf32:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        _log.info("fp32 matrix products and convolutions use TF32: 10 bits of mantissa")
+    if speed.cudnn_benchmark:
+        torch.backends.cudnn.benchmark = True
+
+
+def lay_out(unet: nn.Module, speed: SpeedConfig) -> None:
+    """Arrange the UNet's weights and layers as the switches say; names and values of the weights stay.
+
+    Raises:
+        UserError: for fp8 where torchao or the GPU does not offer it.
+    """
+    if speed.channels_last:
+        unet.to(memory_format=torch.channels_last)
+    if speed.half_norms:
+        halve_norms(unet)
+    if speed.fp8:
+        compute_in_fp8(unet)
+
+
+def halve_norms(module: nn.Module) -> int:
+    """Let every norm of a module answer in the dtype of its input; return the number of norms."""
+    halved = {nn.GroupNorm: HalfGroupNorm, nn.LayerNorm: HalfLayerNorm}
+    norms = [part for part in module.modules() if type(part) in halved]
+    for norm in norms:
+        norm.__class__ = halved[type(norm)]
+    return len(norms)
+
+
+def compute_in_fp8(module: nn.Module, **options: Any) -> int:
+    """Let linear layers multiply in fp8 with dynamic scales (torchao); return the number of layers.
+
+    Args:
+        module: changed in place; weights stay in their own dtype.
+        options: options of torchao's `Float8LinearConfig`.
+
+    Raises:
+        UserError: where torchao is not installed or the GPU has no fp8.
+    """
+    try:
+        from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+    except ImportError as error:
+        raise UserError(
+            "speed.fp8=true needs torchao, which is not installed; install it by: python -m pip install "
+            f"torchao ({error})"
+        ) from None
+    if not options and torch.cuda.get_device_capability() < (8, 9):
+        raise UserError(
+            f"speed.fp8=true needs a GPU with fp8 (Ada, Hopper or later), not {torch.cuda.get_device_name()}"
+        )
+
+    def fits(layer: nn.Module, name: str) -> bool:
+        return isinstance(layer, nn.Linear) and not (
+            layer.in_features % _FP8_MULTIPLE or layer.out_features % _FP8_MULTIPLE
+        )
+
+    before = sum(fits(layer, name) for name, layer in module.named_modules())
+    convert_to_float8_training(module, config=Float8LinearConfig(**options), module_filter_fn=fits)
+    return before
+
+
+def compile_frozen(model: Any, config: TrainConfig, backend: str = "inductor") -> None:
+    """Let torch.compile see the networks that are not trained: they have no gradient that could be wrong."""
+    for network in (model.vae.encoder, model.image_encoder):
+        network.compile(backend=backend, dynamic=False, **compile_options(config.speed, backend))
+
+
+def compile_options(speed: SpeedConfig, backend: str = "inductor") -> dict[str, Any]:
+    """Options of torch.compile for the run's `compile_mode`; other backends than inductor take none."""
+    modes = {"default": None, "max-autotune": "max-autotune-no-cudagraphs", "cuda-graphs": "reduce-overhead"}
+    mode = modes[speed.compile_mode]
+    return {} if mode is None or backend != "inductor" else {"mode": mode}
+
+
+def _cast(norm: Any, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    return tuple(None if value is None else value.to(dtype) for value in (norm.weight, norm.bias))  # type: ignore[return-value]
+
+
+def _as_it_is(input: Tensor) -> Any:
+    """No autocast, which would compute a norm in fp32."""
+    device = input.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
