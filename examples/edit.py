@@ -1,10 +1,10 @@
-"""One edit from Python: a bundled picture, a mask and an exemplar -> a PNG, and a side-by-side of all three.
+"""One edit from Python: a bundled picture, a mask and an exemplar -> a PNG, and the three side by side.
 
-    make demo                                                   # once: trains the default model in four minutes
+    make demo                          # once: trains the default model in four minutes
     python examples/edit.py [--model demo/run/model] [--out demo/edit]
 
-Shows the public Python API, all of which is in `sampling`. Takes about 10 seconds on one core, most of them for
-loading torch. The demo's model has 64 pixels a side and knows 23 pictures; give a real model to see good edits.
+Shows the public Python API, all of which is in `sampling`. Takes about 10 seconds on one core, most of them
+for loading torch. The demo's model has 64 pixels a side and knows 23 pictures; a real one edits better.
 """
 
 import argparse
@@ -39,9 +39,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25, help="denoising steps (default %(default)s)")
     options = parser.parse_args()
     if not options.model.is_dir():
-        sys.exit(
-            f"there is no model folder {options.model}; run `make demo` once to make it, or give --model"
-        )
+        sys.exit(f"there is no model folder {options.model}; run `make demo` to make it, or give --model")
 
     # Pictures are uint8 [H, W, 3], masks bool [H, W] with True = repaint. The seed decides the noise.
     request = EditRequest(read_picture(PICTURE), read_mask(MASK), read_exemplar(EXEMPLAR), seed=0)
@@ -52,10 +50,9 @@ def main() -> None:
         print(f"note: {remark}")
 
     # Outside the mask every pixel is the picture's own, whatever the model painted.
-    same = (result.image == request.image).all(axis=-1)
-    print(
-        f"{(~request.edit_mask).sum()} pixels outside the mask, {same[~request.edit_mask].sum()} of them unchanged"
-    )
+    known = ~request.edit_mask
+    kept = (result.image == request.image).all(axis=-1) & known
+    print(f"{known.sum()} pixels outside the mask, {kept.sum()} of them unchanged")
 
     options.out.mkdir(parents=True, exist_ok=True)
     write_png(result.image, options.out / "edit.png")
