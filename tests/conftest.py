@@ -11,8 +11,6 @@ import pytest
 
 from tests.faults import Recorder, section_of, write_table
 
-# Fixtures for the whole session that start processes: whoever asks for one is marked `processes`.
-STARTERS = {"ray_with_two_workers", "hard_runs"}
 # Programs that take a second or more. A test that starts one is marked `processes`, or it fails.
 SLOW_PROGRAMS = re.compile(r"python[\d.]*|torchrun|bash|gcs_server|raylet|wandb-core|chromium\S*|slurm\w*")
 SLOW_MARKS = ("processes", "cluster", "web")
@@ -39,8 +37,11 @@ def _note_process(event: str, arguments: tuple[Any, ...]) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of fixtures that start processes."""
     for item in items:
-        if STARTERS.intersection(getattr(item, "fixturenames", ())):
+        fixtures = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - pytest has no public way
+        functions = [vars(one.func) for definitions in fixtures.values() for one in definitions]
+        if any("starts_processes" in attributes for attributes in functions):
             item.add_marker(pytest.mark.processes)
 
 

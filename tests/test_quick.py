@@ -13,6 +13,7 @@ from tests.paths import ROOT
 SUITE = """\
 import subprocess, sys
 import pytest
+from tests.processes import starts_processes
 
 def start():
     subprocess.run([sys.executable, "-c", ""], check=True)
@@ -22,14 +23,15 @@ def started():
     start()
 
 @pytest.fixture
-def hard_runs():
+@starts_processes
+def known():
     start()
 
 def test_nothing(): pass
 def test_a_cheap_program(): subprocess.run(["true"], check=True)
 def test_hidden(): start()
 def test_hidden_in_a_fixture(started): pass
-def test_of_a_fixture_for_the_whole_session(hard_runs): pass
+def test_of_a_known_fixture(known): pass
 
 def test_ranks(tmp_path):
     import torch.distributed
@@ -66,7 +68,7 @@ def test_a_test_that_starts_a_program_is_marked_or_fails(quick: bool, tmp_path: 
         for outcome in ("PASSED", "ERROR")
     }
     assert found["ERROR"] == {"test_hidden", "test_hidden_in_a_fixture", "test_ranks"}, run.stdout
-    marked = {"test_marked", "test_of_a_fixture_for_the_whole_session"}
+    marked = {"test_marked", "test_of_a_known_fixture"}
     assert found["PASSED"] - found["ERROR"] == {
         "test_nothing",
         "test_a_cheap_program",
