@@ -1,9 +1,10 @@
 # make setup          .venv with everything (a second call is instant)
 # make demo           boxes -> shards -> training -> edits, into demo/index.html
 # make test           the test suite, on two cores under ten minutes
+# make test-quick     the part of it that starts no other process (no Ray, no DeepSpeed): under two minutes
 # make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; twenty minutes
 # make test-web       the page in a headless Chromium (root installs Debian's if it is missing)
-# make check          lint, format, types, import order
+# make check          lint (and format), types, laws (who imports whom, sizes, links in the docs)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -16,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export WANDB_MODE ?= offline
 
-.PHONY: setup demo test test-cluster test-web check format clean
+.PHONY: setup demo test test-quick test-cluster test-web check lint types laws format clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -31,6 +32,9 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-quick: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not cluster and not web and not processes'
+
 test-cluster: setup
 	command -v slurmctld >/dev/null || tests/cluster/slurm-cluster install
 	$(BIN)/python -m pytest -m cluster
@@ -39,11 +43,17 @@ test-web: setup
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
 	$(BIN)/python -m pytest -m web
 
-check: setup
+check: lint types laws
+
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: setup
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_house.py
+
+laws: setup
+	$(BIN)/python -m pytest tests/test_house.py tests/test_docs.py
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -1,12 +1,21 @@
-"""Options of the whole suite."""
+"""Options of the whole suite, and the guard of `make test-quick`."""
 
+import os
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults import Recorder, section_of, write_table
 
+# Programs that take a second or more. A test that starts one is marked `processes`, or it fails.
+SLOW_PROGRAMS = re.compile(r"python[\d.]*|torchrun|bash|gcs_server|raylet|wandb-core|chromium\S*|slurm\w*")
+SLOW_MARKS = ("processes", "cluster", "web")
+_started: list[str] = []
+_HAD_RANKS = pytest.StashKey[bool]()
 _ROWS = pytest.StashKey[dict[str, dict[str, str]]]()  # section -> fault -> outcome
 
 
@@ -16,6 +25,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS] = {}
+    sys.addaudithook(_note_process)
+
+
+def _note_process(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen":
+        program = Path(os.fsdecode(arguments[0])).name
+        if SLOW_PROGRAMS.fullmatch(program):
+            _started.append(program)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of fixtures that start processes."""
+    for item in items:
+        fixtures = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - pytest has no public way
+        functions = [vars(one.func) for definitions in fixtures.values() for one in definitions]
+        if any("starts_processes" in attributes for attributes in functions):
+            item.add_marker(pytest.mark.processes)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures, which may start something as well
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _started.clear()
+    item.stash[_HAD_RANKS] = _has_ranks()
+
+
+def _has_ranks() -> bool:
+    """Whether this process is a rank of a training, as DeepSpeed's engine makes it."""
+    ranks = sys.modules.get("torch.distributed")
+    return ranks is not None and ranks.is_available() and ranks.is_initialized()
+
+
+@pytest.fixture(autouse=True)
+def _quick_tests_start_no_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if _has_ranks() and not request.node.stash[_HAD_RANKS]:
+        _started.append("ranks")
+    if _started and not any(request.node.get_closest_marker(name) for name in SLOW_MARKS):
+        started = ", ".join(sorted(set(_started)))
+        pytest.fail(f"this test starts {started}: mark it with @pytest.mark.processes")
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("command", QUICK, ids=" ".join)
 def test_help_and_config_errors_load_nothing_heavy(command: list[str]) -> None:
     probe = (

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.dataprep.toy import make_coco
+from tests.processes import starts_processes
 
 
 @pytest.fixture(scope="session")
+@starts_processes
 def ray_with_two_workers() -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")

@@ -213,6 +213,7 @@ def test_after_a_kill_of_the_driver_a_second_run_gives_the_same_bytes(
     assert verify_folder(out) == []
 
 
+@pytest.mark.processes
 def test_one_worker_gives_the_same_bytes(tmp_path: Path, toy_coco: Inputs, reference: dict[str, str]) -> None:
     """In a process of its own, with a Ray of its own, through the command line."""
     more = ["--images-per-shard", "2", "--draws-per-image", "3", "--workers", "1"]
@@ -243,6 +244,7 @@ def test_a_ray_that_is_not_there_is_told_at_once(address: str) -> None:
         _start(None, address, verbose=False)
 
 
+@pytest.mark.processes
 def test_a_finished_folder_answers_without_ray(tmp_path: Path, toy_coco: Inputs) -> None:
     request = toy_request(tmp_path, tmp_path / "out", inputs=toy_coco)
     build_alone(request)

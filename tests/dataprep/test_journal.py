@@ -42,6 +42,7 @@ shards.build_shard(shards.ShardJob(folder, images, 0, fingerprint, BuildConfig.m
 """
 
 
+@pytest.mark.processes
 def test_a_picture_that_kills_its_worker_each_time_is_quarantined(tmp_path: Path, toy_coco: Inputs) -> None:
     request = toy_request(tmp_path, tmp_path / "out", inputs=toy_coco)
     header = plan_of(request)
@@ -112,8 +113,9 @@ def test_workers_that_die_before_they_begin_a_shard_end_the_run_with_a_sentence(
     assert read_journal(journal) == (set(), ["a"])
 
 
+@pytest.mark.processes
 def test_a_worker_can_note_its_start_before_it_imports_what_may_kill_it() -> None:
-    code = "import sys, dataprep.journal; print(sorted(m.partition('.')[0] for m in sys.modules))"
+    code = "import sys, dataprep.shards.journal; print(sorted(m.partition('.')[0] for m in sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     loaded = set(json.loads(said.stdout.replace("'", '"')))
     assert "intarsia" in loaded

@@ -181,6 +181,7 @@ def test_the_card_tells_rules_figures_and_rejects(folder: Path) -> None:
         assert line in card
 
 
+@pytest.mark.processes
 def test_the_artifact_holds_manifest_card_and_pictures(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +209,10 @@ def test_the_artifact_holds_manifest_card_and_pictures(
     assert not (folder / "wandb").exists()
 
 
+@pytest.mark.processes
 def test_wandb_is_imported_only_when_asked() -> None:
-    probe = "import sys, dataprep.cli, dataprep.build, dataprep.contact_sheet; print('wandb' in sys.modules)"
+    probe = (
+        "import sys, dataprep.cli, dataprep.build, dataprep.look.contact_sheet; print('wandb' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

@@ -205,6 +205,7 @@ def test_compare_from_the_command_line(pictured, tmp_path, capsys) -> None:
     assert "there is no such column; valid: score, error" in capsys.readouterr().err
 
 
+@pytest.mark.processes
 def test_tables_and_pictures_go_to_wandb(pictured, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -193,6 +193,7 @@ def test_the_remarks_on_all_three_files_of_an_edit_are_kept(tmp_path: Path) -> N
     assert "e.gif has 2 frames" in moving
 
 
+@pytest.mark.processes
 def test_a_large_picture_is_read_without_a_warning_of_another_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

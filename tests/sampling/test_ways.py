@@ -208,6 +208,7 @@ def test_low_vram_changes_nothing_but_the_place(model_folder: Path) -> None:
     assert np.abs(images[0] - images[1]).max() <= 1
 
 
+@pytest.mark.processes
 def test_memory_that_is_freed_stays_in_the_process() -> None:
     """In a process of its own, since that is what the setting lasts for."""
     program = """if True:

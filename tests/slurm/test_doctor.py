@@ -110,6 +110,7 @@ def test_a_foreign_package_of_our_name_is_reported(tmp_path: Path, monkeypatch: 
     assert any(str(tmp_path) in finding.found for finding in found("package names"))
 
 
+@pytest.mark.processes
 def test_a_foreign_package_that_wins_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "dataprep").mkdir()
     (tmp_path / "dataprep" / "__init__.py").touch()

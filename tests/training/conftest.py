@@ -8,6 +8,7 @@ import pytest
 from intarsia.config import load_config
 from intarsia.model import build_model
 from intarsia.weights import save_model
+from tests.processes import starts_processes
 from tests.training.launch import Runs, launch, start
 from tests.training.stored import store
 from tests.training.synthetic import make_shards, write_config
@@ -29,6 +30,7 @@ SAVED = "step-00000002"
 
 
 @pytest.fixture(scope="session")
+@starts_processes
 def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Finished runs by name; NAME-resaved are checkpoints that were only loaded and saved again.
 

@@ -19,6 +19,7 @@ from training.ranks.distributed import World
 from training.run.claim import claimed
 from training.run.state import RunFolder
 
+pytestmark = pytest.mark.processes
 ALONE = World(rank=0, size=1, device=None)
 # Another process, with a child that outlives it, as data loaders may for a while.
 PROGRAM = """

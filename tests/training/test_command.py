@@ -14,6 +14,7 @@ from PIL import Image
 
 from intarsia.weights import read_model
 from tests.paths import ROOT
+from tests.processes import starts_processes
 from tests.training.synthetic import make_shards, write_config
 from training.tracking.tracker import read_metrics
 
@@ -44,6 +45,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
+@starts_processes
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     root = tmp_path_factory.mktemp("command")
     folder = root / "a run"

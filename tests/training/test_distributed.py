@@ -112,8 +112,9 @@ def test_an_interrupt_that_was_ignored_stays_so() -> None:
     assert not flag.raised
 
 
+@pytest.mark.processes
 def test_the_handlers_stand_before_anything_slow_is_imported() -> None:
-    probe = "import sys, training.distributed; sys.exit('torch' in sys.modules)"
+    probe = "import sys, training.ranks.distributed; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
 
 
@@ -138,6 +139,7 @@ os._exit(run_command(work))
 """
 
 
+@pytest.mark.processes
 def test_a_rank_that_is_left_alone_says_so_and_has_a_code_of_its_own() -> None:
     port = str(distributed._free_port())
     ranks = [

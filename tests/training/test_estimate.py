@@ -13,6 +13,7 @@ import torch
 from intarsia.config import load_config
 from intarsia.model import EditModel
 from tests.paths import ROOT
+from tests.processes import starts_processes
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig, batch_shape
 from training.estimate.counting import Counts, count
@@ -104,6 +105,7 @@ def test_more_ranks_and_higher_stages_never_need_more() -> None:
 
 
 @pytest.fixture(scope="module")
+@starts_processes
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The command with --calibrate, in a process whose freed memory goes back to the system at once."""
     path = write_config(tmp_path_factory.mktemp("middle"), MIDDLE)

@@ -14,6 +14,7 @@ from intarsia.model import build_model
 from intarsia.model_folder import ADAPTERS
 from intarsia.weights import read_model_config, save_model
 from tests.paths import ROOT
+from tests.processes import starts_processes
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
 from training.tracking.tracker import read_metrics
@@ -42,6 +43,7 @@ ADAPTS = ("finetune", "lora")  # these begin with a model folder
 
 
 @pytest.fixture(scope="module")
+@starts_processes
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folders by the recipes' names."""
     root = tmp_path_factory.mktemp("recipes")

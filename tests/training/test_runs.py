@@ -11,6 +11,7 @@ from PIL import Image
 
 from intarsia.config import load_config
 from intarsia.model import build_model
+from tests.processes import starts_processes
 from tests.training.launch import Runs, launch
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
@@ -43,6 +44,7 @@ def damage(folder: Path, position: int) -> tuple[Path, bytes]:
 
 
 @pytest.fixture(scope="module")
+@starts_processes
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     root = tmp_path_factory.mktemp("runs")
     shards, config = make_shards(root / "shards"), write_config(root)

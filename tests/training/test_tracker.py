@@ -119,6 +119,7 @@ def test_a_login_in_netrc_counts(tmp_path: Path) -> None:
     assert wandb_mode("auto", {"NETRC": str(path), "WANDB_BASE_URL": "https://wandb.my.lab"}) == "offline"
 
 
+@pytest.mark.processes
 def test_the_end_of_wandbs_own_process_does_not_end_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -150,6 +151,7 @@ def test_where_wandb_cannot_write_the_remedy_is_told(tmp_path: Path, monkeypatch
         start_wandb(config, RunFolder(tmp_path), TrainState(), {})
 
 
+@pytest.mark.processes
 def test_where_the_server_is_out_of_reach_the_same_run_is_recorded_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from intarsia.config import load_config
 from intarsia.weights import read_model
+from tests.processes import starts_processes
 from tests.training.launch import launch, of_kind, wandb_parts
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
@@ -47,6 +48,7 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
+@starts_processes
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     root = tmp_path_factory.mktemp("watched")
     shards, config = make_shards(root / "shards"), write_config(root)
@@ -167,6 +169,7 @@ def test_a_stop_and_a_restart_are_alerts(watched: Watched) -> None:
     assert [*of_kind(watched.parts("whole")[0], "alert")] == []
 
 
+@pytest.mark.processes
 def test_a_run_of_a_sweep_names_artifacts_as_wandb_allows(tmp_path: Path) -> None:
     class Run:
         def log_artifact(self, artifact: Any, aliases: list[str]) -> None:
