@@ -55,6 +55,11 @@ def launch(root: Path, name: str, jobs: Sequence[dict[str, Any]], ranks: int = 1
     assert run.returncode == 0, run.stderr[-4000:]
 
 
+def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
+
+
 def numbers(checkpoint: Path) -> dict[str, torch.Tensor]:
     """Every kind of every parameter, flat, put together from the parts of all ranks."""
     parts = Parts(checkpoint)

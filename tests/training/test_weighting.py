@@ -14,6 +14,8 @@ from training.config import ObjectiveConfig, TrainConfig
 from training.objective.objective import Step, loss_of, new_noise_scheduler
 from training.objective.weighting import cell_weight, error_weight, min_snr_weight, signal_to_noise
 
+pytestmark = pytest.mark.portable
+
 TIMESTEPS = torch.arange(1000)
 EDIT_MASK = torch.zeros(2, 1, 8, 8)
 EDIT_MASK[0, :, 2:4, 2:4] = 1
