@@ -2,6 +2,7 @@
 # make demo           boxes -> shards -> training -> edits, into demo/index.html
 # make test           the test suite, on two cores under ten minutes
 # make test-quick     the part of it that starts no other process (no Ray, no DeepSpeed): under two minutes
+# make test-portable  the numeric tests again, as three other processors would compute; four minutes
 # make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; twenty minutes
 # make test-web       the page in a headless Chromium (root installs Debian's if it is missing)
 # make check          lint (and format), types, laws (who imports whom, sizes, links in the docs)
@@ -17,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export WANDB_MODE ?= offline
 
-.PHONY: setup demo test test-quick test-cluster test-web check lint types laws format clean
+.PHONY: setup demo test test-quick test-portable test-cluster test-web check lint types laws format clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -34,6 +35,13 @@ test: setup
 
 test-quick: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not cluster and not web and not processes'
+
+# PyTorch's three libraries (oneDNN, MKL, its own kernels) take older instructions, or add up in another order.
+PORTABLE := $(BIN)/python -m pytest -m portable tests/intarsia tests/sampling tests/evaluation tests/training
+test-portable: setup
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(PORTABLE) -n 2
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(PORTABLE) -n 2
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2 $(PORTABLE)
 
 test-cluster: setup
 	command -v slurmctld >/dev/null || tests/cluster/slurm-cluster install

@@ -23,6 +23,9 @@ from evaluation.scoring.scoring import Request, score
 from evaluation.scoring.store import Store
 from intarsia.errors import UsageError, UserError
 from intarsia.pretrained import read_weights
+from tests.closeness import longest_sum, relative_error, rounding
+
+pytestmark = pytest.mark.portable
 
 
 def picture(height: int = 60, width: int = 90, seed: int = 0) -> np.ndarray:
@@ -38,7 +41,7 @@ def picture(height: int = 60, width: int = 90, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("size", [(60, 90), (300, 224), (512, 512), (700, 340)])
 def test_clip_preprocessing_is_transformers(size: tuple[int, int]) -> None:
     peer = CLIPImageProcessor()(Image.fromarray(picture(*size)), return_tensors="np")["pixel_values"][0]
-    np.testing.assert_allclose(resizing.clip_bicubic(picture(*size)), peer, atol=1e-5)
+    assert relative_error(resizing.clip_bicubic(picture(*size)), peer) < rounding(1)
 
 
 def test_the_published_region_leaves_out_the_last_row_and_column() -> None:
@@ -52,7 +55,8 @@ def test_the_published_region_leaves_out_the_last_row_and_column() -> None:
         torch.tensor([0.26862954, 0.26130258, 0.27577711]),
     )
     wanted = (wanted - mean[:, None, None]) / std[:, None, None]
-    np.testing.assert_allclose(resizing.clip_pbe_region(image, mask), wanted, atol=1e-5)
+    # The place of a pixel, up to 40 here, is rounded before its neighbours are mixed.
+    assert relative_error(resizing.clip_pbe_region(image, mask), wanted) < 40 * rounding(1)
     box = np.ascontiguousarray(image[10:31, 20:61])
     np.testing.assert_array_equal(resizing.clip_box(image, mask), resizing.clip_square(box))
 
@@ -154,7 +158,7 @@ def test_inception_loads_the_standard_file_and_refuses_the_classifier(tmp_path, 
         * F.interpolate(torch.from_numpy(image.transpose(2, 0, 1)[None] / 255.0), (299, 299), mode="bilinear")
         - 1
     )
-    np.testing.assert_allclose(prepared, wanted[0], atol=1e-5)
+    assert relative_error(prepared, wanted[0]) < 90 * rounding(1)  # a place, up to 90, is rounded
     with torch.no_grad():
         direct = inception(torch.from_numpy(prepared[None]))
     np.testing.assert_array_equal(measure.network.run(prepared[None]), direct)
@@ -171,7 +175,7 @@ RECORDED = json.loads(Path(__file__).with_name("peers.json").read_text())
 def test_inception_gives_what_pytorch_fid_gave(inception) -> None:
     with torch.no_grad():
         ours = inception(recorded_input(299)).flatten()[::128]
-    np.testing.assert_allclose(ours, RECORDED["inception"], rtol=1e-4, atol=1e-4)
+    assert relative_error(ours, np.array(RECORDED["inception"])) < rounding(longest_sum(inception))
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
@@ -182,7 +186,7 @@ def test_lpips_gives_what_the_lpips_package_gave(net) -> None:
     network = load_lpips(net, state, read_weights(find_weights(f"lpips-{net}")), ("a", "b"))
     with torch.no_grad():
         ours = network(recorded_input(64, 1), recorded_input(64, 2))
-    assert float(ours) == pytest.approx(RECORDED[f"lpips-{net}"], rel=1e-4)
+    assert float(ours) == pytest.approx(RECORDED[f"lpips-{net}"], rel=rounding(longest_sum(network)))
 
 
 class PeerFeatures(torch.nn.Module):
@@ -209,7 +213,7 @@ def test_lpips_equals_torchmetrics_with_the_authors_linear_weights(tmp_path, net
     planes = [torch.from_numpy(p.transpose(2, 0, 1)[None] / 127.5 - 1).float() for p in (a, b)]
     with torch.no_grad():
         peer = peer_lpips._LPIPS(pretrained=True, net=net).eval()(*planes)
-    assert float(ours[0]) == pytest.approx(float(peer), rel=1e-5)
+    assert float(ours[0]) == pytest.approx(float(peer), rel=rounding(longest_sum(network)))
     assert float(ours[0]) > 0.01
 
 
@@ -236,7 +240,8 @@ def test_lpips_of_a_region_ignores_the_rest(tmp_path) -> None:
             loaded(*planes, where) for where in (weights, 1 - weights, torch.ones(1, 1, 64, 64))
         )
     share = float(mask.mean())
-    assert float(both) == pytest.approx(float(inside) * share + float(outside) * (1 - share), rel=1e-5)
+    expected = float(inside) * share + float(outside) * (1 - share)
+    assert float(both) == pytest.approx(expected, rel=rounding(64 * 64))  # pixels
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +271,7 @@ def test_dino_keys_are_those_of_transformers_vit_in_either_layout(vit) -> None:
     with torch.no_grad():
         vit(pixels)
         keys = ours(pixels)
-    torch.testing.assert_close(keys, caught[0], atol=1e-5, rtol=1e-5)
+    assert relative_error(keys, caught[0]) < rounding(longest_sum(vit))
     # The paper's formula on the peer's keys: the mean squared difference of the cosine self-similarities.
     maps = [torch.nn.functional.cosine_similarity(k[None], k[:, None], dim=-1) for k in caught[0].double()]
     formula = float((maps[0] - maps[1]).square().mean())

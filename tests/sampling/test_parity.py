@@ -25,7 +25,10 @@ from sampling.denoise.condition import Encoder
 from sampling.denoise.guidance import guided_model
 from sampling.denoise.sampler import denoise, new_noise_scheduler
 from sampling.settings import EditSettings
+from tests.closeness import longest_sum, relative_error, rounding
 from tests.paths import COCO_MINI
+
+pytestmark = pytest.mark.portable
 
 PICTURES = sorted((COCO_MINI / "images").glob("*.jpg"))
 
@@ -100,4 +103,6 @@ def test_the_same_folder_paints_the_same_picture_in_diffusers(
     settings = EditSettings(num_inference_steps=20, guidance_scale=scale, scheduler=name)
     ours = our_picture(read_model(model_folder), pipeline, inputs, settings)
     assert expected.std() > 0.01, "a picture of nothing would prove nothing"
-    assert (ours - expected).abs().max() < 1e-4
+    networks = [getattr(pipeline, part) for part in ("unet", "vae", "image_encoder")]
+    # Guidance multiplies the rounding of two answers.
+    assert relative_error(ours, expected) < (1 + 2 * scale) * rounding(longest_sum(*networks))

@@ -12,6 +12,8 @@ from torch import Tensor
 from intarsia.architecture import NoiseConfig
 from sampling.denoise.sampler import Known, StepOptions, denoise, new_noise_scheduler, step_generators
 
+pytestmark = pytest.mark.portable
+
 NOISE = NoiseConfig()
 SAMPLERS = {  # name, karras -> diffusers' class and what differs from the model folder's scheduler config
     ("plms", False): ("PNDMScheduler", {}),

@@ -16,7 +16,7 @@ from training.config import TrainConfig
 
 BAD = "s00003"  # the sample that gives no finite number
 # Two averages, whose snapshots give others; whatever holds for them holds for one.
-POST_HOC = "optimizer={lr: 1.0e-3, warmup_steps: 0, ema_kind: post_hoc}"
+POST_HOC = "optimizer={lr: 1.0e-3, eps: 1.0e-4, warmup_steps: 0, ema_kind: post_hoc}"
 STAGES = {
     "stage0": ["zero_stage=0"],
     "stage1": ["zero_stage=1", POST_HOC],

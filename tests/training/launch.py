@@ -59,6 +59,11 @@ def launch(
     assert run.returncode == 0, run.stderr[-4000:]
 
 
+def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
+
+
 def numbers(checkpoint: Path) -> dict[str, torch.Tensor]:
     """Every kind of every parameter, flat, put together from the parts of all ranks."""
     parts = Parts(checkpoint)

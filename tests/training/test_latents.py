@@ -12,6 +12,7 @@ import torch
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.model import EditModel, build_model
+from tests.closeness import longest_sum, relative_error, rounding
 from tests.training.file_server import serving
 from tests.training.stored import store
 from tests.training.synthetic import make_shards, write_config
@@ -67,6 +68,7 @@ def model(config: TrainConfig) -> EditModel:
     return build_model(config.model, config.seed)
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("start", [0, 12])
 def test_stored_latents_are_the_online_ones_to_the_rounding_of_float16(
     config: TrainConfig, model: EditModel, monkeypatch: pytest.MonkeyPatch, start: int
@@ -79,7 +81,7 @@ def test_stored_latents_are_the_online_ones_to_the_rounding_of_float16(
         assert ((online[name] - stored[name]).abs() < bound).all(), name
         assert float((online[name] - stored[name]).abs().max()) > 0
     assert torch.equal(online["mask"], stored["mask"])
-    assert torch.allclose(online["pooled"], stored["pooled"], atol=1e-5)
+    assert relative_error(stored["pooled"], online["pooled"]) < rounding(longest_sum(model.image_encoder))
 
 
 def test_in_bf16_they_are_the_very_same(
@@ -224,6 +226,7 @@ def test_latents_are_read_from_a_web_server_as_from_the_folder(
     assert all(torch.equal(batch.stored[name], expected.stored[name]) for name in expected.stored)
 
 
+@pytest.mark.portable
 def test_crops_with_fresh_masks_use_the_latents_of_their_pictures_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,8 +240,8 @@ def test_crops_with_fresh_masks_use_the_latents_of_their_pictures_alone(
         online, stored = both_ways(config, model, SAMPLES, start)
         assert torch.allclose(online["latents"], stored["latents"], atol=2e-3)
         assert not torch.equal(online["latents"], stored["latents"])
-        assert torch.allclose(online["masked_image_latents"], stored["masked_image_latents"], atol=1e-5)
-        assert torch.allclose(online["pooled"], stored["pooled"], atol=1e-5)
+        for name in ("masked_image_latents", "pooled"):
+            assert relative_error(stored[name], online[name]) < rounding(longest_sum(model)), name
 
 
 def test_whole_pictures_are_stored_as_data_prep_drew_them_or_refused(

@@ -14,6 +14,7 @@ from intarsia.model import EditModel, build_model
 from intarsia.model_folder import ADAPTERS
 from intarsia.weights import read_model, save_model
 from sampling.cli import main
+from tests.closeness import longest_sum, relative_error, rounding
 from tests.training.synthetic import make_sample, write_config
 from training.config import TrainConfig, require_paths
 from training.data.batches import collate
@@ -83,6 +84,7 @@ def test_the_adapters_come_from_the_seed(base: Path, tmp_path: Path) -> None:
     assert not any(torch.equal(first[name], other[name]) for name in names)
 
 
+@pytest.mark.portable
 def test_diffusers_reads_the_file_and_computes_the_same(base: Path, tmp_path: Path) -> None:
     config = config_of(base, tmp_path)
     model = taught(config)
@@ -98,9 +100,10 @@ def test_diffusers_reads_the_file_and_computes_the_same(base: Path, tmp_path: Pa
     peer.unet = theirs.eval()
     ours = answer(model.eval(), config)
     assert float((ours - before).abs().max()) > 1e-3
-    assert float((ours - answer(peer, config)).abs().max()) < 1e-6
+    assert relative_error(ours, answer(peer, config)) < rounding(longest_sum(peer.unet))
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("encoder", [False, True])
 def test_merged_weights_compute_what_the_adapters_did(base: Path, tmp_path: Path, encoder: bool) -> None:
     config = config_of(base, tmp_path, f"lora.train_exemplar_encoder={encoder}")
@@ -111,7 +114,7 @@ def test_merged_weights_compute_what_the_adapters_did(base: Path, tmp_path: Path
     assert main([str(word) for word in command]) == 0
     merged = read_model(tmp_path / "merged")
     ours, expected = answer(merged, config), answer(model.eval(), config)
-    assert float((ours - expected).norm() / expected.norm()) < 1e-6
+    assert relative_error(ours, expected) < rounding(longest_sum(merged.unet, merged.exemplar_encoder))
     unchanged = read_model(base)
     merge_adapters(unchanged, tmp_path / "lora", scale=0.0)
     name = "conv_in.weight"

@@ -7,6 +7,7 @@ import torch
 
 from tests.training.conftest import BAD, STAGES
 from tests.training.launch import Runs, numbers, of_kind, wandb_parts
+from tests.training.synthetic import SAME_LOSS
 from training.tracking.tracker import read_metrics
 
 STEPS = 4
@@ -37,7 +38,7 @@ def test_a_skipped_step_changes_nothing_but_the_position(hard_runs: Runs, name: 
 def test_all_stages_and_ranks_skip_the_same_steps_and_agree_on_the_others(hard_runs: Runs, name: str) -> None:
     assert skipped_steps(hard_runs, name) == skipped_steps(hard_runs, "stage0")
     ours, theirs = ([loss for loss in hard_runs.losses(n) if loss is not None] for n in (name, "stage0"))
-    assert ours == pytest.approx(theirs, abs=1e-5)
+    assert ours == pytest.approx(theirs, rel=SAME_LOSS)
     assert len(ours) == STEPS - 2
 
 

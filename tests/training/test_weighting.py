@@ -17,6 +17,8 @@ from training.objective.edit import loss_of
 from training.objective.task import Step
 from training.objective.weighting import cell_weight, error_weight, min_snr_weight, signal_to_noise
 
+pytestmark = pytest.mark.portable
+
 TIMESTEPS = torch.arange(1000)
 EDIT_MASK = torch.zeros(2, 1, 8, 8)
 EDIT_MASK[0, :, 2:4, 2:4] = 1
