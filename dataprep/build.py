@@ -97,7 +97,7 @@ def _sweep(out: Path) -> None:
 def _run_missing(
     request: BuildRequest, header: dict[str, Any], missing: list[int], report: Callable[[Progress], None]
 ) -> None:
-    from dataprep.workers.pipeline import run_shards
+    from dataprep.workers.apart import run_shards
 
     jobs = [
         ShardJob(

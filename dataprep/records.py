@@ -1,17 +1,17 @@
 """What annotations say, as records and in columns, and why something is dropped."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from intarsia.boxes import Box, box_from_fractions, box_from_xyxy
 
-if TYPE_CHECKING:
-    from dataprep.choose.rules import FilterRules
+if TYPE_CHECKING:  # a command that is only asked for help loads no pyarrow
+    import pyarrow as pa
 
 
 class RejectReason(StrEnum):
@@ -111,6 +111,41 @@ class PictureRecord:
 
 
 @dataclass(frozen=True)
+class FilterRules:
+    """Which boxes may be chosen.
+
+    Attributes:
+        dropped_flags: flags whose value 1 drops a box; unknown (-1) does not.
+        smallest_area: of the picture's area, kept from here.
+        largest_area: of the picture's area, kept up to here.
+        smallest_side: pixels; looked at when the picture is read, since Open Images gives no sizes.
+        largest_aspect: longer side to shorter side in pixels; looked at when the picture is read.
+        classes: names that are wanted; None for all.
+        not_classes: names that are not.
+        largest_iou: a box goes that a larger one of its picture overlaps by more, as intersection over union.
+        per_class_max: boxes of one class; None for no limit.
+        class_temperature: 1 leaves the classes as they are; the higher, the more alike their sizes become.
+        least_sharpness: variance of the Laplacian of the box's pixels, see `pixels.crop_figures`.
+        darkest: mean grey level of the box's pixels, 0 … 255, kept from here.
+        brightest: the same, kept up to here.
+    """
+
+    dropped_flags: tuple[str, ...]
+    smallest_area: float = 0.02
+    largest_area: float = 0.8
+    smallest_side: int = 1
+    largest_aspect: float = math.inf
+    classes: frozenset[str] | None = None
+    not_classes: frozenset[str] = frozenset()
+    largest_iou: float = 1.0
+    per_class_max: int | None = None
+    class_temperature: float = 1.0
+    least_sharpness: float = 0.0
+    darkest: float = 0.0
+    brightest: float = 255.0
+
+
+@dataclass(frozen=True)
 class Dropped:
     """Boxes that the rules dropped while the annotations were read: all that is needed to name each.
 
@@ -162,8 +197,8 @@ class Annotations:
     labels: list[str]
     flags: dict[str, np.ndarray]
     dropped: Dropped = field(default_factory=Dropped)
-    judged: "FilterRules | None" = None
-    segmentation: Callable[[np.ndarray], pa.Array] | None = None
+    judged: FilterRules | None = None
+    segmentation: "Callable[[np.ndarray], pa.Array] | None" = None
 
     def __len__(self) -> int:
         return len(self.picture)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dataprep.choose.pixels import judge_crop
-from dataprep.choose.rules import FilterRules, judge_late_area, judge_pixels
+from dataprep.choose.rules import judge_late_area, judge_pixels
 from dataprep.draw.exemplar import (
     MARGIN,
     Augmentation,
@@ -16,7 +16,7 @@ from dataprep.draw.exemplar import (
     draw_augmentation,
 )
 from dataprep.pictures.decode import Picture, resize, squash
-from dataprep.records import PictureRecord, Rejected, RejectReason
+from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason
 from intarsia.boxes import Box, Window, crop_window, extend_box, pad_box, scale_box
 from intarsia.masks import draw_edit_mask
 from intarsia.rng import sample_rng

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from dataprep.choose.filters import check_options, read_hierarchy, read_lines, rules_of
-from dataprep.choose.rules import FilterRules
 from dataprep.pictures.index import EXTENSIONS, PictureIndex, index_paths
 from dataprep.pictures.stores import describe_store, locate, open_store, packed_tars
 from dataprep.pictures.tar_store import unpack_tars
 from dataprep.plan.plan import BuildConfig, Plan, make_plan
-from dataprep.records import REASONS, Annotations, RejectReason
+from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from intarsia.errors import UsageError, UserError
 
 

@@ -13,9 +13,9 @@ from pydantic import Field, model_validator
 
 from dataprep.choose.filters import FilterOptions, rules_of
 from dataprep.choose.joint_rules import judge_balance, near_duplicates
-from dataprep.choose.rules import FilterRules, judge_boxes
+from dataprep.choose.rules import judge_boxes
 from dataprep.pictures.index import PictureIndex
-from dataprep.records import REASONS, Annotations, RejectReason
+from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.sources.coco import coco_key
 from intarsia.files import sha256_bytes
 from intarsia.rng import derive_seeds

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from dataprep.choose.rules import FilterRules, judge_boxes
+from dataprep.choose.rules import judge_boxes
 from dataprep.pictures.decode import refuse_lfs_pointer
-from dataprep.records import Annotations, Dropped
+from dataprep.records import Annotations, Dropped, FilterRules
 from dataprep.sources.columns import Column
 from dataprep.sources.csv_files import csv_header, find_fault
 from intarsia.errors import UserError

@@ -16,12 +16,12 @@ from dataprep.check.verify import verify_folder
 from dataprep.choose.filters import FilterOptions, check_options, read_hierarchy, read_names, rules_of
 from dataprep.choose.joint_rules import class_quotas, judge_balance, near_duplicates
 from dataprep.choose.pixels import crop_figures, judge_crop, picture_hash
-from dataprep.choose.rules import FILTERS, FilterRules, judge_boxes, judge_sizes
+from dataprep.choose.rules import FILTERS, judge_boxes, judge_sizes
 from dataprep.cli import main
 from dataprep.look.duplicates import find_duplicates, nearest_before
 from dataprep.pictures.index import index_paths
 from dataprep.plan.plan import BuildConfig, make_plan
-from dataprep.records import REASONS, Annotations, RejectReason
+from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.shards.manifest import REJECTS
 from dataprep.shards.plan_rejects import write_plan_rejects
 from dataprep.sources.openimages import read_class_names
