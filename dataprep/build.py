@@ -20,6 +20,7 @@ from dataprep.progress import NOTES, Progress, metered
 from dataprep.shards.build_shard import ShardJob, is_complete
 from dataprep.shards.manifest import CARD, LOCK, MANIFEST, REJECTS, read_manifest, write_manifest
 from dataprep.shards.plan_rejects import write_plan_rejects
+from dataprep.sources.source import SEGMENTATIONS
 from intarsia.config import complete, config_differences
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_path, locked, sweep_temporaries
@@ -99,6 +100,7 @@ def _run_missing(
 ) -> None:
     from dataprep.workers.apart import run_shards
 
+    masks = request.inputs.get(SEGMENTATIONS)
     jobs = [
         ShardJob(
             folder=str(request.out.resolve()),
@@ -106,9 +108,7 @@ def _run_missing(
             shard=shard,
             fingerprint=header["fingerprint"],
             config=request.config,
-            segmentations=str(request.inputs["segmentations"].resolve())
-            if "segmentations" in request.inputs
-            else "",
+            segmentations=str(masks.resolve()) if masks else "",
         )
         for shard in missing
     ]
@@ -165,6 +165,7 @@ def _write_new_plan(request: BuildRequest, inputs: dict[str, Any]) -> dict[str, 
         "config": request.config.model_dump(mode="json"),
         "fingerprint": plan_fingerprint(plan),
         "inputs": inputs,
+        "unit": plan.annotations.unit,
         "shards": plan.shards,
         "pictures": len(plan.order),
         "counts": plan.counts(),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from intarsia.boxes import Box, box_from_fractions, box_from_xyxy
 
 if TYPE_CHECKING:  # a command that is only asked for help loads no pyarrow
     import pyarrow as pa
+
+BoxUnit: TypeAlias = Literal["pixels", "fractions"]  # of the upright picture
 
 
 class RejectReason(StrEnum):
@@ -74,7 +76,7 @@ class BoxRecord:
 
     Attributes:
         box_id: its name in the annotations: COCO's annotation id, or the row of a CSV.
-        bounds: (x0, y0, x1, y1) as annotated: pixels, or fractions of the picture.
+        bounds: (x0, y0, x1, y1) as annotated, in the unit of the source.
         label: the class's name.
         flags: remarks by name: 1 yes, 0 no, -1 unknown.
         segmentation: the object's outline (`object_masks`); empty where there is none or none is wanted.
@@ -86,9 +88,11 @@ class BoxRecord:
     flags: dict[str, int] = field(default_factory=dict)
     segmentation: str = ""
 
-    def to_box(self, size: tuple[int, int], fractions: bool) -> Box:
+    def to_box(self, size: tuple[int, int], unit: BoxUnit) -> Box:
         """The box in whole pixels of a picture of `size` (width, height); may turn out empty."""
-        return box_from_fractions(self.bounds, size) if fractions else box_from_xyxy(*self.bounds, size)
+        if unit == "fractions":
+            return box_from_fractions(self.bounds, size)
+        return box_from_xyxy(*self.bounds, size)
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class PictureRecord:
         file: its path below the folder of pictures; empty where it was not found.
         size: (width, height) as annotated; None where the annotations do not say.
         boxes: in annotation order.
+        unit: unit of their bounds.
     """
 
     image_id: str
@@ -108,6 +113,7 @@ class PictureRecord:
     file: str
     size: tuple[int, int] | None
     boxes: tuple[BoxRecord, ...]
+    unit: BoxUnit
 
 
 @dataclass(frozen=True)
@@ -168,8 +174,7 @@ class Annotations:
     """Annotated boxes in columns: fourteen million of them do not fit into objects.
 
     Attributes:
-        source: "coco", "openimages" or "boxes".
-        fractions: whether bounds are fractions of the picture; otherwise pixels.
+        unit: unit of the bounds.
         image_ids: names of the pictures [P].
         files: their file names as annotated [P]; where empty, any picture called image_id.
         sizes: int32 [P, 2] (width, height); 0 where unknown.
@@ -185,8 +190,7 @@ class Annotations:
             none; None where none is wanted.
     """
 
-    source: str
-    fractions: bool
+    unit: BoxUnit
     image_ids: list[str]
     files: list[str]
     sizes: np.ndarray

@@ -33,7 +33,7 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
     """
     x0, y0, x1, y1 = annotations.bounds.T
     area = (x1 - x0) * (y1 - y0)
-    if not annotations.fractions:
+    if annotations.unit == "pixels":
         width, height = annotations.sizes[annotations.picture].T.astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             # not a number, which no rule hits, where the size is to be seen only when the picture is read

@@ -1,6 +1,5 @@
 """What will be built: the options, the boxes and pictures that are kept, and their seeded order."""
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,22 +8,21 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dataprep.choose.filters import FilterOptions, rules_of
 from dataprep.choose.joint_rules import judge_balance, near_duplicates
 from dataprep.choose.rules import judge_boxes
 from dataprep.pictures.index import PictureIndex
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
-from dataprep.sources.coco import coco_key
-from intarsia.files import sha256_bytes
+from dataprep.sources.table import SOURCES
 from intarsia.rng import derive_seeds
 
 
 class BuildConfig(FilterOptions):
     """Every option that decides what the shards hold; two builds with equal ones are the same build."""
 
-    source: Literal["coco", "openimages", "boxes"]
+    source: str
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     split: str = Field("train", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = 0
@@ -36,6 +34,13 @@ class BuildConfig(FilterOptions):
     all_boxes: bool = False
     object_masks: bool = False
     exemplar_background: Literal["keep", "grey", "white"] = "keep"
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, name: str) -> str:
+        if name not in SOURCES:
+            raise ValueError(f"not one of {', '.join(SOURCES)}")
+        return name
 
     @model_validator(mode="after")
     def _of_the_profile(self) -> "BuildConfig":
@@ -178,11 +183,3 @@ def _judge_together(
 def _count(codes: np.ndarray) -> Counter[int]:
     values, numbers = np.unique(codes[codes >= 0], return_counts=True)
     return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-
-
-def sample_key(source: str, image_id: str) -> str:
-    """A picture's name as sample keys bear it: letters, digits, - and _ only, at most 64 of them."""
-    key = coco_key(image_id) if source == "coco" else image_id
-    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key):
-        return key
-    return re.sub(r"[^A-Za-z0-9_-]", "-", key)[:48] + "-" + sha256_bytes(image_id.encode())[:12]

@@ -24,7 +24,7 @@ from dataprep.plan.plan import BuildConfig, make_plan
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.shards.manifest import REJECTS
 from dataprep.shards.plan_rejects import write_plan_rejects
-from dataprep.sources.openimages import read_class_names
+from dataprep.sources.openimages_csv import read_class_names
 from intarsia.boxes import Box
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
@@ -44,8 +44,7 @@ def annotations(draw: st.DrawFn) -> Annotations:
     corners = rng.integers(0, 9, (number, 2)) / 16
     bounds = np.concatenate([corners, corners + rng.integers(1, 8, (number, 2)) / 16], axis=1)
     return Annotations(
-        source="openimages",
-        fractions=True,
+        unit="fractions",
         image_ids=[f"p{i}" for i in range(pictures)],
         files=[""] * pictures,
         sizes=np.zeros((pictures, 2), np.int32),
@@ -182,8 +181,7 @@ def test_a_flag_that_is_unknown_drops_nothing_and_others_drop_under_their_names(
 
 def _plain(rng: np.random.Generator, number: int) -> Annotations:
     return Annotations(
-        "openimages",
-        True,
+        "fractions",
         ["a"],
         [""],
         np.zeros((1, 2), np.int32),

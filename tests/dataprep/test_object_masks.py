@@ -15,7 +15,7 @@ from dataprep.plan.inputs import BuildRequest
 from dataprep.plan.plan import BuildConfig
 from dataprep.records import Rejected, RejectReason
 from dataprep.sources.object_masks import object_mask, read_open_images_masks
-from dataprep.sources.openimages import read_open_images
+from dataprep.sources.openimages_csv import read_open_images
 from intarsia.boxes import Box
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError

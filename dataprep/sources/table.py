@@ -1,0 +1,8 @@
+"""The table of all sources: `build NAME` for each row."""
+
+from dataprep.sources.boxes import BOXES
+from dataprep.sources.coco import COCO
+from dataprep.sources.openimages import OPEN_IMAGES
+from dataprep.sources.source import Source
+
+SOURCES: dict[str, Source] = {source.name: source for source in (COCO, OPEN_IMAGES, BOXES)}
