@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.pictures.stores import INDEX_FILE
-from dataprep.plan.inputs import BuildRequest, describe_inputs, new_plan, pictures_place, restore_pictures
+from dataprep.plan.input_files import changed_inputs, describe_inputs, refuse_changed_files
+from dataprep.plan.inputs import BuildRequest, new_plan, pictures_place, restore_pictures
 from dataprep.plan.plan import BuildConfig, Plan
 from dataprep.plan.plan_file import (
     PLAN_FILE,
@@ -136,8 +137,9 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
             f"{out} was built with other options ({'; '.join(differences)}); "
             "give those, or choose another --out, or delete that folder"
         )
-    old, rejects = header["inputs"], out / REJECTS
-    changed = [role for role in sorted(old.keys() | inputs.keys()) if old.get(role) != inputs.get(role)]
+    rejects = out / REJECTS
+    refuse_changed_files(request, header["inputs"], inputs)
+    changed = changed_inputs(header["inputs"], inputs)
     if not changed and rejects.is_file():
         return header
     plan = new_plan(request)

@@ -184,3 +184,22 @@ def refuse_lfs_pointer(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(LFS_START)) == LFS_START:
             raise UserError(f"{path} is a git-LFS pointer, not the data; fetch the file with `git lfs pull`")
+
+
+def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below a folder: its path from there and its entry. Links to folders are followed, once."""
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        with os.scandir(root / below) as entries:
+            for entry in entries:
+                path = f"{below}/{entry.name}" if below else entry.name
+                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _leads_aside(Path(entry))):
+                    pending.append(path)
+                else:
+                    yield path, entry
+
+
+def _leads_aside(link: Path) -> bool:
+    """Whether a link is one to a folder, and not to one that it lies in, which would have no end."""
+    return link.is_dir() and link.resolve() not in link.parent.resolve().joinpath(link.name).parents

@@ -1,6 +1,5 @@
 """Which file an annotated picture is: millions of names, looked up in columns."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from intarsia.errors import UserError
+from intarsia.files import walk_files
 
 EXTENSIONS = (
     ".jpg",
@@ -111,25 +111,7 @@ def index_pictures(folder: Path | str) -> PictureIndex:
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"the folder of pictures {root} does not exist")
-    return index_paths(_walk(root))
-
-
-def _walk(root: Path) -> Iterable[str]:
-    pending = [""]
-    while pending:
-        below = pending.pop()
-        with os.scandir(root / below) as entries:
-            for entry in entries:
-                path = f"{below}/{entry.name}" if below else entry.name
-                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _leads_aside(Path(entry))):
-                    pending.append(path)
-                else:
-                    yield path
-
-
-def _leads_aside(link: Path) -> bool:
-    """Whether a link is one to a folder, and not to one that it lies in, which would have no end."""
-    return link.is_dir() and link.resolve() not in link.parent.resolve().joinpath(link.name).parents
+    return index_paths(path for path, _ in walk_files(root))
 
 
 def is_picture_name(path: str) -> bool:

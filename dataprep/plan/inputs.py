@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dataprep.choose.filters import check_options, read_lines, rules_of
 from dataprep.pictures.index import EXTENSIONS, PictureIndex, index_paths
-from dataprep.pictures.stores import describe_store, locate, open_store, packed_tars
+from dataprep.pictures.stores import locate, open_store, packed_tars
 from dataprep.pictures.tar_store import unpack_tars
 from dataprep.plan.plan import BuildConfig, Plan, make_plan
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
@@ -139,18 +138,3 @@ def restore_pictures(request: BuildRequest) -> None:
     """Unpack again what packed tars hold, where that was deleted since the build was planned."""
     if packed_tars(locate(request.images)) and not Path(pictures_place(request)).is_dir():
         new_plan(request)
-
-
-def describe_inputs(request: BuildRequest) -> dict[str, Any]:
-    """Enough to see, without reading them, that the inputs are those of the last time."""
-    described: dict[str, Any] = {"images": describe_store(locate(request.images))}
-    for role, path in request.inputs.items():
-        if not path.exists():
-            raise UserError(f"--{role} {path} does not exist")
-        files = [path] if path.is_file() else sorted(path.glob("*.csv"))
-        described[role] = {
-            "path": str(path.resolve()),
-            "bytes": sum(file.stat().st_size for file in files),
-            "modified": max(place.stat().st_mtime_ns for place in (path, *files)),
-        }
-    return described

@@ -31,7 +31,7 @@ HARD = SHARED_DATA / "hard-inputs" / "images"
 def plan_of(request: BuildRequest) -> dict:
     """Plan into the request's folder, as a build does; returns the header."""
     from dataprep.build import _write_new_plan
-    from dataprep.plan.inputs import describe_inputs
+    from dataprep.plan.input_files import describe_inputs
 
     request.out.mkdir(parents=True, exist_ok=True)
     return _write_new_plan(request, describe_inputs(request))
