@@ -170,4 +170,4 @@ def expected_rejects(plan: Plan, found: Estimate) -> dict[str, dict[str, int]]:
     boxes = Counter(rejected["boxes"]) + Counter(found.too_small)
     pictures = Counter(rejected["pictures"])
     pictures[RejectReason.NO_BOX.value] += len(plan.order) - found.pictures
-    return {"pictures": dict(+pictures), "boxes": dict(boxes)}
+    return rejected | {"pictures": dict(+pictures), "boxes": dict(boxes)}

@@ -43,6 +43,7 @@ class RejectReason(StrEnum):
     TOO_BRIGHT = "too_bright"
     # a picture (its remaining boxes go with it, under the same reason)
     NO_BOX = "no_box"  # never had one, or none is left
+    NOT_ANNOTATED = "not_annotated"  # a picture of the folder that no file of annotations is about
     EXCLUDED = "excluded"  # named in the list of --exclude
     FILE_MISSING = "file_missing"
     FILE_UNREADABLE = "file_unreadable"
@@ -55,6 +56,8 @@ class RejectReason(StrEnum):
     SIZE_MISMATCH = "size_mismatch"
     QUARANTINED = "quarantined"  # it killed the worker, twice
     RENDER_FAILED = "render_failed"  # an error of ours; its text is the detail
+    # a file
+    OTHER_FILE = "other_file"  # lies among the annotations and is not one
     # a draw
     EMPTY_MASK = "empty_mask"
     # a sample's object mask; the sample stays, without it
@@ -186,6 +189,10 @@ class Annotations:
         flags: int8 [N] each: 1 yes, 0 no, -1 unknown.
         dropped: boxes besides these N that a reader which was given rules did not keep.
         judged: those rules.
+        other_names: further names of the pictures [P], list after list; each is looked for where the ones
+            before it are not found.
+        label_files: number of files of annotations that were read, where there is one for each picture.
+        other_files: files that lie among these and are not read, by their paths.
         segmentation: rows of boxes -> their objects' outlines (`object_masks`), text, empty where there is
             none; None where none is wanted.
     """
@@ -202,6 +209,9 @@ class Annotations:
     flags: dict[str, np.ndarray]
     dropped: Dropped = field(default_factory=Dropped)
     judged: FilterRules | None = None
+    other_names: tuple[list[str], ...] = ()
+    label_files: int | None = None
+    other_files: tuple[str, ...] = ()
     segmentation: "Callable[[np.ndarray], pa.Array] | None" = None
 
     def __len__(self) -> int:

@@ -32,7 +32,8 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
     counts.
     """
     x0, y0, x1, y1 = annotations.bounds.T
-    area = (x1 - x0) * (y1 - y0)
+    with np.errstate(invalid="ignore"):  # infinite ones are bad boxes below
+        area = (x1 - x0) * (y1 - y0)
     if annotations.unit == "pixels":
         width, height = annotations.sizes[annotations.picture].T.astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):

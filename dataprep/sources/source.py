@@ -72,6 +72,8 @@ class Source:
         key: image id -> what a sample key begins with, before letters that a key may not have are replaced.
         has_masks: whether the annotations know object masks.
         mask_hint: what else names the PNGs of --segmentations, where masks come from there.
+        all_pictures: whether every picture of the folder is one of the data set, so that one without any
+            annotations is counted.
         families: inputs -> class name -> names of the classes that it stands for, for the names that are
             known beside the boxes.
     """
@@ -85,6 +87,7 @@ class Source:
     key: Callable[[str], str] = str
     has_masks: bool = False
     mask_hint: str = ""
+    all_pictures: bool = False
     families: Callable[[Mapping[str, Path]], Mapping[str, Collection[str]]] = _stand_for_themselves
 
     def sample_key(self, image_id: str) -> str:
