@@ -28,6 +28,7 @@ class RejectReason(StrEnum):
     DEPICTION = "depiction"
     OCCLUDED = "occluded"
     TRUNCATED = "truncated"
+    DIFFICULT = "difficult"
     CLASS_NOT_WANTED = "class_not_wanted"
     AREA_TOO_SMALL = "area_too_small"
     AREA_TOO_LARGE = "area_too_large"

@@ -14,6 +14,7 @@ FLAG_REASONS = {
     "is_depiction": RejectReason.DEPICTION,
     "is_occluded": RejectReason.OCCLUDED,
     "is_truncated": RejectReason.TRUNCATED,
+    "is_difficult": RejectReason.DIFFICULT,
 }
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataprep.sources.label_folder import label_files
 from dataprep.sources.source import Source, SourceInput
 from intarsia.errors import UsageError, UserError
-from intarsia.files import refuse_lfs_pointer, walk_files
+from intarsia.files import refuse_lfs_pointer
 
 if TYPE_CHECKING:
     from dataprep.records import Annotations, FilterRules
 
+ENDING = ".txt"
 CLASSES_FILE = "classes.txt"  # that labelling tools put among the labels
 _MOST_CLASSES = 1 << 31
 LIMITS = (-0.5, 1.5)  # of a fraction: boxes may reach out of the picture, pixels are a mistake
@@ -52,17 +54,10 @@ def read_yolo(labels: Path | str, names: Names) -> "Annotations":
             line and value.
     """
     root = Path(labels)
-    if not root.is_dir():
-        raise UserError(f"--labels {root} is not a folder; give the folder of the label files")
-    records = _Records(names)
-    for path in sorted(path for path, _ in walk_files(root)):
-        name = path.rpartition("/")[2].lower()
-        if name.endswith(".txt") and not name.startswith(".") and name != CLASSES_FILE:
-            records.add(path[: -len(".txt")], root / path)
-        elif root / path != names.file:
-            records.other_files.append(path)
-    if not records.image_ids:
-        raise UserError(f"--labels {root} holds no label file (*.txt); give the folder of the label files")
+    files, others = label_files(root, "--labels", ENDING, (CLASSES_FILE,))
+    records = _Records(names, tuple(path for path in others if root / path != names.file))
+    for path in files:
+        records.add(path[: -len(ENDING)], root / path)
     return records.annotations()
 
 
@@ -71,8 +66,8 @@ class _Records:
     """What has been read so far."""
 
     names: Names
+    other_files: tuple[str, ...]
     image_ids: list[str] = field(default_factory=list)
-    other_files: list[str] = field(default_factory=list)
     picture: array = field(default_factory=lambda: array("i"))
     bounds: array = field(default_factory=lambda: array("d"))
     classes: array = field(default_factory=lambda: array("q"))
@@ -139,7 +134,7 @@ class _Records:
             labels=labels,
             flags={},
             label_files=number,
-            other_files=tuple(self.other_files),
+            other_files=self.other_files,
         )
 
 
