@@ -105,7 +105,9 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
     place, packed = pictures_place(request), packed_tars(locate(request.images))
     if packed and unpack:
         rows = notes.picture[notes.picture >= 0]
-        wanted = {notes.files[p] or notes.image_ids[p] for p in np.unique(rows).tolist()}
+        pictures = np.unique(rows).tolist()
+        wanted = {notes.files[p] or notes.image_ids[p] for p in pictures}
+        wanted |= {names[p] for names in notes.other_names for p in pictures}
         unpack_tars(packed, wanted | {name.rpartition("/")[2] for name in wanted}, Path(place))
     index = None if packed and not unpack else open_store(place, str(request.out)).index()
     if index is not None:

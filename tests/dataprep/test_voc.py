@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +250,14 @@ def test_nothing_of_a_folder_vanishes(folder: Path, tmp_path: Path) -> None:
         (10, 20, 90, 100),
         (0, 0, 100, 110),
     }
+
+
+def test_pictures_in_a_packed_tar_are_found_by_the_same_names(folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as tar:
+        tar.add(folder / "images", "")
+    request = replace(request_of(folder, tmp_path / "out"), images=tmp_path / "all.tar.gz")
+    (plan, other) = new_plan(request), new_plan(request_of(folder, tmp_path / "out"))
+    assert [plan.files[p] for p in plan.order] == [other.files[p] for p in other.order]
 
 
 def test_difficult_objects_can_be_left_out(folder: Path, tmp_path: Path) -> None:
