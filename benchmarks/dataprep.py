@@ -31,7 +31,7 @@ from dataprep.records import Rejected
 from dataprep.shards.build_shard import ShardJob, build_shard
 from dataprep.shards.manifest import write_manifest
 from dataprep.tars import write_tar
-from dataprep.workers.pipeline import run_shards
+from dataprep.workers.apart import run_shards
 from intarsia.files import sha256_bytes
 from intarsia.masks import draw_edit_mask
 from intarsia.png import encode_png

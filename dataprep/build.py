@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.pictures.stores import INDEX_FILE
-from dataprep.plan.inputs import BuildRequest, describe_inputs, new_plan, pictures_place, restore_pictures
+from dataprep.plan.input_files import changed_inputs, describe_inputs, refuse_changed_files
+from dataprep.plan.inputs import BuildRequest, new_plan, pictures_place, restore_pictures
 from dataprep.plan.plan import BuildConfig, Plan
 from dataprep.plan.plan_file import (
     PLAN_FILE,
@@ -20,6 +21,7 @@ from dataprep.progress import NOTES, Progress, metered
 from dataprep.shards.build_shard import ShardJob, is_complete
 from dataprep.shards.manifest import CARD, LOCK, MANIFEST, REJECTS, read_manifest, write_manifest
 from dataprep.shards.plan_rejects import write_plan_rejects
+from dataprep.sources.source import SEGMENTATIONS
 from intarsia.config import complete, config_differences
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_path, locked, sweep_temporaries
@@ -97,8 +99,9 @@ def _sweep(out: Path) -> None:
 def _run_missing(
     request: BuildRequest, header: dict[str, Any], missing: list[int], report: Callable[[Progress], None]
 ) -> None:
-    from dataprep.workers.pipeline import run_shards
+    from dataprep.workers.apart import run_shards
 
+    masks = request.inputs.get(SEGMENTATIONS)
     jobs = [
         ShardJob(
             folder=str(request.out.resolve()),
@@ -106,9 +109,7 @@ def _run_missing(
             shard=shard,
             fingerprint=header["fingerprint"],
             config=request.config,
-            segmentations=str(request.inputs["segmentations"].resolve())
-            if "segmentations" in request.inputs
-            else "",
+            segmentations=str(masks.resolve()) if masks else "",
         )
         for shard in missing
     ]
@@ -136,8 +137,9 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
             f"{out} was built with other options ({'; '.join(differences)}); "
             "give those, or choose another --out, or delete that folder"
         )
-    old, rejects = header["inputs"], out / REJECTS
-    changed = [role for role in sorted(old.keys() | inputs.keys()) if old.get(role) != inputs.get(role)]
+    rejects = out / REJECTS
+    refuse_changed_files(request, header["inputs"], inputs)
+    changed = changed_inputs(header["inputs"], inputs)
     if not changed and rejects.is_file():
         return header
     plan = new_plan(request)
@@ -165,6 +167,7 @@ def _write_new_plan(request: BuildRequest, inputs: dict[str, Any]) -> dict[str, 
         "config": request.config.model_dump(mode="json"),
         "fingerprint": plan_fingerprint(plan),
         "inputs": inputs,
+        "unit": plan.annotations.unit,
         "shards": plan.shards,
         "pictures": len(plan.order),
         "counts": plan.counts(),

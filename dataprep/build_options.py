@@ -71,7 +71,7 @@ def _add_filter_options(parser: argparse.ArgumentParser) -> None:
         type=_names,
         default=(),
         metavar="FLAGS",
-        help="boxes so flagged, of crowd,group_of,inside,depiction,occluded,truncated",
+        help="boxes so flagged, of crowd,group_of,inside,depiction,occluded,truncated,difficult",
     )
     add(
         "--only-classes",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataprep.build_options import add_build_options
+from dataprep.sources.table import SOURCES
 from intarsia.command_line import Parser
 from intarsia.errors import UsageError, UserError, run_command
 from intarsia.words import counted
@@ -32,25 +33,13 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m dataprep", description="Annotated boxes to training shards.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="make a shard folder, or go on with one")
-    sources = build.add_subparsers(required=True, metavar="SOURCE", dest="source")
-    coco = sources.add_parser("coco", help="from a COCO instances file")
-    coco.add_argument("--annotations", type=Path, required=True, help="instances_*.json")
-    open_images = sources.add_parser("openimages", help="from an Open Images box CSV")
-    open_images.add_argument("--boxes", type=Path, required=True, help="*-annotations-bbox.csv")
-    open_images.add_argument("--classes", type=Path, required=True, help="class-descriptions-boxable.csv")
-    boxes = sources.add_parser("boxes", help="from a CSV of path,x0,y0,x1,y1[,label,mask]")
-    boxes.add_argument(
-        "--boxes",
-        type=Path,
-        required=True,
-        help="with a header; pixels, half-open; a column mask names PNGs below --segmentations",
-    )
-    for source in (coco, open_images, boxes):
-        add_build_options(source)
-        source.set_defaults(command=_build)
-    for source, what in ((open_images, " with their CSV of MaskPath, ImageID, …"), (boxes, ", see --boxes")):
-        source.add_argument("--segmentations", type=Path, help=f"folder of object masks (PNGs){what}")
-    open_images.add_argument("--hierarchy", type=Path, help="bbox_labels_600_hierarchy.json, for class names")
+    commands_of_sources = build.add_subparsers(required=True, metavar="SOURCE", dest="source")
+    for source in SOURCES.values():
+        own = commands_of_sources.add_parser(source.name, help=source.help)
+        for item in source.inputs:
+            own.add_argument(f"--{item.role}", type=Path, required=item.required, help=item.help)
+        add_build_options(own)
+        own.set_defaults(command=_build)
     verify = commands.add_parser("verify", help="check a shard folder; one line for each problem")
     verify.add_argument("folder", type=Path, metavar="OUT")
     verify.add_argument("--full", action="store_true", help="decode every sample, not a few of each shard")
@@ -117,7 +106,7 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
     _check_workers(options.workers)
     content = {name: getattr(options, name) for name in BuildConfig.model_fields}
     content["name"] = options.name or options.source
-    roles = ("annotations", "boxes", "classes", "hierarchy", "segmentations")
+    roles = [item.role for item in SOURCES[options.source].inputs]
     return BuildRequest(
         config=build_config(BuildConfig, content, where="build options"),
         inputs={role: getattr(options, role) for role in (*roles, "exclude") if getattr(options, role, None)},

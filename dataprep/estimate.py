@@ -99,7 +99,7 @@ def _judge_by_annotated_size(plan: Plan, rows: np.ndarray) -> np.ndarray:
     reasons: np.ndarray = np.full(len(rows), -1, np.int16)
     sizes = notes.sizes[notes.picture[rows]].astype(np.int64)
     known = (sizes > 0).all(axis=1)
-    scale = np.tile(sizes, 2) if notes.fractions else 1
+    scale = np.tile(sizes, 2) if notes.unit == "fractions" else 1
     limit = np.tile(sizes, 2)
     corners = np.clip(np.trunc(notes.bounds[rows] * scale), 0, limit).astype(np.int64)
     judged = judge_sizes(corners[:, 2:] - corners[:, :2], rules_of(plan.config))
@@ -125,10 +125,11 @@ def time_picture(plan: Plan, size: tuple[int, int], boxes: int) -> tuple[float, 
         boxes: how many may be chosen.
     """
     config = plan.config.model_copy(update={"min_sharpness": 0.0, "brightness": None, "min_side": 1})
-    x, y = (1, 1) if plan.annotations.fractions else size
+    unit = plan.annotations.unit
+    x, y = (1, 1) if unit == "fractions" else size
     bounds = (0.3 * x, 0.3 * y, 0.7 * x, 0.7 * y)
     records = tuple(BoxRecord(number, bounds, "x") for number in range(boxes))
-    record = PictureRecord("picture", "picture", "picture.jpg", size, records)
+    record = PictureRecord("picture", "picture", "picture.jpg", size, records, unit)
     with tempfile.TemporaryDirectory() as folder:
         made_up_picture(size).save(Path(folder) / record.file, quality=QUALITY)
         job = ShardJob(folder, folder, 0, "", config)
@@ -169,4 +170,4 @@ def expected_rejects(plan: Plan, found: Estimate) -> dict[str, dict[str, int]]:
     boxes = Counter(rejected["boxes"]) + Counter(found.too_small)
     pictures = Counter(rejected["pictures"])
     pictures[RejectReason.NO_BOX.value] += len(plan.order) - found.pictures
-    return {"pictures": dict(+pictures), "boxes": dict(boxes)}
+    return rejected | {"pictures": dict(+pictures), "boxes": dict(boxes)}

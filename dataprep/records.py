@@ -1,17 +1,19 @@
 """What annotations say, as records and in columns, and why something is dropped."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 
 from intarsia.boxes import Box, box_from_fractions, box_from_xyxy
 
-if TYPE_CHECKING:
-    from dataprep.choose.rules import FilterRules
+if TYPE_CHECKING:  # a command that is only asked for help loads no pyarrow
+    import pyarrow as pa
+
+BoxUnit: TypeAlias = Literal["pixels", "fractions"]  # of the upright picture
 
 
 class RejectReason(StrEnum):
@@ -26,6 +28,7 @@ class RejectReason(StrEnum):
     DEPICTION = "depiction"
     OCCLUDED = "occluded"
     TRUNCATED = "truncated"
+    DIFFICULT = "difficult"
     CLASS_NOT_WANTED = "class_not_wanted"
     AREA_TOO_SMALL = "area_too_small"
     AREA_TOO_LARGE = "area_too_large"
@@ -41,6 +44,7 @@ class RejectReason(StrEnum):
     TOO_BRIGHT = "too_bright"
     # a picture (its remaining boxes go with it, under the same reason)
     NO_BOX = "no_box"  # never had one, or none is left
+    NOT_ANNOTATED = "not_annotated"  # a picture of the folder that no file of annotations is about
     EXCLUDED = "excluded"  # named in the list of --exclude
     FILE_MISSING = "file_missing"
     FILE_UNREADABLE = "file_unreadable"
@@ -53,6 +57,8 @@ class RejectReason(StrEnum):
     SIZE_MISMATCH = "size_mismatch"
     QUARANTINED = "quarantined"  # it killed the worker, twice
     RENDER_FAILED = "render_failed"  # an error of ours; its text is the detail
+    # a file
+    OTHER_FILE = "other_file"  # lies among the annotations and is not one
     # a draw
     EMPTY_MASK = "empty_mask"
     # a sample's object mask; the sample stays, without it
@@ -74,7 +80,7 @@ class BoxRecord:
 
     Attributes:
         box_id: its name in the annotations: COCO's annotation id, or the row of a CSV.
-        bounds: (x0, y0, x1, y1) as annotated: pixels, or fractions of the picture.
+        bounds: (x0, y0, x1, y1) as annotated, in the unit of the source.
         label: the class's name.
         flags: remarks by name: 1 yes, 0 no, -1 unknown.
         segmentation: the object's outline (`object_masks`); empty where there is none or none is wanted.
@@ -86,9 +92,11 @@ class BoxRecord:
     flags: dict[str, int] = field(default_factory=dict)
     segmentation: str = ""
 
-    def to_box(self, size: tuple[int, int], fractions: bool) -> Box:
+    def to_box(self, size: tuple[int, int], unit: BoxUnit) -> Box:
         """The box in whole pixels of a picture of `size` (width, height); may turn out empty."""
-        return box_from_fractions(self.bounds, size) if fractions else box_from_xyxy(*self.bounds, size)
+        if unit == "fractions":
+            return box_from_fractions(self.bounds, size)
+        return box_from_xyxy(*self.bounds, size)
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ class PictureRecord:
         file: its path below the folder of pictures; empty where it was not found.
         size: (width, height) as annotated; None where the annotations do not say.
         boxes: in annotation order.
+        unit: unit of their bounds.
     """
 
     image_id: str
@@ -108,6 +117,42 @@ class PictureRecord:
     file: str
     size: tuple[int, int] | None
     boxes: tuple[BoxRecord, ...]
+    unit: BoxUnit
+
+
+@dataclass(frozen=True)
+class FilterRules:
+    """Which boxes may be chosen.
+
+    Attributes:
+        dropped_flags: flags whose value 1 drops a box; unknown (-1) does not.
+        smallest_area: of the picture's area, kept from here.
+        largest_area: of the picture's area, kept up to here.
+        smallest_side: pixels; looked at when the picture is read, since Open Images gives no sizes.
+        largest_aspect: longer side to shorter side in pixels; looked at when the picture is read.
+        classes: names that are wanted; None for all.
+        not_classes: names that are not.
+        largest_iou: a box goes that a larger one of its picture overlaps by more, as intersection over union.
+        per_class_max: boxes of one class; None for no limit.
+        class_temperature: 1 leaves the classes as they are; the higher, the more alike their sizes become.
+        least_sharpness: variance of the Laplacian of the box's pixels, see `pixels.crop_figures`.
+        darkest: mean grey level of the box's pixels, 0 … 255, kept from here.
+        brightest: the same, kept up to here.
+    """
+
+    dropped_flags: tuple[str, ...]
+    smallest_area: float = 0.02
+    largest_area: float = 0.8
+    smallest_side: int = 1
+    largest_aspect: float = math.inf
+    classes: frozenset[str] | None = None
+    not_classes: frozenset[str] = frozenset()
+    largest_iou: float = 1.0
+    per_class_max: int | None = None
+    class_temperature: float = 1.0
+    least_sharpness: float = 0.0
+    darkest: float = 0.0
+    brightest: float = 255.0
 
 
 @dataclass(frozen=True)
@@ -133,8 +178,7 @@ class Annotations:
     """Annotated boxes in columns: fourteen million of them do not fit into objects.
 
     Attributes:
-        source: "coco", "openimages" or "boxes".
-        fractions: whether bounds are fractions of the picture; otherwise pixels.
+        unit: unit of the bounds.
         image_ids: names of the pictures [P].
         files: their file names as annotated [P]; where empty, any picture called image_id.
         sizes: int32 [P, 2] (width, height); 0 where unknown.
@@ -146,12 +190,15 @@ class Annotations:
         flags: int8 [N] each: 1 yes, 0 no, -1 unknown.
         dropped: boxes besides these N that a reader which was given rules did not keep.
         judged: those rules.
+        other_names: further names of the pictures [P], list after list; each is looked for where the ones
+            before it are not found.
+        label_files: number of files of annotations that were read, where there is one for each picture.
+        other_files: files that lie among these and are not read, by their paths.
         segmentation: rows of boxes -> their objects' outlines (`object_masks`), text, empty where there is
             none; None where none is wanted.
     """
 
-    source: str
-    fractions: bool
+    unit: BoxUnit
     image_ids: list[str]
     files: list[str]
     sizes: np.ndarray
@@ -162,8 +209,11 @@ class Annotations:
     labels: list[str]
     flags: dict[str, np.ndarray]
     dropped: Dropped = field(default_factory=Dropped)
-    judged: "FilterRules | None" = None
-    segmentation: Callable[[np.ndarray], pa.Array] | None = None
+    judged: FilterRules | None = None
+    other_names: tuple[list[str], ...] = ()
+    label_files: int | None = None
+    other_files: tuple[str, ...] = ()
+    segmentation: "Callable[[np.ndarray], pa.Array] | None" = None
 
     def __len__(self) -> int:
         return len(self.picture)

@@ -14,6 +14,7 @@ from typing import Any
 from intarsia.errors import UsageError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or where an installed copy lies
+LFS_START = b"version https://git-lfs"  # of the pointer that git-LFS leaves in place of a file
 _TEMPORARY = ".tmp-"
 
 
@@ -170,3 +171,35 @@ def sha256_file(path: Path | str) -> str:
 def fingerprint(content: Any) -> str:
     """The sha256 of anything JSON can hold; equal contents give equal ones, whatever the key order."""
     return sha256_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Check that a data file is there and is itself.
+
+    Raises:
+        UserError: if it is missing, or a git-LFS pointer in its place.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is not a file")
+    with path.open("rb") as file:
+        if file.read(len(LFS_START)) == LFS_START:
+            raise UserError(f"{path} is a git-LFS pointer, not the data; fetch the file with `git lfs pull`")
+
+
+def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below a folder: its path from there and its entry. Links to folders are followed, once."""
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        with os.scandir(root / below) as entries:
+            for entry in entries:
+                path = f"{below}/{entry.name}" if below else entry.name
+                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _leads_aside(Path(entry))):
+                    pending.append(path)
+                else:
+                    yield path, entry
+
+
+def _leads_aside(link: Path) -> bool:
+    """Whether a link is one to a folder, and not to one that it lies in, which would have no end."""
+    return link.is_dir() and link.resolve() not in link.parent.resolve().joinpath(link.name).parents

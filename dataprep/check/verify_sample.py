@@ -35,7 +35,7 @@ def sample_problems(
     if meta.box not in [item.box for item in meta.boxes] or not meta.extended.contains(meta.box):
         yield "its box is not among its boxes, or not in its extended box"
     if record is not None:
-        yield from _origin_problems(meta, record, config)
+        yield from _origin_problems(meta, record)
     if not meta.squashed and not meta.window.contains(meta.extended):
         yield "its window does not hold its extended box"
     if not Box(0, 0, *meta.image_size).contains(meta.window) or not meta.window.area:
@@ -44,14 +44,11 @@ def sample_problems(
         yield from _mask_problems(sample)
 
 
-def _origin_problems(meta: SampleMeta, record: PictureRecord, config: BuildConfig) -> Iterator[str]:
+def _origin_problems(meta: SampleMeta, record: PictureRecord) -> Iterator[str]:
     if (meta.image_id, meta.file) != (record.image_id, record.file):
         yield f"it is of picture {meta.image_id} ({meta.file}), planned is {record.image_id} ({record.file})"
-    fractions = config.source == "openimages"
-    size = meta.source_size or meta.image_size
-    planned = [
-        (scale_box(item.to_box(size, fractions), size, meta.image_size), item.label) for item in record.boxes
-    ]
+    size, stored = meta.source_size or meta.image_size, meta.image_size
+    planned = [(scale_box(item.to_box(size, record.unit), size, stored), item.label) for item in record.boxes]
     if not all((item.box, item.label) in planned for item in meta.boxes):
         yield "its boxes are not those of the plan"
 

@@ -20,7 +20,7 @@ from intarsia.files import sha256_file
 from intarsia.sample import MEMBERS, OBJECT_MASK, decode_sample
 
 SAMPLES_PER_SHARD = 4  # that are decoded where not all are
-_PLURAL = {"picture": "pictures", "box": "boxes", "draw": "draws", "mask": "masks"}
+_PLURAL = {"picture": "pictures", "box": "boxes", "draw": "draws", "mask": "masks", "file": "files"}
 ACCOUNTS = tuple(_PLURAL.values())
 
 Group = tuple[str, list[tarfile.TarInfo]]  # a sample's key and its members, in the order of the tar

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from dataprep.choose.rules import FILTERS, FLAG_REASONS, FilterRules
+from dataprep.choose.rules import FILTERS, FLAG_REASONS
+from dataprep.records import FilterRules
 from intarsia.config import Config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dataprep.choose.rules import FilterRules
-from dataprep.records import REASONS, Annotations, RejectReason
+from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from intarsia.rng import derive_seed
 
 _ROWS_AT_ONCE = 1 << 20  # of the overlap search, which bounds its memory

@@ -3,9 +3,8 @@
 import cv2
 import numpy as np
 
-from dataprep.choose.rules import FilterRules
 from dataprep.pictures.decode import squash
-from dataprep.records import Rejected, RejectReason
+from dataprep.records import FilterRules, Rejected, RejectReason
 from intarsia.boxes import Box
 from intarsia.sample import EXEMPLAR_SIZE
 

@@ -1,12 +1,10 @@
 """The rules that keep or drop a box, one at a time: by its annotation, its size, its picture."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from dataprep.records import REASONS, Annotations, Rejected, RejectReason
+from dataprep.records import REASONS, Annotations, FilterRules, Rejected, RejectReason
 from intarsia.boxes import Box
 
 FLAG_REASONS = {
@@ -16,42 +14,8 @@ FLAG_REASONS = {
     "is_depiction": RejectReason.DEPICTION,
     "is_occluded": RejectReason.OCCLUDED,
     "is_truncated": RejectReason.TRUNCATED,
+    "is_difficult": RejectReason.DIFFICULT,
 }
-
-
-@dataclass(frozen=True)
-class FilterRules:
-    """Which boxes may be chosen.
-
-    Attributes:
-        dropped_flags: flags whose value 1 drops a box; unknown (-1) does not.
-        smallest_area: of the picture's area, kept from here.
-        largest_area: of the picture's area, kept up to here.
-        smallest_side: pixels; looked at when the picture is read, since Open Images gives no sizes.
-        largest_aspect: longer side to shorter side in pixels; looked at when the picture is read.
-        classes: names that are wanted; None for all.
-        not_classes: names that are not.
-        largest_iou: a box goes that a larger one of its picture overlaps by more, as intersection over union.
-        per_class_max: boxes of one class; None for no limit.
-        class_temperature: 1 leaves the classes as they are; the higher, the more alike their sizes become.
-        least_sharpness: variance of the Laplacian of the box's pixels, see `pixels.crop_figures`.
-        darkest: mean grey level of the box's pixels, 0 … 255, kept from here.
-        brightest: the same, kept up to here.
-    """
-
-    dropped_flags: tuple[str, ...]
-    smallest_area: float = 0.02
-    largest_area: float = 0.8
-    smallest_side: int = 1
-    largest_aspect: float = math.inf
-    classes: frozenset[str] | None = None
-    not_classes: frozenset[str] = frozenset()
-    largest_iou: float = 1.0
-    per_class_max: int | None = None
-    class_temperature: float = 1.0
-    least_sharpness: float = 0.0
-    darkest: float = 0.0
-    brightest: float = 255.0
 
 
 # "pbe" is Paint by Example's own rule. A crowd region of COCO is no object: it is dropped under both.
@@ -69,8 +33,9 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
     counts.
     """
     x0, y0, x1, y1 = annotations.bounds.T
-    area = (x1 - x0) * (y1 - y0)
-    if not annotations.fractions:
+    with np.errstate(invalid="ignore"):  # infinite ones are bad boxes below
+        area = (x1 - x0) * (y1 - y0)
+    if annotations.unit == "pixels":
         width, height = annotations.sizes[annotations.picture].T.astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             # not a number, which no rule hits, where the size is to be seen only when the picture is read

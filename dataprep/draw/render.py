@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dataprep.choose.pixels import judge_crop
-from dataprep.choose.rules import FilterRules, judge_late_area, judge_pixels
+from dataprep.choose.rules import judge_late_area, judge_pixels
 from dataprep.draw.exemplar import (
     MARGIN,
     Augmentation,
@@ -16,7 +16,7 @@ from dataprep.draw.exemplar import (
     draw_augmentation,
 )
 from dataprep.pictures.decode import Picture, resize, squash
-from dataprep.records import PictureRecord, Rejected, RejectReason
+from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason
 from intarsia.boxes import Box, Window, crop_window, extend_box, pad_box, scale_box
 from intarsia.masks import draw_edit_mask
 from intarsia.rng import sample_rng
@@ -35,7 +35,7 @@ class Subject:
     """A decoded picture with the boxes that may be chosen in it.
 
     Attributes:
-        source: "coco", "openimages" or "boxes".
+        source: name of the annotations' source.
         image_id: the picture's name in its annotations.
         key: the same as sample keys bear it; with the seed and the draw it decides every random choice.
         file: path below the folder of pictures.
@@ -61,7 +61,7 @@ class Subject:
 
 
 def choose_boxes(
-    record: PictureRecord, picture: Picture, fractions: bool, rules: FilterRules
+    record: PictureRecord, picture: Picture, rules: FilterRules
 ) -> tuple[tuple[LabelledBox, ...], list[tuple[int, Rejected]]]:
     """Turn a record's boxes into pixels of the picture and drop those that size or pixels speak against.
 
@@ -70,9 +70,9 @@ def choose_boxes(
     """
     kept: list[LabelledBox] = []
     dropped: list[tuple[int, Rejected]] = []
-    boxes = [item.to_box(picture.size, fractions) for item in record.boxes]
+    boxes = [item.to_box(picture.size, record.unit) for item in record.boxes]
     for item, box, by_size in zip(record.boxes, boxes, judge_pixels(boxes, rules), strict=True):
-        if not fractions and record.size is None:
+        if record.unit == "pixels" and record.size is None:
             by_size = by_size or judge_late_area(item.bounds, picture.size, rules)
         rejected = by_size or judge_crop(picture.pixels, box, rules)
         if rejected:

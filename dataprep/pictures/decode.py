@@ -15,11 +15,10 @@ from PIL import Image, UnidentifiedImageError
 
 from dataprep.records import Rejected, RejectReason
 from intarsia.errors import UserError
-from intarsia.files import sha256_bytes
+from intarsia.files import LFS_START, sha256_bytes
 
 MAX_PIXELS = 100_000_000  # 300 MB decoded; photographs are below
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "JPEG2000")
-_LFS = b"version https://git-lfs"
 _JPEG = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112
 
@@ -44,19 +43,6 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """(width, height)."""
         return self.pixels.shape[1], self.pixels.shape[0]
-
-
-def refuse_lfs_pointer(path: Path) -> None:
-    """Check that an annotation file is there and is itself.
-
-    Raises:
-        UserError: if it is missing, or a git-LFS pointer in its place.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist or is no file")
-    with path.open("rb") as file:
-        if file.read(len(_LFS)) == _LFS:
-            raise UserError(f"{path} is a git-LFS pointer, not the data; fetch the file with `git lfs pull`")
 
 
 def check_source(root: Path, file: str) -> None:
@@ -131,7 +117,7 @@ def decode_picture(content: bytes) -> tuple[np.ndarray, int] | Rejected:
     """A picture file's pixels as stored, uint8 [H, W, 3] RGB, and its EXIF orientation (1 … 8)."""
     if not content:
         return Rejected(RejectReason.FILE_EMPTY)
-    if content.startswith(_LFS):
+    if content.startswith(LFS_START):
         return Rejected(RejectReason.LFS_POINTER, "fetch the file with `git lfs pull`")
     if not content.startswith(_JPEG):
         return _decode_with_pillow(content)

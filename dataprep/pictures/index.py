@@ -1,6 +1,5 @@
 """Which file an annotated picture is: millions of names, looked up in columns."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from intarsia.errors import UserError
+from intarsia.files import walk_files
 
 EXTENSIONS = (
     ".jpg",
@@ -43,16 +43,17 @@ class PictureIndex:
         """The path of each picture, text [P]; empty where no file is it.
 
         A picture is looked for by its annotated file, or by its id where none is annotated: as a path, a file
-        name, or a file name without extension; of several such files the first counts. One that is annotated
-        in a folder which is not there is looked for without it (`_without_folders`).
+        name, a file name without extension, or a path without extension; of several such files the first
+        counts. One that is annotated in a folder which is not there is looked for without it
+        (`_without_folders`).
         """
         wanted = pa.array((file or name for file, name in zip(files, image_ids, strict=True)), pa.string())
         found: pa.Array = pa.nulls(len(wanted), pa.int32())
         names = pc.replace_substring_regex(self.paths, r"^.*/", "")
         stems = pc.replace_substring_regex(names, r"\.[^.]*$", "")
-        for known in (self.paths, names, stems):
+        for known in (lambda: self.paths, lambda: names, lambda: stems, self._bare_paths):
             if found.null_count:
-                found = pc.coalesce(found, pc.index_in(wanted, value_set=known))
+                found = pc.coalesce(found, pc.index_in(wanted, value_set=known()))
         places = found.fill_null(-1).to_numpy()
         rows = np.flatnonzero((places < 0) & pc.match_substring(wanted, "/").to_numpy(zero_copy_only=False))
         if len(rows) and len(self.paths):
@@ -64,6 +65,10 @@ class PictureIndex:
             places = places.copy()
             places[rows] = others[once.indices.to_numpy()]
         return pc.fill_null(self.paths.take(pa.array(places, mask=places < 0)), "")
+
+    def _bare_paths(self) -> pa.Array:
+        """The paths without their extensions."""
+        return pc.replace_substring_regex(self.paths, r"\.[^./]*$", "")
 
     def _without_folders(self, wanted: pa.Array, names: pa.Array, stems: pa.Array) -> np.ndarray:
         """int [wanted], -1 for none: the files at their paths less some folders in front, or so called.
@@ -111,25 +116,7 @@ def index_pictures(folder: Path | str) -> PictureIndex:
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"the folder of pictures {root} does not exist")
-    return index_paths(_walk(root))
-
-
-def _walk(root: Path) -> Iterable[str]:
-    pending = [""]
-    while pending:
-        below = pending.pop()
-        with os.scandir(root / below) as entries:
-            for entry in entries:
-                path = f"{below}/{entry.name}" if below else entry.name
-                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _leads_aside(Path(entry))):
-                    pending.append(path)
-                else:
-                    yield path
-
-
-def _leads_aside(link: Path) -> bool:
-    """Whether a link is one to a folder, and not to one that it lies in, which would have no end."""
-    return link.is_dir() and link.resolve() not in link.parent.resolve().joinpath(link.name).parents
+    return index_paths(path for path, _ in walk_files(root))
 
 
 def is_picture_name(path: str) -> bool:

@@ -1,18 +1,18 @@
 """What a build is made from: annotations, names of pictures, masks; described, read and planned."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dataprep.choose.filters import check_options, read_hierarchy, read_lines, rules_of
-from dataprep.choose.rules import FilterRules
+from dataprep.choose.filters import check_options, read_lines, rules_of
 from dataprep.pictures.index import EXTENSIONS, PictureIndex, index_paths
-from dataprep.pictures.stores import describe_store, locate, open_store, packed_tars
+from dataprep.pictures.stores import locate, open_store, packed_tars
 from dataprep.pictures.tar_store import unpack_tars
 from dataprep.plan.plan import BuildConfig, Plan, make_plan
-from dataprep.records import REASONS, Annotations, RejectReason
+from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
+from dataprep.sources.source import SEGMENTATIONS
+from dataprep.sources.table import SOURCES
 from intarsia.errors import UsageError, UserError
 
 
@@ -44,17 +44,11 @@ class BuildRequest:
 
 def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
     """Read the request's annotation files; the rules may be applied on the way."""
-    if request.config.source == "coco":
-        from dataprep.sources.coco import read_coco
-
-        return read_coco(request.inputs["annotations"], request.config.needs_masks)
-    if request.config.source == "boxes":
-        from dataprep.sources.boxes_csv import read_boxes_csv
-
-        return read_boxes_csv(request.inputs["boxes"], request.config.needs_masks)
-    from dataprep.sources.openimages import read_open_images
-
-    return read_open_images(request.inputs["boxes"], request.inputs["classes"], rules)
+    source = SOURCES[request.config.source]
+    notes = source.read(request.inputs, rules, request.config.needs_masks)
+    if notes.unit != source.unit:
+        raise ValueError(f"the reader of {source.name} gives {notes.unit}, its row says {source.unit}")
+    return notes
 
 
 def new_plan(request: BuildRequest, unpack: bool = True) -> Plan:
@@ -67,17 +61,10 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> Plan:
     Raises:
         UserError: if an input cannot be read, or nothing is left to build.
     """
-    names, families = _class_families(request)
+    families = SOURCES[request.config.source].families(request.inputs)
     _check_masks(request)
     annotations = read_annotations(request, rules_of(request.config, families))
-    check_options(request.config, annotations.flags, names.union(annotations.labels))
-    if request.config.needs_masks and request.config.source == "openimages":
-        from dataprep.sources.object_masks import read_open_images_masks
-
-        masks = read_open_images_masks(
-            request.inputs["segmentations"], annotations, request.inputs["classes"]
-        )
-        annotations = replace(annotations, segmentation=masks)
+    check_options(request.config, annotations.flags, {*families, *annotations.labels})
     excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
     index = _picture_names(request, annotations, unpack)
     plan = make_plan(annotations, index, request.config, families, excluded)
@@ -118,7 +105,9 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
     place, packed = pictures_place(request), packed_tars(locate(request.images))
     if packed and unpack:
         rows = notes.picture[notes.picture >= 0]
-        wanted = {notes.files[p] or notes.image_ids[p] for p in np.unique(rows).tolist()}
+        pictures = np.unique(rows).tolist()
+        wanted = {notes.files[p] or notes.image_ids[p] for p in pictures}
+        wanted |= {names[p] for names in notes.other_names for p in pictures}
         unpack_tars(packed, wanted | {name.rpartition("/")[2] for name in wanted}, Path(place))
     index = None if packed and not unpack else open_store(place, str(request.out)).index()
     if index is not None:
@@ -130,49 +119,24 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
 
 
 def _check_masks(request: BuildRequest) -> None:
-    source = request.config.source
-    if "segmentations" in request.inputs and not request.config.needs_masks:
+    source, config, given = SOURCES[request.config.source], request.config, SEGMENTATIONS in request.inputs
+    if given and not config.needs_masks:
         raise UsageError(
             "--segmentations is for --object-masks or --exemplar-background: give one, or leave it out"
         )
-    if request.config.needs_masks and source != "coco" and "segmentations" not in request.inputs:
-        kept = "their CSV" if source == "openimages" else "name them in the column `mask` of --boxes"
+    if config.needs_masks and not source.has_masks:
+        raise UsageError(
+            f"--object-masks and --exemplar-background need object masks, which annotations of the source "
+            f"{source.name} do not have; leave them out"
+        )
+    if config.needs_masks and source.mask_hint and not given:
         raise UsageError(
             f"--object-masks and --exemplar-background need the masks: give --segmentations FOLDER with the "
-            f"PNGs, and {kept}"
+            f"PNGs, and {source.mask_hint}"
         )
-
-
-def _class_families(request: BuildRequest) -> tuple[set[str], dict[str, frozenset[str]]]:
-    """The class names that are given beside the boxes, and what those of a hierarchy stand for."""
-    if "classes" not in request.inputs:
-        return set(), {}
-    from dataprep.sources.openimages import read_class_names
-
-    codes = read_class_names(request.inputs["classes"])
-    names = set(codes.values())
-    if "hierarchy" not in request.inputs:
-        return names, {}
-    families = read_hierarchy(request.inputs["hierarchy"], codes)
-    return names | set(families), families
 
 
 def restore_pictures(request: BuildRequest) -> None:
     """Unpack again what packed tars hold, where that was deleted since the build was planned."""
     if packed_tars(locate(request.images)) and not Path(pictures_place(request)).is_dir():
         new_plan(request)
-
-
-def describe_inputs(request: BuildRequest) -> dict[str, Any]:
-    """Enough to see, without reading them, that the inputs are those of the last time."""
-    described: dict[str, Any] = {"images": describe_store(locate(request.images))}
-    for role, path in request.inputs.items():
-        if not path.exists():
-            raise UserError(f"--{role} {path} does not exist")
-        files = [path] if path.is_file() else sorted(path.glob("*.csv"))
-        described[role] = {
-            "path": str(path.resolve()),
-            "bytes": sum(file.stat().st_size for file in files),
-            "modified": max(place.stat().st_mtime_ns for place in (path, *files)),
-        }
-    return described

@@ -1,30 +1,28 @@
 """What will be built: the options, the boxes and pictures that are kept, and their seeded order."""
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dataprep.choose.filters import FilterOptions, rules_of
 from dataprep.choose.joint_rules import judge_balance, near_duplicates
-from dataprep.choose.rules import FilterRules, judge_boxes
+from dataprep.choose.rules import judge_boxes
 from dataprep.pictures.index import PictureIndex
-from dataprep.records import REASONS, Annotations, RejectReason
-from dataprep.sources.coco import coco_key
-from intarsia.files import sha256_bytes
+from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
+from dataprep.sources.table import SOURCES
 from intarsia.rng import derive_seeds
 
 
 class BuildConfig(FilterOptions):
     """Every option that decides what the shards hold; two builds with equal ones are the same build."""
 
-    source: Literal["coco", "openimages", "boxes"]
+    source: str
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     split: str = Field("train", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = 0
@@ -36,6 +34,13 @@ class BuildConfig(FilterOptions):
     all_boxes: bool = False
     object_masks: bool = False
     exemplar_background: Literal["keep", "grey", "white"] = "keep"
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, name: str) -> str:
+        if name not in SOURCES:
+            raise ValueError(f"not one of {', '.join(SOURCES)}")
+        return name
 
     @model_validator(mode="after")
     def _of_the_profile(self) -> "BuildConfig":
@@ -102,13 +107,16 @@ class Plan:
         notes, dropped = self.annotations, self.annotations.dropped
         boxes = _count(self.verdict) + _count(dropped.reason)
         boxes += _count(self.fate[notes.picture[self.verdict < 0]])
-        return {
-            "in": {"pictures": len(self.fate), "boxes": len(notes) + len(dropped)},
-            "rejected": {
-                "pictures": {REASONS[c].value: n for c, n in sorted(_count(self.fate).items())},
-                "boxes": dict(sorted((REASONS[c].value, n) for c, n in boxes.items())),
-            },
+        given = {"pictures": len(self.fate), "boxes": len(notes) + len(dropped)}
+        rejected = {
+            "pictures": {REASONS[c].value: n for c, n in sorted(_count(self.fate).items())},
+            "boxes": dict(sorted((REASONS[c].value, n) for c, n in boxes.items())),
         }
+        if notes.label_files is not None:
+            others = len(notes.other_files)
+            given["files"] = notes.label_files + others
+            rejected["files"] = {RejectReason.OTHER_FILE.value: others} if others else {}
+        return {"in": given, "rejected": rejected}
 
 
 def make_plan(
@@ -132,7 +140,10 @@ def make_plan(
         verdict: np.ndarray = np.full(len(notes), -1, np.int16)
     else:
         verdict = judge_boxes(notes, rules)
-    files = index.find(notes.files, notes.image_ids)
+    files = _find_files(notes, index)
+    annotated = len(files)
+    if SOURCES[config.source].all_pictures:
+        notes, files = _with_other_pictures(notes, files, index)
     fate: np.ndarray = np.full(len(files), -1, np.int16)
     fate[pc.equal(files, "").to_numpy(zero_copy_only=False)] = REASONS.index(RejectReason.FILE_MISSING)
     if excluded:
@@ -144,12 +155,46 @@ def make_plan(
     fate[(boxes_left == 0) & (fate != REASONS.index(RejectReason.EXCLUDED))] = REASONS.index(
         RejectReason.NO_BOX
     )
+    rest = fate[annotated:]
+    rest[rest == REASONS.index(RejectReason.NO_BOX)] = REASONS.index(RejectReason.NOT_ANNOTATED)
     order = np.flatnonzero(fate < 0)
     ranks = derive_seeds((config.seed, "order"), (notes.image_ids[p] for p in order.tolist()))
     order = order[np.argsort(ranks, kind="stable")]
     rows = _rows_in_order(notes.picture, verdict < 0, order)
     ends = np.concatenate([[0], np.cumsum(boxes_left[order])])
     return Plan(config, notes, verdict, fate, order, files, rows, ends)
+
+
+def _find_files(notes: Annotations, index: PictureIndex) -> pa.Array:
+    """The file of each picture, text [P]; empty where there is none under any of its names."""
+    files = index.find(notes.files, notes.image_ids)
+    for names in notes.other_names:
+        missing = np.flatnonzero(pc.equal(files, "").to_numpy(zero_copy_only=False))
+        if not len(missing):
+            break
+        found = index.find([names[p] for p in missing], [""] * len(missing)).to_pylist()
+        claims = Counter([*found, *files.to_pylist()])
+        # A file that another picture has, or that two ask for, would get the boxes of the wrong one.
+        columns = files.to_pylist()
+        for place, file in zip(missing.tolist(), found, strict=True):
+            columns[place] = file if claims[file] == 1 else ""
+        files = pa.array(columns, pa.string())
+    return files
+
+
+def _with_other_pictures(
+    notes: Annotations, files: pa.Array, index: PictureIndex
+) -> tuple[Annotations, pa.Array]:
+    """Pictures of the folder that are nobody's are added, without boxes."""
+    others = index.paths.filter(pc.invert(pc.is_in(index.paths, value_set=files)))
+    names = others.to_pylist()
+    more = replace(
+        notes,
+        image_ids=notes.image_ids + names,
+        files=notes.files + names,
+        sizes=np.concatenate([notes.sizes, np.zeros((len(names), 2), np.int32)]),
+    )
+    return more, pa.concat_arrays([files, others])
 
 
 def _rows_in_order(picture: np.ndarray, kept: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -178,11 +223,3 @@ def _judge_together(
 def _count(codes: np.ndarray) -> Counter[int]:
     values, numbers = np.unique(codes[codes >= 0], return_counts=True)
     return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-
-
-def sample_key(source: str, image_id: str) -> str:
-    """A picture's name as sample keys bear it: letters, digits, - and _ only, at most 64 of them."""
-    key = coco_key(image_id) if source == "coco" else image_id
-    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key):
-        return key
-    return re.sub(r"[^A-Za-z0-9_-]", "-", key)[:48] + "-" + sha256_bytes(image_id.encode())[:12]

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dataprep.plan.plan import Plan, sample_key
-from dataprep.records import BoxRecord, PictureRecord
+from dataprep.plan.plan import Plan
+from dataprep.records import BoxRecord, BoxUnit, PictureRecord
+from dataprep.sources.table import SOURCES
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, fingerprint
 from intarsia.sample import FORMAT_VERSION
@@ -39,10 +40,11 @@ def plan_table(plan: Plan, first: int = 0, last: int | None = None) -> pa.Table:
         columns["segmentation"] = notes.segmentation(rows)
     boxes = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
     image_ids = [notes.image_ids[p] for p in order]
+    sample_key = SOURCES[plan.config.source].sample_key
     return pa.table(
         {
             "image_id": pa.array(image_ids, pa.string()),
-            "key": pa.array([sample_key(notes.source, i) for i in image_ids], pa.string()),
+            "key": pa.array([sample_key(i) for i in image_ids], pa.string()),
             "file": plan.files.take(pa.array(order)),
             "width": pa.array(notes.sizes[order, 0]),
             "height": pa.array(notes.sizes[order, 1]),
@@ -141,8 +143,7 @@ def read_plan_header(path: Path) -> dict[str, Any]:
         UserError: if the file is missing or is no plan.
     """
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        return json.loads(metadata[_METADATA])
+        return _header_of(pq.read_schema(path))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: its folder is not one that `dataprep build` made") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -153,10 +154,17 @@ def read_plan_header(path: Path) -> dict[str, Any]:
         ) from None
 
 
+def _header_of(schema: pa.Schema) -> dict[str, Any]:
+    return json.loads((schema.metadata or {})[_METADATA])
+
+
 def read_plan_rows(path: Path, shard: int) -> list[PictureRecord]:
     """The pictures of one shard, in order."""
     with pq.ParquetFile(path) as file:
+        header = _header_of(file.schema_arrow)
         rows = file.read_row_group(shard).to_pylist()
+    # Plans of earlier versions do not name the unit.
+    unit: BoxUnit = header.get("unit") or SOURCES[header["config"]["source"]].unit
     return [
         PictureRecord(
             image_id=row["image_id"],
@@ -164,6 +172,7 @@ def read_plan_rows(path: Path, shard: int) -> list[PictureRecord]:
             file=row["file"],
             size=(row["width"], row["height"]) if row["width"] and row["height"] else None,
             boxes=tuple(_box_record(box) for box in row["boxes"]),
+            unit=unit,
         )
         for row in rows
     ]

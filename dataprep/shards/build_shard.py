@@ -20,7 +20,7 @@ from dataprep.pictures.stores import Store, open_store
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_rows
 from dataprep.progress import noted
-from dataprep.records import PictureRecord, Rejected, RejectReason
+from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason
 from dataprep.shards.journal import ATTEMPT, find_killers, journal_path
 from dataprep.shards.tally import HISTOGRAMS, ShardTally, kept_counts
 from dataprep.sources.object_masks import object_mask
@@ -40,6 +40,11 @@ class ShardJob:
     fingerprint: str
     config: BuildConfig
     segmentations: str = ""
+
+    @functools.cached_property
+    def rules(self) -> FilterRules:
+        """The rules that boxes are chosen by, worked out once for all pictures."""
+        return rules_of(self.config)
 
 
 def sidecar_path(folder: Path | str, config: BuildConfig, shard: int) -> Path:
@@ -120,9 +125,7 @@ def render_record(
                 store.check(record.file)
             tally.reject_picture(record, picture, boxes)
             return []
-        usable, dropped = choose_boxes(
-            record, picture, job.config.source == "openimages", rules_of(job.config)
-        )
+        usable, dropped = choose_boxes(record, picture, job.rules)
         gone = {box_id for box_id, _ in dropped}
         outlines = [box.segmentation for box in record.boxes if box.box_id not in gone]
         drawn, masks, jpeg = _draw_all(record, picture, usable, outlines, job) if usable else ([], [], None)

@@ -7,14 +7,8 @@ from dataprep.choose.filters import rules_of
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE
 from dataprep.shards.figures import bar_lines, histogram_lines, reject_table
+from dataprep.sources.table import SOURCES
 from intarsia.words import counted
-
-_LICENCES = {
-    "coco": "annotations CC BY 4.0 (COCO Consortium); each picture has the licence that its author gave it "
-    "on Flickr, named in the annotation file",
-    "openimages": "annotations CC BY 4.0 (Google LLC); the pictures are listed as CC BY 2.0",
-    "boxes": "those of the pictures and of the boxes; this program does not know them",
-}
 
 
 def data_card(content: dict[str, Any], header: dict[str, Any]) -> str:
@@ -54,7 +48,7 @@ def _origin(content: dict[str, Any], header: dict[str, Any]) -> str:
 
 {inputs}
 
-Licences: {_LICENCES.get(config["source"], "those of the pictures")}.
+Licences: {SOURCES[config["source"]].licence}.
 
     {content["command"] or "(through the library)"}
 

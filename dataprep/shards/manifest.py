@@ -102,10 +102,14 @@ def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -
     given = header["counts"]["in"] | {"draws": config.draws(kept["pictures"], kept["boxes"])}
     if config.needs_masks:
         given["masks"] = kept["masks"] + rejected["masks"].total()
+    left = kept_counts(kept, config)
+    if "files" in given:  # of annotations; shards know nothing of them
+        rejected["files"] = Counter(planned["files"])
+        left["files"] = given["files"] - rejected["files"].total()
     return {
         "shardlist": shardlist,
         "in": given,
-        "kept": kept_counts(kept, config),
+        "kept": left,
         "rejected": {what: dict(sorted(numbers.items())) for what, numbers in rejected.items()},
         "labels": dict(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
         "histograms": {name: total.tolist() for name, total in histograms.items()},

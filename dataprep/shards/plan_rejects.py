@@ -10,14 +10,16 @@ import pyarrow.compute as pc
 
 from dataprep.plan.plan import Plan
 from dataprep.plan.plan_file import text_bytes
-from dataprep.records import REASONS, Dropped
+from dataprep.records import REASONS, Dropped, RejectReason
 from dataprep.shards.tally import encode_line
 
 _CHUNK = 1 << 18  # lines that are in memory at a time
 
 
 def write_plan_rejects(plan: Plan, file: BinaryIO) -> None:
-    """One line for each box and each picture that the plan drops; a picture's names its remaining boxes."""
+    """One line for each box and each picture that the plan drops, and each other file; a picture's names its
+    remaining boxes.
+    """
     notes = plan.annotations
     late = np.flatnonzero(plan.verdict >= 0)
     for dropped in (
@@ -29,6 +31,9 @@ def write_plan_rejects(plan: Plan, file: BinaryIO) -> None:
             part = Dropped(dropped.picture[piece], dropped.box_ids[piece], dropped.reason[piece])
             file.write(_box_lines(part, notes.image_ids))
     file.writelines(_picture_lines(plan))
+    for path in notes.other_files:
+        record = {"stage": "plan", "what": "file", "file": path, "reason": RejectReason.OTHER_FILE.value}
+        file.write(encode_line(record).encode())
 
 
 def _box_lines(dropped: Dropped, image_ids: list[str]) -> memoryview:

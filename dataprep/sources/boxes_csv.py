@@ -48,8 +48,7 @@ def read_boxes_csv(path: Path | str, masks: bool = False) -> Annotations:
     files, picture = _codes(table["path"])
     labels, label = _codes(table["label"].fill_null(UNLABELLED))
     return Annotations(
-        source="boxes",
-        fractions=False,
+        unit="pixels",
         image_ids=files,
         files=files,
         sizes=np.zeros((len(files), 2), np.int32),

@@ -3,23 +3,25 @@
 import json
 import re
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dataprep.pictures.decode import refuse_lfs_pointer
-from dataprep.records import Annotations
-from dataprep.sources.columns import TextColumn
 from dataprep.sources.json_stream import EMPTY, stream_object
+from dataprep.sources.source import Source, SourceInput
 from intarsia.errors import UserError
+from intarsia.files import refuse_lfs_pointer
+
+if TYPE_CHECKING:
+    from dataprep.records import Annotations, FilterRules
+    from dataprep.sources.columns import TextColumn
 
 _BAD_BOUNDS = (float("nan"),) * 4
 _LISTS = ("images", "annotations", "categories")
 
 
-def read_coco(path: Path | str, outlines: bool = False) -> Annotations:
+def read_coco(path: Path | str, outlines: bool = False) -> "Annotations":
     """Read an instances file record by record: segmentations, the bulk of such a file, are let go or put by.
 
     A record whose box is not four numbers is kept with bounds that are no numbers, so that it is counted as a
@@ -33,6 +35,8 @@ def read_coco(path: Path | str, outlines: bool = False) -> Annotations:
         UserError: if the file is missing, a git-LFS pointer, not JSON, or not COCO's; with the line or the
             record.
     """
+    from dataprep.sources.columns import TextColumn
+
     path = Path(path)
     refuse_lfs_pointer(path)
     records = _Records(outlines=TextColumn() if outlines else None)
@@ -65,7 +69,7 @@ def read_coco(path: Path | str, outlines: bool = False) -> Annotations:
 class _Records:
     """What has been read so far."""
 
-    outlines: TextColumn | None  # one for each box; empty where it has none
+    outlines: "TextColumn | None"  # one for each box; empty where it has none
 
     keys: set[str] = field(default_factory=set)  # of pictures
     places: dict[Any, int] = field(default_factory=dict)  # of pictures, by their id
@@ -105,8 +109,12 @@ class _Records:
         """Take in a class."""
         self.names[record["id"]] = _text(record["name"])
 
-    def annotations(self, path: Path) -> Annotations:
+    def annotations(self, path: Path) -> "Annotations":
         """Everything in columns."""
+        import numpy as np
+
+        from dataprep.records import Annotations
+
         box_ids = np.array(self.box_ids, np.int64)
         ids, numbers = np.unique(box_ids, return_counts=True)
         if (numbers > 1).any():
@@ -120,8 +128,7 @@ class _Records:
                 f"{path}: category_id {unknown[0]!r} of an annotation is not among its categories"
             )
         return Annotations(
-            source="coco",
-            fractions=False,
+            unit=COCO.unit,
             image_ids=[str(image_id) for image_id in self.places],
             files=self.files,
             sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
@@ -156,3 +163,20 @@ def _bounds(bbox: Any) -> tuple[float, float, float, float]:
 def coco_key(image_id: str) -> str:
     """The picture's part of a sample key: COCO pads its numbers to twelve digits."""
     return image_id.zfill(12) if re.fullmatch(r"\d+", image_id) else image_id
+
+
+def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Annotations":
+    return read_coco(inputs["annotations"], masks)
+
+
+COCO = Source(
+    name="coco",
+    help="from a COCO instances file",
+    inputs=(SourceInput("annotations", "instances_*.json"),),
+    unit="pixels",
+    licence="annotations CC BY 4.0 (COCO Consortium); each picture has the licence that its author gave it "
+    "on Flickr, named in the annotation file",
+    read=_read,
+    key=coco_key,
+    has_masks=True,
+)

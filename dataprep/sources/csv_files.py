@@ -4,8 +4,8 @@ import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dataprep.pictures.decode import refuse_lfs_pointer
 from intarsia.errors import UserError
+from intarsia.files import refuse_lfs_pointer
 
 
 def csv_header(path: Path, needed: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from PIL import Image
 from dataprep.pictures.index import index_pictures
 from dataprep.records import Annotations, Rejected, RejectReason
 from dataprep.sources.csv_files import csv_header, find_fault
-from dataprep.sources.openimages import read_class_names
+from dataprep.sources.openimages_csv import read_class_names
 from intarsia.errors import UserError
 
 BOUNDS = ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax")

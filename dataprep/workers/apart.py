@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.shards.build_shard import ShardJob
+from dataprep.workers.pipeline import run_here
 from intarsia.errors import UserError
 from intarsia.files import ROOT
 
@@ -23,10 +24,32 @@ _SECONDS_TO_START = 180  # until there is a worker; Ray lets one that is silent 
 _SECONDS_TO_END = 20  # that Ray takes to shut down, before it is killed
 
 
+def run_shards(
+    jobs: list[ShardJob], workers: int | None = None, address: str | None = None, verbose: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Build shards in parallel and yield each one's counts as it is committed, in any order.
+
+    Ray runs in a process of its own, unless there is one in this process already.
+
+    Args:
+        jobs: the shards to build.
+        workers: processes of the local Ray; the machine's CPUs where None.
+        address: of a running Ray cluster whose nodes see the same folders; a local Ray is started where None.
+        verbose: whether Ray speaks, and what its workers print is seen.
+
+    Raises:
+        UserError: if Ray does not start, or a shard failed for a reason that is not a picture's.
+    """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        yield from run_here(jobs, workers, address, verbose)
+    else:
+        yield from run_apart(jobs, workers, address, verbose)
+
+
 def run_apart(
     jobs: list[ShardJob], workers: int | None, address: str | None, verbose: bool
 ) -> Iterator[dict[str, Any]]:
-    """`pipeline.run_shards` in a child process, whose end is noticed however it comes.
+    """`run_shards` in a child process, whose end is noticed however it comes.
 
     When Ray's own processes are killed, Ray ends the process that started it, without an exception and after
     pages of its log. The child dies with this process.
@@ -85,8 +108,6 @@ def _death(code: int, log: Path) -> UserError:
 
 def main() -> None:
     """The child's side: jobs come in by stdin, a line of JSON for each shard goes out by stdout."""
-    from dataprep.workers.pipeline import run_here
-
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

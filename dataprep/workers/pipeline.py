@@ -5,40 +5,16 @@ import logging
 import os
 import pickle
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from dataprep.shards.build_shard import ShardJob
 from dataprep.shards.journal import STARTS, journal_path
-from dataprep.workers.apart import run_apart
 from intarsia.errors import UserError
 
 CONNECT_S = 10.0  # that a Ray which is running may take to answer
 OBJECT_STORE_BYTES = 100_000_000  # rows of statistics pass through it, never pictures
-
-
-def run_shards(
-    jobs: list[ShardJob], workers: int | None = None, address: str | None = None, verbose: bool = False
-) -> Iterator[dict[str, Any]]:
-    """Build shards in parallel and yield each one's counts as it is committed, in any order.
-
-    Ray runs in a process of its own, unless there is one in this process already.
-
-    Args:
-        jobs: the shards to build.
-        workers: processes of the local Ray; the machine's CPUs where None.
-        address: of a running Ray cluster whose nodes see the same folders; a local Ray is started where None.
-        verbose: whether Ray speaks, and what its workers print is seen.
-
-    Raises:
-        UserError: if Ray does not start, or a shard failed for a reason that is not a picture's.
-    """
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        yield from run_here(jobs, workers, address, verbose)
-    else:
-        yield from run_apart(jobs, workers, address, verbose)
 
 
 def run_here(
@@ -48,7 +24,7 @@ def run_here(
     verbose: bool,
     up: Callable[[], object] = lambda: None,
 ) -> Iterator[dict[str, Any]]:
-    """`run_shards` with Ray in this process; `up` is called once a first worker is there."""
+    """`apart.run_shards` with Ray in this process; `up` is called once a first worker is there."""
     workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))  # Ray starts a process for each at once
     with ray_running(workers, address, verbose):
         _await_worker()
@@ -64,7 +40,7 @@ def run_here(
 
 @contextmanager
 def ray_running(workers: int | None, address: str | None, verbose: bool) -> Iterator[Any]:
-    """Ray in this process, started where it is not yet, for the arguments of `run_shards`.
+    """Ray in this process, started where it is not yet, for the arguments of `apart.run_shards`.
 
     Raises:
         UserError: if it does not start, or stops inside the block.

@@ -40,7 +40,7 @@ def test_a_csv_is_read_as_it_was_written(
     assert notes.bounds.tolist() == [list(box) for _, box in rows]
     assert notes.box_ids.tolist() == list(range(2, 2 + len(rows)))
     assert notes.files == notes.image_ids
-    assert not notes.fractions
+    assert notes.unit == "pixels"
 
 
 def test_columns_stand_in_any_order_and_labels_may_be_missing(tmp_path: Path) -> None:

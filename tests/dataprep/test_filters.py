@@ -16,15 +16,15 @@ from dataprep.check.verify import verify_folder
 from dataprep.choose.filters import FilterOptions, check_options, read_hierarchy, read_names, rules_of
 from dataprep.choose.joint_rules import class_quotas, judge_balance, near_duplicates
 from dataprep.choose.pixels import crop_figures, judge_crop, picture_hash
-from dataprep.choose.rules import FILTERS, FilterRules, judge_boxes, judge_sizes
+from dataprep.choose.rules import FILTERS, judge_boxes, judge_sizes
 from dataprep.cli import main
 from dataprep.look.duplicates import find_duplicates, nearest_before
 from dataprep.pictures.index import index_paths
 from dataprep.plan.plan import BuildConfig, make_plan
-from dataprep.records import REASONS, Annotations, RejectReason
+from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.shards.manifest import REJECTS
 from dataprep.shards.plan_rejects import write_plan_rejects
-from dataprep.sources.openimages import read_class_names
+from dataprep.sources.openimages_csv import read_class_names
 from intarsia.boxes import Box
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
@@ -44,8 +44,7 @@ def annotations(draw: st.DrawFn) -> Annotations:
     corners = rng.integers(0, 9, (number, 2)) / 16
     bounds = np.concatenate([corners, corners + rng.integers(1, 8, (number, 2)) / 16], axis=1)
     return Annotations(
-        source="openimages",
-        fractions=True,
+        unit="fractions",
         image_ids=[f"p{i}" for i in range(pictures)],
         files=[""] * pictures,
         sizes=np.zeros((pictures, 2), np.int32),
@@ -182,8 +181,7 @@ def test_a_flag_that_is_unknown_drops_nothing_and_others_drop_under_their_names(
 
 def _plain(rng: np.random.Generator, number: int) -> Annotations:
     return Annotations(
-        "openimages",
-        True,
+        "fractions",
         ["a"],
         [""],
         np.zeros((1, 2), np.int32),

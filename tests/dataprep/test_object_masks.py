@@ -1,6 +1,7 @@
 """Instance masks: read from both sources, held to pycocotools, stored, and cut out of exemplars."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,16 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
+from dataprep.build import build as go_on
 from dataprep.check.verify import verify_folder
 from dataprep.draw.render import redraw_sample
-from dataprep.plan.inputs import BuildRequest
+from dataprep.plan import input_files
+from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig
+from dataprep.plan.plan_file import PLAN_FILE, read_plan_header, write_plan
 from dataprep.records import Rejected, RejectReason
 from dataprep.sources.object_masks import object_mask, read_open_images_masks
-from dataprep.sources.openimages import read_open_images
+from dataprep.sources.openimages_csv import read_open_images
 from intarsia.boxes import Box
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
@@ -317,6 +321,39 @@ def test_missing_masks_are_told(tmp_path: Path, coco: tuple[Path, Path]) -> None
     del request.inputs["segmentations"]
     with pytest.raises(UsageError, match="give --segmentations FOLDER"):
         members_of(request)
+
+
+def test_a_mask_that_was_rewritten_in_place_is_noticed(tmp_path: Path, coco: tuple[Path, Path]) -> None:
+    request = open_images(tmp_path, coco, object_masks=True)
+    members_of(request)
+    kept = go_on(request)["kept"]  # finished, and the inputs as they were
+    mask = tmp_path / "masks" / "1" / "2_dog.png"
+    state, content = mask.stat(), mask.read_bytes()
+    Image.fromarray(255 - ellipse()).save(mask)
+    for _ in range(2):
+        with pytest.raises(
+            UsageError, match=r"the files in --segmentations .*masks are not those that .*out was"
+        ):
+            go_on(request)
+        (request.out / "manifest.json").unlink(missing_ok=True)  # finished or not
+    mask.write_bytes(content)
+    os.utime(mask, ns=(state.st_atime_ns, state.st_mtime_ns))  # all that is looked at is back
+    assert go_on(request)["kept"] == kept
+    (tmp_path / "masks" / "notes.txt").touch()  # is not a mask
+    assert go_on(request)["kept"] == kept
+
+
+def test_a_folder_that_was_planned_before_mask_files_were_recorded_goes_on(
+    tmp_path: Path, coco: tuple[Path, Path]
+) -> None:
+    request = open_images(tmp_path, coco, object_masks=True)
+    with pytest.MonkeyPatch.context() as earlier:
+        earlier.setattr(input_files, "_describe_folder", lambda folder, endings: None)
+        members_of(request)
+    header = read_plan_header(request.out / PLAN_FILE)
+    del header["inputs"]["segmentations"]["files"]
+    write_plan(request.out / PLAN_FILE, new_plan(request), header)
+    assert go_on(request)["kept"]["masks"] > 0
 
 
 def test_a_background_that_a_loader_could_not_remove_again_is_refused() -> None:

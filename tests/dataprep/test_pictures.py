@@ -242,6 +242,7 @@ def test_pictures_are_found_in_flat_and_split_folders(tmp_path: Path) -> None:
         (["a.jpg"], ["x/a.jpg", "z/a.jpg"], ["", ""]),
         (["a.jpg"], ["x/a.jpg", "x/a.jpg"], ["a.jpg", "a.jpg"]),  # one picture, annotated twice
         ([], ["x/a.jpg"], [""]),
+        (["x/a.jpg", "y/a.jpg", "y/b.png"], ["y/a", "y/b"], ["y/a.jpg", "y/b.png"]),
     ],
 )
 def test_no_picture_gets_the_boxes_of_one_in_another_folder(

@@ -15,7 +15,7 @@ from dataprep.plan.plan import BuildConfig, make_plan
 from dataprep.plan.plan_file import plan_table
 from dataprep.records import REASONS, Annotations
 from dataprep.sources.coco import read_coco
-from dataprep.sources.openimages import read_class_names, read_open_images
+from dataprep.sources.openimages_csv import read_class_names, read_open_images
 from intarsia.errors import UserError
 from tests.paths import COCO_MINI, SHARED_DATA
 

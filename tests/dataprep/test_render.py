@@ -190,9 +190,9 @@ def test_keys_hold_no_dots() -> None:
 def test_boxes_are_judged_in_pixels(
     filters: str, bounds: tuple[float, float, float, float], reason: RejectReason | None
 ) -> None:
-    record = PictureRecord("1", "1", "1.jpg", None, (BoxRecord(7, bounds, "cat"),))
+    record = PictureRecord("1", "1", "1.jpg", None, (BoxRecord(7, bounds, "cat"),), "pixels")
     picture = Picture(np.zeros((100, 200, 3), np.uint8), 0, "")
-    kept, dropped = choose_boxes(record, picture, False, FILTERS[filters])
+    kept, dropped = choose_boxes(record, picture, FILTERS[filters])
     assert [rejected.reason for _, rejected in dropped] == ([reason] if reason else [])
     assert [box_id for box_id, _ in dropped] == ([7] if reason else [])
     assert len(kept) == (0 if reason else 1)

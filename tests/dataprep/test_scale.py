@@ -21,11 +21,11 @@ from dataprep.plan.plan import BuildConfig, Plan, make_plan
 from dataprep.plan.plan_file import plan_fingerprint, plan_table, text_bytes
 from dataprep.shards import plan_rejects
 from dataprep.shards.plan_rejects import write_plan_rejects
-from dataprep.sources import json_stream, openimages
+from dataprep.sources import json_stream, openimages_csv
 from dataprep.sources.coco import read_coco
 from dataprep.sources.columns import Column, TextColumn
 from dataprep.sources.json_stream import EMPTY, stream_object
-from dataprep.sources.openimages import read_open_images
+from dataprep.sources.openimages_csv import read_open_images
 from intarsia.errors import UserError
 
 JSON = st.recursive(
@@ -178,7 +178,7 @@ def test_filtering_on_the_way_makes_the_same_plan(
 ) -> None:
     whole = plans(open_images, filters)[1]
     if small:
-        monkeypatch.setattr(openimages, "_BLOCK", 20_000)
+        monkeypatch.setattr(openimages_csv, "_BLOCK", 20_000)
         monkeypatch.setattr(plan_file, "_SLICE", 1)
         monkeypatch.setattr(plan_rejects, "_CHUNK", 100)
     stream = plans(open_images, filters)[0]

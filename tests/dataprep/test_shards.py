@@ -13,11 +13,12 @@ from dataprep.check.verify import account_problems, verify_folder
 from dataprep.look.stats import folder_stats, stats_lines
 from dataprep.pictures.index import EXTENSIONS
 from dataprep.plan.inputs import BuildRequest, new_plan
-from dataprep.plan.plan import BuildConfig, sample_key
+from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, plan_fingerprint, read_plan_header, read_plan_rows
 from dataprep.shards.build_shard import ShardJob, build_shard, is_complete, tar_samples
 from dataprep.shards.figures import quantile
 from dataprep.shards.manifest import write_manifest
+from dataprep.sources.table import SOURCES
 from intarsia.errors import UserError
 from intarsia.sample import MEMBERS, decode_sample
 from tests.dataprep.toy import EXPECTED, GOOD, toy_request
@@ -30,7 +31,7 @@ HARD = SHARED_DATA / "hard-inputs" / "images"
 def plan_of(request: BuildRequest) -> dict:
     """Plan into the request's folder, as a build does; returns the header."""
     from dataprep.build import _write_new_plan
-    from dataprep.plan.inputs import describe_inputs
+    from dataprep.plan.input_files import describe_inputs
 
     request.out.mkdir(parents=True, exist_ok=True)
     return _write_new_plan(request, describe_inputs(request))
@@ -197,11 +198,11 @@ def test_the_seed_decides_the_order_and_nothing_but_it(tmp_path: Path, toy_coco:
 
 def test_sample_keys_are_safe_and_distinct() -> None:
     names = ["a.b", "a/b", "a b", "ä" * 90, "ä" * 91, "000abc", ""]
-    keys = [sample_key("openimages", name) for name in names]
+    keys = [SOURCES["openimages"].sample_key(name) for name in names]
     assert len(set(keys)) == len(names)
     assert all("." not in key and len(key) <= 64 and key.isascii() for key in keys)
     assert keys[5] == "000abc"
-    assert sample_key("coco", "139") == "000000000139"
+    assert SOURCES["coco"].sample_key("139") == "000000000139"
 
 
 def test_a_shard_counts_as_complete_only_if_it_is_this_builds_and_whole(
