@@ -14,7 +14,7 @@ from PIL import Image
 from evaluation.measures.metrics import mse, psnr, ssim
 from intarsia.config import load_config
 from intarsia.model import build_model
-from intarsia.weights import load_model, save_model
+from intarsia.weights import read_model, save_model
 from sampling import read_mask, read_picture
 from tests.paths import ROOT
 from tests.sampling.tiny import ModelFragment
@@ -97,7 +97,7 @@ def test_finetune_goes_on_from_the_model_and_from_its_checkpoint(
     assert [step for step, _ in re.findall(r"^step +(\d+) +loss (\d\S+)$", printed, re.M)] == ["5", "10"]
     assert (folder / "checkpoints/latest").read_text().strip() == "step-00000010"
     assert len(re.findall(r"^\$ python -m training .*max_steps=(?:5|10)$", printed, re.M)) == 2
-    before, after = (load_model(place).unet.parameters() for place in (model, folder / "model"))
+    before, after = (read_model(place).unet.parameters() for place in (model, folder / "model"))
     moved = max((a - b).abs().max().item() for a, b in zip(before, after, strict=True))
     assert 1e-6 < moved < 1e-2  # ten steps of at most 1e-4: it has moved, and the base is still there
 
