@@ -7,7 +7,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from intarsia.architecture import ImageEncoderConfig, ModelConfig
 from intarsia.attention import shorten_attention
-from intarsia.conditions.condition import ConditionKind, kind_of
+from intarsia.conditions.condition import ConditionKind, condition_kind
 from intarsia.model_folder import check_same_notes
 from intarsia.pretrained import load_image_encoder, load_model_folder, tell_other_prediction, vision_prefix
 from intarsia.stable_diffusion import load_unet, load_vae
@@ -37,7 +37,7 @@ class EditModel(nn.Module):
     @property
     def kind(self) -> ConditionKind:
         """The kind of condition."""
-        return kind_of(self.config)
+        return condition_kind(self.config)
 
     def train(self, mode: bool = True) -> "EditModel":
         """Set training mode; the frozen parts stay in evaluation mode."""

@@ -70,6 +70,6 @@ class ConditionKind:
     encoder: Callable[[ModelConfig], nn.Module]
 
 
-def kind_of(config: ModelConfig) -> ConditionKind:
+def condition_kind(config: ModelConfig) -> ConditionKind:
     """The kind of condition that a model is told; `architecture.CONDITIONS` lists them."""
     return cast(ConditionKind, import_module(CONDITIONS[config.condition].module).KIND)

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from intarsia.conditioning import known_channels, sample_latents
-from intarsia.conditions.condition import Condition, kind_of
+from intarsia.conditions.condition import Condition, condition_kind
 from intarsia.model import EditModel
 from training.config import ObjectiveConfig, TrainConfig
 from training.data.batches import Batch
@@ -102,7 +102,7 @@ def made_up(config: TrainConfig, make: MakeTensor) -> Step:
         noisy_latents=noisy_latents,
         timesteps=torch.arange(size, device=noisy_latents.device) * 7 % model.noise.num_train_timesteps,
         channels=make(size, model.extra_channels, *cells),
-        features=make(size, *kind_of(model).feature_shape(model)),
+        features=make(size, *condition_kind(model).feature_shape(model)),
         dropped=torch.arange(size, device=noisy_latents.device) % 2 == 1,
         target=make(size, model.unet.out_channels, *cells),
     )
