@@ -51,6 +51,7 @@ class Job(NamedTuple):
 
     model: str
     device: str
+    dtype: str
     steps: int
     size: int  # of the model's square, pixels
 
@@ -73,12 +74,14 @@ def benchmark(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description="Wall time and peak memory against diffusers.")
     parser.add_argument("--model", help="model folder (default: a small random one)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--num-inference-steps", type=int, default=10, metavar="N")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or small_model(Path(folder) / "model")
-        job = Job(str(model), arguments.device, arguments.num_inference_steps, square_of(str(model)))
+        where = arguments.device, arguments.dtype
+        job = Job(str(model), *where, arguments.num_inference_steps, square_of(str(model)))
         sides = {"diffusers": Side(diffusers_side, job), "ours": Side(our_side, job)}
         costs: dict[tuple[str, str], list[Cost]] = {}
         for side in sides.values():
@@ -157,7 +160,7 @@ def our_side(job: Job) -> Callable[[int, int], object]:
     from sampling.denoise.machine import open_model
     from sampling.settings import MachineSettings
 
-    model, device = open_model(job.model, MachineSettings(device=job.device, dtype="float32"))
+    model, device = open_model(job.model, MachineSettings(device=job.device, dtype=job.dtype))
     settings = EditSettings(num_inference_steps=job.steps, fit="resize")
     picture, mask, exemplars = inputs(job.size)
 
@@ -179,7 +182,7 @@ def diffusers_side(job: Job) -> Callable[[int, int], object]:
 
     diffusers.pipelines.paint_by_example = paint_by_example
     pipeline: Any = paint_by_example.PaintByExamplePipeline.from_pretrained(
-        job.model, requires_safety_checker=False
+        job.model, requires_safety_checker=False, torch_dtype=getattr(torch, job.dtype)
     ).to(job.device)
     pipeline.set_progress_bar_config(disable=True)
     picture, mask, exemplars = inputs(job.size)

@@ -82,6 +82,7 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
     if config.speed.encode_ahead:
         data = prepare.ahead(data)
     watch, clock = Stopwatch(trainer.module, shape, world.device), Clock(world.device)
+    first: Any = None  # loss of the first step, before any update
     for step in range(WARM_UP + steps):
         if step == WARM_UP:
             clock.lap()
@@ -90,7 +91,8 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
             memory.restart()
         with watch.waiting():
             batch = next(data)
-        engine.backward(trainer, task, prepare(batch), last=True)
+        loss, _ = engine.backward(trainer, task, prepare(batch), last=True)
+        first = loss if step == 0 else first
         watch.lap("backward")
         engine.take_step(trainer, config, step)
         watch.lap("optimizer")
@@ -100,7 +102,8 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
     result = about(config, world.device, clock, memory.peak())
     result["work"] += f"; ours at ZeRO stage {trainer.zero_optimization_stage()}"
     distributed.disconnect(world)
-    return result | {"parts": parts, "flops": sum(count_flops(config).values())}
+    flops = sum(count_flops(config).values())
+    return result | {"parts": parts, "flops": flops, "loss": float(first)}
 
 
 def measure_peer(config: TrainConfig, steps: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from intarsia.conditions.condition import condition_kind
 from training.config import BatchShape, TrainConfig
 from training.data.batches import Batch
 from training.model.build import new_model
@@ -33,18 +34,41 @@ class Trial:
 
 
 def made_up_batch(config: TrainConfig, seed: int, first: int = 0) -> Batch:
-    """A micro-batch of noise, with a hole in the middle of each picture, at positions from `first` on."""
+    """A micro-batch of noise, with a hole in the middle of each picture, at positions from `first` on.
+
+    With `data.latents` it holds what would be stored instead of pixels.
+    """
     rng = torch.Generator().manual_seed(seed)
     samples, side = config.micro_batch_size, config.model.image_size
+    positions = torch.arange(first, first + samples)
+    keys = [f"made-up-{number}" for number in range(first, first + samples)]
+    if config.data.latents:
+        return Batch(positions, keys, None, None, None, _made_up_latents(config, rng))
     edit_mask = torch.zeros(samples, side, side, dtype=torch.uint8)
     edit_mask[:, side // 4 : -(side // 4), side // 4 : -(side // 4)] = 255
     return Batch(
-        positions=torch.arange(first, first + samples),
-        keys=[f"made-up-{number}" for number in range(first, first + samples)],
+        positions=positions,
+        keys=keys,
         image=torch.randint(0, 256, (samples, side, side, 3), generator=rng, dtype=torch.uint8),
         edit_mask=edit_mask,
         exemplar=torch.randint(0, 256, (samples, 224, 224, 3), generator=rng, dtype=torch.uint8),
     )
+
+
+def _made_up_latents(config: TrainConfig, rng: torch.Generator) -> dict[str, torch.Tensor]:
+    """What `cache-latents` stores, of noise: means and deviations of two posteriors, mask and features."""
+    model, samples = config.model, config.micro_batch_size
+    cells = (model.latent_size, model.latent_size)
+    moments = (samples, 2, model.vae.latent_channels, *cells)
+    features = condition_kind(model).feature_shape(model)
+    mask = torch.zeros(samples, 1, *cells)
+    mask[..., cells[0] // 4 : -(cells[0] // 4), cells[1] // 4 : -(cells[1] // 4)] = 1
+    return {
+        "image": torch.rand(moments, generator=rng),
+        "masked": torch.rand(moments, generator=rng),
+        "mask": mask,
+        "features": torch.randn(samples, *features, generator=rng),
+    }
 
 
 def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) -> Trial:
