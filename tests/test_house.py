@@ -1,6 +1,7 @@
 """The laws that can be read off the source: who imports whom, how long things are, what --help loads."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -143,6 +144,16 @@ def test_a_house_that_breaks_it_is_seen(law: str, tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert LAWS[law](tmp_path) == found
+
+
+def test_an_import_of_what_does_not_exist_fails_the_check(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(
+        "import pyarrow\nfrom training.no_such_module import nothing\nimport no_such_library\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), str(tmp_path / "one.py")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert re.findall(r"one.py:(\d+): error: .*import-not-found", run.stdout) == ["2", "3"]
 
 
 QUICK = [
