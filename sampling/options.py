@@ -12,6 +12,7 @@ from intarsia.errors import UsageError, UserError
 from intarsia.files import is_same_file
 from sampling.jobs import FILES
 from sampling.painters.painter import PAINTERS, painter_of
+from sampling.samplers import SAMPLERS
 from sampling.settings import (
     EditSettings,
     ExemplarBackground,
@@ -19,7 +20,6 @@ from sampling.settings import (
     KnownRegion,
     MachineSettings,
     MatchColour,
-    SchedulerName,
 )
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -141,6 +141,8 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
 
 def add_sampler_options(parser: argparse.ArgumentParser) -> None:
     """How the model is asked."""
+    enough = ", ".join(f"{name} {sampler.steps}" for name, sampler in SAMPLERS.items())
+    karras = ", ".join(name for name, sampler in SAMPLERS.items() if sampler.karras)
     group = parser.add_argument_group("sampling")
     group.add_argument(
         "--guidance-scale",
@@ -166,11 +168,11 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--scheduler",
-        choices=get_args(SchedulerName),
+        choices=SAMPLERS,
         default=_DEFAULT.scheduler,
-        help="default %(default)s; dpm++ and unipc need fewer steps, 20 or so",
+        help=f"default %(default)s; steps that are usually enough: {enough}",
     )
-    group.add_argument("--karras", action="store_true", help="Karras' noise levels: dpm++, unipc, euler")
+    group.add_argument("--karras", action="store_true", help=f"Karras' noise levels, for {karras}")
     group.add_argument(
         "--eta", type=float, default=_DEFAULT.eta, metavar="E", help="fresh noise in ddim's steps, 0 to 1"
     )

@@ -1,19 +1,21 @@
 """How to edit, as plain typed numbers; no torch here, so that a wrong option is refused at once."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from intarsia.config import Config
+from sampling.samplers import SAMPLERS
 
-SchedulerName = Literal["plms", "ddim", "dpm++", "unipc", "euler", "euler-ancestral"]
+if TYPE_CHECKING:
+    SchedulerName: TypeAlias = str
+else:
+    SchedulerName = Literal[tuple(SAMPLERS)]
 Fit = Literal["auto", "resize", "crop", "pad"]
 KnownRegion = Literal["model", "replace", "both"]
 MatchColour = Literal["none", "mean", "deviation"]
 ExemplarBackground = Literal["crop", "neutral"]
 InversionMethod = Literal["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
-
-KARRAS = ("dpm++", "unipc", "euler")
 
 
 class EditSettings(Config):
@@ -52,10 +54,12 @@ class EditSettings(Config):
         low, high = self.guidance_interval
         if not 0.0 <= low < high <= 1.0:
             raise ValueError(f"guidance_interval={low},{high} must be two numbers 0 <= LOW < HIGH <= 1")
-        if self.karras and self.scheduler not in KARRAS:
-            raise ValueError(f"karras works with {', '.join(KARRAS)}, not with {self.scheduler}")
-        if self.eta and self.scheduler != "ddim":
-            raise ValueError(f"eta={self.eta} works with ddim only, not with {self.scheduler}")
+        if self.karras and not SAMPLERS[self.scheduler].karras:
+            able = [name for name, sampler in SAMPLERS.items() if sampler.karras]
+            raise ValueError(f"karras works with {', '.join(able)}, not with {self.scheduler}")
+        if self.eta and not SAMPLERS[self.scheduler].eta:
+            able = [name for name, sampler in SAMPLERS.items() if sampler.eta]
+            raise ValueError(f"eta={self.eta} works with {', '.join(able)} only, not with {self.scheduler}")
         return self
 
 

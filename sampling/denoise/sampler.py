@@ -5,36 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    PNDMScheduler,
-    UniPCMultistepScheduler,
-)
 from torch import Tensor
 
 from intarsia.architecture import NoiseConfig
 from intarsia.errors import UserError
 from intarsia.rng import derive_seed
-from sampling.settings import KARRAS, SchedulerName
+from sampling.samplers import SAMPLERS
+from sampling.settings import SchedulerName
 
 PredictNoise = Callable[[Tensor, Tensor], Tensor]  # (latents, timestep) -> noise of the same shape
 OnStep = Callable[[int, int], None]  # (steps done, steps in all)
-
-# The model says the spacing: "leading" with an offset of 1 gives Paint by Example's timesteps, 1, 21 ... 981
-# for 50 steps. Alpha at the last step is the first training step's in PLMS and DDIM, not 1, as in the
-# original; the others end at no noise. PLMS is diffusers' PNDM without its Runge-Kutta start.
-_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "plms": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False}),
-    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
-    "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
-    "unipc": (UniPCMultistepScheduler, {}),
-    "euler": (EulerDiscreteScheduler, {}),
-    "euler-ancestral": (EulerAncestralDiscreteScheduler, {}),
-}
 
 
 @dataclass(frozen=True)
@@ -74,23 +56,28 @@ def new_noise_scheduler(noise: NoiseConfig, name: SchedulerName, karras: bool = 
     """A fresh diffusers scheduler; it holds the state of one run of `denoise`, so take a new one for each.
 
     Args:
-        noise: the model's; its betas, its timestep spacing and what its UNet answers.
-        name: of the scheduler.
-        karras: Karras et al. 2022's spacing of the noise levels (equation 5); dpm++, unipc and euler only.
+        noise: noise levels of the model: its betas, its timestep spacing and what its UNet answers.
+        name: a key of `SAMPLERS`.
+        karras: Karras et al. 2022's spacing of the noise levels (equation 5), for those that take it.
 
     Raises:
-        UserError: for PLMS where the last timestep holds no signal: it divides by that signal.
+        UserError: for a scheduler that does not take what the model was trained with, such as PLMS, which
+            divides by the signal, and a last timestep without any.
     """
-    scheduler, options = _SCHEDULERS[name]
-    levels = noise.model_dump()
-    if scheduler is PNDMScheduler and levels.pop("rescale_betas_zero_snr"):
-        raise UserError(
-            "the scheduler plms cannot start where no signal is left, and this model was trained with "
-            "rescale_betas_zero_snr; take the scheduler ddim"
-        )
-    if name in KARRAS:
+    kind = getattr(diffusers, SAMPLERS[name].scheduler)
+    accepted = inspect.signature(kind).parameters
+    # The model says the spacing: "leading" with an offset of 1 gives Paint by Example's timesteps, 1, 21 ...
+    # 981 for 50 steps.
+    levels = noise.model_dump() | {"steps_offset": 1}
+    if "use_karras_sigmas" in accepted:
         levels["use_karras_sigmas"] = karras
-    return scheduler(**levels, **options, steps_offset=1)
+    for option in levels.keys() - accepted.keys():
+        if levels.pop(option):
+            raise UserError(
+                f"the scheduler {name} does not take {option}, and this model was trained with it; take the "
+                "scheduler ddim"
+            )
+    return kind(**levels, **SAMPLERS[name].options)
 
 
 def denoise(
@@ -107,8 +94,9 @@ def denoise(
         predict_noise: the model, conditioned and guided.
         noise_scheduler: from `new_noise_scheduler`.
         latents: x_T, standard normal, float32 [B, C, h, w].
-        num_inference_steps: PLMS asks the model once more than this (its second step corrects the first).
-        on_step: called after every step.
+        num_inference_steps: number of steps. PLMS asks the model once more (its second step corrects the
+            first), Heun twice in each step but the last.
+        on_step: called after every step of the scheduler, of which there is one for each call of the model.
         options: fresh noise, and what is known.
 
     Returns:

@@ -68,9 +68,11 @@ def test_the_folder_tells_diffusers_the_same_levels_and_loads_back(tmp_path: Pat
     assert results[0].image.shape == request(0).image.shape
 
 
-def test_plms_refuses_what_it_would_divide_by() -> None:
-    with pytest.raises(UserError, match=r"plms cannot start where no .*take the scheduler ddim"):
-        new_noise_scheduler(NOISE, "plms")
+@pytest.mark.parametrize("name", ["plms", "heun"])
+def test_samplers_that_would_divide_by_it_refuse(name: str) -> None:
+    sentence = f"the scheduler {name} does not take rescale_betas_zero_snr.*; take the scheduler ddim"
+    with pytest.raises(UserError, match=sentence):
+        new_noise_scheduler(NOISE, name)
 
 
 @pytest.mark.parametrize(
