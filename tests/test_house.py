@@ -146,6 +146,7 @@ def test_a_house_that_breaks_it_is_seen(law: str, tmp_path: Path) -> None:
     assert LAWS[law](tmp_path) == found
 
 
+@pytest.mark.processes
 def test_an_import_of_what_does_not_exist_fails_the_check(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(
         "import pyarrow\nfrom training.no_such_module import nothing\nimport no_such_library\n"

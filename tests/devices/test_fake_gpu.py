@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from tests.paths import ROOT
+from tests.processes import starts_processes
 
 GUARD = Path(__file__).parent / "guard.cpp"
 
 
 @pytest.fixture(scope="module")
+@starts_processes
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Scenario of `fake_gpu` -> its error."""
     library = tmp_path_factory.mktemp("guard") / "guard.so"

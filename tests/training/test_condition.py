@@ -19,6 +19,7 @@ from sampling.editing import edit
 from sampling.methods.run_inversion import invert_picture
 from sampling.settings import EditSettings, InversionSettings
 from tests.extending import write_example
+from tests.processes import starts_processes
 from tests.sampling.tiny import request
 from tests.training.launch import Runs, launch
 from tests.training.stored import store
@@ -45,6 +46,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
+@starts_processes
 def runs(four: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Runs `whole`, `resumed` (stopped after two steps) and `stored` (from stored latents)."""
     root = tmp_path_factory.mktemp("runs")

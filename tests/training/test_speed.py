@@ -9,6 +9,7 @@ from torch import nn
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.model import build_model
+from tests.processes import starts_processes
 from tests.training.launch import Runs, launch
 from tests.training.synthetic import make_shards, write_config
 from training.config import BatchShape, SpeedConfig, TrainConfig, may_change
@@ -33,6 +34,7 @@ def config_of(folder: Path, *overrides: str) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
+@starts_processes
 def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """A run of four steps for each switch of SAME, one with all, and `plain`."""
     root = tmp_path_factory.mktemp("runs")
