@@ -25,20 +25,18 @@ class Sampler(NamedTuple):
 
 # Alpha at the last step is the first training step's in PLMS and DDIM, not 1, as in the original; the others
 # end at no noise. PLMS is diffusers' PNDM without its Runge-Kutta start.
-SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
-    {
-        "plms": Sampler("PNDMScheduler", 50, {"skip_prk_steps": True, "set_alpha_to_one": False}),
-        "ddim": Sampler("DDIMScheduler", 50, {"clip_sample": False, "set_alpha_to_one": False}, eta=True),
-        "dpm++": Sampler(
-            "DPMSolverMultistepScheduler",
-            20,
-            {"algorithm_type": "dpmsolver++", "solver_order": 2},
-            karras=True,
-        ),
-        "unipc": Sampler("UniPCMultistepScheduler", 20, karras=True),
-        "euler": Sampler("EulerDiscreteScheduler", 40, karras=True),
-        "euler-ancestral": Sampler("EulerAncestralDiscreteScheduler", 40),
-        "heun": Sampler("HeunDiscreteScheduler", 25, karras=True),  # asks the model twice in each step
-        "ddpm": Sampler("DDPMScheduler", 250, {"clip_sample": False}),
-    }
-)
+SAMPLERS: dict[str, Sampler] = {
+    "plms": Sampler("PNDMScheduler", 50, {"skip_prk_steps": True, "set_alpha_to_one": False}),
+    "ddim": Sampler("DDIMScheduler", 50, {"clip_sample": False, "set_alpha_to_one": False}, eta=True),
+    "dpm++": Sampler(
+        "DPMSolverMultistepScheduler",
+        20,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2},
+        karras=True,
+    ),
+    "unipc": Sampler("UniPCMultistepScheduler", 20, karras=True),
+    "euler": Sampler("EulerDiscreteScheduler", 40, karras=True),
+    "euler-ancestral": Sampler("EulerAncestralDiscreteScheduler", 40),
+    "heun": Sampler("HeunDiscreteScheduler", 25, karras=True),  # asks the model twice in each step
+    "ddpm": Sampler("DDPMScheduler", 250, {"clip_sample": False}),
+}

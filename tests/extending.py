@@ -27,6 +27,6 @@ def write_example(folder: Path, module: str, file: str, row: str) -> None:
     """
     table = row.removesuffix(".py").replace("/", ".")
     own = file.removesuffix(".py").replace("/", ".")
-    [line] = [line for line in examples()[row].splitlines() if f'"{own}"' in line]
-    code = f"{examples()[file]}\n\nfrom {table} import *\n\n{line.replace(own, module)}\n"
-    (folder / f"{module}.py").write_text(code)
+    [line] = [line for line in examples()[row].splitlines() if own in line]
+    imports = f"import {module}\nfrom {table} import *"
+    (folder / f"{module}.py").write_text(f"{examples()[file]}\n\n{imports}\n\n{line.replace(own, module)}\n")

@@ -18,7 +18,7 @@ LINK = re.compile(
     r"\]\(\s*<?([^)\s>]+)>?(?:\s+[\"'][^)]*)?\)|^\[[^\]]+\]:\s*(\S+)|(?:href|src)=\"([^\"]+)\"", re.M
 )
 FILE = re.compile(r"(?<![\w/.:-])[\w.*-]+(?:/[\w.*-]+)+\.(?:py|sh|ya?ml|md)\b")
-PLACEHOLDER = re.compile(r"[A-Z]+(-[A-Z]+)*/")  # RUN/config.yaml: a folder of the reader's
+PLACEHOLDER = re.compile(r"(^|/)[A-Z]+(-[A-Z]+)*[./]")  # RUN/config.yaml, NAME.py: the reader's own
 DOTTED = re.compile(rf"(?<![\w/.-])(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+(?!\w)")
 SUFFIXES = {"md", "py", "sh", "yaml", "json", "jsonl", "csv", "png", "html", "npz"}
 
@@ -37,6 +37,11 @@ def without_code(text: str) -> str:
     """The text with code blocks and inline code blanked: brackets there are no links."""
     text = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.M | re.S)
     return re.sub(r"`[^`\n]*`", "", text)
+
+
+def without_examples(text: str) -> str:
+    """The text without its Python: an example may be a file that the reader is to write."""
+    return re.sub(r"^```python.*?^```", "", text, flags=re.M | re.S)
 
 
 def anchors(path: Path) -> set[str]:
@@ -64,14 +69,14 @@ def dead_links(path: Path) -> Iterator[str]:
 
 
 def lost_files(path: Path, root: Path) -> Iterator[str]:
-    for name in FILE.findall(path.read_text()):
+    for name in FILE.findall(without_examples(path.read_text())):
         beside = (root, path.parent)
-        if not PLACEHOLDER.match(name) and not any(True for base in beside for _ in base.glob(name)):
+        if not PLACEHOLDER.search(name) and not any(True for base in beside for _ in base.glob(name)):
             yield name
 
 
 def lost_names(path: Path, root: Path) -> Iterator[str]:
-    for name in DOTTED.findall(path.read_text()):
+    for name in DOTTED.findall(without_examples(path.read_text())):
         parts = name.split(".")
         if parts[-1] not in SUFFIXES and not is_defined(parts, root):
             yield name
