@@ -91,6 +91,7 @@ def is_defined(parts: list[str], root: Path) -> bool:
 
 
 PAGES = markdown_files(ROOT)
+COMMANDS = [*PAGES, ROOT / ".pre-commit-config.yaml", *sorted((ROOT / ".github").rglob("*.yml"))]
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -122,6 +123,13 @@ PAGE = """\
 dataprep/build.py, dataprep/gone.py, RUN/config.yaml, dataprep/*.py, dataprep/*.sh, other.md
 dataprep.build, dataprep.build.run, dataprep.build.walk, dataprep.gone, dataprep.md
 """
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_target_of_make_exists(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = re.findall(r"(?:^    |`|(?:run|entry): )make (?:--silent )?([a-z-]+)", path.read_text(), re.M)
+    assert set(named) <= targets
 
 
 def test_what_is_dead_is_found(tmp_path: Path) -> None:
