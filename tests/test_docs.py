@@ -17,8 +17,10 @@ HISTORY = {"CHANGELOG.md"}
 LINK = re.compile(
     r"\]\(\s*<?([^)\s>]+)>?(?:\s+[\"'][^)]*)?\)|^\[[^\]]+\]:\s*(\S+)|(?:href|src)=\"([^\"]+)\"", re.M
 )
-FILE = re.compile(r"(?<![\w/.:-])[\w.*-]+(?:/[\w.*-]+)+\.(?:py|sh|ya?ml|md)\b")
-PLACEHOLDER = re.compile(r"[A-Z]+(-[A-Z]+)*/")  # RUN/config.yaml: a folder of the reader's
+FOLDERS = [*PACKAGES, "configs", "docs", "examples", ".github"]
+FILE = re.compile(rf"(?<![\w/.:-])(?:{'|'.join(FOLDERS)})(?:/[\w.*-]+)+\.(?:py|sh|ya?ml|md)\b")
+PLACEHOLDER = re.compile(r"/[A-Z]+\.(?:py|sh|ya?ml)")  # examples/NAME.py
+BLOCK_OF_FILE = re.compile(r"^```python\n# (\S+\.py)$", re.M)  # what the reader is to write
 DOTTED = re.compile(rf"(?<![\w/.-])(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+(?!\w)")
 SUFFIXES = {"md", "py", "sh", "yaml", "json", "jsonl", "csv", "png", "html", "npz"}
 
@@ -64,16 +66,19 @@ def dead_links(path: Path) -> Iterator[str]:
 
 
 def lost_files(path: Path, root: Path) -> Iterator[str]:
-    for name in FILE.findall(path.read_text()):
-        beside = (root, path.parent)
-        if not PLACEHOLDER.match(name) and not any(True for base in beside for _ in base.glob(name)):
+    text = path.read_text()
+    written = BLOCK_OF_FILE.findall(text)
+    for name in FILE.findall(text):
+        if name not in written and not PLACEHOLDER.search(name) and not any(root.glob(name)):
             yield name
 
 
 def lost_names(path: Path, root: Path) -> Iterator[str]:
-    for name in DOTTED.findall(path.read_text()):
+    text = path.read_text()
+    written = [name.removesuffix(".py").replace("/", ".") for name in BLOCK_OF_FILE.findall(text)]
+    for name in DOTTED.findall(text):
         parts = name.split(".")
-        if parts[-1] not in SUFFIXES and not is_defined(parts, root):
+        if name not in written and parts[-1] not in SUFFIXES and not is_defined(parts, root):
             yield name
 
 
@@ -120,8 +125,14 @@ PAGE = """\
 
 [j]: gone.txt
 
-dataprep/build.py, dataprep/gone.py, RUN/config.yaml, dataprep/*.py, dataprep/*.sh, other.md
-dataprep.build, dataprep.build.run, dataprep.build.walk, dataprep.gone, dataprep.md
+dataprep/build.py, dataprep/gone.py, RUN/config.yaml, dataprep/NAME.py, dataprep/*.py, dataprep/*.sh
+mine/own.py, dataprep.build, dataprep.build.run, dataprep.build.walk, dataprep.gone, dataprep.md
+
+```python
+# dataprep/yours.py
+```
+
+dataprep/yours.py, dataprep.yours
 """
 
 
