@@ -17,8 +17,10 @@ HISTORY = {"CHANGELOG.md"}
 LINK = re.compile(
     r"\]\(\s*<?([^)\s>]+)>?(?:\s+[\"'][^)]*)?\)|^\[[^\]]+\]:\s*(\S+)|(?:href|src)=\"([^\"]+)\"", re.M
 )
-FILE = re.compile(r"(?<![\w/.:-])[\w.*-]+(?:/[\w.*-]+)+\.(?:py|sh|ya?ml|md)\b")
-PLACEHOLDER = re.compile(r"(^|/)[A-Z]+(-[A-Z]+)*[./]")  # RUN/config.yaml, NAME.py: the reader's own
+FOLDERS = [*PACKAGES, "configs", "docs", "examples", ".github"]
+FILE = re.compile(rf"(?<![\w/.:-])(?:{'|'.join(FOLDERS)})(?:/[\w.*-]+)+\.(?:py|sh|ya?ml|md)\b")
+PLACEHOLDER = re.compile(r"/[A-Z]+\.(?:py|sh|ya?ml)")  # examples/NAME.py
+BLOCK_OF_FILE = re.compile(r"^```python\n# (\S+\.py)$", re.M)  # what the reader is to write
 DOTTED = re.compile(rf"(?<![\w/.-])(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+(?!\w)")
 SUFFIXES = {"md", "py", "sh", "yaml", "json", "jsonl", "csv", "png", "html", "npz"}
 
@@ -37,11 +39,6 @@ def without_code(text: str) -> str:
     """The text with code blocks and inline code blanked: brackets there are no links."""
     text = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.M | re.S)
     return re.sub(r"`[^`\n]*`", "", text)
-
-
-def without_examples(text: str) -> str:
-    """The text without its Python: an example may be a file that the reader is to write."""
-    return re.sub(r"^```python.*?^```", "", text, flags=re.M | re.S)
 
 
 def anchors(path: Path) -> set[str]:
@@ -69,16 +66,20 @@ def dead_links(path: Path) -> Iterator[str]:
 
 
 def lost_files(path: Path, root: Path) -> Iterator[str]:
-    for name in FILE.findall(without_examples(path.read_text())):
-        beside = (root, path.parent)
-        if not PLACEHOLDER.search(name) and not any(True for base in beside for _ in base.glob(name)):
+    text = path.read_text()
+    written = BLOCK_OF_FILE.findall(text)
+    for name in FILE.findall(text):
+        if name not in written and not PLACEHOLDER.search(name) and not any(root.glob(name)):
             yield name
 
 
 def lost_names(path: Path, root: Path) -> Iterator[str]:
-    for name in DOTTED.findall(without_examples(path.read_text())):
+    text = path.read_text()
+    written = [name.removesuffix(".py").replace("/", ".") for name in BLOCK_OF_FILE.findall(text)]
+    for name in DOTTED.findall(text):
         parts = name.split(".")
-        if parts[-1] not in SUFFIXES and not is_defined(parts, root):
+        own = any(f"{name}.".startswith(f"{module}.") for module in written)
+        if not own and parts[-1] not in SUFFIXES and not is_defined(parts, root):
             yield name
 
 
@@ -96,6 +97,7 @@ def is_defined(parts: list[str], root: Path) -> bool:
 
 
 PAGES = markdown_files(ROOT)
+COMMANDS = [*PAGES, ROOT / ".pre-commit-config.yaml", *sorted((ROOT / ".github").rglob("*.yml"))]
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -124,9 +126,22 @@ PAGE = """\
 
 [j]: gone.txt
 
-dataprep/build.py, dataprep/gone.py, RUN/config.yaml, dataprep/*.py, dataprep/*.sh, other.md
-dataprep.build, dataprep.build.run, dataprep.build.walk, dataprep.gone, dataprep.md
+dataprep/build.py, dataprep/gone.py, RUN/config.yaml, dataprep/NAME.py, dataprep/*.py, dataprep/*.sh
+mine/own.py, dataprep.build, dataprep.build.run, dataprep.build.walk, dataprep.gone, dataprep.md
+
+```python
+# dataprep/yours.py
+```
+
+dataprep/yours.py, dataprep.yours
 """
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_target_of_make_exists(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = re.findall(r"(?:^    |`|(?:run|entry): )make (?:--silent )?([a-z-]+)", path.read_text(), re.M)
+    assert set(named) <= targets
 
 
 def test_what_is_dead_is_found(tmp_path: Path) -> None:
