@@ -1,18 +1,27 @@
 """Pictures, masks and exemplars from files into plain upright arrays, and results back into files."""
 
-import io
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from dataprep.pictures.reader import (
+    ORIENTATION,
+    PICTURE_FORMATS,
+    has_alpha,
+    load_grey,
+    load_rgb,
+    open_image,
+    orientation_of,
+    turn_upright,
+)
+from dataprep.records import Rejected, RejectReason
 from intarsia.errors import UserError
 from intarsia.files import atomic_path
 from sampling.settings import ExemplarBackground
@@ -20,9 +29,7 @@ from sampling.settings import ExemplarBackground
 Picture: TypeAlias = NDArray[np.uint8]  # [H, W, 3], RGB
 Mask: TypeAlias = NDArray[np.bool_]  # [H, W], True = repaint
 
-# Pillow warns of what has half the pixels that it refuses; of the refusal we tell.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-
+_T = TypeVar("_T")
 NEUTRAL = (123, 117, 104)  # CLIP's mean colour: a background that the exemplar encoder sees as zeros
 _SOFT_SHARE = 0.001  # of a mask's pixels between black and white, from which on it is remarked
 _GREY_SHARE = 0.25  # from which on it looks like a photograph
@@ -56,25 +63,24 @@ class MaskFile:
 
 
 def open_picture(path: Path | str) -> PictureFile:
-    """Read any picture: upright by its EXIF tag, 8-bit RGB; of an animation the first frame.
-
-    CMYK goes to sRGB by its own profile; 16 bits become 8.
+    """Read any picture (`dataprep.pictures.reader`): upright, 8-bit RGB; of an animation the first frame.
 
     Raises:
-        UserError: if the file is missing, damaged, no picture, or holds floating-point pixels.
+        UserError: if the file is missing, damaged, no picture, too large, or holds pixels of another kind.
     """
-    with _opened(Path(path)) as (image, remarks):
-        profile = image.info.get("icc_profile")
+    path = Path(path)
+    with _opened(path) as (image, remarks):
+        pixels = _usable(load_rgb(image), path)
+        profile, orientation = image.info.get("icc_profile"), orientation_of(image)
         if image.mode == "CMYK":
-            image = _from_cmyk(image, profile)
             remarks.append(f"{path} is CMYK; it becomes RGB")
             profile = None
-        rgba = np.array(image.convert("RGBA")) if _has_alpha(image) else None
+        rgba = np.array(image.convert("RGBA")) if has_alpha(image) else None
         return PictureFile(
-            to_rgb(image),
-            rgba if rgba is not None and rgba[..., 3].min() < 255 else None,
+            turn_upright(pixels, orientation),
+            turn_upright(rgba, orientation) if rgba is not None and rgba[..., 3].min() < 255 else None,
             profile if profile and profile[16:20] == b"RGB " else None,
-            image.info.get("exif"),
+            _exif_of_upright(image, orientation),
             tuple(remarks),
         )
 
@@ -89,11 +95,9 @@ def open_mask(path: Path | str, invert: bool = False) -> MaskFile:
     Raises:
         UserError: if the file is missing, damaged, no picture, or marks nothing.
     """
-    with _opened(Path(path)) as (image, remarks):
-        if _has_alpha(image):
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-        levels = np.asarray(image.convert("L"))
+    path = Path(path)
+    with _opened(path) as (image, remarks):
+        levels = turn_upright(_usable(load_grey(image), path), orientation_of(image))
     mask = (levels >= 128) != invert
     if not mask.any():
         black = f"has no white (128 or more of 255; its brightest pixel has {levels.max()}), so it"
@@ -154,15 +158,6 @@ def read_exemplar(path: Path | str, background: ExemplarBackground = "crop") -> 
     return open_exemplar(path, background).pixels
 
 
-def to_rgb(image: Image.Image) -> Picture:
-    """A PIL picture of any mode -> uint8 [H, W, 3] RGB; transparent parts on white."""
-    image = _eight_bit(image)
-    if _has_alpha(image):
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
 def write_png(
     image: Image.Image | Picture,
     path: Path | str,
@@ -205,56 +200,50 @@ def write_png(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Image.Image, list[str]]]:
-    """The upright picture in `path`, 8 bits a channel, and what was changed; errors become sentences."""
+    """The picture in `path` before it is decoded, and what decoding will change; errors become sentences."""
     try:
-        with Image.open(path) as image:
-            yield _loaded(image, path)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; give one picture") from None
-    except UnidentifiedImageError:
-        raise UserError(f"{path} is not a picture that can be read") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path} has too many pixels to be read safely; scale it down first") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+    with _usable(open_image(content), path) as image:
+        yield image, _remarks(image, path)
 
 
-def _loaded(image: Image.Image, path: Path) -> tuple[Image.Image, list[str]]:
+def _usable(found: _T | Rejected, path: Path) -> _T:
+    """What the reader found, or a UserError that says why it found nothing."""
+    if not isinstance(found, Rejected):
+        return found
+    sentences = {
+        RejectReason.NOT_AN_IMAGE: f"is not a picture that can be read; {', '.join(PICTURE_FORMATS)} can",
+        RejectReason.TOO_MANY_PIXELS: "has too many pixels to be read safely; scale it down first",
+        RejectReason.UNSUPPORTED_PIXELS: f"has {found.detail}; save it with 8 bits a channel",
+        RejectReason.FILE_EMPTY: "is empty",
+        RejectReason.LFS_POINTER: f"is a git-LFS pointer, not the picture; {found.detail}",
+    }
+    raise UserError(f"{path} {sentences.get(found.reason, f'cannot be read: {found.detail}')}")
+
+
+def _remarks(image: Image.Image, path: Path) -> list[str]:
     remarks = []
-    if image.mode == "F":
-        raise UserError(f"{path} has floating-point pixels; save it with 8 bits a channel")
     if image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         remarks.append(f"{path} has 16 bits a channel; they become 8")
-    frames = getattr(image, "n_frames", 1)
+    try:
+        frames = getattr(image, "n_frames", 1)
+    except Exception:  # noqa: BLE001 - a frame behind the first is damaged, and is not used
+        frames = 1
     if frames > 1 and image.format != "MPO":  # the further pictures of an MPO are no frames
         remarks.append(f"{path} has {frames} frames; only the first is used")
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    return _eight_bit(image), remarks
+    return remarks
 
 
-def _from_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if not profile:
-        return image.convert("RGB")
-    try:
-        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (OSError, ImageCms.PyCMSError):  # a profile that LittleCMS cannot read
-        return image.convert("RGB")
-    return converted if converted is not None else image.convert("RGB")
-
-
-def _has_alpha(image: Image.Image) -> bool:
-    return "A" in image.getbands() or "transparency" in image.info
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.float32) / 257.0
-        small = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
-        small.info.update({k: v for k, v in image.info.items() if k != "transparency"})
-        return small
-    return image
+def _exif_of_upright(image: Image.Image, orientation: int) -> bytes | None:
+    """The file's EXIF data without its orientation, which the pixels no longer have."""
+    if orientation == 1 or "exif" not in image.info:
+        return image.info.get("exif")
+    exif = image.getexif()
+    exif.pop(ORIENTATION, None)
+    return exif.tobytes()

@@ -15,7 +15,7 @@ from dataprep.draw.exemplar import (
     cut_shown,
     draw_augmentation,
 )
-from dataprep.pictures.decode import Picture, resize, squash
+from dataprep.pictures.decode import DecodedPicture, resize, squash
 from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason
 from intarsia.boxes import Box, Window, crop_window, extend_box, pad_box, scale_box
 from intarsia.masks import draw_edit_mask
@@ -52,7 +52,7 @@ class Subject:
     image_id: str
     key: str
     file: str
-    picture: Picture
+    picture: DecodedPicture
     boxes: tuple[LabelledBox, ...]
     source_size: tuple[int, int] | None = None
     draws_per_box: int = 0
@@ -61,7 +61,7 @@ class Subject:
 
 
 def choose_boxes(
-    record: PictureRecord, picture: Picture, rules: FilterRules
+    record: PictureRecord, picture: DecodedPicture, rules: FilterRules
 ) -> tuple[tuple[LabelledBox, ...], list[tuple[int, Rejected]]]:
     """Turn a record's boxes into pixels of the picture and drop those that size or pixels speak against.
 
@@ -155,7 +155,7 @@ def redraw_sample(sample: Sample, image_size: int | None, seed: int, epoch: int)
         image_id=meta.image_id,
         key=meta.key.rpartition("_")[0],
         file=meta.file,
-        picture=Picture(sample.image, meta.source_bytes, meta.source_sha256),
+        picture=DecodedPicture(sample.image, meta.source_bytes, meta.source_sha256),
         boxes=meta.boxes,
         source_size=meta.source_size,
         draws_per_box=meta.draws_per_box,
@@ -226,7 +226,7 @@ def _bare_exemplar(sample: Sample) -> np.ndarray | None:
     return cut_shown(sample.image, shown, sample.object_mask, meta.exemplar_background or "keep")
 
 
-def store_picture(picture: Picture, short_side: int | None) -> Picture:
+def store_picture(picture: DecodedPicture, short_side: int | None) -> DecodedPicture:
     """The picture as profile `source` stores it: `jpeg` is stored, and `pixels` are decoded from that.
 
     An upright JPEG is kept as it is where its short side is not above `short_side` pixels; everything else is

@@ -15,7 +15,7 @@ import numpy as np
 from dataprep.choose.filters import rules_of
 from dataprep.choose.pixels import picture_hash
 from dataprep.draw.render import Subject, choose_boxes, draw_sample, scale_boxes, store_picture
-from dataprep.pictures.decode import Picture, read_picture, resize
+from dataprep.pictures.decode import DecodedPicture, load_picture, resize
 from dataprep.pictures.stores import Store, open_store
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_rows
@@ -119,7 +119,7 @@ def render_record(
     boxes = [box.box_id for box in record.boxes]
     store = _store_of(job.images, job.folder, job.fingerprint)
     try:
-        picture = read_picture(store.place(record.file), record.size)
+        picture = load_picture(store.place(record.file), record.size)
         if isinstance(picture, Rejected):
             if picture.reason in (RejectReason.FILE_MISSING, RejectReason.FILE_UNREADABLE):
                 store.check(record.file)
@@ -163,7 +163,7 @@ def _store_of(images: str, folder: str, fingerprint: str) -> Store:
 
 def _draw_all(
     record: PictureRecord,
-    picture: Picture,
+    picture: DecodedPicture,
     boxes: tuple[LabelledBox, ...],
     outlines: list[str],
     job: ShardJob,

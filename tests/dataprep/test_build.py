@@ -132,14 +132,14 @@ def test_a_picture_that_crashes_its_worker_does_not_stop_the_build(
     def arm(values: dict) -> ShardJob:  # in a worker, which other tests use after this one
         from dataprep.shards import build_shard as shards
 
-        reader = shards.read_picture
+        reader = shards.load_picture
 
         def read(path: Path, size: tuple[int, int] | None) -> object:
             if str(path) == deadly:
                 os.kill(os.getpid(), signal.SIGSEGV)
             return reader(path, size)
 
-        shards.read_picture = read  # type: ignore[assignment]
+        shards.load_picture = read  # type: ignore[assignment]
         return shards.ShardJob(**values)
 
     class DeadlyJob(ShardJob):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dataprep.check.verify import verify_folder
-from dataprep.pictures.decode import Picture, read_picture
+from dataprep.pictures.decode import DecodedPicture, load_picture
 from dataprep.pictures.index import EXTENSIONS
 from dataprep.plan.inputs import BuildRequest
 from dataprep.plan.plan import BuildConfig
@@ -101,8 +101,8 @@ def test_a_damaged_file_is_a_picture_or_a_reason(tmp_path: Path, block: int) -> 
     for seed in range(100 * block, 100 * block + 100):
         name, content = damaged(seed)
         (tmp_path / name).write_bytes(content)
-        result = read_picture(tmp_path / name)
-        if isinstance(result, Picture):
+        result = load_picture(tmp_path / name)
+        if isinstance(result, DecodedPicture):
             assert result.pixels.dtype == np.uint8
             assert result.pixels.ndim == 3
             assert min(result.pixels.shape) > 0

@@ -31,12 +31,12 @@ import os, sys
 from dataprep.shards import build_shard as shards
 from dataprep.plan.plan import BuildConfig
 
-reader = shards.read_picture
+reader = shards.load_picture
 def read(path, size):
     if path.name == sys.argv[1]:
         os._exit(139)  # as a decoder's segmentation fault would
     return reader(path, size)
-shards.read_picture = read
+shards.load_picture = read
 folder, images, fingerprint, config = sys.argv[2:]
 shards.build_shard(shards.ShardJob(folder, images, 0, fingerprint, BuildConfig.model_validate_json(config)))
 """

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from dataprep.pictures.decode import Picture, decode_picture, read_picture, turn_upright
+from dataprep.pictures.decode import DecodedPicture, decode_picture, load_picture
 from dataprep.pictures.index import index_paths, index_pictures
+from dataprep.pictures.reader import turn_upright
 from dataprep.records import Rejected, RejectReason
 from intarsia.errors import UserError
 from intarsia.files import sha256_bytes
@@ -30,14 +31,14 @@ def write(folder: Path, content: bytes, name: str = "a.jpg") -> Path:
     return folder / name
 
 
-def picture_of(path: Path, size: tuple[int, int] | None = None) -> Picture:
-    result = read_picture(path, size)
-    assert isinstance(result, Picture), result
+def picture_of(path: Path, size: tuple[int, int] | None = None) -> DecodedPicture:
+    result = load_picture(path, size)
+    assert isinstance(result, DecodedPicture), result
     return result
 
 
 def reason_of(path: Path, size: tuple[int, int] | None = None) -> Rejected:
-    result = read_picture(path, size)
+    result = load_picture(path, size)
     assert isinstance(result, Rejected)
     return result
 
@@ -87,9 +88,9 @@ def test_every_orientation_is_undone_by_turning_back() -> None:
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
-    ramp = np.linspace(0, 65535, 64 * 16).astype(np.uint16).reshape(16, 64)
-    pixels = picture_of(write(tmp_path, encoded(Image.fromarray(ramp), "PNG"))).pixels
-    assert np.array_equal(pixels[:, :, 0], (ramp >> 8).astype(np.uint8))
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    pixels = picture_of(write(tmp_path, encoded(Image.fromarray(levels), "PNG"))).pixels
+    assert np.array_equal(pixels[:, :, 0], np.rint(levels / 257))  # 65535 / 257 = 255; never half-way
     assert np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
 
 
@@ -127,7 +128,8 @@ def test_a_picture_under_a_wrong_name_is_read(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid", RejectReason.LFS_POINTER),
         (b"just some text", RejectReason.NOT_AN_IMAGE),
         (encoded(Image.new("F", (4, 4)), "TIFF"), RejectReason.UNSUPPORTED_PIXELS),
-        (encoded(Image.new("1", (11000, 11000)), "PNG"), RejectReason.TOO_MANY_PIXELS),
+        (encoded(Image.new("1", (12000, 10001)), "PNG"), RejectReason.TOO_MANY_PIXELS),
+        (encoded(Image.fromarray(np.array([[70000]], np.int32)), "TIFF"), RejectReason.UNSUPPORTED_PIXELS),
         (encoded(Image.new("L", (16000, 15000)), "JPEG"), RejectReason.TOO_MANY_PIXELS),
         (encoded(toy_picture(60, 60, 1), "PNG")[:-200], RejectReason.DAMAGED),
     ],
@@ -187,12 +189,12 @@ HARD_REASONS = {
 
 @pytest.mark.parametrize("path", sorted(HARD.glob("*")), ids=lambda p: p.name)
 def test_awkward_files_are_handled_or_rejected(path: Path) -> None:
-    result = read_picture(path)
+    result = load_picture(path)
     if path.name in HARD_REASONS:
         assert isinstance(result, Rejected)
         assert result.reason.value == HARD_REASONS[path.name]
     else:
-        assert isinstance(result, Picture), result
+        assert isinstance(result, DecodedPicture), result
         assert result.pixels.dtype == np.uint8
         with Image.open(path) as picture:
             upright = ImageOps.exif_transpose(picture)

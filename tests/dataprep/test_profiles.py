@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataprep.check.verify import verify_folder
 from dataprep.draw.render import redraw_sample, store_picture
-from dataprep.pictures.decode import decode_picture, read_picture
+from dataprep.pictures.decode import decode_picture, load_picture
 from dataprep.plan.inputs import BuildRequest
 from dataprep.plan.plan import BuildConfig
 from dataprep.records import Rejected
@@ -141,7 +141,7 @@ def test_a_scaled_box_keeps_its_pixels_and_stays_inside(
 
 def test_stored_pixels_are_those_of_the_stored_bytes(with_a_png: Inputs) -> None:
     for name in ("000000000003.jpg", "000000000001.jpg"):
-        picture = read_picture(with_a_png[1] / name)
+        picture = load_picture(with_a_png[1] / name)
         assert not isinstance(picture, Rejected)
         for short_side in (None, 64, 100, 5000):
             stored = store_picture(picture, short_side)

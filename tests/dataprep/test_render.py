@@ -17,7 +17,7 @@ from dataprep.draw.render import (
     redraw_crop,
     redraw_sample,
 )
-from dataprep.pictures.decode import Picture, squash
+from dataprep.pictures.decode import DecodedPicture, squash
 from dataprep.records import BoxRecord, PictureRecord, Rejected, RejectReason
 from intarsia.boxes import Box, pad_box
 from intarsia.masks import box_mask, polygon_mask
@@ -27,7 +27,7 @@ from tests.intarsia.test_boxes import pictures_with_boxes
 
 
 def subject(width: int, height: int, *boxes: Box) -> Subject:
-    picture = Picture(np.array(toy_picture(width, height, 9)), 1000, "00" * 32)
+    picture = DecodedPicture(np.array(toy_picture(width, height, 9)), 1000, "00" * 32)
     labelled = tuple(LabelledBox(box, f"thing {i}", {"is_crowd": 0}) for i, box in enumerate(boxes))
     return Subject("coco", "9", "000000000009", "9.jpg", picture, labelled)
 
@@ -191,7 +191,7 @@ def test_boxes_are_judged_in_pixels(
     filters: str, bounds: tuple[float, float, float, float], reason: RejectReason | None
 ) -> None:
     record = PictureRecord("1", "1", "1.jpg", None, (BoxRecord(7, bounds, "cat"),), "pixels")
-    picture = Picture(np.zeros((100, 200, 3), np.uint8), 0, "")
+    picture = DecodedPicture(np.zeros((100, 200, 3), np.uint8), 0, "")
     kept, dropped = choose_boxes(record, picture, FILTERS[filters])
     assert [rejected.reason for _, rejected in dropped] == ([reason] if reason else [])
     assert [box_id for box_id, _ in dropped] == ([7] if reason else [])

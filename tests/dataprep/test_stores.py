@@ -17,7 +17,7 @@ from dataprep.build import build, plan_build
 from dataprep.check.verify import verify_folder
 from dataprep.cli import main
 from dataprep.pictures import stores
-from dataprep.pictures.decode import read_picture
+from dataprep.pictures.decode import load_picture
 from dataprep.pictures.stores import INDEX_FILE, describe_store, locate, open_store
 from dataprep.pictures.tar_store import TarStore, unpack_tars
 from dataprep.plan.inputs import BuildRequest, new_plan, pictures_place
@@ -183,12 +183,12 @@ def test_an_fsspec_address(tmp_path: Path, whole: Inputs, reference: dict[str, s
 
 def test_a_file_that_cannot_be_fetched_is_rejected(server: http.server.ThreadingHTTPServer) -> None:
     store = open_store(address(server), "")
-    missing = read_picture(store.place("none.jpg"))
+    missing = load_picture(store.place("none.jpg"))
     assert isinstance(missing, Rejected)
     assert missing.reason == RejectReason.FILE_MISSING
     store.check("none.jpg")
     Handler.failures = stores.TRIES
-    refused = read_picture(store.place("000000000001.jpg"))
+    refused = load_picture(store.place("000000000001.jpg"))
     assert isinstance(refused, Rejected)
     assert refused.reason == RejectReason.FILE_UNREADABLE
     assert "503" in refused.detail
@@ -196,7 +196,7 @@ def test_a_file_that_cannot_be_fetched_is_rejected(server: http.server.Threading
     with pytest.raises(
         UserError, match=r"private/a\.jpg: the server asks for a password; fetch the pictures"
     ):
-        read_picture(open_store(f"{address(server)}/private", "").place("a.jpg"))
+        load_picture(open_store(f"{address(server)}/private", "").place("a.jpg"))
 
 
 def test_a_store_that_goes_away_stops_the_build(

@@ -1,6 +1,7 @@
 """Reading pictures and masks of every kind."""
 
 import csv
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from dataprep.pictures.decode import DecodedPicture, load_picture
 from intarsia.conditioning import CLIP_MEAN
 from intarsia.errors import UserError
 from sampling.inputs import read_inputs
@@ -71,6 +73,72 @@ def test_transparent_parts_of_a_picture_are_white(tmp_path: Path) -> None:
 def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
     grey = read_picture(save(tmp_path, np.array([[0, 257 * 7, 65535]], np.uint16)))
     assert grey[0].tolist() == [[0] * 3, [7] * 3, [255] * 3]
+
+
+def test_pictures_are_read_as_data_prep_reads_them(tmp_path: Path) -> None:
+    """One reader: whatever the kind of file, training and editing see the same pixels."""
+    colours = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 4), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = {
+        "turned.png": (colours.convert("RGB"), {"exif": exif}),
+        "turned.jpg": (colours.convert("RGB"), {"exif": exif}),
+        "alpha.png": (colours, {}),
+        "grey-alpha.png": (colours.convert("LA"), {}),
+        "palette.png": (colours.convert("P"), {"transparency": 3}),
+        "palette.gif": (colours.convert("P"), {}),
+        "ink.jpg": (colours.convert("CMYK"), {}),
+        "ink.tif": (colours.convert("CMYK"), {"icc_profile": SRGB}),  # which is no profile of inks
+        "deep.png": (Image.fromarray(np.arange(0, 65536, 137, np.uint16).reshape(1, -1)), {}),
+        "deep.tif": (Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256)), {}),
+        "one-bit.png": (colours.convert("1"), {}),
+        "a.webp": (colours, {"lossless": True}),
+        "a.bmp": (colours.convert("RGB"), {}),
+    }
+    for name, (image, options) in kinds.items():
+        image.save(tmp_path / name, **options)
+        prepared = load_picture(tmp_path / name)
+        assert isinstance(prepared, DecodedPicture), name
+        assert np.array_equal(prepared.pixels, read_picture(tmp_path / name)), name
+
+
+@pytest.mark.parametrize("row", HARD_ROWS, ids=lambda row: Path(row["file"]).name)
+def test_awkward_files_are_read_as_data_prep_reads_them(row: dict[str, str]) -> None:
+    prepared = load_picture(HARD / row["file"])
+    if isinstance(prepared, DecodedPicture):  # it is the stricter one about damage
+        assert np.array_equal(prepared.pixels, read_picture(HARD / row["file"]))
+
+
+def ink_profile(lab: tuple[int, int, int]) -> bytes:
+    """A profile (ICC.1:2001-04) of a press: white paper, this colour for any ink, black for all four."""
+    colour = bytes([round(lab[0] * 2.55), lab[1] + 128, lab[2] + 128])
+    corners = bytes([255, 128, 128]) + colour * 14 + bytes([0, 128, 128])
+    ramp, unit = bytes(range(256)), struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + 4 * ramp + corners + 3 * ramp
+    header = struct.pack(">I4sI4s4s4s", 144 + len(table), bytes(4), 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header += struct.pack(">12s4s4s", bytes(12), b"acsp", bytes(4)) + bytes(24)
+    header += struct.pack(">3i", 63190, 65536, 54061) + bytes(48)
+    return header + struct.pack(">I4sII", 1, b"A2B0", 144, len(table)) + table
+
+
+def test_ink_becomes_colour_by_its_own_profile(tmp_path: Path) -> None:
+    """L* 50 without colour is the sRGB grey of 119 (CIE 1976, IEC 61966-2-1); Pillow's own guess is cyan."""
+    path, ink = tmp_path / "ink.tif", np.array([[[0, 0, 0, 0], [255, 0, 0, 0]]], np.uint8)
+    Image.fromarray(ink, "CMYK").save(path, icc_profile=ink_profile((50, 0, 0)))
+    picture = read_picture(path)
+    assert np.abs(picture.astype(int) - [[[255] * 3, [119] * 3]]).max() <= 2
+    prepared = load_picture(path)
+    assert isinstance(prepared, DecodedPicture)
+    assert np.array_equal(prepared.pixels, picture)
+
+
+def test_reading_pictures_needs_what_sampling_installs() -> None:
+    heavy = ["cv2", "pyarrow", "simplejpeg", "torch", "ray"]
+    program = f"import sys, sampling.pictures; print(sorted(set({heavy!r}) & set(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"
 
 
 def test_grey_and_cmyk_become_rgb(tmp_path: Path) -> None:
@@ -176,6 +244,15 @@ def test_what_reading_changes_is_remarked(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(UserError, match=r"f\.tif has floating-point pixels; save it with 8 bits a channel"):
         open_picture(tmp_path / "f.tif")
+    Image.fromarray(np.array([[70000]], np.int32)).save(tmp_path / "i.tif")
+    with pytest.raises(UserError, match=r"i\.tif has 32-bit integer pixels; save it with 8 bits a channel"):
+        open_picture(tmp_path / "i.tif")
+    (tmp_path / "e.png").touch()
+    with pytest.raises(UserError, match=r"e\.png is empty"):
+        open_picture(tmp_path / "e.png")
+    (tmp_path / "l.png").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(UserError, match=r"l\.png is a git-LFS pointer, not the picture; fetch the file with"):
+        open_picture(tmp_path / "l.png")
 
 
 def test_the_remarks_on_all_three_files_of_an_edit_are_kept(tmp_path: Path) -> None:

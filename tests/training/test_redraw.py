@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataprep.draw.render import Subject, draw_sample
-from dataprep.pictures.decode import Picture
+from dataprep.pictures.decode import DecodedPicture
 from intarsia.boxes import Box
 from intarsia.sample import LabelledBox, Sample, decode_jpeg, encode_jpeg
 from tests.dataprep.toy import toy_picture
@@ -22,7 +22,7 @@ def subject(number: int) -> Subject:
     """A picture as it comes back from its shard."""
     pixels = decode_jpeg(encode_jpeg(np.array(toy_picture(160, 120, number))))
     boxes = tuple(LabelledBox(box, "thing") for box in (Box(20, 20, 70, 80), Box(80, 30, 130, 100)))
-    return Subject("coco", str(number), f"{number:012d}", "x.jpg", Picture(pixels, 0, ""), boxes)
+    return Subject("coco", str(number), f"{number:012d}", "x.jpg", DecodedPicture(pixels, 0, ""), boxes)
 
 
 def drawn(number: int, size: int | None) -> Sample:
