@@ -18,7 +18,7 @@ from intarsia.boxes import Box
 from intarsia.errors import UserError
 from intarsia.words import counted
 
-SIZE = 512
+COCOEE_SIZE = 512
 _PLACES = {
     "image": "GT_3500/{}_GT.png",
     "mask": "Mask_bbox_3500/{}_mask.png",
@@ -87,19 +87,19 @@ def find_cases(
 
 
 @dataclass(frozen=True)
-class Source:
+class CocoeeSource:
     """A case rebuilt from COCO: the picture's square around a box.
 
     Attributes:
         window: the square in the picture, or the whole picture where no square holds the box.
-        box: in the square scaled to `SIZE`.
+        box: in the square scaled to `COCOEE_SIZE`.
     """
 
     window: Box
     box: Box
 
 
-def place_square(box: Box, size: tuple[int, int]) -> Source:
+def place_square(box: Box, size: tuple[int, int]) -> CocoeeSource:
     """The largest square that holds a box, its middle as near to the box's as the picture allows.
 
     Where the box is longer than the picture's short side, the whole picture is taken and squashed. How the
@@ -117,9 +117,9 @@ def place_square(box: Box, size: tuple[int, int]) -> Source:
         y = min(max((box.y0 + box.y1 - side) // 2, 0), height - side)
         window = Box(x, y, x + side, y + side)
     scaled = Box(
-        (box.x0 - window.x0) * SIZE // window.width,
-        (box.y0 - window.y0) * SIZE // window.height,
-        -(-(box.x1 - window.x0) * SIZE // window.width),
-        -(-(box.y1 - window.y0) * SIZE // window.height),
+        (box.x0 - window.x0) * COCOEE_SIZE // window.width,
+        (box.y0 - window.y0) * COCOEE_SIZE // window.height,
+        -(-(box.x1 - window.x0) * COCOEE_SIZE // window.width),
+        -(-(box.y1 - window.y0) * COCOEE_SIZE // window.height),
     )
-    return Source(window, scaled)
+    return CocoeeSource(window, scaled)

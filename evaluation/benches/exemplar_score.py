@@ -17,7 +17,7 @@ from intarsia.errors import UserError
 from intarsia.words import counted
 
 if TYPE_CHECKING:
-    from evaluation.benches.exemplars import Plan
+    from evaluation.benches.exemplars import BenchPlan
     from sampling.jobs import Job
 
 
@@ -104,7 +104,7 @@ def check_plan(arguments: argparse.Namespace, truth: bool) -> None:
 
 def load_plan(
     arguments: argparse.Namespace, bench: str, name: str, score: Score, truth: bool = False
-) -> Plan:
+) -> BenchPlan:
     """Load the networks and the references that the options name.
 
     Args:
@@ -117,7 +117,7 @@ def load_plan(
     Raises:
         UserError: for weights that are nowhere, or are not what their name says.
     """
-    from evaluation.benches.exemplars import Networks, Plan
+    from evaluation.benches.exemplars import BenchPlan, Networks
     from evaluation.measures import features
     from evaluation.measures.weights import find_weights, parse_weights
     from evaluation.scoring.distributions import read_mixture
@@ -140,7 +140,7 @@ def load_plan(
     looks = {"clip": features.middle512(networks.clip.whole)}
     if networks.inception:
         looks["inception"] = features.middle512(networks.inception)
-    return Plan(
+    return BenchPlan(
         bench=bench,
         name=name,
         networks=networks,

@@ -14,7 +14,7 @@ import numpy as np
 from evaluation.measures.measures import Measure, Region, Value, pixel_error
 from evaluation.measures.metrics import clip_score
 from evaluation.scoring.distributions import SUBSET_SIZE, Mixture, quality_scores
-from evaluation.scoring.report import Column, Report, SetFigure, incomplete
+from evaluation.scoring.report import Report, ReportColumn, SetFigure, incomplete
 from evaluation.scoring.scorer import Score
 from evaluation.scoring.scoring import Case, Request
 from evaluation.scoring.set_figures import Reference, collect, frechet_figure, kernel_figure
@@ -58,7 +58,7 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What is to be found out.
 
     Attributes:
@@ -81,12 +81,12 @@ class Plan:
 class _Number:
     """A column, what it wants of a case, and how it comes of that."""
 
-    column: Column
+    column: ReportColumn
     wanted: Callable[[Mapping[str, Path]], Case]
     value: Callable[[Mapping[str, Value]], float]
 
 
-def evaluate(cases: Sequence[EditCase], plan: Plan, score: Score, expected: int) -> Report:
+def evaluate(cases: Sequence[EditCase], plan: BenchPlan, score: Score, expected: int) -> Report:
     """Score the results of a bench.
 
     Args:
@@ -127,7 +127,7 @@ def evaluate(cases: Sequence[EditCase], plan: Plan, score: Score, expected: int)
     )
 
 
-def _numbers(plan: Plan, truth: bool) -> list[_Number]:
+def _numbers(plan: BenchPlan, truth: bool) -> list[_Number]:
     networks = plan.networks
     numbers = [_clip_number(networks.clip, "pbe")] if plan.published else []
     numbers.append(_clip_number(networks.clip, "bbox"))
@@ -145,7 +145,7 @@ def _clip_number(clip: "Clip", kind: str) -> _Number:
     region, exemplar = clip.region("pbe" if kind == "pbe" else "bbox"), clip.exemplar
     name, title = ("clip_score", "CLIP score") if kind == "pbe" else ("clip_score_box", "CLIP score, box")
     return _Number(
-        Column(name, title, "up", f"clip-score/{region.identity} and {exemplar.identity}"),
+        ReportColumn(name, title, "up", f"clip-score/{region.identity} and {exemplar.identity}"),
         lambda files: {
             kind: Request((files["result"],), region, files["mask"]),
             "exemplar": Request((files["exemplar"],), exemplar),
@@ -157,7 +157,7 @@ def _clip_number(clip: "Clip", kind: str) -> _Number:
 def _quality_number(whole: Measure, mixture: Mixture, fingerprint: str) -> _Number:
     recipe = f"quality-gmm{len(mixture.weights)}@{fingerprint}/{whole.identity}"
     return _Number(
-        Column("quality_score", "quality score", "up", recipe),
+        ReportColumn("quality_score", "quality score", "up", recipe),
         lambda files: {"set clip": Request((files["result"],), whole)},
         lambda values: float(quality_scores(values["set clip"][None], mixture)[0]),
     )
@@ -168,7 +168,7 @@ def _errors(region: Region, against: str) -> list[_Number]:
         measure = pixel_error(name, region)  # type: ignore[arg-type]
         key = f"{region}_{name}"
         return _Number(
-            Column(key, f"{region} {title}", "up" if up else "down", measure.identity),
+            ReportColumn(key, f"{region} {title}", "up" if up else "down", measure.identity),
             lambda files: {key: Request((files["result"], files[against]), measure, files["mask"])},
             lambda values: scale * float(values[key]),
         )
@@ -182,7 +182,7 @@ def _errors(region: Region, against: str) -> list[_Number]:
 
 def _lpips_number(measure: Measure) -> _Number:
     return _Number(
-        Column("edited_lpips", "edited LPIPS ×10³", "down", measure.identity),
+        ReportColumn("edited_lpips", "edited LPIPS ×10³", "down", measure.identity),
         lambda files: {"lpips": Request((files["result"], files["truth"]), measure, files["mask"])},
         lambda values: 1e3 * float(values["lpips"]),
     )
@@ -194,7 +194,7 @@ def _sets(networks: Networks) -> dict[str, Measure]:
 
 
 def _figures(
-    plan: Plan, sets: Mapping[str, Measure], features: Mapping[str, Value]
+    plan: BenchPlan, sets: Mapping[str, Measure], features: Mapping[str, Value]
 ) -> tuple[list[SetFigure], tuple[str, ...]]:
     figures: list[SetFigure] = []
     remarks: tuple[str, ...] = ()
@@ -208,13 +208,15 @@ def _figures(
         results = features[f"set {name}"]
         title = "CLIP Fréchet" if name == "clip" else "FID"
         column = f"frechet/{measure.identity} to {reference.described}"
-        figure, told = frechet_figure(results, reference, Column(f"frechet_{name}", title, "down", column))
+        figure, told = frechet_figure(
+            results, reference, ReportColumn(f"frechet_{name}", title, "down", column)
+        )
         figures.append(figure)
         remarks += told
         if name == "inception" and reference.features is not None:
             size = min(SUBSET_SIZE, len(results), len(reference.features))
             recipe = f"kid-100x{size}/{measure.identity} to {reference.described}"
-            figures.append(kernel_figure(results, reference, Column("kid", "KID ×10³", "down", recipe)))
+            figures.append(kernel_figure(results, reference, ReportColumn("kid", "KID ×10³", "down", recipe)))
         elif name == "inception":
             remarks += (f"KID wants pictures, and {reference.name} is statistics: it is left out",)
     return figures, remarks

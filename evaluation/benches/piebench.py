@@ -15,12 +15,12 @@ import numpy as np
 
 from evaluation.measures.measures import Measure, Prepare, in_region, pixel_error
 from evaluation.measures.metrics import Features, Mask, Picture, text_similarity
-from evaluation.scoring.report import Column
+from evaluation.scoring.report import ReportColumn
 from evaluation.scoring.scoring import Case, Request
 from intarsia.errors import UserError
 from intarsia.files import read_json
 
-SIZE = 512
+_SIZE = 512
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CATEGORIES = {
     "0": "random",
@@ -56,7 +56,7 @@ _TITLES: dict[str, tuple[str, Literal["up", "down"]]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class EditCase:
+class PieCase:
     """One record of the bench.
 
     Attributes:
@@ -76,7 +76,7 @@ class EditCase:
     edit_mask: Mask
 
 
-def decode_mask(runs: Sequence[int], size: int = SIZE) -> Mask:
+def decode_mask(runs: Sequence[int], size: int = _SIZE) -> Mask:
     """Run-length pairs (start, length) over the rows one after the other -> bool [size, size].
 
     A run is cut off at the picture's end. The outermost pixels are set, as the published evaluator sets them.
@@ -98,7 +98,7 @@ def decode_mask(runs: Sequence[int], size: int = SIZE) -> Mask:
     return mask
 
 
-def read_bench(folder: Path | str) -> list[EditCase]:
+def read_bench(folder: Path | str) -> list[PieCase]:
     """The records of `mapping_file.json`, in its order.
 
     Raises:
@@ -111,11 +111,11 @@ def read_bench(folder: Path | str) -> list[EditCase]:
     return [_case(path, key, record) for key, record in content.items()]
 
 
-def _case(path: Path, key: str, record: Any) -> EditCase:
+def _case(path: Path, key: str, record: Any) -> PieCase:
     try:
         category = str(record["editing_type_id"])
         CATEGORIES[category]
-        return EditCase(
+        return PieCase(
             key=key,
             image_path=record["image_path"],
             source_prompt=_plain(record["original_prompt"]),
@@ -127,7 +127,7 @@ def _case(path: Path, key: str, record: Any) -> EditCase:
         raise UserError(f"{path}, record {key}: {error!r} is not as PIE-Bench has it") from None
 
 
-def find_results(cases: Sequence[EditCase], results: Path, only_present: bool = False) -> dict[str, Path]:
+def find_results(cases: Sequence[PieCase], results: Path, only_present: bool = False) -> dict[str, Path]:
     """Key -> result: below `results` under the source's own path or by the key, as PNG, JPEG or WebP.
 
     Raises:
@@ -164,7 +164,7 @@ class Measures:
     clip: Measure
 
 
-def requests(case: EditCase, source: Path, result: Path, measures: Measures) -> Case:
+def requests(case: PieCase, source: Path, result: Path, measures: Measures) -> Case:
     """What the table wants of one result."""
     pair, mask = (source, result), case.edit_mask
     clip = measures.clip
@@ -181,10 +181,10 @@ def requests(case: EditCase, source: Path, result: Path, measures: Measures) -> 
     }
 
 
-def columns_of(wanted: Case) -> list[Column]:
+def columns_of(wanted: Case) -> list[ReportColumn]:
     """The table's columns, with the recipes of what `requests` wanted."""
     return [
-        Column(name, title, better, wanted[name].measure.identity)
+        ReportColumn(name, title, better, wanted[name].measure.identity)
         for name, (title, better) in _TITLES.items()
     ]
 
@@ -211,14 +211,14 @@ def _of_squares(measure: Measure) -> Measure:
         return measure.prepare(*(_square(a) if a.ndim == 3 else a for a in arguments))
 
     chosen: Prepare = prepare
-    return Measure(f"{what}/last{SIZE}-{how}/{version}", chosen, measure.network, measure.finish)
+    return Measure(f"{what}/last{_SIZE}-{how}/{version}", chosen, measure.network, measure.finish)
 
 
 def _square(picture: Picture) -> Picture:
     height, width = picture.shape[:2]
-    if height < SIZE or width < SIZE or (height == width and height != SIZE):
-        raise ValueError(f"the picture is {width} × {height} pixels; PIE-Bench wants {SIZE} × {SIZE}")
-    return picture[-SIZE:, -SIZE:]
+    if height < _SIZE or width < _SIZE or (height == width and height != _SIZE):
+        raise ValueError(f"the picture is {width} × {height} pixels; PIE-Bench wants {_SIZE} × {_SIZE}")
+    return picture[-_SIZE:, -_SIZE:]
 
 
 def _plain(prompt: str) -> str:

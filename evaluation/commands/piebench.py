@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.benches import piebench
-from evaluation.benches.piebench import CATEGORIES, EditCase, Measures
+from evaluation.benches.piebench import CATEGORIES, Measures, PieCase
 from evaluation.reports.output import add_output_options, deliver
-from evaluation.scoring.report import Column, Report, incomplete
+from evaluation.scoring.report import Report, ReportColumn, incomplete
 from evaluation.scoring.scorer import add_scoring_options, scorer
 from intarsia.command_line import Commands
 from intarsia.errors import UserError
@@ -79,10 +79,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _score(
     arguments: argparse.Namespace,
-    cases: Sequence[EditCase],
+    cases: Sequence[PieCase],
     sources: Mapping[str, Path],
     results: Mapping[str, Path],
-) -> tuple[dict[str, dict[str, float]], list[Column]]:
+) -> tuple[dict[str, dict[str, float]], list[ReportColumn]]:
     """Key -> column -> value, and the columns."""
     from evaluation.measures import features
     from evaluation.measures.weights import parse_weights

@@ -14,7 +14,6 @@ from intarsia.errors import UserError
 from intarsia.pretrained import State, load_strictly
 
 WIDTH = 2048
-SIZE = 299  # pixels a side
 
 # A chain of convolutions: (name, channels, kernel height, kernel width) each; a list of them forks.
 Layer = tuple[str, int, int, int]

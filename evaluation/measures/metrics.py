@@ -15,8 +15,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Picture: TypeAlias = NDArray[np.uint8]  # [H, W, 3], RGB
-Mask: TypeAlias = NDArray[np.bool_]  # [H, W]
+from sampling.pictures import Mask, Picture
+
 Features: TypeAlias = NDArray[np.floating]  # [..., D]
 Float: TypeAlias = NDArray[np.float64]
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.reports.page import Gallery, best_and_worst, page, strip
 from evaluation.reports.tables import Table, as_markdown, as_text, cases_csv, report_tables
-from evaluation.scoring.report import Column, Report, write_report
-from intarsia.errors import UsageError, UserError
+from evaluation.scoring.report import Report, ReportColumn, write_report
+from intarsia.errors import UsageError
 from intarsia.files import atomic_write
+from intarsia.tracking_run import start_tracking_run
 
 
 def add_output_options(parser: argparse.ArgumentParser, default: str = "RESULTS/report") -> None:
@@ -73,7 +73,7 @@ def write_pages(
     atomic_write(out / f"{name}.html", page(title, tables, galleries))
 
 
-def sort_column(report: Report, name: str | None) -> Column:
+def sort_column(report: Report, name: str | None) -> ReportColumn:
     """The column of the cases by that name; the first without one.
 
     Raises:
@@ -97,23 +97,17 @@ def log_to_wandb(
     Raises:
         UserError: if wandb is not installed or cannot be reached.
     """
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("--wandb: wandb is not installed; install '.[training]'") from None
-    options = wandb.Settings(silent=True, console="off")
-    try:
-        run = wandb.init(
-            project=arguments.wandb_project,
-            name=title,
-            job_type="evaluation",
-            mode=arguments.wandb,
-            dir=os.environ.get("WANDB_DIR", Path.cwd()),  # else that of the process's first run
-            settings=options,
-            config={report.name: {c.name: c.recipe for c in report.columns} for report in reports},
-        )
-    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
-        raise UserError(f"--wandb online: W&B cannot be reached ({error}); give --wandb offline") from None
+    run = start_tracking_run(
+        arguments.wandb_project,
+        without="leave --wandb out",
+        offline="give --wandb offline",
+        mode=arguments.wandb,
+        name=title,
+        job_type="evaluation",
+        config={report.name: {c.name: c.recipe for c in report.columns} for report in reports},
+    )
+    import wandb
+
     content: dict[str, object] = {}
     for table in tables:
         header = [name or "name" for name in table.header]

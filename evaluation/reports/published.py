@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluation.scoring.report import Column, Report
+from evaluation.scoring.report import Report, ReportColumn
 
 _COCOEE_CASES = 3500
 _TEST2017 = "test2017 (40,670 pictures, clip-b32/middle512-bicubic224/v1)"
@@ -35,7 +35,7 @@ class Published:
         method: by its name there.
         source: where it stands.
         values: column -> number.
-        methods: column -> recipe without weights, as `Column.method`.
+        methods: column -> recipe without weights, as `ReportColumn.method`.
         cases: that it is of.
     """
 
@@ -45,7 +45,7 @@ class Published:
     methods: Mapping[str, str]
     cases: int
 
-    def unlike(self, column: Column, report: Report) -> str:
+    def unlike(self, column: ReportColumn, report: Report) -> str:
         """Why its number of a column cannot be compared with the report's; empty where it can."""
         if column.method != self.methods[column.name]:
             return f"{self.source}: {self.methods[column.name]}; here {column.method}"

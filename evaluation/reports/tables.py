@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.reports.published import Published, published_rows
-from evaluation.scoring.confidence import Estimate
-from evaluation.scoring.report import Column, Line, Report, SetFigure, estimate_set, summarise
+from evaluation.scoring.confidence import Interval
+from evaluation.scoring.report import Line, Report, ReportColumn, SetFigure, estimate_set, summarise
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
     columns = [column for column in all_columns(first) if any(column.name in row.values for row in rows)]
     reasons: dict[str, int] = {}
 
-    def theirs(row: Published, column: Column) -> str:
+    def theirs(row: Published, column: ReportColumn) -> str:
         if column.name not in row.values:
             return ""
         shown = f"{row.values[column.name]:.2f}"
@@ -62,12 +62,12 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
     return Table("beside published numbers", ["", *(c.heading for c in columns)], body, notes)
 
 
-def all_columns(report: Report) -> list[Column]:
+def all_columns(report: Report) -> list[ReportColumn]:
     """Those of the set, then those of the cases."""
     return [*(figure.column for figure in report.figures), *report.columns]
 
 
-def shown_value(report: Report, column: Column) -> str:
+def shown_value(report: Report, column: ReportColumn) -> str:
     """A report's number as text; empty where it has none by this name."""
     for figure in report.figures:
         if figure.column.name == column.name:
@@ -83,7 +83,7 @@ def number(value: float, digits: int) -> str:
     return "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
-def interval(estimate: Estimate, digits: int) -> str:
+def interval(estimate: Interval, digits: int) -> str:
     """The interval, or nothing where there is none."""
     if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
         return ""
@@ -165,7 +165,7 @@ def _set_row(figure: SetFigure, count: int) -> list[str]:
 
 
 def _categories(report: Report, groups: Sequence[Line]) -> Table:
-    def cell(line: Line, column: Column) -> str:
+    def cell(line: Line, column: ReportColumn) -> str:
         average = line.values[column.name]
         if average is None:
             return "no background"

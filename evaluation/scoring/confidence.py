@@ -14,7 +14,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Interval:
     """A number and the interval that bootstrap gives it.
 
     Attributes:
@@ -44,12 +44,12 @@ class Comparison:
 
     a: float
     b: float
-    difference: Estimate
+    difference: Interval
     beyond_noise: bool
     missing: tuple[str, ...]
 
 
-def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> Estimate:
+def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> Interval:
     """The mean of values [N] with its percentile interval (Efron 1979); NaN values are left out.
 
     Raises:
@@ -60,7 +60,7 @@ def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: floa
     if not values.size:
         raise ValueError("no value to average")
     if np.isinf(values).any():  # a PSNR of equal pixels: the draws tell nothing
-        return Estimate(float(values.mean()), float("nan"), float("nan"), values.size)
+        return Interval(float(values.mean()), float("nan"), float("nan"), values.size)
     return bootstrap(lambda chosen: float(values[chosen].mean()), values.size, seed, draws, level)
 
 
@@ -70,7 +70,7 @@ def bootstrap(
     seed: int = 0,
     draws: int = DRAWS,
     level: float = LEVEL,
-) -> Estimate:
+) -> Interval:
     """Any number of `count` cases with its percentile interval.
 
     Args:
@@ -82,14 +82,16 @@ def bootstrap(
     """
     value = statistic(np.arange(count))
     if count < 2:
-        return Estimate(value, float("nan"), float("nan"), count)
+        return Interval(value, float("nan"), float("nan"), count)
     rng = np.random.default_rng(seed)
     drawn = [statistic(rng.integers(0, count, count)) for _ in range(draws)]
     ends: Float = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value, float(ends[0]), float(ends[1]), count)
+    return Interval(value, float(ends[0]), float(ends[1]), count)
 
 
-def compare(a: Mapping[str, float], b: Mapping[str, float], seed: int = 0, draws: int = DRAWS) -> Comparison:
+def compare_cases(
+    a: Mapping[str, float], b: Mapping[str, float], seed: int = 0, draws: int = DRAWS
+) -> Comparison:
     """Compare two models case by case: what the cases share cancels, so small differences show.
 
     Args:
@@ -124,7 +126,7 @@ def group_of(place: int) -> int:
     return place % GROUPS
 
 
-def jackknife(value: float, replicates: Sequence[float], count: int) -> Estimate:
+def jackknife(value: float, replicates: Sequence[float], count: int) -> Interval:
     """The 95 % interval of a number of a set, from the same number without each of `GROUPS` groups of cases.
 
     A Fréchet distance grows where pictures repeat, so bootstrap's draws would all lie above it; leaving out
@@ -136,7 +138,7 @@ def jackknife(value: float, replicates: Sequence[float], count: int) -> Estimate
         count: of cases.
     """
     if len(replicates) != GROUPS:
-        return Estimate(value, float("nan"), float("nan"), count)
+        return Interval(value, float("nan"), float("nan"), count)
     spread = np.asarray(replicates) - np.mean(replicates)
     error = float(np.sqrt((GROUPS - 1) / GROUPS * (spread**2).sum()))
-    return Estimate(value, value - _STUDENT * error, value + _STUDENT * error, count)
+    return Interval(value, value - _STUDENT * error, value + _STUDENT * error, count)

@@ -12,16 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evaluation.scoring.confidence import Estimate, bootstrap_mean, jackknife
+from evaluation.scoring.confidence import Interval, bootstrap_mean, jackknife
 from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
 
-VERSION = 1
+REPORT_VERSION = 1
 FILE = "report.json"
 
 
 @dataclass(frozen=True)
-class Column:
+class ReportColumn:
     """A number that a bench reports.
 
     Attributes:
@@ -61,7 +61,7 @@ class SetFigure:
         deviation: over the random subsets that the number itself is an average of; None for others.
     """
 
-    column: Column
+    column: ReportColumn
     value: float
     replicates: tuple[float, ...] = ()
     deviation: float | None = None
@@ -88,7 +88,7 @@ class Report:
     bench: str
     name: str
     expected: int
-    columns: Sequence[Column]
+    columns: Sequence[ReportColumn]
     rows: Mapping[str, Mapping[str, float]]
     figures: Sequence[SetFigure] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class Line:
 
     name: str
     count: int
-    values: Mapping[str, Estimate | None]
+    values: Mapping[str, Interval | None]
 
 
 def summarise(report: Report, seed: int = 0) -> list[Line]:
@@ -137,7 +137,7 @@ def summarise(report: Report, seed: int = 0) -> list[Line]:
     return lines
 
 
-def estimate_set(figure: SetFigure, count: int) -> Estimate:
+def estimate_set(figure: SetFigure, count: int) -> Interval:
     """A set's number with the interval that leaving out groups gives it."""
     return jackknife(figure.value, figure.replicates, count)
 
@@ -146,7 +146,7 @@ def write_report(report: Report, folder: Path) -> Path:
     """Write `report.json` into a folder, which is made; give its path."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
-        "version": VERSION,
+        "version": REPORT_VERSION,
         **{name: getattr(report, name) for name in ("bench", "name", "expected")},
         "remarks": list(report.remarks),
         "settings": dict(report.settings),
@@ -176,13 +176,13 @@ def read_report(path: Path) -> Report:
         path = found
     content = read_json(path)
     try:
-        if content["version"] != VERSION:
+        if content["version"] != REPORT_VERSION:
             raise UserError(f"{path} was written by another version; score the results again")
         return Report(
             bench=content["bench"],
             name=content["name"],
             expected=content["expected"],
-            columns=[Column(**column) for column in content["columns"]],
+            columns=[ReportColumn(**column) for column in content["columns"]],
             rows={key: {n: from_json(v) for n, v in row.items()} for key, row in content["rows"].items()},
             figures=[_figure(figure) for figure in content["figures"]],
             groups=content["groups"],
@@ -232,5 +232,5 @@ def _plain_figure(figure: SetFigure) -> dict[str, Any]:
 
 def _figure(content: Mapping[str, Any]) -> SetFigure:
     replicates = tuple(from_json(value) for value in content["replicates"])
-    column = Column(**content["column"])
+    column = ReportColumn(**content["column"])
     return SetFigure(column, from_json(content["value"]), replicates, content["deviation"])

@@ -13,8 +13,8 @@ from typing import TextIO, TypeAlias
 
 from dataprep.progress import LINE_SECONDS, duration
 from evaluation.measures.measures import Value
-from evaluation.scoring.scoring import BATCH_SIZE, WORKERS, Case, Report, score
-from evaluation.scoring.store import Store
+from evaluation.scoring.scoring import BATCH_SIZE, WORKERS, Case, OnProgress, score
+from evaluation.scoring.store import ValueStore
 
 Score: TypeAlias = Callable[[Sequence[Case], str], Iterator[dict[str, Value]]]  # cases, what they are
 
@@ -65,7 +65,7 @@ def default_store() -> Path:
 
 def scorer(arguments: argparse.Namespace) -> Score:
     """`scoring.score` with the options' store and machine, and a line that shows how far it is."""
-    store = Store(arguments.store)
+    store = ValueStore(arguments.store)
 
     def run(cases: Sequence[Case], what: str) -> Iterator[dict[str, Value]]:
         with progress(what) as report:
@@ -77,7 +77,7 @@ def scorer(arguments: argparse.Namespace) -> Score:
 @contextmanager
 def progress(
     what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Report]:
+) -> Iterator[OnProgress]:
     """Reports of cases done: a line written over on a terminal, elsewhere one every ten seconds at most."""
     out = stream or sys.stderr
     start, last, terminal, opened = clock(), -LINE_SECONDS, out.isatty(), False

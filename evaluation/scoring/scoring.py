@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from evaluation.measures.measures import Measure, NothingLeft, Value
 from evaluation.measures.metrics import Mask
-from evaluation.scoring.store import Store
+from evaluation.scoring.store import ValueStore
 from intarsia.errors import UserError
 from intarsia.files import sha256_bytes, sha256_file
 from sampling.pictures import read_mask, read_picture
 
-Report: TypeAlias = Callable[[int, int], None]  # cases done, cases in all
+OnProgress: TypeAlias = Callable[[int, int], None]  # cases done, cases in all
 
 WINDOW = 64  # cases prepared together
 BATCH_SIZE = 32
@@ -53,8 +53,8 @@ Case: TypeAlias = Mapping[str, Request]
 
 def score(
     cases: Sequence[Case],
-    store: Store,
-    report: Report | None = None,
+    store: ValueStore,
+    report: OnProgress | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int = WORKERS,
 ) -> Iterator[dict[str, Value]]:
@@ -98,7 +98,7 @@ class _Input:
 class _Reader:
     """Reads, hashes, decodes and prepares; a decoded picture is let go after its last use."""
 
-    def __init__(self, cases: Sequence[Case], store: Store, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, cases: Sequence[Case], store: ValueStore, pool: ThreadPoolExecutor) -> None:
         self._store, self._pool = store, pool
         self._hashes, self._decoded = _Once(), _Once()
         self._uses = Counter(path for case in cases for request in case.values() for path in _files(request))

@@ -14,7 +14,7 @@ import numpy as np
 from evaluation.measures.metrics import Features
 from evaluation.scoring.confidence import GROUPS, group_of
 from evaluation.scoring.distributions import Moments, frechet_to, kernel_distance, moments_of
-from evaluation.scoring.report import Column, SetFigure
+from evaluation.scoring.report import ReportColumn, SetFigure
 
 KEPT = 10_000  # of a reference's pictures, for the kernel distance
 
@@ -59,7 +59,7 @@ def collect(name: str, recipe: str, rows: Iterable[Features], count: int) -> Ref
 
 
 def frechet_figure(
-    features: Features, reference: Reference, column: Column, intervals: bool = True
+    features: Features, reference: Reference, column: ReportColumn, intervals: bool = True
 ) -> tuple[SetFigure, tuple[str, ...]]:
     """The Fréchet distance of results to a reference.
 
@@ -85,7 +85,7 @@ def frechet_figure(
     return SetFigure(column, value, replicates), remarks
 
 
-def kernel_figure(features: Features, reference: Reference, column: Column, seed: int = 0) -> SetFigure:
+def kernel_figure(features: Features, reference: Reference, column: ReportColumn, seed: int = 0) -> SetFigure:
     """The kernel distance × 10³ of results to a reference that has features."""
     assert reference.features is not None
     distance = kernel_distance(features, reference.features, seed=seed)

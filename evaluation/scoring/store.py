@@ -13,7 +13,7 @@ from intarsia.errors import UserError
 from intarsia.files import atomic_path
 
 
-class Store:
+class ValueStore:
     """Values by key in `pack-*.npz` files; a file is either whole or absent, and never written again.
 
     Several processes may use one folder: each sees what was there when it began and adds files of its own.
