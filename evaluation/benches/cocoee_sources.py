@@ -77,7 +77,7 @@ def write_sources(
         found: the cases.
         images: the folder of COCO's pictures; None: the lists only.
         out: the folder, which is made.
-        report: told how many cases are done.
+        report: called with the number of cases done and the number in all.
 
     Raises:
         UserError: for a picture that is missing or has another size than annotated.

@@ -1,7 +1,7 @@
-"""Scoring edits after an exemplar: what is wanted of each case and of all, and the report that comes of it.
+"""Scoring of edits with an exemplar: the values of each case and of the set, and the report of them.
 
-It serves COCOEE and any list of (image, mask, exemplar[, truth]). A picture is decoded once for everything
-that is wanted of it, the set's features and the reference among them.
+It serves COCOEE and any list of (image, mask, exemplar[, truth]). A picture is decoded once for all its
+values, the features of the set and of the reference included.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ class EditCase:
     """A case and its result.
 
     Attributes:
-        key: of the case.
+        key: name of the case.
         files: "image", "mask", "exemplar", "result" and, where it is known, "truth".
         group: its category, where the bench has them.
     """
@@ -42,13 +42,13 @@ class EditCase:
 
 @dataclass(frozen=True)
 class Networks:
-    """What looks at the pictures; None where a number is not wanted.
+    """The feature networks; None = the number is left out.
 
     Attributes:
         clip: ViT-B/32.
-        mixture: of the quality score, with its fingerprint.
-        inception: of FID and KID.
-        lpips: of two pictures, whose mask is `edited`; for benches with truths.
+        mixture: mixture of the quality score, with its fingerprint.
+        inception: Inception network of FID and KID.
+        lpips: LPIPS of two pictures in the region `edited`; for benches with truths.
     """
 
     clip: "Clip"
@@ -63,11 +63,11 @@ class BenchPlan:
 
     Attributes:
         bench: its name.
-        name: of what made the results.
-        networks: that look.
+        name: name of the method that made the results.
+        networks: feature networks.
         references: by the name of the features, "clip" and "inception"; without one, the bench's own
             pictures take its place.
-        published: also Paint by Example's own crop of the repainted region, which wants rectangles.
+        published: also Paint by Example's crop of the repainted region, which needs rectangles.
     """
 
     bench: str
@@ -79,7 +79,7 @@ class BenchPlan:
 
 @dataclass(frozen=True)
 class _Number:
-    """A column, what it wants of a case, and how it comes of that."""
+    """A column, its requests of a case, and its value from the answers."""
 
     column: ReportColumn
     wanted: Callable[[Mapping[str, Path]], Case]
@@ -91,9 +91,9 @@ def evaluate(cases: Sequence[EditCase], plan: BenchPlan, score: Score, expected:
 
     Args:
         cases: those with a result, all of them with a truth or none.
-        plan: what is wanted.
+        plan: numbers, networks and references.
         score: computes it.
-        expected: how many cases the bench has.
+        expected: number of cases that the bench has.
     """
     cases = sorted(cases, key=lambda case: case.key)
     numbers = _numbers(plan, truth="truth" in cases[0].files)
@@ -208,15 +208,15 @@ def _figures(
         results = features[f"set {name}"]
         title = "CLIP Fréchet" if name == "clip" else "FID"
         column = f"frechet/{measure.identity} to {reference.described}"
-        figure, told = frechet_figure(
+        figure, notes = frechet_figure(
             results, reference, ReportColumn(f"frechet_{name}", title, "down", column)
         )
         figures.append(figure)
-        remarks += told
+        remarks += notes
         if name == "inception" and reference.features is not None:
             size = min(SUBSET_SIZE, len(results), len(reference.features))
             recipe = f"kid-100x{size}/{measure.identity} to {reference.described}"
             figures.append(kernel_figure(results, reference, ReportColumn("kid", "KID ×10³", "down", recipe)))
         elif name == "inception":
-            remarks += (f"KID wants pictures, and {reference.name} is statistics: it is left out",)
+            remarks += (f"KID needs pictures, but {reference.name} holds statistics: it is left out",)
     return figures, remarks

@@ -61,10 +61,10 @@ class PieCase:
 
     Attributes:
         key: its number.
-        image_path: of the source picture, below `annotation_images`.
-        source_prompt: what the source shows, without the brackets that mark the changed word.
-        target_prompt: what the result should show.
-        category: one of `CATEGORIES`.
+        image_path: path of the source picture below `annotation_images`.
+        source_prompt: description of the source, without the brackets around the changed word.
+        target_prompt: description of the edit.
+        category: key of `CATEGORIES`.
         edit_mask: bool [512, 512], the outermost pixels True.
     """
 
@@ -89,7 +89,7 @@ def decode_mask(runs: Sequence[int], size: int = _SIZE) -> Mask:
         raise ValueError(f"{pairs.size} entries are no pairs of start and length")
     starts, lengths = pairs[::2], pairs[1::2]
     if (starts < 0).any() or (starts >= size**2).any() or (lengths < 0).any():
-        raise ValueError(f"a run lies outside of {size} × {size} pixels")
+        raise ValueError(f"a run is outside of {size} × {size} pixels")
     flat: Mask = np.zeros(size**2, bool)
     for start, length in zip(starts, lengths, strict=True):
         flat[start : start + length] = True
@@ -107,7 +107,7 @@ def read_bench(folder: Path | str) -> list[PieCase]:
     path = Path(folder) / "mapping_file.json"
     content = read_json(path)
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path} holds no records; give the mapping_file.json of PIE-Bench")
+        raise UserError(f"{path} has no records; give the mapping_file.json of PIE-Bench")
     return [_case(path, key, record) for key, record in content.items()]
 
 
@@ -128,7 +128,7 @@ def _case(path: Path, key: str, record: Any) -> PieCase:
 
 
 def find_results(cases: Sequence[PieCase], results: Path, only_present: bool = False) -> dict[str, Path]:
-    """Key -> result: below `results` under the source's own path or by the key, as PNG, JPEG or WebP.
+    """Key -> result: below `results` at the source's path or by the key, as PNG, JPEG or WebP.
 
     Raises:
         UserError: if any is missing (any at all with `only_present`), saying how many and which is the first.
@@ -154,8 +154,8 @@ class Measures:
     """The feature networks of the table: made by `features`.
 
     Attributes:
-        structure: of two pictures.
-        lpips: of two pictures' blanked backgrounds.
+        structure: structure distance of two pictures.
+        lpips: LPIPS of two pictures' backgrounds, the rest painted black.
         clip: features of a whole picture.
     """
 
@@ -165,7 +165,7 @@ class Measures:
 
 
 def requests(case: PieCase, source: Path, result: Path, measures: Measures) -> Case:
-    """What the table wants of one result."""
+    """The values of one result that the table has."""
     pair, mask = (source, result), case.edit_mask
     clip = measures.clip
     what, how, version = clip.recipe.split("/")
@@ -182,7 +182,7 @@ def requests(case: PieCase, source: Path, result: Path, measures: Measures) -> C
 
 
 def columns_of(wanted: Case) -> list[ReportColumn]:
-    """The table's columns, with the recipes of what `requests` wanted."""
+    """The table's columns, with the recipes of the requests."""
     return [
         ReportColumn(name, title, better, wanted[name].measure.identity)
         for name, (title, better) in _TITLES.items()
@@ -193,7 +193,7 @@ def row_of(values: Mapping[str, Any], prompt: Features) -> dict[str, float]:
     """A case's numbers, scaled as the table has them.
 
     Args:
-        values: what `requests` wanted.
+        values: request name -> value, from `requests`.
         prompt: text features of the target prompt.
     """
     row = {
@@ -217,7 +217,7 @@ def _of_squares(measure: Measure) -> Measure:
 def _square(picture: Picture) -> Picture:
     height, width = picture.shape[:2]
     if height < _SIZE or width < _SIZE or (height == width and height != _SIZE):
-        raise ValueError(f"the picture is {width} × {height} pixels; PIE-Bench wants {_SIZE} × {_SIZE}")
+        raise ValueError(f"the picture is {width} × {height} pixels; PIE-Bench needs {_SIZE} × {_SIZE}")
     return picture[-_SIZE:, -_SIZE:]
 
 

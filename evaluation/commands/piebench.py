@@ -30,24 +30,24 @@ def add(commands: Commands) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="with mapping_file.json, annotation_images/",
+        help="folder with mapping_file.json and annotation_images/",
     )
     files.add_argument(
         "--results",
         type=Path,
         required=True,
         metavar="DIR",
-        help="results by the sources' paths, or KEY.png",
+        help="folder of results, by the sources' paths or KEY.png",
     )
     files.add_argument(
-        "--only-present", action="store_true", help="go on where results are missing, and say how many"
+        "--only-present", action="store_true", help="continue if results are missing, and report how many"
     )
     parser.add_argument(
         "--structure",
         choices=("published", "right"),
         default="published",
-        help="how pictures reach the network of the structure distance: as in the published table, or as the "
-        "network was trained (default %(default)s)",
+        help="preprocessing of the structure distance: as in the published table, or as the network was "
+        "trained (default %(default)s)",
     )
     add_output_options(parser)
     add_scoring_options(parser)

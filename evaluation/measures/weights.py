@@ -21,10 +21,10 @@ class WeightSource:
     """Weights that somebody else publishes.
 
     Attributes:
-        title: what they are, for people.
+        title: description for users.
         file: the file, or the folder, by its usual name.
-        link: where to get it.
-        licence: under which its publishers give it.
+        link: address of the download.
+        licence: licence of its publishers.
         hub: repository at Hugging Face that holds the same, if any.
         installed: (package, path in it) of installed packages that ship it.
     """
@@ -117,11 +117,11 @@ def find_weights(name: str, given: Mapping[str, Path] | None = None) -> Path:
     """The file or folder of the weights `name`.
 
     Args:
-        name: one of `SOURCES`.
-        given: name -> path, as the user gave them; under "folder" a folder in which they may lie.
+        name: key of `SOURCES`.
+        given: name -> path from the user; the entry "folder" is a folder to search.
 
     Raises:
-        UserError: if they are nowhere, saying what is needed, where it is to be had, and how to pass it.
+        UserError: if they are not found, with the file, the address of the download and the option.
     """
     source, given = SOURCES[name], given or {}
     if name in given:

@@ -1,4 +1,4 @@
-"""Reports side by side: differences with intervals, which of them are beyond noise, and what is unlike."""
+"""Reports side by side: differences with intervals, and what cannot be compared."""
 
 import math
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ class Difference:
     """How a number of one report differs from the first report's.
 
     Attributes:
-        column: of the first report.
-        change: of the other minus the first, over the cases that both have; None where `unlike` or no case
+        column: column of the first report.
+        change: other minus first, over the cases that both have; None if `unlike` is not empty or no case
             has it.
-        verdict: in words.
-        unlike: why they cannot be compared; empty where they can.
+        verdict: result in words.
+        unlike: reason why they cannot be compared; empty if they can.
     """
 
     column: ReportColumn
@@ -30,7 +30,7 @@ class Difference:
 
 
 def check_bench(reports: Sequence[Report]) -> None:
-    """Whether reports can stand in one table.
+    """Check that reports can be in one table.
 
     Raises:
         UserError: if they are of different benches.
@@ -129,7 +129,7 @@ def _of_sets(figure: SetFigure, theirs: SetFigure | None, first: Report, other: 
     column = figure.column
     unlike = _unlike(column, theirs.column if theirs else None)
     if not unlike and first.rows.keys() != other.rows.keys():
-        unlike = "the two are of different cases, and a number of a set depends on which"
+        unlike = "the two have different cases, and a number of a set depends on them"
     if unlike or theirs is None:
         return Difference(column, None, "not comparable", unlike)
     pairs = zip(theirs.replicates, figure.replicates, strict=False)

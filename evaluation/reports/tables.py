@@ -17,8 +17,8 @@ class Table:
 
     Attributes:
         title: a line above it.
-        header: of its columns.
-        rows: of cells.
+        header: names of the columns.
+        rows: cells of each row.
         notes: lines below it.
     """
 
@@ -40,7 +40,7 @@ def report_tables(report: Report, seed: int = 0) -> list[Table]:
 
 
 def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Table:
-    """The reports above published rows; a number that is not like the first report's is marked and told."""
+    """The reports above published rows; a number of another recipe than the first report's gets a note."""
     first = reports[0]
     columns = [column for column in all_columns(first) if any(column.name in row.values for row in rows)]
     reasons: dict[str, int] = {}
@@ -58,7 +58,7 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
     notes = [f"≠{number} not comparable. {reason}" for reason, number in reasons.items()]
     notes += [f"published: {source}" for source in sources]
     if not reasons:
-        notes.append("recipes agree; that the weights are the publishers' own is for you to see to")
+        notes.append("recipes agree; check yourself that the weights are the publishers'")
     return Table("beside published numbers", ["", *(c.heading for c in columns)], body, notes)
 
 
@@ -84,7 +84,7 @@ def number(value: float, digits: int) -> str:
 
 
 def interval(estimate: Interval, digits: int) -> str:
-    """The interval, or nothing where there is none."""
+    """The interval as text; empty if there is none."""
     if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
         return ""
     return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
@@ -120,7 +120,7 @@ def as_markdown(table: Table) -> str:
 
 
 def cases_csv(report: Report) -> str:
-    """A line for each case: key, category where there are, and its numbers; empty where there is none."""
+    """A line for each case: key, category if the bench has them, and its numbers; empty for no value."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     group = ["category"] if report.groups else []

@@ -18,10 +18,10 @@ class Interval:
     """A number and the interval that bootstrap gives it.
 
     Attributes:
-        value: on all cases.
-        low: lower end of the interval; NaN where a single case leaves nothing to draw from.
+        value: value of all cases.
+        low: lower end of the interval; NaN if there is only one case to draw from.
         high: upper end.
-        count: cases that count; those whose value is NaN do not.
+        count: number of cases without NaN.
     """
 
     value: float
@@ -37,8 +37,8 @@ class Comparison:
     Attributes:
         a: the first model's mean.
         b: the second's.
-        difference: of `b` - `a`, case by case.
-        beyond_noise: whether the interval of the difference leaves out 0.
+        difference: mean of `b` - `a`, case by case.
+        beyond_noise: whether 0 is outside the interval of the difference.
         missing: cases that only one of them has, or where one's value is not finite; they are not compared.
     """
 
@@ -59,7 +59,7 @@ def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: floa
     values = values[~np.isnan(values)]
     if not values.size:
         raise ValueError("no value to average")
-    if np.isinf(values).any():  # a PSNR of equal pixels: the draws tell nothing
+    if np.isinf(values).any():  # a PSNR of equal pixels: draws have no interval
         return Interval(float(values.mean()), float("nan"), float("nan"), values.size)
     return bootstrap(lambda chosen: float(values[chosen].mean()), values.size, seed, draws, level)
 
@@ -75,9 +75,9 @@ def bootstrap(
 
     Args:
         statistic: takes the numbers of the cases, some of them several times, and gives the number.
-        count: of cases.
-        seed: of the draws; the same seed gives the same interval.
-        draws: with replacement, each of `count` cases.
+        count: number of cases.
+        seed: seed of the draws; the same seed gives the same interval.
+        draws: number of draws with replacement, each of `count` cases.
         level: share of the draws that the interval holds.
     """
     value = statistic(np.arange(count))
@@ -97,8 +97,8 @@ def compare_cases(
     Args:
         a: case -> the first model's value.
         b: case -> the second model's value, by the same recipe.
-        seed: of the bootstrap.
-        draws: of the bootstrap.
+        seed: seed of the bootstrap.
+        draws: number of draws.
 
     Raises:
         UserError: if they share no case.
@@ -133,9 +133,9 @@ def jackknife(value: float, replicates: Sequence[float], count: int) -> Interval
     shifts every replicate alike, and their spread is what is left (delete-a-group jackknife, Kott 2001).
 
     Args:
-        value: of all cases.
-        replicates: one for each group; fewer give no interval.
-        count: of cases.
+        value: value of all cases.
+        replicates: one value for each group; fewer give no interval.
+        count: number of cases.
     """
     if len(replicates) != GROUPS:
         return Interval(value, float("nan"), float("nan"), count)

@@ -25,11 +25,11 @@ class ReportColumn:
     """A number that a bench reports.
 
     Attributes:
-        name: in files.
-        title: for people, with its scale.
-        better: which way.
-        recipe: everything that decides the number; weights' fingerprints stand after an @.
-        digits: to show, behind the point.
+        name: name in files.
+        title: name in tables, with its scale.
+        better: direction of better values.
+        recipe: everything that decides the number; weights' fingerprints are after an @.
+        digits: digits after the point in tables.
     """
 
     name: str
@@ -54,11 +54,11 @@ class SetFigure:
     """A number of the whole set, such as a Fréchet distance.
 
     Attributes:
-        column: what it is.
-        value: of all cases.
-        replicates: the same without one group of cases each (`confidence.group_of` says who is in which);
-            empty where that was not computed.
-        deviation: over the random subsets that the number itself is an average of; None for others.
+        column: name and recipe.
+        value: value of all cases.
+        replicates: values without one group of cases each (groups: `confidence.group_of`); empty if they were
+            not computed.
+        deviation: standard deviation over random subsets, for a number that is their average; else None.
     """
 
     column: ReportColumn
@@ -72,17 +72,17 @@ class Report:
     """Everything about one folder of results.
 
     Attributes:
-        bench: by name.
-        name: of what made the results.
-        expected: cases that the bench has.
-        columns: of the cases' numbers.
-        rows: case -> column -> value; NaN where a region has no pixel.
-        figures: of the whole set.
+        bench: name of the bench.
+        name: name of the method that made the results.
+        expected: number of cases that the bench has.
+        columns: columns of the cases' numbers.
+        rows: case -> column -> value; NaN for a region without pixels.
+        figures: numbers of the whole set.
         groups: case -> category; empty for benches without.
         files: case -> "image", "mask", "exemplar", "result" ... -> path, for pages with pictures.
-        captions: case -> what is asked of it in words, for benches that do.
-        remarks: what a reader has to know, one sentence each.
-        settings: what the results were made with, where it is known.
+        captions: case -> description of the edit, for benches with prompts.
+        remarks: notes for the reader, one sentence each.
+        settings: settings that made the results, if known.
     """
 
     bench: str
@@ -99,7 +99,7 @@ class Report:
 
     @property
     def whole(self) -> bool:
-        """Whether no case is missing."""
+        """Whether all cases have results."""
         return len(self.rows) == self.expected
 
     def values(self, column: str) -> dict[str, float]:
@@ -112,9 +112,9 @@ class Line:
     """The averages of some cases.
 
     Attributes:
-        name: a category, or "all".
-        count: of cases.
-        values: column -> average; None where every case is NaN.
+        name: category, or "all".
+        count: number of cases.
+        values: column -> average; None if every case is NaN.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Line:
 
 
 def summarise(report: Report, seed: int = 0) -> list[Line]:
-    """A line for each category that has cases, in the order of their first, and the last for all."""
+    """A line for each category that has cases, in the order of their first case, and one for all."""
     members: dict[str, list[str]] = {}
     for key in report.rows:
         if key in report.groups:
@@ -163,16 +163,16 @@ def write_report(report: Report, folder: Path) -> Path:
 
 
 def read_report(path: Path) -> Report:
-    """Read a report; a folder stands for the `report.json` in it or in its `report/`.
+    """Read a report; for a folder, the `report.json` in it or in its `report/`.
 
     Raises:
-        UserError: if there is none, or it is none of ours.
+        UserError: if there is none, or it is not a report of this program.
     """
     if path.is_dir():
         places = [path / FILE, path / "report" / FILE]
         found = next((place for place in places if place.is_file()), None)
         if found is None:
-            raise UserError(f"{path} holds no {FILE}, nor does its report/; score the results first")
+            raise UserError(f"neither {path} nor its report/ has a {FILE}; score the results first")
         path = found
     content = read_json(path)
     try:
@@ -196,13 +196,13 @@ def read_report(path: Path) -> Report:
 
 
 def incomplete(count: int, expected: int) -> tuple[str, ...]:
-    """What is to be remarked where cases are missing."""
+    """The note that cases are missing, if there are any."""
     missing = expected - count
     return (f"{missing} of {expected} results are missing: not comparable",) if missing else ()
 
 
 def to_json(value: float) -> float | str | None:
-    """JSON knows neither NaN, which becomes null, nor infinity, which becomes "inf"."""
+    """A number as JSON has it: NaN becomes null, infinity "inf"."""
     if math.isnan(value):
         return None
     return str(value) if math.isinf(value) else value

@@ -106,7 +106,7 @@ def test_the_square_holds_the_box_as_near_to_its_middle_as_can_be() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.array([[1, 2]]), r"holds int64 of shape \[1, 2\]; a list of ids is wanted"),
+        (np.array([[1, 2]]), r"holds int64 of shape \[1, 2\]; give a list of ids"),
         (np.array([1.5]), "holds float64"),
         (np.array([1, 1]), "names 1 id twice"),
         (np.array([{}], dtype=object), "is not an npy of plain numbers"),

@@ -64,7 +64,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path) -> None:
 
 
 def test_what_is_no_report_is_told(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"holds no report.json, nor does its report/; score the results"):
+    with pytest.raises(UserError, match=r"neither .* nor its report/ has a report.json; score the results"):
         read_report(tmp_path)
     with pytest.raises(UserError, match=r"gone.json does not exist"):
         read_report(tmp_path / "gone.json")
