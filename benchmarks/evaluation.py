@@ -32,7 +32,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from benchmarks.nets import fill, recorded_input, recorded_sets, tiny_clip
-from evaluation.benches.exemplars import EditCase, Networks, Plan, evaluate
+from evaluation.benches.exemplars import BenchPlan, EditCase, Networks, evaluate
 from evaluation.measures import features, metrics, resizing
 from evaluation.measures.dino import DinoGeometry, load_dino
 from evaluation.measures.inception import load_inception
@@ -42,7 +42,7 @@ from evaluation.measures.weights import find_weights
 from evaluation.reports.tables import report_tables
 from evaluation.scoring import distributions, scoring
 from evaluation.scoring.scoring import Case, score
-from evaluation.scoring.store import Store
+from evaluation.scoring.store import ValueStore
 from intarsia.files import write_json
 from intarsia.pretrained import read_weights
 from sampling.pictures import read_picture
@@ -321,13 +321,13 @@ def measure_speed(count: int, size: int) -> None:
         roots = np.stack([np.eye(width)] * 20)
         mixture = distributions.Mixture(np.full(20, 0.05), rng.normal(size=(20, width)), roots)
         networks = Networks(clip, (mixture, "0"), instead_of_inception())
-        plan = Plan("COCOEE", "synthetic", networks, published=True)
+        plan = BenchPlan("COCOEE", "synthetic", networks, published=True)
         base = peak_memory()
         print(f"{count} cases, {size} px; memory before: {base:.0f} MiB at its highest")
         for run in ("first", "again"):
             decoded.clear()
             start, wall = time.process_time(), time.monotonic()
-            store = Store(folder / "store")
+            store = ValueStore(folder / "store")
             with warnings.catch_warnings(action="ignore"):
                 report = evaluate(cases, plan, functools.partial(scored, store), count)
             spent, passed = time.process_time() - start, time.monotonic() - wall
@@ -351,7 +351,7 @@ def instead_of_inception() -> Measure:
     return Measure("inception/bilinear299/v1", resizing.inception_bilinear, network)
 
 
-def scored(store: Store, cases: Sequence[Case], what: str) -> Iterator[dict[str, Value]]:
+def scored(store: ValueStore, cases: Sequence[Case], what: str) -> Iterator[dict[str, Value]]:
     """As a command scores, without its line of progress."""
     return score(cases, store)
 

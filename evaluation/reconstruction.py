@@ -1,7 +1,7 @@
-"""How well a model paints back what was there: each sample's hole, repainted after its own exemplar.
+"""How well a model restores a picture: each sample's hole, repainted with its own exemplar.
 
-This is the training task, asked through the sampler. It shows that a model has learned, not that its edits
-are good: for those there are many right answers, and none is the truth.
+This is the training task, done by the sampler. It shows that a model has learned, not that its edits are
+good: an edit has many right answers.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Reconstruction:
     """The repainted samples and how far each is from the truth.
 
     Attributes:
-        results: one edit per sample, composited: outside the mask the picture's own pixels.
+        results: one edit per sample, composited: the picture's own pixels outside the mask.
         errors: mean squared error inside the mask, pixel values in [0, 1], one per sample.
     """
 
@@ -37,7 +37,7 @@ class Reconstruction:
 def reconstruct(
     paint: Paint, samples: Sequence[Sample], settings: EditSettings, seed: int = 0
 ) -> Reconstruction:
-    """Repaint every sample's hole after its own exemplar and compare with the picture.
+    """Repaint every sample's hole with its own exemplar and compare with the picture.
 
     Sample i is painted from the noise of seed `seed` + i, so two models see the same noise.
     """

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from intarsia.architecture import ImageEncoderConfig, ModelConfig
-from intarsia.attention import shorten_attention
+from intarsia.conditions.attention import shorten_attention
 from intarsia.conditions.condition import ConditionKind, condition_kind
 from intarsia.model_folder import check_same_notes
 from intarsia.pretrained import load_image_encoder, load_model_folder, tell_other_prediction, vision_prefix

@@ -18,7 +18,7 @@ from sampling.painters.painter import painter_of
 from sampling.settings import EditSettings, ExemplarBackground, InversionSettings, MachineSettings
 
 KEYWORD = "intarsia"  # of the PNG's text entry
-VERSION = 1
+PROVENANCE_VERSION = 1
 _OPTIONS = {  # settings whose option is not --its-name VALUE
     "karras": {True: "--karras"},
     "latent_blend": {True: "--latent-blend"},
@@ -64,7 +64,7 @@ class Provenance:
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
-        return {KEYWORD: json.dumps({"version": VERSION, **self._content()}, sort_keys=True)}
+        return {KEYWORD: json.dumps({"version": PROVENANCE_VERSION, **self._content()}, sort_keys=True)}
 
     def work(self) -> str:
         """The hash of what has to be done: equal for equal inputs wherever they lie and whatever runs it."""
@@ -163,7 +163,7 @@ def read_provenance(path: Path | str) -> Provenance:
         )
     try:
         content = json.loads(text)
-        if content.pop("version") != VERSION:
+        if content.pop("version") != PROVENANCE_VERSION:
             raise UserError(f"{path} was written by another version of this program")
         for name in ("image", "mask", "exemplar", "model"):
             content[name] = SourceFile(**content[name])

@@ -178,7 +178,7 @@ def parse_array(text: str) -> tuple[int, int]:
     return parts, int(match[2] or parts)
 
 
-def sweep(arguments: Sequence[str], axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def sweep_runs(arguments: Sequence[str], axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """The product of several `a.b=1,2,3`: the arguments of each run, with a folder of its own in `run`.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 from intarsia.command_line import Commands, Parser
 from intarsia.errors import UsageError, UserError
 from intarsia.files import ROOT
-from slurm.job import KINDS, JobSpec, number_of, parse_array, refuse_unknown, sweep, valid_options
+from slurm.job import KINDS, JobSpec, number_of, parse_array, refuse_unknown, sweep_runs, valid_options
 from training.ranks.distributed import PORTS
 
 _SIGNAL = "USR1"  # what training saves and stops at
@@ -95,7 +95,7 @@ def _spec(arguments: argparse.Namespace) -> JobSpec:
         raise UsageError(f"--chain={arguments.chain} must be at least 1")
     if arguments.sweep and (arguments.kind != "train" or arguments.array):
         raise UsageError("--sweep is for train, and makes an array by itself")
-    parts, at_once = sweep(given, arguments.sweep) if arguments.sweep else (given,), 256
+    parts, at_once = sweep_runs(given, arguments.sweep) if arguments.sweep else (given,), 256
     if arguments.array:
         number, at_once = parse_array(arguments.array)
         if arguments.kind not in ("sample", "evaluate"):
@@ -197,11 +197,11 @@ def _submit_here(spec: JobSpec, folder: Path, chain: int) -> list[str]:
         stderr_to_stdout=True,
         nodes=number_of(options, "nodes") if spec.kind == "train" else 1,
     )
-    jobs = [executor.submit(run_here, spec.local_command(number)) for number in range(len(spec.parts))]
+    jobs = [executor.submit(become_rank, spec.local_command(number)) for number in range(len(spec.parts))]
     return [f"{job.job_id}  {job.paths.stdout}" for job in jobs]
 
 
-def run_here(arguments: Sequence[str]) -> None:
+def become_rank(arguments: Sequence[str]) -> None:
     """Become one rank of a local job: set what torch.distributed reads, and run python with `arguments`."""
     import submitit
 

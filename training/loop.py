@@ -20,7 +20,7 @@ from training.ranks.distributed import EXIT_AGAIN, StopFlag, World
 from training.run.state import RunFolder, fresh_state
 from training.tracking.losses import Losses, note_skip
 from training.tracking.previews import due_preview, fixed_requests, write_preview
-from training.tracking.progress import Progress, about_update, log, start_logging, tell_plan, whereabouts
+from training.tracking.progress import ProgressLine, about_update, log, start_logging, tell_plan, whereabouts
 from training.tracking.stopwatch import Stopwatch, seconds_at_peak
 from training.tracking.tracker import make_tracker
 from training.tracking.validation import Validation
@@ -60,7 +60,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     data = prepare.batches(dataset, shape, world.rank, span)
     requests = fixed_requests(dataset, config.preview) if world.is_main else []
     saver = Saver(run.checkpoints, config.checkpoint, world, begin_snapshots(config, run, state, world))
-    progress = Progress(config.max_steps, world.is_main)
+    progress = ProgressLine(config.max_steps, world.is_main)
     losses = Losses(trainer.module, task, config.model.noise.num_train_timesteps, state, world)
     watch = Stopwatch(trainer.module, shape, world.device, seconds_at_peak(config, world))
     validation = Validation(config, dataset, world)

@@ -11,8 +11,11 @@ from dataprep.look.stats import folder_stats
 from dataprep.look.stats_plot import write_stats_plot
 from dataprep.shards.manifest import CARD, MANIFEST
 from intarsia.errors import UserError
+from intarsia.tracking_run import import_wandb, start_tracking_run
 
 SAMPLES = 24  # on the contact sheet
+_WITHOUT = "leave --wandb out"
+_OFFLINE = "the shards are whole; `wandb login`, or set WANDB_MODE=offline, and run the same command again"
 
 
 def log_folder(folder: Path, project: str) -> str:
@@ -30,22 +33,14 @@ def log_folder(folder: Path, project: str) -> str:
     Raises:
         UserError: if W&B is not installed, or refuses.
     """
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("wandb is not installed; install '.[training]', or leave --wandb out") from None
     content = folder_stats(folder)
     summary = {name: content[name] for name in ("kept", "in", "rejected", "bytes", "shards", "fingerprint")}
+    about = {"job_type": "dataprep", "name": content["name"], "config": content["config"]}
+    wandb = import_wandb(_WITHOUT)
     try:
         with (
             tempfile.TemporaryDirectory() as scratch,
-            wandb.init(
-                project=project,
-                job_type="dataprep",
-                name=content["name"],
-                config=content["config"],
-                settings=wandb.Settings(silent=True, console="off"),
-            ) as run,
+            start_tracking_run(project, _WITHOUT, _OFFLINE, **about) as run,
         ):
             pictures = _draw(folder, content, Path(scratch))
             artifact = wandb.Artifact(content["name"], type="dataset", metadata=summary)
@@ -56,10 +51,7 @@ def log_folder(folder: Path, project: str) -> str:
             run.log_artifact(artifact)
             where = str(Path(run.dir).parent) if run.offline else run.url
     except wandb.errors.Error as error:
-        raise UserError(
-            f"W&B refuses ({' '.join(str(error).split())}); the shards are whole; `wandb login`, or set "
-            "WANDB_MODE=offline, and run the same command again"
-        ) from None
+        raise UserError(f"W&B refuses ({' '.join(str(error).split())}); {_OFFLINE}") from None
     return os.path.relpath(where) if Path(where).exists() else where
 
 

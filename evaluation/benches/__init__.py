@@ -1,1 +1,1 @@
-"""Published and own benches: their cases, their layout, their published numbers."""
+"""Published benches and lists of a user: cases, layout, commands' options."""

@@ -18,7 +18,7 @@ from intarsia.boxes import Box
 from intarsia.errors import UserError
 from intarsia.words import counted
 
-SIZE = 512
+COCOEE_SIZE = 512
 _PLACES = {
     "image": "GT_3500/{}_GT.png",
     "mask": "Mask_bbox_3500/{}_mask.png",
@@ -30,7 +30,7 @@ def read_ids(path: Path) -> list[int]:
     """The annotation ids of an id_list.npy, in its order.
 
     Raises:
-        UserError: if it is missing, holds no whole numbers, or one of them twice.
+        UserError: if it is missing, is not a list of integers, or holds an id twice.
     """
     try:
         ids = np.load(path, allow_pickle=False)
@@ -42,7 +42,7 @@ def read_ids(path: Path) -> list[int]:
     except (ValueError, OSError):
         raise UserError(f"{path} is not an npy of plain numbers") from None
     if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
-        raise UserError(f"{path} holds {ids.dtype} of shape {list(ids.shape)}; a list of ids is wanted")
+        raise UserError(f"{path} holds {ids.dtype} of shape {list(ids.shape)}; give a list of ids")
     if len(np.unique(ids)) < ids.size:
         raise UserError(f"{path} names {counted(ids.size - len(np.unique(ids)), 'id')} twice")
     return [int(number) for number in ids]
@@ -64,7 +64,7 @@ def find_cases(
     """The cases whose files and result are there.
 
     Args:
-        bench: of `bench_files`, or any other.
+        bench: case -> kind -> file, from `bench_files` or another source.
         results: a folder with KEY.png.
         only_present: leave out the others, instead of refusing.
 
@@ -87,26 +87,26 @@ def find_cases(
 
 
 @dataclass(frozen=True)
-class Source:
+class CocoeeSource:
     """A case rebuilt from COCO: the picture's square around a box.
 
     Attributes:
         window: the square in the picture, or the whole picture where no square holds the box.
-        box: in the square scaled to `SIZE`.
+        box: box in the square, which is scaled to `COCOEE_SIZE`.
     """
 
     window: Box
     box: Box
 
 
-def place_square(box: Box, size: tuple[int, int]) -> Source:
+def place_square(box: Box, size: tuple[int, int]) -> CocoeeSource:
     """The largest square that holds a box, its middle as near to the box's as the picture allows.
 
     Where the box is longer than the picture's short side, the whole picture is taken and squashed. How the
     published squares were chosen is not known; these show the same objects, not the same pixels.
 
     Args:
-        box: in the picture.
+        box: box in the picture's pixels.
         size: (width, height) of the picture.
     """
     width, height = size
@@ -117,9 +117,9 @@ def place_square(box: Box, size: tuple[int, int]) -> Source:
         y = min(max((box.y0 + box.y1 - side) // 2, 0), height - side)
         window = Box(x, y, x + side, y + side)
     scaled = Box(
-        (box.x0 - window.x0) * SIZE // window.width,
-        (box.y0 - window.y0) * SIZE // window.height,
-        -(-(box.x1 - window.x0) * SIZE // window.width),
-        -(-(box.y1 - window.y0) * SIZE // window.height),
+        (box.x0 - window.x0) * COCOEE_SIZE // window.width,
+        (box.y0 - window.y0) * COCOEE_SIZE // window.height,
+        -(-(box.x1 - window.x0) * COCOEE_SIZE // window.width),
+        -(-(box.y1 - window.y0) * COCOEE_SIZE // window.height),
     )
-    return Source(window, scaled)
+    return CocoeeSource(window, scaled)

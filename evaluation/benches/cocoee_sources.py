@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataprep.sources.coco import read_coco
-from evaluation.benches.cocoee import SIZE, bench_files, place_square
+from evaluation.benches.cocoee import COCOEE_SIZE, bench_files, place_square
 from intarsia.boxes import Box, box_from_xyxy
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, atomic_write
@@ -77,7 +77,7 @@ def write_sources(
         found: the cases.
         images: the folder of COCO's pictures; None: the lists only.
         out: the folder, which is made.
-        report: told how many cases are done.
+        report: called with the number of cases done and the number in all.
 
     Raises:
         UserError: for a picture that is missing or has another size than annotated.
@@ -121,10 +121,10 @@ def _write_case(case: Annotated, source: Path, out: Path) -> None:
         )
     window = place_square(case.box, case.size).window
     square = Image.fromarray(np.ascontiguousarray(window.cut(picture)))
-    write_png(square.resize((SIZE, SIZE), Image.Resampling.BICUBIC), out)
+    write_png(square.resize((COCOEE_SIZE, COCOEE_SIZE), Image.Resampling.BICUBIC), out)
 
 
 def _mask(case: Annotated) -> Image.Image:
-    mask: NDArray[np.uint8] = np.zeros((SIZE, SIZE), np.uint8)
+    mask: NDArray[np.uint8] = np.zeros((COCOEE_SIZE, COCOEE_SIZE), np.uint8)
     place_square(case.box, case.size).box.cut(mask)[:] = 255
     return Image.fromarray(mask)

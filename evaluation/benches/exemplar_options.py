@@ -13,29 +13,29 @@ OPTIONAL = {"quality": ("mixture",), "inception": ("inception",), "lpips": ("ale
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
-    """What is measured, and against which pictures."""
+    """Add the choice of numbers and of reference pictures."""
     group = parser.add_argument_group("numbers")
     group.add_argument(
         "--reference",
         action="append",
         default=[],
         metavar="[FEATURES=]PATH",
-        help="what the Fréchet distances are to: a folder of pictures, for all features, or clip=PATH and "
-        "inception=PATH with a folder or an npz of `fid --save`. The published numbers want COCO's test2017. "
-        "Without it: the bench's own pictures",
+        help="reference set of the Fréchet distances: a folder of pictures for all features, or clip=PATH "
+        "and inception=PATH with a folder or an npz of `fid --save`. The published numbers need "
+        "COCO's test2017. Default: the bench's pictures",
     )
     group.add_argument(
         "--without",
         action="append",
         default=[],
         choices=OPTIONAL,
-        help="leave out a number whose weights are not at hand: the quality score, FID and KID, LPIPS; may "
+        help="leave out a number whose weights are missing: the quality score, FID and KID, LPIPS; may "
         "be repeated",
     )
 
 
 def add_cocoee_options(parser: argparse.ArgumentParser) -> None:
-    """Where COCOEE and its results lie."""
+    """Add the folders of COCOEE and of its results."""
     group = parser.add_argument_group("files")
     group.add_argument(
         "--bench",
@@ -48,7 +48,7 @@ def add_cocoee_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_list_options(parser: argparse.ArgumentParser) -> None:
-    """A list of cases and where its results lie."""
+    """Add a list of cases and the folder of its results."""
     parser.add_argument("jobs", type=Path, metavar="LIST", help=".csv or .jsonl")
     _add_results(parser.add_argument_group("files"), "NAME.png")
 
@@ -56,12 +56,12 @@ def add_list_options(parser: argparse.ArgumentParser) -> None:
 def _add_results(group: argparse._ArgumentGroup, what: str) -> None:
     group.add_argument("--results", type=Path, required=True, metavar="DIR", help=f"folder of {what}")
     group.add_argument(
-        "--only-present", action="store_true", help="go on where files are missing, and say how many"
+        "--only-present", action="store_true", help="continue if files are missing, and report how many"
     )
 
 
 def add_bench_options(parser: argparse.ArgumentParser, device: bool = True) -> None:
-    """What is measured, where the report goes, and the machine, whose device another group may ask for."""
+    """Add the options of numbers, report and machine; `device`: whether --device is among them."""
     add_plan_options(parser)
     add_output_options(parser)
     add_scoring_options(parser, device)

@@ -17,7 +17,7 @@ from intarsia.errors import UserError
 from intarsia.words import counted
 
 if TYPE_CHECKING:
-    from evaluation.benches.exemplars import Plan
+    from evaluation.benches.exemplars import BenchPlan
     from sampling.jobs import Job
 
 
@@ -25,17 +25,17 @@ COCOEE = "COCOEE"
 
 
 def list_files(jobs: Sequence[Job], only_present: bool) -> dict[str, dict[str, Path]]:
-    """Name -> kind -> file, of the rows that are right; all of them must be, unless `only_present`.
+    """Name -> kind -> file, of the rows without errors; unless `only_present`, every row must be one.
 
     Raises:
-        UserError: for rows that are wrong, or a truth of some alone.
+        UserError: for rows with errors, or truths for only some rows.
     """
     right = [job for job in jobs if not job.error]
     broken = [job for job in jobs if job.error]
     if broken and not (right and only_present):
         raise UserError(
             f"{counted(len(broken), 'row')} of the list cannot be done, first {broken[0].name}: "
-            f"{broken[0].error}; put it right, or give --only-present to leave it out"
+            f"{broken[0].error}; correct it, or give --only-present to leave it out"
         )
     with_truth = [job for job in right if job.truth]
     if with_truth and len(with_truth) < len(right):
@@ -55,9 +55,9 @@ def score_exemplars(
     """Score results, print the tables and write the report.
 
     Args:
-        arguments: with the options of `exemplar_options` and of `scorer`.
+        arguments: parsed options of `exemplar_options` and `scorer`.
         files: case -> kind -> file.
-        bench: its name.
+        bench: name of the bench.
         expected: number of cases that the bench has.
         failed: cases without a result, which are left out.
 
@@ -82,12 +82,12 @@ def check_plan(arguments: argparse.Namespace, truth: bool) -> None:
     """Look for everything that the options name, before anything long begins; nothing is loaded.
 
     Args:
-        arguments: as for `load_plan`.
-        truth: whether the cases have truths, without which LPIPS is not wanted.
+        arguments: same as for `load_plan`.
+        truth: whether the cases have truths; LPIPS is computed only with them.
 
     Raises:
         UsageError: for a name or a path that does not exist.
-        UserError: for weights that are nowhere, naming the file, its source and the option.
+        UserError: for weights that were not found, with the file, its source and the option.
     """
     from evaluation.measures.weights import find_weights, parse_weights
 
@@ -104,20 +104,20 @@ def check_plan(arguments: argparse.Namespace, truth: bool) -> None:
 
 def load_plan(
     arguments: argparse.Namespace, bench: str, name: str, score: Score, truth: bool = False
-) -> Plan:
+) -> BenchPlan:
     """Load the networks and the references that the options name.
 
     Args:
-        arguments: with the options of `exemplar_options` and of `scorer`.
-        bench: its name; COCOEE's has the published crop, too.
-        name: of what made the results.
-        score: computes the references' features.
+        arguments: parsed options of `exemplar_options` and `scorer`.
+        bench: name of the bench; COCOEE also gets the published crop.
+        name: name of the method that made the results.
+        score: function that computes the references' features.
         truth: whether the cases have truths.
 
     Raises:
-        UserError: for weights that are nowhere, or are not what their name says.
+        UserError: for weights that were not found, or are of another network than their name says.
     """
-    from evaluation.benches.exemplars import Networks, Plan
+    from evaluation.benches.exemplars import BenchPlan, Networks
     from evaluation.measures import features
     from evaluation.measures.weights import find_weights, parse_weights
     from evaluation.scoring.distributions import read_mixture
@@ -140,7 +140,7 @@ def load_plan(
     looks = {"clip": features.middle512(networks.clip.whole)}
     if networks.inception:
         looks["inception"] = features.middle512(networks.inception)
-    return Plan(
+    return BenchPlan(
         bench=bench,
         name=name,
         networks=networks,

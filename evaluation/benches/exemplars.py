@@ -1,7 +1,7 @@
-"""Scoring edits after an exemplar: what is wanted of each case and of all, and the report that comes of it.
+"""Scoring of edits with an exemplar: the values of each case and of the set, and the report of them.
 
-It serves COCOEE and any list of (image, mask, exemplar[, truth]). A picture is decoded once for everything
-that is wanted of it, the set's features and the reference among them.
+It serves COCOEE and any list of (image, mask, exemplar[, truth]). A picture is decoded once for all its
+values, the features of the set and of the reference included.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from evaluation.measures.measures import Measure, Region, Value, pixel_error
 from evaluation.measures.metrics import clip_score
 from evaluation.scoring.distributions import SUBSET_SIZE, Mixture, quality_scores
-from evaluation.scoring.report import Column, Report, SetFigure, incomplete
+from evaluation.scoring.report import Report, ReportColumn, SetFigure, incomplete
 from evaluation.scoring.scorer import Score
 from evaluation.scoring.scoring import Case, Request
 from evaluation.scoring.set_figures import Reference, collect, frechet_figure, kernel_figure
@@ -30,7 +30,7 @@ class EditCase:
     """A case and its result.
 
     Attributes:
-        key: of the case.
+        key: name of the case.
         files: "image", "mask", "exemplar", "result" and, where it is known, "truth".
         group: its category, where the bench has them.
     """
@@ -42,13 +42,13 @@ class EditCase:
 
 @dataclass(frozen=True)
 class Networks:
-    """What looks at the pictures; None where a number is not wanted.
+    """The feature networks; None = the number is left out.
 
     Attributes:
         clip: ViT-B/32.
-        mixture: of the quality score, with its fingerprint.
-        inception: of FID and KID.
-        lpips: of two pictures, whose mask is `edited`; for benches with truths.
+        mixture: mixture of the quality score, with its fingerprint.
+        inception: Inception network of FID and KID.
+        lpips: LPIPS of two pictures in the region `edited`; for benches with truths.
     """
 
     clip: "Clip"
@@ -58,16 +58,16 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What is to be found out.
 
     Attributes:
         bench: its name.
-        name: of what made the results.
-        networks: that look.
+        name: name of the method that made the results.
+        networks: feature networks.
         references: by the name of the features, "clip" and "inception"; without one, the bench's own
             pictures take its place.
-        published: also Paint by Example's own crop of the repainted region, which wants rectangles.
+        published: also Paint by Example's crop of the repainted region, which needs rectangles.
     """
 
     bench: str
@@ -79,21 +79,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Number:
-    """A column, what it wants of a case, and how it comes of that."""
+    """A column, its requests of a case, and its value from the answers."""
 
-    column: Column
+    column: ReportColumn
     wanted: Callable[[Mapping[str, Path]], Case]
     value: Callable[[Mapping[str, Value]], float]
 
 
-def evaluate(cases: Sequence[EditCase], plan: Plan, score: Score, expected: int) -> Report:
+def evaluate(cases: Sequence[EditCase], plan: BenchPlan, score: Score, expected: int) -> Report:
     """Score the results of a bench.
 
     Args:
         cases: those with a result, all of them with a truth or none.
-        plan: what is wanted.
+        plan: numbers, networks and references.
         score: computes it.
-        expected: how many cases the bench has.
+        expected: number of cases that the bench has.
     """
     cases = sorted(cases, key=lambda case: case.key)
     numbers = _numbers(plan, truth="truth" in cases[0].files)
@@ -127,7 +127,7 @@ def evaluate(cases: Sequence[EditCase], plan: Plan, score: Score, expected: int)
     )
 
 
-def _numbers(plan: Plan, truth: bool) -> list[_Number]:
+def _numbers(plan: BenchPlan, truth: bool) -> list[_Number]:
     networks = plan.networks
     numbers = [_clip_number(networks.clip, "pbe")] if plan.published else []
     numbers.append(_clip_number(networks.clip, "bbox"))
@@ -145,7 +145,7 @@ def _clip_number(clip: "Clip", kind: str) -> _Number:
     region, exemplar = clip.region("pbe" if kind == "pbe" else "bbox"), clip.exemplar
     name, title = ("clip_score", "CLIP score") if kind == "pbe" else ("clip_score_box", "CLIP score, box")
     return _Number(
-        Column(name, title, "up", f"clip-score/{region.identity} and {exemplar.identity}"),
+        ReportColumn(name, title, "up", f"clip-score/{region.identity} and {exemplar.identity}"),
         lambda files: {
             kind: Request((files["result"],), region, files["mask"]),
             "exemplar": Request((files["exemplar"],), exemplar),
@@ -157,7 +157,7 @@ def _clip_number(clip: "Clip", kind: str) -> _Number:
 def _quality_number(whole: Measure, mixture: Mixture, fingerprint: str) -> _Number:
     recipe = f"quality-gmm{len(mixture.weights)}@{fingerprint}/{whole.identity}"
     return _Number(
-        Column("quality_score", "quality score", "up", recipe),
+        ReportColumn("quality_score", "quality score", "up", recipe),
         lambda files: {"set clip": Request((files["result"],), whole)},
         lambda values: float(quality_scores(values["set clip"][None], mixture)[0]),
     )
@@ -168,7 +168,7 @@ def _errors(region: Region, against: str) -> list[_Number]:
         measure = pixel_error(name, region)  # type: ignore[arg-type]
         key = f"{region}_{name}"
         return _Number(
-            Column(key, f"{region} {title}", "up" if up else "down", measure.identity),
+            ReportColumn(key, f"{region} {title}", "up" if up else "down", measure.identity),
             lambda files: {key: Request((files["result"], files[against]), measure, files["mask"])},
             lambda values: scale * float(values[key]),
         )
@@ -182,7 +182,7 @@ def _errors(region: Region, against: str) -> list[_Number]:
 
 def _lpips_number(measure: Measure) -> _Number:
     return _Number(
-        Column("edited_lpips", "edited LPIPS ×10³", "down", measure.identity),
+        ReportColumn("edited_lpips", "edited LPIPS ×10³", "down", measure.identity),
         lambda files: {"lpips": Request((files["result"], files["truth"]), measure, files["mask"])},
         lambda values: 1e3 * float(values["lpips"]),
     )
@@ -194,7 +194,7 @@ def _sets(networks: Networks) -> dict[str, Measure]:
 
 
 def _figures(
-    plan: Plan, sets: Mapping[str, Measure], features: Mapping[str, Value]
+    plan: BenchPlan, sets: Mapping[str, Measure], features: Mapping[str, Value]
 ) -> tuple[list[SetFigure], tuple[str, ...]]:
     figures: list[SetFigure] = []
     remarks: tuple[str, ...] = ()
@@ -208,13 +208,15 @@ def _figures(
         results = features[f"set {name}"]
         title = "CLIP Fréchet" if name == "clip" else "FID"
         column = f"frechet/{measure.identity} to {reference.described}"
-        figure, told = frechet_figure(results, reference, Column(f"frechet_{name}", title, "down", column))
+        figure, notes = frechet_figure(
+            results, reference, ReportColumn(f"frechet_{name}", title, "down", column)
+        )
         figures.append(figure)
-        remarks += told
+        remarks += notes
         if name == "inception" and reference.features is not None:
             size = min(SUBSET_SIZE, len(results), len(reference.features))
             recipe = f"kid-100x{size}/{measure.identity} to {reference.described}"
-            figures.append(kernel_figure(results, reference, Column("kid", "KID ×10³", "down", recipe)))
+            figures.append(kernel_figure(results, reference, ReportColumn("kid", "KID ×10³", "down", recipe)))
         elif name == "inception":
-            remarks += (f"KID wants pictures, and {reference.name} is statistics: it is left out",)
+            remarks += (f"KID needs pictures, but {reference.name} holds statistics: it is left out",)
     return figures, remarks

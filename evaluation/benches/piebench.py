@@ -15,12 +15,12 @@ import numpy as np
 
 from evaluation.measures.measures import Measure, Prepare, in_region, pixel_error
 from evaluation.measures.metrics import Features, Mask, Picture, text_similarity
-from evaluation.scoring.report import Column
+from evaluation.scoring.report import ReportColumn
 from evaluation.scoring.scoring import Case, Request
 from intarsia.errors import UserError
 from intarsia.files import read_json
 
-SIZE = 512
+_SIZE = 512
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CATEGORIES = {
     "0": "random",
@@ -56,15 +56,15 @@ _TITLES: dict[str, tuple[str, Literal["up", "down"]]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class EditCase:
+class PieCase:
     """One record of the bench.
 
     Attributes:
         key: its number.
-        image_path: of the source picture, below `annotation_images`.
-        source_prompt: what the source shows, without the brackets that mark the changed word.
-        target_prompt: what the result should show.
-        category: one of `CATEGORIES`.
+        image_path: path of the source picture below `annotation_images`.
+        source_prompt: description of the source, without the brackets around the changed word.
+        target_prompt: description of the edit.
+        category: key of `CATEGORIES`.
         edit_mask: bool [512, 512], the outermost pixels True.
     """
 
@@ -76,7 +76,7 @@ class EditCase:
     edit_mask: Mask
 
 
-def decode_mask(runs: Sequence[int], size: int = SIZE) -> Mask:
+def decode_mask(runs: Sequence[int], size: int = _SIZE) -> Mask:
     """Run-length pairs (start, length) over the rows one after the other -> bool [size, size].
 
     A run is cut off at the picture's end. The outermost pixels are set, as the published evaluator sets them.
@@ -89,7 +89,7 @@ def decode_mask(runs: Sequence[int], size: int = SIZE) -> Mask:
         raise ValueError(f"{pairs.size} entries are no pairs of start and length")
     starts, lengths = pairs[::2], pairs[1::2]
     if (starts < 0).any() or (starts >= size**2).any() or (lengths < 0).any():
-        raise ValueError(f"a run lies outside of {size} × {size} pixels")
+        raise ValueError(f"a run is outside of {size} × {size} pixels")
     flat: Mask = np.zeros(size**2, bool)
     for start, length in zip(starts, lengths, strict=True):
         flat[start : start + length] = True
@@ -98,7 +98,7 @@ def decode_mask(runs: Sequence[int], size: int = SIZE) -> Mask:
     return mask
 
 
-def read_bench(folder: Path | str) -> list[EditCase]:
+def read_bench(folder: Path | str) -> list[PieCase]:
     """The records of `mapping_file.json`, in its order.
 
     Raises:
@@ -107,15 +107,15 @@ def read_bench(folder: Path | str) -> list[EditCase]:
     path = Path(folder) / "mapping_file.json"
     content = read_json(path)
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path} holds no records; give the mapping_file.json of PIE-Bench")
+        raise UserError(f"{path} has no records; give the mapping_file.json of PIE-Bench")
     return [_case(path, key, record) for key, record in content.items()]
 
 
-def _case(path: Path, key: str, record: Any) -> EditCase:
+def _case(path: Path, key: str, record: Any) -> PieCase:
     try:
         category = str(record["editing_type_id"])
         CATEGORIES[category]
-        return EditCase(
+        return PieCase(
             key=key,
             image_path=record["image_path"],
             source_prompt=_plain(record["original_prompt"]),
@@ -127,8 +127,8 @@ def _case(path: Path, key: str, record: Any) -> EditCase:
         raise UserError(f"{path}, record {key}: {error!r} is not as PIE-Bench has it") from None
 
 
-def find_results(cases: Sequence[EditCase], results: Path, only_present: bool = False) -> dict[str, Path]:
-    """Key -> result: below `results` under the source's own path or by the key, as PNG, JPEG or WebP.
+def find_results(cases: Sequence[PieCase], results: Path, only_present: bool = False) -> dict[str, Path]:
+    """Key -> result: below `results` at the source's path or by the key, as PNG, JPEG or WebP.
 
     Raises:
         UserError: if any is missing (any at all with `only_present`), saying how many and which is the first.
@@ -154,8 +154,8 @@ class Measures:
     """The feature networks of the table: made by `features`.
 
     Attributes:
-        structure: of two pictures.
-        lpips: of two pictures' blanked backgrounds.
+        structure: structure distance of two pictures.
+        lpips: LPIPS of two pictures' backgrounds, the rest painted black.
         clip: features of a whole picture.
     """
 
@@ -164,8 +164,8 @@ class Measures:
     clip: Measure
 
 
-def requests(case: EditCase, source: Path, result: Path, measures: Measures) -> Case:
-    """What the table wants of one result."""
+def requests(case: PieCase, source: Path, result: Path, measures: Measures) -> Case:
+    """The values of one result that the table has."""
     pair, mask = (source, result), case.edit_mask
     clip = measures.clip
     what, how, version = clip.recipe.split("/")
@@ -181,10 +181,10 @@ def requests(case: EditCase, source: Path, result: Path, measures: Measures) -> 
     }
 
 
-def columns_of(wanted: Case) -> list[Column]:
-    """The table's columns, with the recipes of what `requests` wanted."""
+def columns_of(wanted: Case) -> list[ReportColumn]:
+    """The table's columns, with the recipes of the requests."""
     return [
-        Column(name, title, better, wanted[name].measure.identity)
+        ReportColumn(name, title, better, wanted[name].measure.identity)
         for name, (title, better) in _TITLES.items()
     ]
 
@@ -193,7 +193,7 @@ def row_of(values: Mapping[str, Any], prompt: Features) -> dict[str, float]:
     """A case's numbers, scaled as the table has them.
 
     Args:
-        values: what `requests` wanted.
+        values: request name -> value, from `requests`.
         prompt: text features of the target prompt.
     """
     row = {
@@ -211,14 +211,14 @@ def _of_squares(measure: Measure) -> Measure:
         return measure.prepare(*(_square(a) if a.ndim == 3 else a for a in arguments))
 
     chosen: Prepare = prepare
-    return Measure(f"{what}/last{SIZE}-{how}/{version}", chosen, measure.network, measure.finish)
+    return Measure(f"{what}/last{_SIZE}-{how}/{version}", chosen, measure.network, measure.finish)
 
 
 def _square(picture: Picture) -> Picture:
     height, width = picture.shape[:2]
-    if height < SIZE or width < SIZE or (height == width and height != SIZE):
-        raise ValueError(f"the picture is {width} × {height} pixels; PIE-Bench wants {SIZE} × {SIZE}")
-    return picture[-SIZE:, -SIZE:]
+    if height < _SIZE or width < _SIZE or (height == width and height != _SIZE):
+        raise ValueError(f"the picture is {width} × {height} pixels; PIE-Bench needs {_SIZE} × {_SIZE}")
+    return picture[-_SIZE:, -_SIZE:]
 
 
 def _plain(prompt: str) -> str:

@@ -46,15 +46,15 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="edits that the model gets at once; more are quicker on a GPU, and cannot be made again byte "
-        "for byte one by one (default %(default)s)",
+        help="edits at the same time; more are faster on a GPU, but then one edit alone is not the same byte "
+        "for byte (default %(default)s)",
     )
 
 
 def made_with(results: Path, keys: Collection[str]) -> dict[str, Any]:
-    """What results.jsonl says of the making of these results: "model" and "settings", where all agree.
+    """How results were made, from results.jsonl: "model" and "settings" if they are the same for all.
 
-    Without such a file nothing is known; where results differ, only "differ" is there, their number of ways.
+    Empty without such a file; if results differ, only "differ", the number of different ways.
     """
     path = results / "results.jsonl"
     if not path.is_file():
@@ -78,12 +78,12 @@ def made_with(results: Path, keys: Collection[str]) -> dict[str, Any]:
 def run_jobs(
     arguments: argparse.Namespace, jobs: Sequence[Job], then: Callable[[Collection[str]], None]
 ) -> int:
-    """Make this part's edits that are missing; where all parts' are there, go on.
+    """Make the missing edits of this part; when all parts are complete, score.
 
     Args:
-        arguments: with the options of `add_run_options`, `results`, `seed` and `only_present`.
-        jobs: of all parts.
-        then: scores; it is given the names of the edits that failed.
+        arguments: parsed options of `add_run_options`, `results`, `seed` and `only_present`.
+        jobs: edits of all parts.
+        then: function that scores; it gets the names of the edits that failed.
 
     Returns:
         The exit code: 1 if an edit failed.

@@ -1,4 +1,4 @@
-"""`python -m evaluation bench`: results on a list of your own."""
+"""`python -m evaluation bench`: results on your own list."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def add(commands: Commands) -> None:
     """Declare `bench`."""
     parser = commands.add_parser(
         "bench",
-        help="score results on a list of your own",
-        description="Score a folder of NAME.png on a list as `sampling batch` takes it: a .csv or .jsonl "
-        "with image, mask, exemplar and, if wanted, name and truth. `bench run` makes the results first.",
+        help="score results on your own list",
+        description="Score a folder of NAME.png on a list of `sampling batch`: a .csv or .jsonl with "
+        "image, mask, exemplar and optionally name and truth. `bench run` makes the results first.",
     )
     add_list_options(parser)
     add_bench_options(parser)

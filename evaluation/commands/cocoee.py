@@ -15,8 +15,8 @@ def add(commands: Commands) -> None:
         "cocoee",
         help="score results on COCOEE, Paint by Example's bench",
         description="Score a folder of ID.png on COCOEE: the three published numbers by the published recipe "
-        "(CLIP Fréchet distance, which wants --reference test2017, quality score, CLIP score), and FID, KID "
-        "and errors outside the mask beside them. `cocoee run` makes the results first.",
+        "(CLIP Fréchet distance, which needs --reference test2017, quality score, CLIP score), and FID, KID "
+        "and errors outside the mask. `cocoee run` makes the results first.",
     )
     add_cocoee_options(parser)
     add_bench_options(parser)

@@ -16,9 +16,9 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "cocoee run",
         help="make COCOEE's edits with a model and score them; the same command again continues",
-        description="Edit COCOEE's cases with a model folder and score them. Results that are there and were "
-        "made from the same inputs, settings and model stay. With --shard I/N, for job arrays, this process "
-        "makes its part; the one that ends last scores all.",
+        description="Edit COCOEE's cases with a model folder and score them. Results that were made "
+        "from the same inputs, settings and model stay. With --shard I/N, for job arrays, this process makes "
+        "its part; the process that ends last scores all.",
     )
     add_cocoee_options(parser)
     add_run_options(parser)
@@ -32,7 +32,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     check_plan(arguments, truth=False)
     files = bench_files(arguments.bench)
-    # Each case has a noise of its own, the same for every model.
+    # Each case has its own noise, the same for every model.
     jobs = [Job(key, dict(own), arguments.seed + place, {}) for place, (key, own) in enumerate(files.items())]
 
     def then(failed: Collection[str]) -> None:

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
         "--annotations", type=Path, required=True, metavar="FILE", help="instances_val2017.json"
     )
     parser.add_argument("--ids", type=Path, required=True, metavar="FILE", help="the bench's id_list.npy")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="val2017; without it: the lists only")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="val2017; default: write only the lists")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="bench folder to write")
     parser.set_defaults(run=_run)
 

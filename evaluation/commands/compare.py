@@ -19,31 +19,35 @@ def add(commands: Commands) -> None:
     """Declare `compare`."""
     parser = commands.add_parser(
         "compare",
-        help="put reports side by side, and say which differences are beyond noise",
+        help="compare reports, and show which differences are beyond noise",
         description="Compare reports of one bench, the others with the first: numbers side by side, paired "
-        "differences with 95 % intervals, and published rows with their recipes. Numbers of unlike recipes "
-        "are marked and not compared.",
+        "differences with 95 % intervals, and published rows with their recipes. Numbers of different "
+        "recipes are marked and not compared.",
     )
     parser.add_argument(
-        "reports", type=Path, nargs="+", metavar="REPORT", help="report.json, its folder, or the results'"
+        "reports",
+        type=Path,
+        nargs="+",
+        metavar="REPORT",
+        help="report.json, its folder, or the folder of results",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md and compare.html there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for compare.md and compare.html")
     parser.add_argument(
         "--sort-by",
         metavar="COLUMN",
-        help="which number says where one is ahead, for the page's pictures (default: the first)",
+        help="number that decides which pictures the page shows (default: the first)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the intervals (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the intervals (default %(default)s)")
     add_wandb_option(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     if len(arguments.reports) < 2:
-        raise UsageError("compare wants two reports or more")
+        raise UsageError("compare needs two reports or more")
     reports = [read_report(path) for path in arguments.reports]
     names = [report.name for report in reports]
-    if len(set(names)) < len(names):  # told apart by where they lie
+    if len(set(names)) < len(names):  # distinguished by their paths
         reports = [replace(r, name=str(path)) for r, path in zip(reports, arguments.reports, strict=True)]
     column = sort_column(reports[0], arguments.sort_by)
     tables = compare_tables(reports, arguments.seed)

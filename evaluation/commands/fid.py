@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
         "fid",
         help="the Fréchet distance of two sets of pictures",
         description="The Fréchet distance of two folders of pictures (all below them), or of an npz of "
-        "statistics as pytorch-fid keeps them. Memory does not grow with the number of pictures.",
+        "statistics in pytorch-fid's layout. Memory does not grow with the number of pictures.",
     )
     parser.add_argument("a", type=Path, help="folder or npz")
     parser.add_argument("b", type=Path, help="folder or npz")
@@ -42,9 +42,15 @@ def add(commands: Commands) -> None:
         help="inception: FID as pytorch-fid computes it. clip-b32: Paint by Example's. clip-b32-test2017: "
         "the same, with A cut to its middle 512 pixels, as COCO test2017 there (default %(default)s)",
     )
-    parser.add_argument("--kid", action="store_true", help="the kernel distance, too; all features in memory")
-    parser.add_argument("--seed", type=int, default=0, help="of the subsets of --kid (default %(default)s)")
-    parser.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the statistics of A, a folder")
+    parser.add_argument(
+        "--kid", action="store_true", help="also compute the kernel distance; all features in memory"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the subsets of --kid (default %(default)s)"
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE.npz", help="file for the statistics of A, a folder"
+    )
     add_scoring_options(parser)
     parser.set_defaults(run=_run)
 
@@ -88,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _measures(arguments: argparse.Namespace) -> tuple[Measure, Measure]:
-    """How A and how B are looked at."""
+    """The measures of A and of B."""
     from evaluation.measures import features
     from evaluation.measures.weights import parse_weights
     from sampling.denoise.machine import pick_device

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.benches import piebench
-from evaluation.benches.piebench import CATEGORIES, EditCase, Measures
+from evaluation.benches.piebench import CATEGORIES, Measures, PieCase
 from evaluation.reports.output import add_output_options, deliver
-from evaluation.scoring.report import Column, Report, incomplete
+from evaluation.scoring.report import Report, ReportColumn, incomplete
 from evaluation.scoring.scorer import add_scoring_options, scorer
 from intarsia.command_line import Commands
 from intarsia.errors import UserError
@@ -30,24 +30,24 @@ def add(commands: Commands) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="with mapping_file.json, annotation_images/",
+        help="folder with mapping_file.json and annotation_images/",
     )
     files.add_argument(
         "--results",
         type=Path,
         required=True,
         metavar="DIR",
-        help="results by the sources' paths, or KEY.png",
+        help="folder of results, by the sources' paths or KEY.png",
     )
     files.add_argument(
-        "--only-present", action="store_true", help="go on where results are missing, and say how many"
+        "--only-present", action="store_true", help="continue if results are missing, and report how many"
     )
     parser.add_argument(
         "--structure",
         choices=("published", "right"),
         default="published",
-        help="how pictures reach the network of the structure distance: as in the published table, or as the "
-        "network was trained (default %(default)s)",
+        help="preprocessing of the structure distance: as in the published table, or as the network was "
+        "trained (default %(default)s)",
     )
     add_output_options(parser)
     add_scoring_options(parser)
@@ -79,10 +79,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _score(
     arguments: argparse.Namespace,
-    cases: Sequence[EditCase],
+    cases: Sequence[PieCase],
     sources: Mapping[str, Path],
     results: Mapping[str, Path],
-) -> tuple[dict[str, dict[str, float]], list[Column]]:
+) -> tuple[dict[str, dict[str, float]], list[ReportColumn]]:
     """Key -> column -> value, and the columns."""
     from evaluation.measures import features
     from evaluation.measures.weights import parse_weights

@@ -1,6 +1,6 @@
 """DINO's vision transformer (Caron et al. 2021), as far as the keys of its last block.
 
-Parameters bear the names of the authors' files (`dino_vitbase8_pretrain.pth`); Hugging Face's are translated.
+Parameters have the names of the authors' files (`dino_vitbase8_pretrain.pth`); Hugging Face's are translated.
 """
 
 import re
@@ -19,12 +19,12 @@ class DinoGeometry:
     """The transformer's shape; the defaults are ViT-B/8.
 
     Attributes:
-        width: of a token.
-        depth: blocks.
-        heads: of attention.
-        patch: pixels a side.
-        size: of the picture, pixels a side.
-        epsilon: of layer normalisation; the authors' 1e-6.
+        width: channels of a token.
+        depth: number of blocks.
+        heads: number of attention heads.
+        patch: side of a patch, pixels.
+        size: side of the picture, pixels.
+        epsilon: epsilon of layer normalisation; the authors' 1e-6.
     """
 
     width: int = 768
@@ -99,9 +99,9 @@ def load_dino(state: State, where: str, geometry: DinoGeometry | None = None) ->
     """The network with weights of either layout.
 
     Args:
-        state: of the authors' layout or Hugging Face's.
-        where: the file, for errors.
-        geometry: None: read off the weights, with heads of 64, as all of DINO's have.
+        state: weights in the authors' layout or Hugging Face's.
+        where: name of the file, for errors.
+        geometry: shape of the network; None = as the weights say, with heads of 64 channels.
 
     Raises:
         UserError: for weights of another network.

@@ -45,7 +45,7 @@ class Clip:
 
     @property
     def whole(self) -> Measure:
-        """Features [D] of the whole picture as CLIP's own preprocessing sees it: `bicubic224`."""
+        """Features [D] of the whole picture with CLIP's own preprocessing: `bicubic224`."""
         return self._measure(f"bicubic{self.size}", lambda picture: resizing.clip_bicubic(picture, self.size))
 
     @property
@@ -67,7 +67,7 @@ def clip(name: str = "clip-b32", given: Given | None = None, device: Device = "c
     """Load a CLIP model of transformers' layout (`config.json`, weights, tokenizer).
 
     Raises:
-        UserError: if it is nowhere, or weights are missing in it.
+        UserError: if it is not found, or lacks weights.
     """
     folder = find_weights(name, given)
     if not torch.cuda.is_available():  # transformers imports an installed DeepSpeed, which remarks on it
@@ -107,7 +107,7 @@ def inception(given: Given | None = None, device: Device = "cpu") -> Measure:
     """FID's features [2048] of a picture: `bilinear299`, as pytorch-fid has them.
 
     Raises:
-        UserError: if the weights are nowhere or are others.
+        UserError: if the weights are not found, or are of another network.
     """
     path = find_weights("inception", given)
     module = load_inception(read_weights(path), str(path)).to(device)
@@ -134,10 +134,10 @@ def structure(
         kind: `published` feeds the network as PIE-Bench's table was made (values of 0 to 255 into a
             normalisation for 0 to 1); `right` as the network was trained. See `resizing`.
         given: weights by name.
-        device: where to run.
+        device: device that computes.
 
     Raises:
-        UserError: if the weights are nowhere or are others.
+        UserError: if the weights are not found, or are of another network.
     """
     path = find_weights("dino-b8", given)
     file = path if path.is_file() else weights_file(path, "model", "pytorch_model")
@@ -164,10 +164,10 @@ def lpips(net: Net, region: Region = "whole", given: Given | None = None, device
         region: `whole`; `background` or `edited` as published tables have it: the rest painted black, the
             mean over everything.
         given: weights by name.
-        device: where to run.
+        device: device that computes.
 
     Raises:
-        UserError: if the weights are nowhere or are others.
+        UserError: if the weights are not found, or are of another network.
     """
     backbone, linear = find_weights(net, given), find_weights(f"lpips-{net}", given)
     files = read_weights(backbone), read_weights(linear)

@@ -1,7 +1,7 @@
 """The InceptionV3 of the Fréchet Inception distance (Szegedy et al. 2015; Heusel et al. 2017), up to pool3.
 
 It is TensorFlow's network of 2015-12-05: its average pooling does not count the padding, and its last block
-pools by maximum. Parameters bear torchvision's names, so that the file `pt_inception-2015-12-05` fits.
+pools by maximum. Parameters have torchvision's names, so that the file `pt_inception-2015-12-05` fits.
 """
 
 from typing import Literal
@@ -14,7 +14,6 @@ from intarsia.errors import UserError
 from intarsia.pretrained import State, load_strictly
 
 WIDTH = 2048
-SIZE = 299  # pixels a side
 
 # A chain of convolutions: (name, channels, kernel height, kernel width) each; a list of them forks.
 Layer = tuple[str, int, int, int]
@@ -37,7 +36,7 @@ class Convolution(nn.Module):
 
 
 class Block(nn.Module):
-    """Chains of convolutions side by side, and beside them pooling, with a convolution after it or none.
+    """Parallel chains of convolutions and a pool, with a convolution after it or without.
 
     With the pool `stride` the block halves the picture: the last convolution of each chain does it too.
     """
@@ -111,7 +110,7 @@ def load_inception(state: State, where: str) -> Inception:
     """The network with the weights of the standard file; its classifier (`fc`) is not needed.
 
     Raises:
-        UserError: for other weights; torchvision's own ImageNet classifier among them, which has the same
+        UserError: for other weights; including torchvision's ImageNet classifier, which has the same
             names but another network.
     """
     classes = state["fc.weight"].shape[0] if "fc.weight" in state else 1008

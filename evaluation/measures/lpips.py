@@ -1,6 +1,6 @@
 """LPIPS (Zhang et al. 2018), version 0.1: a backbone's features, normalised, compared by learned weights.
 
-The backbones are torchvision's, whose names their parameters bear; the learned weights, a few kilobytes, are
+The backbones are torchvision's, with the same parameter names; the learned weights, a few kilobytes, are
 the authors' (BSD-2-Clause).
 """
 
@@ -61,9 +61,9 @@ class Lpips(nn.Module):
 
         Args:
             a: [B, 3, H, W] in [-1, 1].
-            b: the same.
-            where: [B, 1, H, W], 1 where it counts; each layer's differences are enlarged to the picture and
-                averaged there. None: every layer's own mean, as published.
+            b: same shape and range.
+            where: [B, 1, H, W], 1 = inside the mean; each layer's differences are enlarged to the picture and
+                averaged there. None = mean over all of each layer, as published.
 
         Returns:
             [B].
@@ -93,10 +93,10 @@ def load_lpips(net: Net, backbone: State, linear: State, where: tuple[str, str])
     """The network with torchvision's backbone (classifier left aside) and the authors' linear weights.
 
     Args:
-        net: which backbone.
+        net: name of the backbone.
         backbone: `features.*` of torchvision's file.
         linear: `lin{i}.model.1.weight` of the authors' file.
-        where: the two files, for errors.
+        where: names of the two files, for errors.
 
     Raises:
         UserError: for weights of another network.

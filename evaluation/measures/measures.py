@@ -1,4 +1,4 @@
-"""What can be wanted of pictures: a measure, its recipe, the network it needs; and the errors of pixels.
+"""Measures of pictures: a measure has a recipe and perhaps a network; and the errors of pixels.
 
 A recipe reads `what/how the pictures got there/version`, such as `clip-b32/bicubic224/v1`. Two numbers are
 comparable only if their recipes and their weights' fingerprints are equal; a change of arithmetic gets a new
@@ -22,7 +22,7 @@ How = Literal["only", "blank"]
 
 
 class NothingLeft(ValueError):
-    """The region holds no pixel; the value is NaN, and averages leave it out."""
+    """The region has no pixel; the value is NaN, and averages leave it out."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Network:
     """A network that takes arrays.
 
     Attributes:
-        name: as in `weights.SOURCES`.
-        weights: fingerprint.
+        name: key of `weights.SOURCES`.
+        weights: fingerprint of its weights.
         run: float32 [B, ...] -> float32 [B, ...].
     """
 
@@ -42,15 +42,15 @@ class Network:
 
 @dataclass(frozen=True)
 class Measure:
-    """What is wanted of one picture or of several.
+    """A value of one picture or of several.
 
     Attributes:
-        recipe: names everything that decides the value but the weights.
-        prepare: takes the decoded pictures (and the mask, where there is one) and gives the network's input
-            without batch axis; without a network, the value itself. Raises ValueError for pictures that do
+        recipe: all that decides the value, except the weights.
+        prepare: decoded pictures, and the mask if there is one -> the network's input without batch axis, or,
+            without a network, the value. Raises ValueError for pictures that do
             not fit, NothingLeft for an empty region.
-        network: or None.
-        finish: turns the network's output for one case into the value.
+        network: feature network; None = `prepare` gives the value.
+        finish: the network's output for one case -> the value.
     """
 
     recipe: str
@@ -70,10 +70,10 @@ def pixel_error(
     """An error of two pictures' pixels, a single float64.
 
     Args:
-        name: of the function in `metrics`; `ssim` is of grey, `ssim-rgb` of the three channels.
-        region: `background` and `edited` want a mask.
-        how: `only` averages over the region's pixels, `blank` paints the rest black and averages over
-            everything, as published tables do.
+        name: name of the function in `metrics`; `ssim` uses grey, `ssim-rgb` the three channels.
+        region: part of the picture; `background` and `edited` need a mask.
+        how: `only` = mean over the region's pixels; `blank` = the rest painted black and the mean over
+            everything, as in published tables.
     """
     function: Callable[..., float] = {
         "mse": metrics.mse,

@@ -1,7 +1,7 @@
 """Metrics of one picture or one pair as pure functions of arrays.
 
 Distances between sets of pictures are in `distributions`, confidence in `confidence`. Every function is in
-float64 inside, whatever it is given.
+float64 inside, for any input.
 
 **Masks.** `where` restricts a mean to some pixels: the edit mask for the edited region, its complement for
 the background, None for the whole picture. Published tables often do something else: they paint the rest
@@ -15,8 +15,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Picture: TypeAlias = NDArray[np.uint8]  # [H, W, 3], RGB
-Mask: TypeAlias = NDArray[np.bool_]  # [H, W]
+from sampling.pictures import Mask, Picture
+
 Features: TypeAlias = NDArray[np.floating]  # [..., D]
 Float: TypeAlias = NDArray[np.float64]
 
@@ -27,10 +27,10 @@ _GREY = (0.2989360213, 0.5870430745, 0.1140209043)  # MATLAB's rgb2gray
 
 
 def check_sizes(mask: Mask, picture: Picture) -> None:
-    """Whether a mask [H, W] is of its picture [H, W, 3].
+    """Check that a mask [H, W] has the size of its picture [H, W, 3].
 
     Raises:
-        ValueError: if it is of another size.
+        ValueError: for another size.
     """
     (height, width), (rows, columns) = mask.shape, picture.shape[:2]
     if (height, width) != (rows, columns):
@@ -43,15 +43,15 @@ def mse(result: Picture, truth: Picture, where: Mask | None = None) -> float:
     Args:
         result: uint8 [H, W, 3].
         truth: uint8 [H, W, 3].
-        where: bool [H, W], the pixels that count; None: all. For the edited region this is the edit mask, for
-            the background its complement.
+        where: bool [H, W], the pixels of the mean; None = all. For the edited region this is the edit mask,
+            for the background its complement.
 
     Raises:
-        ValueError: for shapes that differ, or where nothing counts.
+        ValueError: for different shapes, or an empty region.
     """
     _check(result, truth, where)
     a, b = (result, truth) if where is None else (result[where], truth[where])
-    difference = a.astype(np.int32) - b  # whole numbers: exact, and quicker
+    difference = a.astype(np.int32) - b  # whole numbers: exact, and faster
     return int((difference * difference).sum(dtype=np.int64)) / (difference.size * 255**2)
 
 
@@ -68,7 +68,7 @@ def ssim(
     channels: Literal["grey", "rgb"] = "grey",
 ) -> float:
     """The mean structural similarity: Gaussian window 11 × 11 of sigma 1.5, population covariance, K .01 and
-    .03, no downsampling, mean over the pixels whose whole window lies in the picture.
+    .03, no downsampling, mean over the pixels whose window is inside the picture.
 
     One definition, since others differ by more than methods do: `grey` (rounded to whole levels) is Wang et
     al. 2004 as MATLAB's authors publish it; `rgb` (each channel, then the mean) is what torchmetrics computed
@@ -76,12 +76,12 @@ def ssim(
 
     Args:
         result: uint8 [H, W, 3], 11 pixels or more a side.
-        truth: of the same shape.
-        where: bool [H, W], the centres of the windows that count; None: all.
-        channels: see above.
+        truth: same shape.
+        where: bool [H, W], the centres of the windows; None = all.
+        channels: grey or rgb, see above.
 
     Raises:
-        ValueError: for shapes that differ, pictures smaller than the window, or where nothing counts.
+        ValueError: for different shapes, pictures smaller than the window, or an empty region.
     """
     _check(result, truth, where)
     if min(truth.shape[:2]) < _WINDOW:
@@ -177,7 +177,7 @@ def _planes(picture: Picture, channels: str) -> Float:
 
 
 def _smooth(planes: Float) -> Float:
-    """[C, H, W] -> Gaussian means [C, H - 10, W - 10] of the windows that lie in the picture."""
+    """[C, H, W] -> Gaussian means [C, H - 10, W - 10] of the windows inside the picture."""
     offsets: Float = np.arange(_WINDOW) - _WINDOW // 2
     weights = np.exp(-(offsets**2) / (2 * _SIGMA**2))
     weights /= weights.sum()

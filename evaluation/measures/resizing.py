@@ -87,7 +87,7 @@ def dino_right(picture: Picture) -> Input:
 
 
 def signed(picture: Picture) -> Input:
-    """The picture in its own size, [-1, 1]: LPIPS' input."""
+    """The picture without resizing, [-1, 1]: LPIPS' input."""
     return _channels(picture.astype(np.float32) / 127.5 - 1)
 
 

@@ -17,14 +17,14 @@ FOLDER = "folder"  # the key of a folder that holds several of the files below
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """Weights that somebody else publishes.
 
     Attributes:
-        title: what they are, for people.
+        title: description for users.
         file: the file, or the folder, by its usual name.
-        link: where to get it.
-        licence: under which its publishers give it.
+        link: address of the download.
+        licence: licence of its publishers.
         hub: repository at Hugging Face that holds the same, if any.
         installed: (package, path in it) of installed packages that ship it.
     """
@@ -37,24 +37,24 @@ class Source:
     installed: tuple[tuple[str, str], ...] = ()
 
 
-def _clip(title: str, repository: str) -> Source:
+def _clip(title: str, repository: str) -> WeightSource:
     name = repository.partition("/")[2]
-    return Source(f"CLIP {title}", name, f"https://huggingface.co/{repository}", "MIT", repository)
+    return WeightSource(f"CLIP {title}", name, f"https://huggingface.co/{repository}", "MIT", repository)
 
 
-def _backbone(title: str, file: str) -> Source:
+def _backbone(title: str, file: str) -> WeightSource:
     link = f"https://download.pytorch.org/models/{file}"
-    return Source(f"{title}, LPIPS' backbone,", file, link, "BSD-3-Clause")
+    return WeightSource(f"{title}, LPIPS' backbone,", file, link, "BSD-3-Clause")
 
 
-def _linear(net: str) -> Source:
+def _linear(net: str) -> WeightSource:
     link = f"https://github.com/richzhang/PerceptualSimilarity/blob/master/lpips/weights/v0.1/{net}.pth"
     places = (
         ("lpips", f"weights/v0.1/{net}.pth"),
         ("torchmetrics", f"functional/image/lpips_models/{net}.pth"),
     )
     title = f"LPIPS' linear weights for {net} (also in the packages lpips and torchmetrics)"
-    return Source(title, f"lpips-{net}.pth", link, "BSD-2-Clause", installed=places)
+    return WeightSource(title, f"lpips-{net}.pth", link, "BSD-2-Clause", installed=places)
 
 
 _FID = "pt_inception-2015-12-05-6726825d.pth"
@@ -64,20 +64,20 @@ SOURCES = {
     "clip-b32": _clip("ViT-B/32", "openai/clip-vit-base-patch32"),
     "clip-b16": _clip("ViT-B/16", "openai/clip-vit-base-patch16"),
     "clip-l14": _clip("ViT-L/14", "openai/clip-vit-large-patch14"),
-    "inception": Source(
+    "inception": WeightSource(
         "FID's InceptionV3",
         _FID,
         f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{_FID}",
         "Apache-2.0",
     ),
-    "dino-b8": Source(
+    "dino-b8": WeightSource(
         "DINO ViT-B/8",
         f"{_DINO}.pth",
         f"https://dl.fbaipublicfiles.com/dino/{_DINO}/{_DINO}.pth",
         "Apache-2.0",
         "facebook/dino-vitb8",
     ),
-    "mixture": Source(
+    "mixture": WeightSource(
         "Paint by Example's Gaussian mixture, from its pickle to npz as docs/evaluation.md shows,",
         "coco-mixture.npz",
         "https://github.com/Fantasy-Studio/Paint-by-Example",
@@ -117,11 +117,11 @@ def find_weights(name: str, given: Mapping[str, Path] | None = None) -> Path:
     """The file or folder of the weights `name`.
 
     Args:
-        name: one of `SOURCES`.
-        given: name -> path, as the user gave them; under "folder" a folder in which they may lie.
+        name: key of `SOURCES`.
+        given: name -> path from the user; the entry "folder" is a folder to search.
 
     Raises:
-        UserError: if they are nowhere, saying what is needed, where it is to be had, and how to pass it.
+        UserError: if they are not found, with the file, the address of the download and the option.
     """
     source, given = SOURCES[name], given or {}
     if name in given:
@@ -158,7 +158,7 @@ def fingerprint_weights(state: Mapping[str, object]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _caches(source: Source) -> list[Path]:
+def _caches(source: WeightSource) -> list[Path]:
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     torch_home = Path(os.environ.get("TORCH_HOME", home / "torch"))
     places = [torch_home / "hub" / "checkpoints" / source.file]

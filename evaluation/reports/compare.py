@@ -1,4 +1,4 @@
-"""Reports side by side: differences with intervals, which of them are beyond noise, and what is unlike."""
+"""Reports side by side: differences with intervals, and what cannot be compared."""
 
 import math
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from evaluation.reports.published import published_rows
 from evaluation.reports.tables import Table, all_columns, interval, number, published_table, shown_value
-from evaluation.scoring.confidence import GROUPS, Estimate, compare, jackknife
-from evaluation.scoring.report import Column, Report, SetFigure
+from evaluation.scoring.confidence import GROUPS, Interval, compare_cases, jackknife
+from evaluation.scoring.report import Report, ReportColumn, SetFigure
 from intarsia.errors import UserError
 
 
@@ -16,21 +16,21 @@ class Difference:
     """How a number of one report differs from the first report's.
 
     Attributes:
-        column: of the first report.
-        change: of the other minus the first, over the cases that both have; None where `unlike` or no case
+        column: column of the first report.
+        change: other minus first, over the cases that both have; None if `unlike` is not empty or no case
             has it.
-        verdict: in words.
-        unlike: why they cannot be compared; empty where they can.
+        verdict: result in words.
+        unlike: reason why they cannot be compared; empty if they can.
     """
 
-    column: Column
-    change: Estimate | None
+    column: ReportColumn
+    change: Interval | None
     verdict: str
     unlike: str = ""
 
 
 def check_bench(reports: Sequence[Report]) -> None:
-    """Whether reports can stand in one table.
+    """Check that reports can be in one table.
 
     Raises:
         UserError: if they are of different benches.
@@ -114,9 +114,9 @@ def _change_table(first: Report, other: Report, found: Sequence[Difference]) -> 
     )
 
 
-def _of_cases(column: Column, first: Report, other: Report, seed: int) -> Difference:
+def _of_cases(column: ReportColumn, first: Report, other: Report, seed: int) -> Difference:
     try:
-        found = compare(first.values(column.name), other.values(column.name), seed)
+        found = compare_cases(first.values(column.name), other.values(column.name), seed)
     except UserError:
         return Difference(column, None, "no case has a finite value in both")
     verdict = _verdict(column, found.difference, other.name, first.name)
@@ -129,7 +129,7 @@ def _of_sets(figure: SetFigure, theirs: SetFigure | None, first: Report, other: 
     column = figure.column
     unlike = _unlike(column, theirs.column if theirs else None)
     if not unlike and first.rows.keys() != other.rows.keys():
-        unlike = "the two are of different cases, and a number of a set depends on which"
+        unlike = "the two have different cases, and a number of a set depends on them"
     if unlike or theirs is None:
         return Difference(column, None, "not comparable", unlike)
     pairs = zip(theirs.replicates, figure.replicates, strict=False)
@@ -137,7 +137,7 @@ def _of_sets(figure: SetFigure, theirs: SetFigure | None, first: Report, other: 
     return Difference(column, change, _verdict(column, change, other.name, first.name))
 
 
-def _verdict(column: Column, change: Estimate, other: str, first: str) -> str:
+def _verdict(column: ReportColumn, change: Interval, other: str, first: str) -> str:
     if math.isnan(change.low):
         return "no interval: too few cases, or none is defined"
     if change.low <= 0 <= change.high:
@@ -146,7 +146,7 @@ def _verdict(column: Column, change: Estimate, other: str, first: str) -> str:
     return f"beyond noise, {better} is better"
 
 
-def _unlike(column: Column, other: Column | None) -> str:
+def _unlike(column: ReportColumn, other: ReportColumn | None) -> str:
     if other is None:
         return "only one of the reports has it"
     if other.recipe != column.recipe:

@@ -1,48 +1,48 @@
-"""What a command leaves: tables on the terminal, files in a folder, and tables at Weights & Biases."""
+"""Output of a command: tables on the terminal, files in a folder, and tables at Weights & Biases."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.reports.page import Gallery, best_and_worst, page, strip
 from evaluation.reports.tables import Table, as_markdown, as_text, cases_csv, report_tables
-from evaluation.scoring.report import Column, Report, write_report
-from intarsia.errors import UsageError, UserError
+from evaluation.scoring.report import Report, ReportColumn, write_report
+from intarsia.errors import UsageError
 from intarsia.files import atomic_write
+from intarsia.tracking_run import start_tracking_run
 
 
 def add_output_options(parser: argparse.ArgumentParser, default: str = "RESULTS/report") -> None:
-    """Where the report goes."""
+    """Add the options of the report."""
     group = parser.add_argument_group("report")
     group.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help=f"report.json, cases.csv, report.md and report.html go there (default {default})",
+        help=f"folder for report.json, cases.csv, report.md and report.html (default {default})",
     )
-    group.add_argument("--name", help="of what made the results, for tables (default: the folder's)")
+    group.add_argument("--name", help="name of the method, for tables (default: the folder's name)")
     group.add_argument(
         "--sort-by",
         metavar="COLUMN",
-        help="which number says what the page's best and worst cases are (default: the first)",
+        help="number that decides the page's best and worst cases (default: the first)",
     )
-    group.add_argument("--seed", type=int, default=0, help="of the intervals (default %(default)s)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the intervals (default %(default)s)")
     add_wandb_option(group)
 
 
 def add_wandb_option(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
-    """`--wandb`."""
+    """Add `--wandb` and `--wandb-project`."""
     parser.add_argument(
         "--wandb",
         choices=("online", "offline"),
         help="log the tables, and the page's pictures, to Weights & Biases as well",
     )
     parser.add_argument(
-        "--wandb-project", default="intarsia", metavar="NAME", help="there (default %(default)s)"
+        "--wandb-project", default="intarsia", metavar="NAME", help="W&B project (default %(default)s)"
     )
 
 
@@ -50,7 +50,7 @@ def deliver(report: Report, arguments: argparse.Namespace, results: Path) -> Non
     """Print a report's tables, and write its files.
 
     Raises:
-        UsageError: if `--sort-by` names no column; the numbers are written then, and the pages are not.
+        UsageError: if `--sort-by` is not a column; then the numbers are written, but not the pages.
     """
     tables = report_tables(report, arguments.seed)
     print("\n\n".join(map(as_text, tables)))
@@ -73,11 +73,11 @@ def write_pages(
     atomic_write(out / f"{name}.html", page(title, tables, galleries))
 
 
-def sort_column(report: Report, name: str | None) -> Column:
-    """The column of the cases by that name; the first without one.
+def sort_column(report: Report, name: str | None) -> ReportColumn:
+    """The column of the cases with that name; the first one without a name.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if there is no such column.
     """
     columns = {column.name: column for column in report.columns}
     if name and name not in columns:
@@ -92,33 +92,27 @@ def log_to_wandb(
     galleries: Sequence[Gallery],
     reports: Sequence[Report],
 ) -> None:
-    """Log tables, pictures and every case's numbers as one run; an offline one lies below the user's folder.
+    """Log tables, pictures and every case's numbers as one run; offline it is in the working folder.
 
     Raises:
-        UserError: if wandb is not installed or cannot be reached.
+        UserError: if W&B is not installed or cannot be reached.
     """
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("--wandb: wandb is not installed; install '.[training]'") from None
-    options = wandb.Settings(silent=True, console="off")
-    try:
-        run = wandb.init(
-            project=arguments.wandb_project,
-            name=title,
-            job_type="evaluation",
-            mode=arguments.wandb,
-            dir=os.environ.get("WANDB_DIR", Path.cwd()),  # else that of the process's first run
-            settings=options,
-            config={report.name: {c.name: c.recipe for c in report.columns} for report in reports},
-        )
-    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
-        raise UserError(f"--wandb online: W&B cannot be reached ({error}); give --wandb offline") from None
+    run = start_tracking_run(
+        arguments.wandb_project,
+        without="leave --wandb out",
+        offline="give --wandb offline",
+        mode=arguments.wandb,
+        name=title,
+        job_type="evaluation",
+        config={report.name: {c.name: c.recipe for c in report.columns} for report in reports},
+    )
+    import wandb
+
     content: dict[str, object] = {}
     for table in tables:
         header = [name or "name" for name in table.header]
         content[table.title] = wandb.Table(columns=header, data=[list(row) for row in table.rows])
-    for gallery in galleries:  # as pictures: an offline run keeps none that stand in tables
+    for gallery in galleries:  # as pictures: an offline run does not keep those in tables
         content[gallery.title] = [
             wandb.Image(strip(case), caption=f"{case.caption}: {', '.join(case.pictures)}")
             for case in gallery.cases

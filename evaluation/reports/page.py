@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from evaluation.reports.tables import Table, number
-from evaluation.scoring.report import Column, Report
+from evaluation.scoring.report import Report, ReportColumn
 from intarsia.errors import UserError
 from sampling.pictures import Picture, read_mask, read_picture
 
-CELL = 224  # pixels of a picture's longer side
+_CELL = 224  # pixels of a picture's longer side
 SHOWN = 6  # cases of a gallery
 _HOLE = 128
 _STYLE = """
@@ -73,7 +73,7 @@ one recipe only.</p>
 """
 
 
-def best_and_worst(report: Report, column: Column, count: int = SHOWN) -> list[Gallery]:
+def best_and_worst(report: Report, column: ReportColumn, count: int = SHOWN) -> list[Gallery]:
     """The cases with the worst and with the best values of a column, worst and best first."""
     values = {key: value for key, value in report.values(column.name).items() if not math.isnan(value)}
     ranked = sorted(values, key=lambda key: (values[key], key), reverse=column.better == "up")
@@ -85,7 +85,7 @@ def best_and_worst(report: Report, column: Column, count: int = SHOWN) -> list[G
     ]
 
 
-def largest_changes(first: Report, other: Report, column: Column, count: int = SHOWN) -> list[Gallery]:
+def largest_changes(first: Report, other: Report, column: ReportColumn, count: int = SHOWN) -> list[Gallery]:
     """The cases where one report is furthest ahead of another."""
     before, after = first.values(column.name), other.values(column.name)
     gain = {key: after[key] - before[key] for key in before.keys() & after.keys()}
@@ -106,7 +106,7 @@ def strip(shown: Shown) -> Image.Image:
     """A case's pictures side by side."""
     gap, pictures = 6, list(shown.pictures.values())
     width = sum(picture.width + gap for picture in pictures)
-    whole = Image.new("RGB", (max(width, 1), CELL), "white")
+    whole = Image.new("RGB", (max(width, 1), _CELL), "white")
     x = 0
     for picture in pictures:
         whole.paste(picture, (x, 0))
@@ -114,7 +114,7 @@ def strip(shown: Shown) -> Image.Image:
     return whole
 
 
-def _pair(first: Report, other: Report, column: Column, key: str) -> Shown:
+def _pair(first: Report, other: Report, column: ReportColumn, key: str) -> Shown:
     own = _pictures(first.files.get(key, {}))
     theirs = _pictures(other.files.get(key, {}))
     values = [f"{r.name}: {number(r.rows[key][column.name], column.digits)}" for r in (first, other)]
@@ -164,7 +164,7 @@ def _with_hole(pixels: Picture, mask: str) -> Picture:
 
 def _small(pixels: Picture) -> Image.Image:
     picture = Image.fromarray(pixels)
-    picture.thumbnail((CELL, CELL), Image.Resampling.BICUBIC)
+    picture.thumbnail((_CELL, _CELL), Image.Resampling.BICUBIC)
     return picture
 
 

@@ -1,9 +1,9 @@
-"""Published numbers with the recipe of each, so that nobody compares unlike ones unawares."""
+"""Published numbers with the recipe of each, so that only numbers of the same recipe are compared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluation.scoring.report import Column, Report
+from evaluation.scoring.report import Report, ReportColumn
 
 _COCOEE_CASES = 3500
 _TEST2017 = "test2017 (40,670 pictures, clip-b32/middle512-bicubic224/v1)"
@@ -32,11 +32,11 @@ class Published:
     """A published row.
 
     Attributes:
-        method: by its name there.
-        source: where it stands.
+        method: name in the publication.
+        source: publication and table.
         values: column -> number.
-        methods: column -> recipe without weights, as `Column.method`.
-        cases: that it is of.
+        methods: column -> recipe without weights, as `ReportColumn.method`.
+        cases: number of cases.
     """
 
     method: str
@@ -45,8 +45,8 @@ class Published:
     methods: Mapping[str, str]
     cases: int
 
-    def unlike(self, column: Column, report: Report) -> str:
-        """Why its number of a column cannot be compared with the report's; empty where it can."""
+    def unlike(self, column: ReportColumn, report: Report) -> str:
+        """Why its number of a column cannot be compared with the report's; empty if it can."""
         if column.method != self.methods[column.name]:
             return f"{self.source}: {self.methods[column.name]}; here {column.method}"
         if not report.whole or report.expected != self.cases:
@@ -57,7 +57,7 @@ class Published:
 
 
 def published_rows(bench: str) -> tuple[Published, ...]:
-    """The rows of a bench; none for those of one's own."""
+    """The published rows of a bench; none for a user's list."""
     return _ROWS.get(bench, ())
 
 

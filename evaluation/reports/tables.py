@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.reports.published import Published, published_rows
-from evaluation.scoring.confidence import Estimate
-from evaluation.scoring.report import Column, Line, Report, SetFigure, estimate_set, summarise
+from evaluation.scoring.confidence import Interval
+from evaluation.scoring.report import Line, Report, ReportColumn, SetFigure, estimate_set, summarise
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Table:
 
     Attributes:
         title: a line above it.
-        header: of its columns.
-        rows: of cells.
+        header: names of the columns.
+        rows: cells of each row.
         notes: lines below it.
     """
 
@@ -40,12 +40,12 @@ def report_tables(report: Report, seed: int = 0) -> list[Table]:
 
 
 def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Table:
-    """The reports above published rows; a number that is not like the first report's is marked and told."""
+    """The reports above published rows; a number of another recipe than the first report's gets a note."""
     first = reports[0]
     columns = [column for column in all_columns(first) if any(column.name in row.values for row in rows)]
     reasons: dict[str, int] = {}
 
-    def theirs(row: Published, column: Column) -> str:
+    def theirs(row: Published, column: ReportColumn) -> str:
         if column.name not in row.values:
             return ""
         shown = f"{row.values[column.name]:.2f}"
@@ -58,16 +58,16 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
     notes = [f"≠{number} not comparable. {reason}" for reason, number in reasons.items()]
     notes += [f"published: {source}" for source in sources]
     if not reasons:
-        notes.append("recipes agree; that the weights are the publishers' own is for you to see to")
+        notes.append("recipes agree; check yourself that the weights are the publishers'")
     return Table("beside published numbers", ["", *(c.heading for c in columns)], body, notes)
 
 
-def all_columns(report: Report) -> list[Column]:
+def all_columns(report: Report) -> list[ReportColumn]:
     """Those of the set, then those of the cases."""
     return [*(figure.column for figure in report.figures), *report.columns]
 
 
-def shown_value(report: Report, column: Column) -> str:
+def shown_value(report: Report, column: ReportColumn) -> str:
     """A report's number as text; empty where it has none by this name."""
     for figure in report.figures:
         if figure.column.name == column.name:
@@ -83,8 +83,8 @@ def number(value: float, digits: int) -> str:
     return "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
-def interval(estimate: Estimate, digits: int) -> str:
-    """The interval, or nothing where there is none."""
+def interval(estimate: Interval, digits: int) -> str:
+    """The interval as text; empty if there is none."""
     if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
         return ""
     return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
@@ -120,7 +120,7 @@ def as_markdown(table: Table) -> str:
 
 
 def cases_csv(report: Report) -> str:
-    """A line for each case: key, category where there are, and its numbers; empty where there is none."""
+    """A line for each case: key, category if the bench has them, and its numbers; empty for no value."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     group = ["category"] if report.groups else []
@@ -165,7 +165,7 @@ def _set_row(figure: SetFigure, count: int) -> list[str]:
 
 
 def _categories(report: Report, groups: Sequence[Line]) -> Table:
-    def cell(line: Line, column: Column) -> str:
+    def cell(line: Line, column: ReportColumn) -> str:
         average = line.values[column.name]
         if average is None:
             return "no background"

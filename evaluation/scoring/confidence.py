@@ -14,14 +14,14 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Interval:
     """A number and the interval that bootstrap gives it.
 
     Attributes:
-        value: on all cases.
-        low: lower end of the interval; NaN where a single case leaves nothing to draw from.
+        value: value of all cases.
+        low: lower end of the interval; NaN if there is only one case to draw from.
         high: upper end.
-        count: cases that count; those whose value is NaN do not.
+        count: number of cases without NaN.
     """
 
     value: float
@@ -37,19 +37,19 @@ class Comparison:
     Attributes:
         a: the first model's mean.
         b: the second's.
-        difference: of `b` - `a`, case by case.
-        beyond_noise: whether the interval of the difference leaves out 0.
+        difference: mean of `b` - `a`, case by case.
+        beyond_noise: whether 0 is outside the interval of the difference.
         missing: cases that only one of them has, or where one's value is not finite; they are not compared.
     """
 
     a: float
     b: float
-    difference: Estimate
+    difference: Interval
     beyond_noise: bool
     missing: tuple[str, ...]
 
 
-def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> Estimate:
+def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> Interval:
     """The mean of values [N] with its percentile interval (Efron 1979); NaN values are left out.
 
     Raises:
@@ -59,8 +59,8 @@ def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: floa
     values = values[~np.isnan(values)]
     if not values.size:
         raise ValueError("no value to average")
-    if np.isinf(values).any():  # a PSNR of equal pixels: the draws tell nothing
-        return Estimate(float(values.mean()), float("nan"), float("nan"), values.size)
+    if np.isinf(values).any():  # a PSNR of equal pixels: draws have no interval
+        return Interval(float(values.mean()), float("nan"), float("nan"), values.size)
     return bootstrap(lambda chosen: float(values[chosen].mean()), values.size, seed, draws, level)
 
 
@@ -70,33 +70,35 @@ def bootstrap(
     seed: int = 0,
     draws: int = DRAWS,
     level: float = LEVEL,
-) -> Estimate:
+) -> Interval:
     """Any number of `count` cases with its percentile interval.
 
     Args:
         statistic: takes the numbers of the cases, some of them several times, and gives the number.
-        count: of cases.
-        seed: of the draws; the same seed gives the same interval.
-        draws: with replacement, each of `count` cases.
+        count: number of cases.
+        seed: seed of the draws; the same seed gives the same interval.
+        draws: number of draws with replacement, each of `count` cases.
         level: share of the draws that the interval holds.
     """
     value = statistic(np.arange(count))
     if count < 2:
-        return Estimate(value, float("nan"), float("nan"), count)
+        return Interval(value, float("nan"), float("nan"), count)
     rng = np.random.default_rng(seed)
     drawn = [statistic(rng.integers(0, count, count)) for _ in range(draws)]
     ends: Float = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value, float(ends[0]), float(ends[1]), count)
+    return Interval(value, float(ends[0]), float(ends[1]), count)
 
 
-def compare(a: Mapping[str, float], b: Mapping[str, float], seed: int = 0, draws: int = DRAWS) -> Comparison:
+def compare_cases(
+    a: Mapping[str, float], b: Mapping[str, float], seed: int = 0, draws: int = DRAWS
+) -> Comparison:
     """Compare two models case by case: what the cases share cancels, so small differences show.
 
     Args:
         a: case -> the first model's value.
         b: case -> the second model's value, by the same recipe.
-        seed: of the bootstrap.
-        draws: of the bootstrap.
+        seed: seed of the bootstrap.
+        draws: number of draws.
 
     Raises:
         UserError: if they share no case.
@@ -124,19 +126,19 @@ def group_of(place: int) -> int:
     return place % GROUPS
 
 
-def jackknife(value: float, replicates: Sequence[float], count: int) -> Estimate:
+def jackknife(value: float, replicates: Sequence[float], count: int) -> Interval:
     """The 95 % interval of a number of a set, from the same number without each of `GROUPS` groups of cases.
 
     A Fréchet distance grows where pictures repeat, so bootstrap's draws would all lie above it; leaving out
     shifts every replicate alike, and their spread is what is left (delete-a-group jackknife, Kott 2001).
 
     Args:
-        value: of all cases.
-        replicates: one for each group; fewer give no interval.
-        count: of cases.
+        value: value of all cases.
+        replicates: one value for each group; fewer give no interval.
+        count: number of cases.
     """
     if len(replicates) != GROUPS:
-        return Estimate(value, float("nan"), float("nan"), count)
+        return Interval(value, float("nan"), float("nan"), count)
     spread = np.asarray(replicates) - np.mean(replicates)
     error = float(np.sqrt((GROUPS - 1) / GROUPS * (spread**2).sum()))
-    return Estimate(value, value - _STUDENT * error, value + _STUDENT * error, count)
+    return Interval(value, value - _STUDENT * error, value + _STUDENT * error, count)

@@ -1,7 +1,7 @@
 """Distances between sets of pictures, from their features: Fréchet, kernel, likelihood under a mixture.
 
 Statistics stream: `moments_of` takes features in pieces of any size and keeps a mean and a matrix, D × D of
-float64 (2 MB at 512, 34 MB at 2048), whatever the number of pictures.
+float64 (2 MB at 512, 34 MB at 2048), for any number of pictures.
 """
 
 import math
@@ -27,7 +27,7 @@ class Moments:
     """How many feature vectors there were, and their first two moments.
 
     Attributes:
-        count: 0 where unknown: the usual statistics files do not tell.
+        count: number of pictures; 0 = unknown, as in the usual statistics files.
         mean: float64 [D].
         covariance: float64 [D, D], unbiased.
     """
@@ -46,13 +46,13 @@ def read_moments(path: Path | str) -> Moments:
     """Read statistics as `Moments.save`, pytorch-fid or Paint by Example's tools leave them.
 
     Raises:
-        UserError: if the file is missing, holds no `mu` and `sigma`, or they do not fit together.
+        UserError: if the file is missing, lacks `mu` or `sigma`, or they do not fit together.
     """
     arrays = _read_npz(path, ("mu", "sigma"))
     mean, covariance = arrays["mu"].astype(float), arrays["sigma"].astype(float)
     if mean.ndim != 1 or covariance.shape != mean.shape * 2:
         shapes = f"mu of shape {list(mean.shape)} and sigma of {list(covariance.shape)}"
-        raise UserError(f"{path}: {shapes} are no statistics; [D] and [D, D] are wanted")
+        raise UserError(f"{path}: {shapes} are not statistics; [D] and [D, D] are needed")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"{path} holds NaN or infinity; compute the statistics again")
     return Moments(int(arrays.get("count", 0)), mean, covariance)
@@ -93,7 +93,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     no complex numbers, no failure where a matrix is singular.
 
     Warns where a set has no more pictures than features have dimensions: its covariance then lacks rank, and
-    the distance comes out too large.
+    the distance is too large.
 
     Raises:
         UserError: for features of different width.
@@ -127,7 +127,7 @@ def _warn_of_rank(moments: Moments) -> None:
     if 0 < moments.count <= moments.mean.size:
         warnings.warn(
             f"{moments.count} pictures leave a covariance of {moments.mean.size} dimensions without full "
-            "rank: the Fréchet distance comes out too large, and compares only at equal counts; use "
+            "rank: the Fréchet distance is too large, and can be compared only at equal counts; use "
             f"{moments.mean.size + 1} pictures or more",
             stacklevel=3,
         )
@@ -151,7 +151,7 @@ def kernel_distance(
         b: [M, D].
         subsets: random subsets of both sets to average over.
         subset_size: pictures in each, without repetition; the smaller set's size where that is less.
-        seed: of the choice.
+        seed: seed of the random subsets.
 
     Raises:
         ValueError: for fewer than two pictures in a set, or features of different width.
@@ -209,7 +209,7 @@ def read_mixture(path: Path | str) -> Mixture:
     count, width = mixture.means.shape if mixture.means.ndim == 2 else (0, 0)
     if mixture.weights.shape != (count,) or mixture.precisions_cholesky.shape != (count, width, width):
         shapes = [list(array.shape) for array in arrays.values()]
-        raise UserError(f"{path}: arrays of shapes {shapes} are no mixture with full covariances")
+        raise UserError(f"{path}: arrays of shapes {shapes} are not a mixture with full covariances")
     return mixture
 
 

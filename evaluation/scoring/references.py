@@ -1,4 +1,4 @@
-"""What sets of results are compared with: a folder of pictures, statistics, or the bench's own pictures."""
+"""Reference sets of results: a folder of pictures, statistics, or the bench's pictures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,9 @@ def parse_references(options: Sequence[str]) -> dict[str, Path]:
         name, equals, text = option.rpartition("=")
         path = Path(text)
         if equals and name not in FEATURES:
-            raise UsageError(f"--reference {option}: no features {name!r}; valid: {', '.join(FEATURES)}")
+            raise UsageError(
+                f"--reference {option}: there are no features {name!r}; valid: {', '.join(FEATURES)}"
+            )
         if not path.exists():
             raise UsageError(f"--reference {option}: {path} does not exist")
         if not equals and not path.is_dir():
@@ -42,12 +44,12 @@ def load_references(
     """The references by features, of those that are given.
 
     Args:
-        given: of `parse_references`.
-        looks: how a reference's pictures are looked at, by features.
-        score: computes it.
+        given: features -> path, from `parse_references`.
+        looks: features -> measure of a reference's pictures.
+        score: function that computes them.
 
     Raises:
-        UserError: for a folder with fewer than two pictures, or a file that holds no statistics.
+        UserError: for a folder with fewer than two pictures, or a file without statistics.
     """
     found = {}
     for name, measure in looks.items():
@@ -74,7 +76,7 @@ def picture_files(folder: Path) -> list[Path]:
     """
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
     if len(found) < 2:
-        what = f"holds {counted(len(found), 'picture')}" if folder.is_dir() else "is no folder"
+        what = f"holds {counted(len(found), 'picture')}" if folder.is_dir() else "is not a folder"
         raise UserError(f"{folder} {what}; give a folder with two pictures or more, or an npz")
     return found
 

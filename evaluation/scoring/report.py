@@ -12,24 +12,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evaluation.scoring.confidence import Estimate, bootstrap_mean, jackknife
+from evaluation.scoring.confidence import Interval, bootstrap_mean, jackknife
 from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
 
-VERSION = 1
+REPORT_VERSION = 1
 FILE = "report.json"
 
 
 @dataclass(frozen=True)
-class Column:
+class ReportColumn:
     """A number that a bench reports.
 
     Attributes:
-        name: in files.
-        title: for people, with its scale.
-        better: which way.
-        recipe: everything that decides the number; weights' fingerprints stand after an @.
-        digits: to show, behind the point.
+        name: name in files.
+        title: name in tables, with its scale.
+        better: direction of better values.
+        recipe: everything that decides the number; weights' fingerprints are after an @.
+        digits: digits after the point in tables.
     """
 
     name: str
@@ -54,14 +54,14 @@ class SetFigure:
     """A number of the whole set, such as a Fréchet distance.
 
     Attributes:
-        column: what it is.
-        value: of all cases.
-        replicates: the same without one group of cases each (`confidence.group_of` says who is in which);
-            empty where that was not computed.
-        deviation: over the random subsets that the number itself is an average of; None for others.
+        column: name and recipe.
+        value: value of all cases.
+        replicates: values without one group of cases each (groups: `confidence.group_of`); empty if they were
+            not computed.
+        deviation: standard deviation over random subsets, for a number that is their average; else None.
     """
 
-    column: Column
+    column: ReportColumn
     value: float
     replicates: tuple[float, ...] = ()
     deviation: float | None = None
@@ -72,23 +72,23 @@ class Report:
     """Everything about one folder of results.
 
     Attributes:
-        bench: by name.
-        name: of what made the results.
-        expected: cases that the bench has.
-        columns: of the cases' numbers.
-        rows: case -> column -> value; NaN where a region has no pixel.
-        figures: of the whole set.
+        bench: name of the bench.
+        name: name of the method that made the results.
+        expected: number of cases that the bench has.
+        columns: columns of the cases' numbers.
+        rows: case -> column -> value; NaN for a region without pixels.
+        figures: numbers of the whole set.
         groups: case -> category; empty for benches without.
         files: case -> "image", "mask", "exemplar", "result" ... -> path, for pages with pictures.
-        captions: case -> what is asked of it in words, for benches that do.
-        remarks: what a reader has to know, one sentence each.
-        settings: what the results were made with, where it is known.
+        captions: case -> description of the edit, for benches with prompts.
+        remarks: notes for the reader, one sentence each.
+        settings: settings that made the results, if known.
     """
 
     bench: str
     name: str
     expected: int
-    columns: Sequence[Column]
+    columns: Sequence[ReportColumn]
     rows: Mapping[str, Mapping[str, float]]
     figures: Sequence[SetFigure] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Report:
 
     @property
     def whole(self) -> bool:
-        """Whether no case is missing."""
+        """Whether all cases have results."""
         return len(self.rows) == self.expected
 
     def values(self, column: str) -> dict[str, float]:
@@ -112,18 +112,18 @@ class Line:
     """The averages of some cases.
 
     Attributes:
-        name: a category, or "all".
-        count: of cases.
-        values: column -> average; None where every case is NaN.
+        name: category, or "all".
+        count: number of cases.
+        values: column -> average; None if every case is NaN.
     """
 
     name: str
     count: int
-    values: Mapping[str, Estimate | None]
+    values: Mapping[str, Interval | None]
 
 
 def summarise(report: Report, seed: int = 0) -> list[Line]:
-    """A line for each category that has cases, in the order of their first, and the last for all."""
+    """A line for each category that has cases, in the order of their first case, and one for all."""
     members: dict[str, list[str]] = {}
     for key in report.rows:
         if key in report.groups:
@@ -137,7 +137,7 @@ def summarise(report: Report, seed: int = 0) -> list[Line]:
     return lines
 
 
-def estimate_set(figure: SetFigure, count: int) -> Estimate:
+def estimate_set(figure: SetFigure, count: int) -> Interval:
     """A set's number with the interval that leaving out groups gives it."""
     return jackknife(figure.value, figure.replicates, count)
 
@@ -146,7 +146,7 @@ def write_report(report: Report, folder: Path) -> Path:
     """Write `report.json` into a folder, which is made; give its path."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
-        "version": VERSION,
+        "version": REPORT_VERSION,
         **{name: getattr(report, name) for name in ("bench", "name", "expected")},
         "remarks": list(report.remarks),
         "settings": dict(report.settings),
@@ -163,26 +163,26 @@ def write_report(report: Report, folder: Path) -> Path:
 
 
 def read_report(path: Path) -> Report:
-    """Read a report; a folder stands for the `report.json` in it or in its `report/`.
+    """Read a report; for a folder, the `report.json` in it or in its `report/`.
 
     Raises:
-        UserError: if there is none, or it is none of ours.
+        UserError: if there is none, or it is not a report of this program.
     """
     if path.is_dir():
         places = [path / FILE, path / "report" / FILE]
         found = next((place for place in places if place.is_file()), None)
         if found is None:
-            raise UserError(f"{path} holds no {FILE}, nor does its report/; score the results first")
+            raise UserError(f"neither {path} nor its report/ has a {FILE}; score the results first")
         path = found
     content = read_json(path)
     try:
-        if content["version"] != VERSION:
+        if content["version"] != REPORT_VERSION:
             raise UserError(f"{path} was written by another version; score the results again")
         return Report(
             bench=content["bench"],
             name=content["name"],
             expected=content["expected"],
-            columns=[Column(**column) for column in content["columns"]],
+            columns=[ReportColumn(**column) for column in content["columns"]],
             rows={key: {n: from_json(v) for n, v in row.items()} for key, row in content["rows"].items()},
             figures=[_figure(figure) for figure in content["figures"]],
             groups=content["groups"],
@@ -196,13 +196,13 @@ def read_report(path: Path) -> Report:
 
 
 def incomplete(count: int, expected: int) -> tuple[str, ...]:
-    """What is to be remarked where cases are missing."""
+    """The note that cases are missing, if there are any."""
     missing = expected - count
     return (f"{missing} of {expected} results are missing: not comparable",) if missing else ()
 
 
 def to_json(value: float) -> float | str | None:
-    """JSON knows neither NaN, which becomes null, nor infinity, which becomes "inf"."""
+    """A number as JSON has it: NaN becomes null, infinity "inf"."""
     if math.isnan(value):
         return None
     return str(value) if math.isinf(value) else value
@@ -232,5 +232,5 @@ def _plain_figure(figure: SetFigure) -> dict[str, Any]:
 
 def _figure(content: Mapping[str, Any]) -> SetFigure:
     replicates = tuple(from_json(value) for value in content["replicates"])
-    column = Column(**content["column"])
+    column = ReportColumn(**content["column"])
     return SetFigure(column, from_json(content["value"]), replicates, content["deviation"])

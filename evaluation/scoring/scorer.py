@@ -1,4 +1,4 @@
-"""Options that evaluation commands share, and what they stand for; nothing heavy is imported for `--help`."""
+"""Options that evaluation commands share, and their meaning; nothing heavy is imported for `--help`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import TextIO, TypeAlias
 
 from dataprep.progress import LINE_SECONDS, duration
 from evaluation.measures.measures import Value
-from evaluation.scoring.scoring import BATCH_SIZE, WORKERS, Case, Report, score
-from evaluation.scoring.store import Store
+from evaluation.scoring.scoring import BATCH_SIZE, WORKERS, Case, OnProgress, score
+from evaluation.scoring.store import ValueStore
 
 Score: TypeAlias = Callable[[Sequence[Case], str], Iterator[dict[str, Value]]]  # cases, what they are
 
 
 def add_scoring_options(parser: argparse.ArgumentParser, device: bool = True) -> None:
-    """Weights, the store of computed values, and the machine, whose device another group may ask for."""
+    """Add weights, the store of computed values, and the machine, with or without --device."""
     group = parser.add_argument_group("features")
     group.add_argument(
         "--weights",
@@ -28,14 +28,14 @@ def add_scoring_options(parser: argparse.ArgumentParser, device: bool = True) ->
         default=[],
         metavar="[NAME=]PATH",
         help="weights of a feature network by name, or a folder with several; may be repeated. Without it "
-        "they are looked for in the caches of Hugging Face and torch hub; nothing is downloaded",
+        "the caches of Hugging Face and torch hub are searched; nothing is downloaded",
     )
     group.add_argument(
         "--store",
         type=Path,
         default=default_store(),
         metavar="DIR",
-        help="where computed values are kept, by content (default %(default)s)",
+        help="folder of computed values, by content (default %(default)s)",
     )
     machine = parser.add_argument_group("scoring")
     if device:
@@ -47,14 +47,14 @@ def add_scoring_options(parser: argparse.ArgumentParser, device: bool = True) ->
         type=_positive,
         default=BATCH_SIZE,
         metavar="N",
-        help="pictures that a network gets at once; memory and speed only (default %(default)s)",
+        help="pictures of a network at the same time; affects only memory and speed (default %(default)s)",
     )
     machine.add_argument(
         "--workers",
         type=_positive,
         default=WORKERS,
         metavar="N",
-        help="threads that read and resize pictures; speed only (default %(default)s)",
+        help="threads that read and resize pictures; affects only speed (default %(default)s)",
     )
 
 
@@ -64,8 +64,8 @@ def default_store() -> Path:
 
 
 def scorer(arguments: argparse.Namespace) -> Score:
-    """`scoring.score` with the options' store and machine, and a line that shows how far it is."""
-    store = Store(arguments.store)
+    """`scoring.score` with the options' store and machine, and a progress line."""
+    store = ValueStore(arguments.store)
 
     def run(cases: Sequence[Case], what: str) -> Iterator[dict[str, Value]]:
         with progress(what) as report:
@@ -77,8 +77,8 @@ def scorer(arguments: argparse.Namespace) -> Score:
 @contextmanager
 def progress(
     what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Report]:
-    """Reports of cases done: a line written over on a terminal, elsewhere one every ten seconds at most."""
+) -> Iterator[OnProgress]:
+    """Report the cases done: one line, rewritten, on a terminal; elsewhere a line every ten seconds."""
     out = stream or sys.stderr
     start, last, terminal, opened = clock(), -LINE_SECONDS, out.isatty(), False
 

@@ -1,10 +1,10 @@
-"""Every value wanted of every case: each picture decoded once, batches for the networks, values kept on disk.
+"""The values of many cases: each picture decoded once, batches for the networks, values kept on disk.
 
-A case is a few requests by name, such as a result's CLIP features and its background error; cases come out in
-the order they went in. A value's key is made of the pictures' bytes, the mask, the recipe and the weights'
-fingerprint, so it is computed once, whatever the files are called and whichever command asks.
+A case is a few requests by name, such as a result's CLIP features and its background error; the order of
+cases is kept. A value's key is made of the pictures' bytes, the mask, the recipe and the weights'
+fingerprint, so it is computed once, for all file names and commands.
 
-In memory at any time: two windows of cases, prepared, and those decoded pictures that later cases still want.
+In memory at any time: two windows of cases, prepared, and the decoded pictures that later cases need.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from evaluation.measures.measures import Measure, NothingLeft, Value
 from evaluation.measures.metrics import Mask
-from evaluation.scoring.store import Store
+from evaluation.scoring.store import ValueStore
 from intarsia.errors import UserError
 from intarsia.files import sha256_bytes, sha256_file
 from sampling.pictures import read_mask, read_picture
 
-Report: TypeAlias = Callable[[int, int], None]  # cases done, cases in all
+OnProgress: TypeAlias = Callable[[int, int], None]  # cases done, cases in all
 
 WINDOW = 64  # cases prepared together
 BATCH_SIZE = 32
@@ -35,12 +35,12 @@ WORKERS = 4
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A value wanted.
+    """A value to be computed.
 
     Attributes:
-        pictures: the files, in the order that the measure takes them.
-        measure: what is wanted of them.
-        mask: a file (white = edited), or the mask itself; None where the measure takes none.
+        pictures: files in the order of the measure's arguments.
+        measure: measure of them.
+        mask: file (white = edited), or the mask itself; None for a measure without mask.
     """
 
     pictures: tuple[Path, ...]
@@ -53,24 +53,24 @@ Case: TypeAlias = Mapping[str, Request]
 
 def score(
     cases: Sequence[Case],
-    store: Store,
-    report: Report | None = None,
+    store: ValueStore,
+    report: OnProgress | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int = WORKERS,
 ) -> Iterator[dict[str, Value]]:
-    """The values of every case by the names of its requests, in order; NaN where a region holds no pixel.
+    """The values of every case by the names of its requests, in order; NaN for a region without pixels.
 
     While the networks work on one window of cases, the next is read and prepared.
 
     Args:
-        cases: what is wanted.
-        store: where values are kept; those in it are not computed again, and their pictures not decoded.
-        report: told how many cases are done.
-        batch_size: inputs that a network gets at once; speed and memory only.
-        workers: threads that read, decode and resize; speed only.
+        cases: requests of each case, by name.
+        store: values on disk; those in it are not computed again, and their pictures not decoded.
+        report: called with the number of cases done and the number in all.
+        batch_size: inputs of a network at the same time; affects only speed and memory.
+        workers: threads that read, decode and resize; affects only speed.
 
     Raises:
-        UserError: for a picture that is missing or damaged, or does not fit its recipe, naming it.
+        UserError: for a picture that is missing or damaged, or does not fit its recipe, with its name.
     """
     windows = [cases[start : start + WINDOW] for start in range(0, len(cases), WINDOW)]
     with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as ahead:
@@ -96,16 +96,16 @@ class _Input:
 
 
 class _Reader:
-    """Reads, hashes, decodes and prepares; a decoded picture is let go after its last use."""
+    """Reads, hashes, decodes and prepares; a decoded picture is dropped after its last use."""
 
-    def __init__(self, cases: Sequence[Case], store: Store, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, cases: Sequence[Case], store: ValueStore, pool: ThreadPoolExecutor) -> None:
         self._store, self._pool = store, pool
         self._hashes, self._decoded = _Once(), _Once()
         self._uses = Counter(path for case in cases for request in case.values() for path in _files(request))
         self._promised: set[str] = set()
 
     def prepare(self, window: Sequence[Case]) -> tuple[list[dict[str, str]], dict[str, _Input]]:
-        """Per case, the keys by name; and the inputs of the keys that nobody has computed or is computing."""
+        """Per case, the keys by name; and the inputs of the keys that are not computed yet."""
         keys = list(self._pool.map(self._keys_of, window))
         wanted: list[dict[str, Request]] = []
         for case, names in zip(window, keys, strict=True):

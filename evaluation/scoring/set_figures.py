@@ -1,7 +1,7 @@
 """Numbers of whole sets of results: Fréchet and kernel distance to a reference, with their intervals.
 
 The results' features are held as float32, 2 KB a case for CLIP and 8 KB for Inception, since intervals and
-the kernel distance want them again. A reference of any size streams; the kernel distance keeps the features
+the kernel distance need them again. A reference of any size streams; the kernel distance keeps the features
 of 10,000 of its pictures at most.
 """
 
@@ -14,20 +14,20 @@ import numpy as np
 from evaluation.measures.metrics import Features
 from evaluation.scoring.confidence import GROUPS, group_of
 from evaluation.scoring.distributions import Moments, frechet_to, kernel_distance, moments_of
-from evaluation.scoring.report import Column, SetFigure
+from evaluation.scoring.report import ReportColumn, SetFigure
 
 KEPT = 10_000  # of a reference's pictures, for the kernel distance
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a set of results is compared with.
+    """A reference set.
 
     Attributes:
-        name: for people, such as "test2017".
-        recipe: of its features.
-        moments: of all of them.
-        features: [n, D], of `KEPT` of its pictures at most; None where only statistics are there.
+        name: name in tables, such as "test2017".
+        recipe: recipe of its features.
+        moments: mean and covariance of all its features.
+        features: [n, D], of at most `KEPT` pictures; None if there are only statistics.
     """
 
     name: str
@@ -59,18 +59,18 @@ def collect(name: str, recipe: str, rows: Iterable[Features], count: int) -> Ref
 
 
 def frechet_figure(
-    features: Features, reference: Reference, column: Column, intervals: bool = True
+    features: Features, reference: Reference, column: ReportColumn, intervals: bool = True
 ) -> tuple[SetFigure, tuple[str, ...]]:
     """The Fréchet distance of results to a reference.
 
     Args:
         features: [N, D], in the order of the cases' sorted keys.
-        reference: of the same width.
-        column: what it is to be called.
+        reference: reference set with features of the same width.
+        column: name and recipe of the figure.
         intervals: whether to compute it without each of the groups, too; not done below 3 cases a group.
 
     Returns:
-        The figure, and what is to be remarked of it.
+        The figure, and notes on it.
     """
     distance = frechet_to(reference.moments)
     with warnings.catch_warnings(record=True) as caught:
@@ -79,13 +79,13 @@ def frechet_figure(
     replicates: tuple[float, ...] = ()
     if intervals and len(features) >= 3 * GROUPS:
         groups = np.array([group_of(place) for place in range(len(features))])
-        with warnings.catch_warnings(action="ignore"):  # told above, of all cases
+        with warnings.catch_warnings(action="ignore"):  # warned above, for all cases
             replicates = tuple(distance(moments_of([features[groups != group]])) for group in range(GROUPS))
     remarks = tuple(sorted({f"{column.title}: {warning.message}" for warning in caught}))
     return SetFigure(column, value, replicates), remarks
 
 
-def kernel_figure(features: Features, reference: Reference, column: Column, seed: int = 0) -> SetFigure:
+def kernel_figure(features: Features, reference: Reference, column: ReportColumn, seed: int = 0) -> SetFigure:
     """The kernel distance × 10³ of results to a reference that has features."""
     assert reference.features is not None
     distance = kernel_distance(features, reference.features, seed=seed)

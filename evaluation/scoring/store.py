@@ -1,4 +1,4 @@
-"""Computed values on the disk, by key; many to a file, since a cluster's file system minds small files."""
+"""Computed values on the disk, by key; many in a file, since clusters are slow with small files."""
 
 import functools
 import uuid
@@ -13,10 +13,10 @@ from intarsia.errors import UserError
 from intarsia.files import atomic_path
 
 
-class Store:
+class ValueStore:
     """Values by key in `pack-*.npz` files; a file is either whole or absent, and never written again.
 
-    Several processes may use one folder: each sees what was there when it began and adds files of its own.
+    Several processes may use one folder: each reads the values of its start and adds its own files.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -29,7 +29,7 @@ class Store:
                 with zipfile.ZipFile(path) as file:
                     names = file.namelist()
             except (OSError, zipfile.BadZipFile):
-                raise UserError(f"{path} is damaged; delete it, and its values are computed again") from None
+                raise UserError(f"{path} is damaged; delete it, then its values are computed again") from None
             self._places |= dict.fromkeys((name.removesuffix(".npy") for name in names), path)
 
     def __contains__(self, key: str) -> bool:
@@ -56,4 +56,4 @@ def _read(path: Path) -> dict[str, Value]:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except (OSError, ValueError, zipfile.BadZipFile):
-        raise UserError(f"{path} is damaged; delete it, and its values are computed again") from None
+        raise UserError(f"{path} is damaged; delete it, then its values are computed again") from None

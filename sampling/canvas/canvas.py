@@ -18,11 +18,10 @@ from PIL import Image
 
 from intarsia.boxes import Box
 from intarsia.errors import UserError
+from intarsia.sample import EXEMPLAR_SIZE
 from sampling.canvas.seam import inside_weight
 from sampling.pictures import Mask, Picture
 from sampling.settings import EditSettings
-
-EXEMPLAR_SIZE = 224
 
 
 @dataclass(frozen=True)

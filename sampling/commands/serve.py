@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> None:
             "GRADIO_ANALYTICS_ENABLED": "False",
         }
         try:
-            from sampling.web.server import Place, serve
+            from sampling.web.server import Address, serve
         except ImportError as error:
             raise UserError(
                 f"the page needs {error.name}; install it by: python -m pip install -e '.[web]'"
@@ -109,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> None:
             print(
                 f"note: {arguments.host} may be reached by others, and there is no password", file=sys.stderr
             )
-        serve(service, Place(arguments.host, arguments.port, hosts), arguments.input, arguments.batch_size)
+        serve(service, Address(arguments.host, arguments.port, hosts), arguments.input, arguments.batch_size)
 
 
 def _check(arguments: argparse.Namespace) -> None:

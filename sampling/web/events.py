@@ -120,7 +120,7 @@ def offered(root: Path) -> list[str]:
     return found
 
 
-def compare(pairs: list, event: gr.SelectData) -> Any:
+def show_pair(pairs: list, event: gr.SelectData) -> Any:
     """Before and after of the edit that was clicked."""
     return pairs[event.index]
 

@@ -7,7 +7,7 @@ import gradio as gr
 
 from intarsia.files import ROOT
 from sampling.settings import EditSettings, ExemplarBackground, Fit, MatchColour, SchedulerName
-from sampling.web.events import canvas, compare, offered, painter, path_of, taker
+from sampling.web.events import canvas, offered, painter, path_of, show_pair, taker
 from sampling.web.service import Limits, Service
 
 # Fonts of the system: others would come from a foreign host.
@@ -74,7 +74,7 @@ def build_page(service: Service, browse: Path | None, batch_size: int) -> gr.Blo
             concurrency_limit=1,
             api_visibility="private",
         )
-        gallery.select(compare, pairs, slider, **_QUIET)
+        gallery.select(show_pair, pairs, slider, **_QUIET)
     page.queue(max_size=service.limits.waiting + 1)
     return page
 

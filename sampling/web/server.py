@@ -19,7 +19,7 @@ from sampling.web.page import CSS, THEME, build_page
 from sampling.web.service import Service
 
 
-class Place(NamedTuple):
+class Address(NamedTuple):
     """Where to listen, and the host names that are answered (empty: any)."""
 
     host: str
@@ -27,7 +27,7 @@ class Place(NamedTuple):
     hosts: frozenset[str]
 
 
-def serve(service: Service, place: Place, browse: Path | None, batch_size: int) -> None:
+def serve(service: Service, place: Address, browse: Path | None, batch_size: int) -> None:
     """Answer until interrupted.
 
     Args:
@@ -68,7 +68,7 @@ def serve(service: Service, place: Place, browse: Path | None, batch_size: int) 
 
 
 def build_app(service: Service, hosts: frozenset[str], browse: Path | None, batch_size: int) -> Gate:
-    """The whole server as an ASGI app; arguments as in `serve` and `Place`."""
+    """The whole server as an ASGI app; arguments as in `serve` and `Address`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_api(app, service, batch_size)
     page = build_page(service, browse, batch_size)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.benches.cocoee import SIZE, bench_files, place_square, read_ids
+from evaluation.benches.cocoee import COCOEE_SIZE, bench_files, place_square, read_ids
 from evaluation.benches.cocoee_sources import find_annotations
 from evaluation.cli import main
 from intarsia.boxes import Box
@@ -49,7 +49,7 @@ def test_pictures_masks_and_list_are_in_the_bench_s_layout(tmp_path, capsys) -> 
         drawn = [columns[0], lines[0], columns[-1] + 1, lines[-1] + 1]
         assert drawn == [int(row[f"edit_box_{corner}"]) for corner in ("x0", "y0", "x1", "y1")]
         assert mask.sum() == (drawn[2] - drawn[0]) * (drawn[3] - drawn[1])
-        assert Image.open(files["image"]).size == mask.shape == (SIZE, SIZE)
+        assert Image.open(files["image"]).size == mask.shape == (COCOEE_SIZE, COCOEE_SIZE)
         x, y, width, height = records[str(int(key))]["bbox"]
         annotated = [float(row[f"box_{corner}"]) for corner in ("x0", "y0", "x1", "y1")]
         assert annotated == pytest.approx([x, y, x + width, y + height])
@@ -91,7 +91,7 @@ def test_the_square_holds_the_box_as_near_to_its_middle_as_can_be() -> None:
         source = place_square(box, (width, height))
         window, side = source.window, min(width, height)
         assert window.contains(box)
-        assert Box(0, 0, SIZE, SIZE).contains(source.box)
+        assert Box(0, 0, COCOEE_SIZE, COCOEE_SIZE).contains(source.box)
         if max(box.width, box.height) > side:
             assert window == Box(0, 0, width, height)
             continue
@@ -99,14 +99,14 @@ def test_the_square_holds_the_box_as_near_to_its_middle_as_can_be() -> None:
         inside = window.x0 > 0 and window.x1 < width and window.y0 > 0 and window.y1 < height
         if inside:
             assert abs((box.x0 + box.x1) - (window.x0 + window.x1)) <= 1
-        scaled = source.box.width * window.width / SIZE
-        assert box.width <= scaled <= box.width + 2 * window.width / SIZE + 1e-9
+        scaled = source.box.width * window.width / COCOEE_SIZE
+        assert box.width <= scaled <= box.width + 2 * window.width / COCOEE_SIZE + 1e-9
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.array([[1, 2]]), r"holds int64 of shape \[1, 2\]; a list of ids is wanted"),
+        (np.array([[1, 2]]), r"holds int64 of shape \[1, 2\]; give a list of ids"),
         (np.array([1.5]), "holds float64"),
         (np.array([1, 1]), "names 1 id twice"),
         (np.array([{}], dtype=object), "is not an npy of plain numbers"),

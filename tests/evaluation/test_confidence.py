@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.scoring.confidence import bootstrap, bootstrap_mean, compare
+from evaluation.scoring.confidence import bootstrap, bootstrap_mean, compare_cases
 from intarsia.errors import UserError
 
 
@@ -39,16 +39,16 @@ def test_a_small_difference_shows_between_pairs_and_noise_does_not() -> None:
     a = {f"{i}": value for i, value in enumerate(hard)}
     better = {key: value + 0.1 + rng.normal(0, 0.3) for key, value in a.items()}
     same = {key: value + rng.normal(0, 0.3) for key, value in a.items()}
-    comparison = compare(a, better)
+    comparison = compare_cases(a, better)
     assert comparison.beyond_noise
     assert comparison.difference.value == pytest.approx(comparison.b - comparison.a)
-    assert not compare(a, same).beyond_noise
+    assert not compare_cases(a, same).beyond_noise
     # The two means' own intervals overlap widely: without pairs nothing would be seen.
     assert bootstrap_mean(hard).high > comparison.b
 
 
 def test_cases_of_one_side_only_are_named() -> None:
-    comparison = compare({"a": 1.0, "b": 2.0, "c": np.nan}, {"a": 1.0, "c": 3.0, "d": 4.0})
+    comparison = compare_cases({"a": 1.0, "b": 2.0, "c": np.nan}, {"a": 1.0, "c": 3.0, "d": 4.0})
     assert comparison.missing == ("b", "c", "d")
     with pytest.raises(UserError, match="share no case"):
-        compare({"a": 1.0}, {"b": 1.0})
+        compare_cases({"a": 1.0}, {"b": 1.0})

@@ -175,5 +175,5 @@ def test_a_pickle_is_never_read(tmp_path, fitted) -> None:
         means=np.ones((1, 2)),
         precisions_cholesky=np.ones((1, 2)),
     )
-    with pytest.raises(UserError, match="no mixture with full covariances"):
+    with pytest.raises(UserError, match="not a mixture with full covariances"):
         read_mixture(tmp_path / "diagonal.npz")

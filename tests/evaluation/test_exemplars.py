@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.benches.exemplars import EditCase, Networks, Plan, evaluate
+from evaluation.benches.exemplars import BenchPlan, EditCase, Networks, evaluate
 from evaluation.benches.run import made_with
 from evaluation.cli import main
 from evaluation.measures import features, metrics
@@ -17,7 +17,7 @@ from evaluation.scoring import scoring
 from evaluation.scoring.confidence import GROUPS
 from evaluation.scoring.distributions import frechet_distance, moments_of, quality_scores, read_mixture
 from evaluation.scoring.scoring import score
-from evaluation.scoring.store import Store
+from evaluation.scoring.store import ValueStore
 from intarsia.weights import save_model
 from sampling.pictures import read_mask, read_picture
 from tests.evaluation.exemplar_bench import REAL, lay_out_real, write_bench, write_results, write_weights
@@ -221,8 +221,8 @@ def test_sets_have_replicates_that_leave_out_a_group_each(weights, tmp_path) -> 
         for path in sorted(results.glob("*.png"))
     ]
     clip = features.clip("clip-b32", {"folder": weights})
-    plan = Plan("mine", "x", Networks(clip, inception=Spy.measure))
-    store = Store(tmp_path / "store")
+    plan = BenchPlan("mine", "x", Networks(clip, inception=Spy.measure))
+    store = ValueStore(tmp_path / "store")
     report = evaluate(cases, plan, lambda wanted, what: score(wanted, store), len(cases))
     named = {figure.column.name: figure for figure in report.figures}
     assert list(named) == ["frechet_clip", "frechet_inception", "kid"]

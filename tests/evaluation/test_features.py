@@ -20,7 +20,7 @@ from evaluation.measures.lpips import Lpips, load_lpips
 from evaluation.measures.metrics import cosine, structure_distance
 from evaluation.measures.weights import SOURCES, find_weights, fingerprint_weights, parse_weights
 from evaluation.scoring.scoring import Request, score
-from evaluation.scoring.store import Store
+from evaluation.scoring.store import ValueStore
 from intarsia.errors import UsageError, UserError
 from intarsia.pretrained import read_weights
 from tests.closeness import longest_sum, relative_error, rounding
@@ -88,7 +88,7 @@ def test_clip_features_are_transformers(tmp_path) -> None:
     clip = features.clip("clip-b32", {"clip-b32": folder})
     image = Image.fromarray(picture())
     image.save(tmp_path / "picture.png")
-    [row] = score([{"x": Request((tmp_path / "picture.png",), clip.whole)}], Store(tmp_path / "store"))
+    [row] = score([{"x": Request((tmp_path / "picture.png",), clip.whole)}], ValueStore(tmp_path / "store"))
     peer = CLIPModel.from_pretrained(folder).eval()
     with torch.no_grad():
         pixels = CLIPImageProcessor()(image, return_tensors="pt")["pixel_values"]

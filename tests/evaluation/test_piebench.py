@@ -58,7 +58,7 @@ def test_a_bad_record_is_named(tmp_path) -> None:
     with pytest.raises(UserError, match=r"record 7: KeyError\('12'\)"):
         read_bench(tmp_path)
     file.write_text("[]")
-    with pytest.raises(UserError, match="holds no records"):
+    with pytest.raises(UserError, match="has no records"):
         read_bench(tmp_path)
 
 

@@ -19,12 +19,12 @@ from evaluation.reports.page import best_and_worst, largest_changes, page
 from evaluation.reports.published import published_rows
 from evaluation.reports.tables import as_markdown, as_text, cases_csv, report_tables
 from evaluation.scoring.confidence import GROUPS, group_of, jackknife
-from evaluation.scoring.report import Column, Report, SetFigure, read_report, summarise, write_report
+from evaluation.scoring.report import Report, ReportColumn, SetFigure, read_report, summarise, write_report
 from intarsia.errors import UserError
 
-SCORE = Column("score", "score", "up", "score/x/v1@abc")
-ERROR = Column("error", "error ×10³", "down", "error/x/v1")
-FRECHET = Column("frechet", "Fréchet", "down", "frechet/x/v1@abc to y (9 pictures, x/v1@abc)")
+SCORE = ReportColumn("score", "score", "up", "score/x/v1@abc")
+ERROR = ReportColumn("error", "error ×10³", "down", "error/x/v1")
+FRECHET = ReportColumn("frechet", "Fréchet", "down", "frechet/x/v1@abc to y (9 pictures, x/v1@abc)")
 
 
 def make(name: str = "a", shift: float = 0.0, count: int = 60, seed: int = 0) -> Report:
@@ -64,7 +64,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path) -> None:
 
 
 def test_what_is_no_report_is_told(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"holds no report.json, nor does its report/; score the results"):
+    with pytest.raises(UserError, match=r"neither .* nor its report/ has a report.json; score the results"):
         read_report(tmp_path)
     with pytest.raises(UserError, match=r"gone.json does not exist"):
         read_report(tmp_path / "gone.json")
@@ -124,7 +124,7 @@ def test_noise_alone_is_rarely_called_a_difference() -> None:
 
 def test_unlike_numbers_are_not_compared_and_what_one_lacks_is_told() -> None:
     first, other = make(), make("b", shift=1.0)
-    new = Column("extra", "extra", "up", "extra/v1")
+    new = ReportColumn("extra", "extra", "up", "extra/v1")
     others = [replace(SCORE, recipe="score/x/v2@abc"), ERROR, new]
     rows = {key: {**row, "extra": 1.0} for key, row in other.rows.items() if key != "000"}
     other = replace(other, columns=others, rows=rows)
@@ -143,7 +143,9 @@ def test_unlike_numbers_are_not_compared_and_what_one_lacks_is_told() -> None:
 def test_published_numbers_are_marked_unless_recipe_and_cases_agree() -> None:
     [ours, *_] = published_rows("COCOEE")
     rows = {f"{i:012}": {"clip_score": 80.0} for i in range(3500)}
-    column = Column("clip_score", "CLIP score", "up", ours.methods["clip_score"].replace("/v1", "/v1@0f0f"))
+    column = ReportColumn(
+        "clip_score", "CLIP score", "up", ours.methods["clip_score"].replace("/v1", "/v1@0f0f")
+    )
     report = Report("COCOEE", "x", 3500, [column], rows)
     assert ours.unlike(column, report) == ""
     assert "here 3,499 of 3,500" in ours.unlike(column, replace(report, rows=dict(list(rows.items())[1:])))

@@ -10,7 +10,7 @@ from PIL import Image
 from evaluation.measures.measures import Measure, Network, pixel_error
 from evaluation.scoring import scoring
 from evaluation.scoring.scoring import Case, Request, score
-from evaluation.scoring.store import Store
+from evaluation.scoring.store import ValueStore
 from intarsia.errors import UserError
 
 
@@ -68,12 +68,12 @@ def test_each_picture_is_decoded_once_and_a_second_call_decodes_none(tmp_path, d
     truths = write_pictures(tmp_path / "truths", 5, size=16) * 30  # shared by cases far apart
     spy = Spy()
     cases = make_cases(results, truths, spy)
-    first = list(score(cases, Store(tmp_path / "store"), workers=3))
+    first = list(score(cases, ValueStore(tmp_path / "store"), workers=3))
     assert set(decoded.values()) == {1}
     assert len(decoded) == 155
     assert sum(spy.batches) == 150  # truths have the same bytes as the first five results
     decoded.clear()
-    again = list(score(cases, Store(tmp_path / "store")))
+    again = list(score(cases, ValueStore(tmp_path / "store")))
     assert not decoded
     assert sum(spy.batches) == 150
     for a, b in zip(first, again, strict=True):
@@ -86,7 +86,7 @@ def test_values_do_not_depend_on_batches_workers_or_windows(tmp_path, monkeypatc
     tables = []
     for number, (batch, workers, window) in enumerate([(1, 1, 3), (7, 4, 64), (32, 2, 20)]):
         monkeypatch.setattr(scoring, "WINDOW", window)
-        rows = score(cases, Store(tmp_path / f"{number}"), batch_size=batch, workers=workers)
+        rows = score(cases, ValueStore(tmp_path / f"{number}"), batch_size=batch, workers=workers)
         tables.append(np.array([np.concatenate([np.ravel(row[name]) for name in row]) for row in rows]))
     assert (tables[0] == tables[1]).all()
     assert (tables[0] == tables[2]).all()
@@ -95,7 +95,7 @@ def test_values_do_not_depend_on_batches_workers_or_windows(tmp_path, monkeypatc
 
 def test_the_key_holds_bytes_recipe_weights_and_mask_but_no_name(tmp_path, decoded) -> None:
     [picture, other] = write_pictures(tmp_path / "a", 2)
-    store = Store(tmp_path / "store")
+    store = ValueStore(tmp_path / "store")
     spy = Spy()
 
     def ask(request: Request) -> int:
@@ -131,7 +131,7 @@ def test_masks_from_files_and_arrays_agree_and_an_empty_region_is_nan(tmp_path) 
         {"value": Request((picture, other), measure, mask)}
         for mask in (left, tmp_path / "mask.png", tmp_path / "all.png")
     ]
-    array, file, empty = (float(row["value"]) for row in score(cases, Store(tmp_path / "store")))
+    array, file, empty = (float(row["value"]) for row in score(cases, ValueStore(tmp_path / "store")))
     assert array == file
     assert np.isnan(empty)
 
@@ -139,7 +139,7 @@ def test_masks_from_files_and_arrays_agree_and_an_empty_region_is_nan(tmp_path) 
 def test_what_does_not_fit_is_named(tmp_path) -> None:
     [small] = write_pictures(tmp_path / "a", 1)
     [large] = write_pictures(tmp_path / "b", 1, size=20)
-    store = Store(tmp_path / "store")
+    store = ValueStore(tmp_path / "store")
     with pytest.raises(UserError, match=r"a/000.png with .*b/000.png: shapes differ: .* \(mse/whole/v1\)"):
         list(score([{"x": Request((small, large), pixel_error("mse"))}], store))
     with pytest.raises(UserError, match=r"b/none.png cannot be read"):
@@ -153,17 +153,17 @@ def test_progress_counts_cases(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(scoring, "WINDOW", 4)
     cases: list[Case] = [{"x": Request((p,), Spy().measure)} for p in write_pictures(tmp_path / "a", 10)]
     told: list[tuple[int, int]] = []
-    list(score(cases, Store(tmp_path / "store"), lambda done, total: told.append((done, total))))
+    list(score(cases, ValueStore(tmp_path / "store"), lambda done, total: told.append((done, total))))
     assert told == [(4, 10), (8, 10), (10, 10)]
 
 
 def test_a_damaged_pack_is_named_and_a_killed_writer_leaves_nothing(tmp_path) -> None:
-    store = Store(tmp_path)
+    store = ValueStore(tmp_path)
     store.add({"a|b": np.arange(3.0)})
-    assert (Store(tmp_path)["a|b"] == [0, 1, 2]).all()
+    assert (ValueStore(tmp_path)["a|b"] == [0, 1, 2]).all()
     (tmp_path / ".pack-1.npz.tmp-0").write_bytes(b"half")  # what a kill leaves
-    assert len(Store(tmp_path)) == 1
+    assert len(ValueStore(tmp_path)) == 1
     [pack] = tmp_path.glob("pack-*.npz")
     pack.write_bytes(pack.read_bytes()[:50])
     with pytest.raises(UserError, match=r"pack-.*npz is damaged; delete it"):
-        Store(tmp_path)
+        ValueStore(tmp_path)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from intarsia.architecture import ModelConfig
-from intarsia.attention import NarrowHeadsProcessor
+from intarsia.conditions.attention import NarrowHeadsProcessor
 from intarsia.conditions.one_token import OneTokenProcessor
 from intarsia.model import EditModel
 from tests.closeness import longest_sum, relative_error, rounding

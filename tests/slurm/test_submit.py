@@ -10,7 +10,7 @@ import pytest
 
 from intarsia.errors import UsageError
 from slurm import cli
-from slurm.job import JobSpec, header_options, minutes, parse_array, sweep, valid_options
+from slurm.job import JobSpec, header_options, minutes, parse_array, sweep_runs, valid_options
 from tests.cluster.virtual import wait_for
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
@@ -166,12 +166,12 @@ def test_arrays_and_sweeps_of_another_form_are_refused() -> None:
             parse_array(array)
     for axis in ("seed", "seed=", "=1", "run=a,b"):
         with pytest.raises(UsageError, match=r"a\.b=1,2,3"):
-            sweep(["c.yaml", "run=r"], [axis])
+            sweep_runs(["c.yaml", "run=r"], [axis])
     with pytest.raises(UsageError, match=r"'seed=1,2,1' has a value twice; two runs would share a folder"):
-        sweep(["c.yaml", "run=r"], ["seed=1,2,1"])
+        sweep_runs(["c.yaml", "run=r"], ["seed=1,2,1"])
     with pytest.raises(UsageError, match="needs run=FOLDER"):
-        sweep(["c.yaml"], ["seed=1,2"])
-    lists = sweep(["c.yaml", "run=r"], ["optimizer.betas=[0.9, 0.99],[0.8, 0.9]"])
+        sweep_runs(["c.yaml"], ["seed=1,2"])
+    lists = sweep_runs(["c.yaml", "run=r"], ["optimizer.betas=[0.9, 0.99],[0.8, 0.9]"])
     assert [part[1] for part in lists] == ["optimizer.betas=[0.9, 0.99]", "optimizer.betas=[0.8, 0.9]"]
 
 

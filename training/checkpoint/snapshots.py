@@ -21,7 +21,7 @@ from intarsia.files import atomic_path, sweep_temporaries
 from training.checkpoint.folder import checkpoint_name, read_state, step_of
 from training.checkpoint.rank_files import Parts
 from training.config import TrainConfig
-from training.optimizer.ema import KEY, kind_of
+from training.optimizer.ema import KEY, average_name
 from training.optimizer.power_ema import Profile
 from training.ranks.distributed import World
 from training.run.state import RunFolder, TrainState
@@ -48,7 +48,9 @@ class Snapshot:
     def averages(self) -> list[tuple[str, Profile]]:
         """Of each average its kind, and what it remembers."""
         widths = self.config.optimizer.ema_widths
-        return [(kind_of(place), Profile(self.state.updates, width)) for place, width in enumerate(widths)]
+        return [
+            (average_name(place), Profile(self.state.updates, width)) for place, width in enumerate(widths)
+        ]
 
 
 def begin_snapshots(

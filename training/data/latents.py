@@ -22,10 +22,10 @@ from intarsia.errors import UsageError, UserError
 from intarsia.files import fingerprint, sha256_bytes
 from intarsia.model import EditModel
 from training.data.cache import ShardCache
-from training.data.shards import OpenFiles, Shard, open_file, read_manifest
+from training.data.shards import OpenFiles, Shard, load_manifest, open_file
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+LATENTS_VERSION = 1
+LATENTS_MANIFEST = "manifest.json"
 # What is stored (`encode.Posteriors`) and the tensor of a file that holds it.
 STORED = {"image": "image", "masked": "masked", "mask": "mask", "features": "pooled"}
 _TYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
@@ -116,15 +116,15 @@ def find_latents(shards: Sequence[Shard], digest: str) -> list[LatentFile]:
 
 def _entries_of(folder: str, digest: str) -> dict[str, Any]:
     place = latents_folder(folder, digest)
-    if not is_uri(folder) and not (Path(place) / MANIFEST).is_file():
-        others = sorted(path.parent.name for path in Path(folder).glob(f"{LATENTS}*/{MANIFEST}"))
+    if not is_uri(folder) and not (Path(place) / LATENTS_MANIFEST).is_file():
+        others = sorted(path.parent.name for path in Path(folder).glob(f"{LATENTS}*/{LATENTS_MANIFEST}"))
         has = f"only {', '.join(others)}, of another autoencoder, CLIP or image size" if others else "none"
         raise UserError(
             f"data.latents=true, but {folder} holds no finished {Path(place).name} ({has}); {_remedy(folder)}"
         )
-    manifest = read_manifest(place)
-    if manifest.get("format_version") != FORMAT_VERSION or manifest.get("model") != digest:
-        raise UserError(f"{place}/{MANIFEST} is of another model or program; {_remedy(folder)}")
+    manifest = load_manifest(place)
+    if manifest.get("format_version") != LATENTS_VERSION or manifest.get("model") != digest:
+        raise UserError(f"{place}/{LATENTS_MANIFEST} is of another model or program; {_remedy(folder)}")
     return {entry["shard"]: entry for entry in manifest["shards"]}
 
 

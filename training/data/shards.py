@@ -88,7 +88,7 @@ def _shards_of(folder: str) -> list[Shard]:
             f"data.shards={folder} is a single tar; give the folder, or its address, that holds it and its "
             "manifest.json"
         )
-    manifest = read_manifest(folder)
+    manifest = load_manifest(folder)
     check_format(manifest, f"data.shards={folder}")
     config = manifest.get("config", {})
     shards = [
@@ -130,7 +130,7 @@ def wrong_size(place: str, width: int, height: int, image_size: int) -> UserErro
     )
 
 
-def read_manifest(folder: str) -> Any:
+def load_manifest(folder: str) -> Any:
     """The manifest of a local or remote shard folder.
 
     Raises:

@@ -23,7 +23,7 @@ from intarsia.model import EditModel, build_model
 from intarsia.sample import Sample
 from training.config import TrainConfig
 from training.data.batches import SampleDataset, collate
-from training.data.latents import FORMAT_VERSION, STORED, frozen_hash, latents_name
+from training.data.latents import LATENTS_VERSION, STORED, frozen_hash, latents_name
 from training.data.order import DataOrder
 from training.data.shards import Shard, ShardReader
 from training.model.frozen import halve_frozen
@@ -90,7 +90,7 @@ def has_latents(job: LatentJob) -> bool:
         return False
     content, shard = read_json(job.sidecar), job.shard
     told = [content.get(name) for name in ("format_version", "model", "shard_sha256", "samples")]
-    wanted = [FORMAT_VERSION, job.digest, shard.sha256, shard.count]
+    wanted = [LATENTS_VERSION, job.digest, shard.sha256, shard.count]
     return told == wanted and job.path.is_file() and job.path.stat().st_size == content.get("bytes")
 
 
@@ -127,7 +127,7 @@ def encode_shard(model: EditModel, config: TrainConfig, job: LatentJob, device: 
 
 def _sidecar(job: LatentJob) -> dict[str, Any]:
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": LATENTS_VERSION,
         "model": job.digest,
         "shard": job.shard.name,
         "shard_sha256": job.shard.sha256,

@@ -54,7 +54,7 @@ def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: 
             f"{shard_folder}: latents are stored beside the shards, so give a folder of this machine; "
             "the latents-… folder made there can be uploaded beside the remote shards"
         )
-    from training.data.latents import MANIFEST, check_redraw, latents_folder
+    from training.data.latents import LATENTS_MANIFEST, check_redraw, latents_folder
     from training.latents.encode_shards import LatentJob, frozen_networks, has_latents
 
     check_redraw(shards, config.data.redraw)
@@ -70,11 +70,11 @@ def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: 
         with locked(folder / ".lock", f"another cache-latents is running in {folder}; wait for it"):
             _sweep(folder)
             missing = [job for job in jobs if not has_latents(job)]
-            if missing or not (folder / MANIFEST).is_file():
-                (folder / MANIFEST).unlink(missing_ok=True)
+            if missing or not (folder / LATENTS_MANIFEST).is_file():
+                (folder / LATENTS_MANIFEST).unlink(missing_ok=True)
                 _encode(jobs, missing, config, how, report)
                 _sweep(folder)
-                write_json(folder / MANIFEST, _manifest(jobs, config, digest))
+                write_json(folder / LATENTS_MANIFEST, _manifest(jobs, config, digest))
     except OSError as error:
         raise UserError(
             f"storing latents stopped: {error}; those so far stay, run the same command again"
@@ -111,10 +111,10 @@ def _encode(
 
 
 def _manifest(jobs: "list[LatentJob]", config: TrainConfig, digest: str) -> dict[str, object]:
-    from training.data.latents import FORMAT_VERSION
+    from training.data.latents import LATENTS_VERSION
 
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": LATENTS_VERSION,
         "model": digest,
         "image_size": config.model.image_size,
         "precision": config.precision,

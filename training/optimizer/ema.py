@@ -16,7 +16,7 @@ from training.optimizer.power_ema import exponent_of, power_decay_at
 KEY = "ema"  # the kind of the averaged weights that a run shows and leaves as its model
 
 
-def kind_of(place: int) -> str:
+def average_name(place: int) -> str:
     """The kind of average number `place` (0 for the first) among the optimizer's tensors: ema, ema2, …"""
     return KEY if place == 0 else f"{KEY}{place + 1}"
 
@@ -42,7 +42,9 @@ def decays_of(
     if ema_decay is not None:
         return {KEY: partial(ema_decay_at, ema_decay)}
     exponents = [exponent_of(width) for width in ema_widths]
-    return {kind_of(place): partial(power_decay_at, exponent) for place, exponent in enumerate(exponents)}
+    return {
+        average_name(place): partial(power_decay_at, exponent) for place, exponent in enumerate(exponents)
+    }
 
 
 class EmaAdamW(torch.optim.AdamW):

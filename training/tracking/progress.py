@@ -69,7 +69,7 @@ def about_update(config: TrainConfig, update: Any, state: TrainState) -> dict[st
     return values
 
 
-class Progress:
+class ProgressLine:
     """One line that is rewritten on a terminal; a line per record in a log."""
 
     def __init__(self, max_steps: int, is_main: bool) -> None:

@@ -17,7 +17,7 @@ from intarsia.errors import UserError
 from intarsia.files import atomic_write
 from training.checkpoint.folder import LATEST, step_of
 from training.config import TrainConfig
-from training.data.shards import read_manifest
+from training.data.shards import load_manifest
 from training.run.state import RunFolder, TrainState
 from training.tracking.wandb_run import WandbRun, code_version, start_wandb
 
@@ -192,6 +192,6 @@ def rejected_by_shards(config: TrainConfig) -> dict[str, int]:
     """What data preparation left out of the run's shards: what it was -> how many, of all reasons."""
     rejected: Counter[str] = Counter()
     for folder in config.data.shards:
-        for what, reasons in read_manifest(folder).get("rejected", {}).items():
+        for what, reasons in load_manifest(folder).get("rejected", {}).items():
             rejected[what] += sum(reasons.values())
     return dict(rejected)

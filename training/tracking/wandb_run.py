@@ -16,11 +16,13 @@ from urllib.parse import urlparse
 
 from intarsia.errors import UserError
 from intarsia.files import ROOT, atomic_write
+from intarsia.tracking_run import OutOfReach, import_wandb, start_tracking_run
 from training.config import TrainConfig
-from training.data.shards import read_manifest
+from training.data.shards import load_manifest
 from training.run.state import RunFolder, TrainState
 
 log = logging.getLogger(__name__)
+_WITHOUT = "set tracker.wandb=off"
 _LOSSES = ("train/loss", "val/loss", "val_ema/loss")
 _SUMMARIES = {**dict.fromkeys(_LOSSES, "min,last"), "perf/images_per_s": "max,last"}
 
@@ -98,10 +100,7 @@ def start_wandb(config: TrainConfig, folder: RunFolder, state: TrainState, origi
     """
     if wandb_mode(config.tracker.wandb, os.environ) == "off":
         return None
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("wandb is not installed; install '.[training]' or set tracker.wandb=off") from None
+    wandb = import_wandb(_WITHOUT)
     try:
         return _begin(wandb, config, folder, state, origin)
     except (OSError, wandb.Error) as error:
@@ -126,7 +125,8 @@ def _begin(
         "id": state.wandb_id,
         "dir": str(folder.root),
         "config": _about(state, origin),
-        "settings": wandb.Settings(silent=True, console="off"),
+        "without": _WITHOUT,
+        "offline": "set tracker.wandb=offline",
     }
     run = _connect(wandb, options, mode, strict=config.tracker.wandb == "online")
     for name, summary in _SUMMARIES.items():
@@ -138,13 +138,13 @@ def _begin(
 def _connect(wandb: Any, options: dict[str, Any], mode: str, strict: bool) -> Any:
     if mode == "online":
         try:
-            return wandb.init(mode="online", resume="allow", **options)
-        except wandb.errors.CommError as error:
+            return start_tracking_run(mode="online", resume="allow", **options)
+        except OutOfReach as error:
             if strict:
-                raise UserError(f"W&B cannot be reached ({error}); set tracker.wandb=offline") from None
-            log.warning("W&B cannot be reached (%s): recording offline", error)
+                raise
+            log.warning("W&B cannot be reached (%s): recording offline", error.__cause__)
             wandb.teardown()  # its process holds the run's id
-    return wandb.init(mode="offline", **options)
+    return start_tracking_run(mode="offline", **options)
 
 
 def _about(state: TrainState, origin: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _note_shards(wandb: Any, run: Any, config: TrainConfig, state: TrainState, o
     artifact = wandb.Artifact(f"shards-{state.data_fingerprint[:12]}", "dataset")
     for number, folder in enumerate(config.data.shards):
         with artifact.new_file(f"{number}/manifest.json") as file:
-            json.dump(read_manifest(folder), file)
+            json.dump(load_manifest(folder), file)
     if online and not run.offline:
         run.use_artifact(artifact)
     else:  # an input cannot be named offline
