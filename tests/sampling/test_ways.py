@@ -245,7 +245,7 @@ def test_a_network_visits_the_device_and_goes_home() -> None:
 
 def test_float16_leaves_the_autoencoder_exact_and_a_cpu_gets_it_channels_last(model_folder: Path) -> None:
     by_command, _ = open_model(model_folder, MachineSettings(device="cpu", dtype="float16"))
-    for model in (by_command, sampling.read_model(model_folder, dtype=torch.float16)):
+    for model in (by_command, sampling.load_model(model_folder, dtype=torch.float16)):
         assert model.unet.dtype == model.exemplar_encoder.null_exemplar.dtype == torch.float16
         assert model.vae.dtype == torch.float32
         assert model.vae.use_slicing

@@ -198,21 +198,24 @@ def _count_trained(trainee: nn.Module, compute: Callable[[], Tensor], samples: i
 def _count_memory(trainee: nn.Module, compute: Callable[[], Tensor]) -> tuple[int, int, int]:
     """Bytes saved by the forward pass; the peak without and with gradients."""
     weights = {_storage(param) for param in trainee.parameters()}
-    saved: dict[int, int] = {}
+    saved: dict[int, int] = {}  # bytes of storages that are still there
 
     def note(tensor: Tensor) -> Tensor:
-        if _storage(tensor) not in weights:
-            saved[_storage(tensor)] = tensor.untyped_storage().nbytes()
+        key, storage = _storage(tensor), tensor.untyped_storage()
+        if key not in weights and key not in saved:
+            saved[key] = storage.nbytes()
+            weakref.finalize(storage, saved.pop, key)
         return tensor
 
     with LiveBytes(trainee) as with_gradients:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             loss = compute()
+        kept = sum(saved.values())
         loss.backward()
     _drop_gradients(trainee)
     with _gradients_dropped(trainee), LiveBytes(trainee) as without:
         compute().backward()
-    return sum(saved.values()), without.peak, with_gradients.peak
+    return kept, without.peak, with_gradients.peak
 
 
 def _gradients_dropped(module: nn.Module) -> AbstractContextManager:
