@@ -40,8 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of fixtures that start processes."""
     for item in items:
         fixtures = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - pytest has no public way
-        functions = [vars(one.func) for definitions in fixtures.values() for one in definitions]
-        if any("starts_processes" in attributes for attributes in functions):
+        functions = [one.func for definitions in fixtures.values() for one in definitions]
+        if any(getattr(function, "starts_processes", False) for function in functions):
             item.add_marker(pytest.mark.processes)
 
 

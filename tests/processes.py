@@ -8,5 +8,5 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def starts_processes(fixture: Function) -> Function:
     """Decorates a fixture's function, below @pytest.fixture: its tests are marked `processes`."""
-    vars(fixture)["starts_processes"] = True
+    fixture.starts_processes = True  # type: ignore[attr-defined]
     return fixture
