@@ -17,7 +17,7 @@ PICTURE_PATIENCE = Patience(tries=3, pause_s=0.5)
 INDEX_FILE = ".pictures.arrow"  # where the members of tars lie, in the shard folder
 
 
-class Store(Protocol):
+class PictureStore(Protocol):
     """The pictures of a data set; each worker opens its own."""
 
     def index(self) -> PictureIndex | None:
@@ -30,7 +30,7 @@ class Store(Protocol):
         """After a picture could not be read: is the store still there? UserError where it is not."""
 
 
-def open_store(images: str, folder: str) -> Store:
+def open_store(images: str, folder: str) -> PictureStore:
     """The store of `--images`.
 
     Args:

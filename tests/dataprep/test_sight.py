@@ -209,6 +209,6 @@ def test_the_artifact_holds_manifest_card_and_pictures(
 
 
 def test_wandb_is_imported_only_when_asked() -> None:
-    probe = "import sys, dataprep.cli, dataprep.build, dataprep.contact_sheet; print('wandb' in sys.modules)"
+    probe = "import sys, dataprep.cli, dataprep.build, dataprep.look.contact_sheet; print('wandb' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
