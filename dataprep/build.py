@@ -9,7 +9,7 @@ from typing import Any
 from dataprep.pictures.stores import INDEX_FILE
 from dataprep.plan.input_files import changed_inputs, describe_inputs, refuse_changed_files
 from dataprep.plan.inputs import BuildRequest, new_plan, pictures_place, restore_pictures
-from dataprep.plan.plan import BuildConfig, Plan
+from dataprep.plan.plan import BuildConfig, BuildPlan
 from dataprep.plan.plan_file import (
     PLAN_FILE,
     plan_fingerprint,
@@ -17,9 +17,9 @@ from dataprep.plan.plan_file import (
     stored_fingerprint,
     write_plan,
 )
-from dataprep.progress import NOTES, Progress, metered
-from dataprep.shards.build_shard import ShardJob, is_complete
-from dataprep.shards.manifest import CARD, LOCK, MANIFEST, REJECTS, read_manifest, write_manifest
+from dataprep.progress import PROGRESS_NOTES, BuildProgress, metered
+from dataprep.shards.build_shard import ShardJob, is_shard_complete
+from dataprep.shards.manifest import CARD, LOCK, REJECTS, SHARD_MANIFEST, read_shard_manifest, write_manifest
 from dataprep.shards.plan_rejects import write_plan_rejects
 from dataprep.sources.source import SEGMENTATIONS
 from intarsia.config import complete, config_differences
@@ -33,7 +33,7 @@ def plan_build(request: BuildRequest) -> dict[str, Any]:
         return _plan_header(request)
 
 
-def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
+def build(request: BuildRequest, report: Callable[[BuildProgress], None] = lambda _: None) -> dict[str, Any]:
     """Build whatever is missing in the request's folder and return its manifest.
 
     A finished folder is answered from its manifest. Options or inputs other than those that the folder was
@@ -52,7 +52,7 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _: 
         ) from error
 
 
-def _build(request: BuildRequest, report: Callable[[Progress], None]) -> dict[str, Any]:
+def _build(request: BuildRequest, report: Callable[[BuildProgress], None]) -> dict[str, Any]:
     out, plan = request.out, request.out / PLAN_FILE
     with _locked(out):
         _sweep(out)
@@ -62,7 +62,7 @@ def _build(request: BuildRequest, report: Callable[[Progress], None]) -> dict[st
         missing = [
             shard
             for shard in range(header["shards"])
-            if not is_complete(out, config, shard, header["fingerprint"])
+            if not is_shard_complete(out, config, shard, header["fingerprint"])
         ]
         if not missing and (content := _finished(out, header["fingerprint"])):
             return content
@@ -71,7 +71,7 @@ def _build(request: BuildRequest, report: Callable[[Progress], None]) -> dict[st
                 f"{plan} is damaged: it holds another plan than its fingerprint says; delete {out} and run "
                 "the same command again"
             )
-        (out / MANIFEST).unlink(missing_ok=True)
+        (out / SHARD_MANIFEST).unlink(missing_ok=True)
         if missing:
             restore_pictures(request)
         _run_missing(request, header, missing, report)
@@ -82,7 +82,7 @@ def _build(request: BuildRequest, report: Callable[[Progress], None]) -> dict[st
 def _finished(out: Path, fingerprint: str) -> dict[str, Any] | None:
     """The manifest, if it and the card are there as they should be."""
     try:
-        content = read_manifest(out)
+        content = read_shard_manifest(out)
     except UserError:
         return None
     return content if content.get("fingerprint") == fingerprint and (out / CARD).is_file() else None
@@ -93,11 +93,11 @@ def _sweep(out: Path) -> None:
     sweep_temporaries(out)
     for journal in out.glob(".*.journal"):
         journal.unlink(missing_ok=True)
-    shutil.rmtree(out / NOTES, ignore_errors=True)
+    shutil.rmtree(out / PROGRESS_NOTES, ignore_errors=True)
 
 
 def _run_missing(
-    request: BuildRequest, header: dict[str, Any], missing: list[int], report: Callable[[Progress], None]
+    request: BuildRequest, header: dict[str, Any], missing: list[int], report: Callable[[BuildProgress], None]
 ) -> None:
     from dataprep.workers.apart import run_shards
 
@@ -117,7 +117,7 @@ def _run_missing(
         return
     per_shard = request.config.images_per_shard
     pictures = sum(min(per_shard, header["pictures"] - shard * per_shard) for shard in missing)
-    start = Progress(header["shards"] - len(jobs), header["shards"], 0, pictures)
+    start = BuildProgress(header["shards"] - len(jobs), header["shards"], 0, pictures)
     with metered(request.out, start, report) as meter:
         for stats in run_shards(jobs, request.workers, request.ray_address, request.verbose):
             meter.finish(stats)
@@ -150,12 +150,12 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
             "give those, or choose another --out, or delete that folder"
         )
     if not rejects.is_file():
-        (out / MANIFEST).unlink(missing_ok=True)  # what the shards rejected is to be merged again too
+        (out / SHARD_MANIFEST).unlink(missing_ok=True)  # what the shards rejected is to be merged again too
         _write_plan_rejects(plan, rejects)
     return header
 
 
-def _plan_difference(header: dict[str, Any], plan: Plan) -> str:
+def _plan_difference(header: dict[str, Any], plan: BuildPlan) -> str:
     now = {"pictures": len(plan.order), **plan.counts()}
     old = {"pictures": header["pictures"], **header["counts"]}
     return "; ".join(config_differences(old, now)) or "the same numbers, other contents"
@@ -177,7 +177,7 @@ def _write_new_plan(request: BuildRequest, inputs: dict[str, Any]) -> dict[str, 
     return header
 
 
-def _write_plan_rejects(plan: Plan, path: Path) -> None:
+def _write_plan_rejects(plan: BuildPlan, path: Path) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         write_plan_rejects(plan, file)
 

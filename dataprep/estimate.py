@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataprep.choose.filters import rules_of
 from dataprep.choose.rules import judge_sizes
-from dataprep.plan.plan import Plan
+from dataprep.plan.plan import BuildPlan
 from dataprep.records import REASONS, BoxRecord, PictureRecord, RejectReason
 from dataprep.shards.build_shard import ShardJob, render_record
 from dataprep.shards.tally import ShardTally
@@ -26,7 +26,7 @@ _TIMED_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Estimate:
+class BuildEstimate:
     """What a build will give, as far as annotations tell.
 
     Attributes:
@@ -60,7 +60,7 @@ class Estimate:
         return self.pictures * self.cpu_seconds
 
 
-def estimate(plan: Plan) -> Estimate:
+def estimate_build(plan: BuildPlan) -> BuildEstimate:
     """Count what the plan keeps and time one made-up picture through the functions of the build.
 
     Args:
@@ -81,7 +81,7 @@ def estimate(plan: Plan) -> Estimate:
     size = _typical_size(plan)
     pictures = int(np.count_nonzero(of_picture))
     seconds, sample_bytes = time_picture(plan, size, max(round(len(rows) / max(pictures, 1)), 1))
-    return Estimate(
+    return BuildEstimate(
         pictures=pictures,
         boxes=len(rows),
         samples=config.draws(pictures, len(rows)),
@@ -93,7 +93,7 @@ def estimate(plan: Plan) -> Estimate:
     )
 
 
-def _judge_by_annotated_size(plan: Plan, rows: np.ndarray) -> np.ndarray:
+def _judge_by_annotated_size(plan: BuildPlan, rows: np.ndarray) -> np.ndarray:
     """int16 [rows]: `judge_sizes` where annotations give the picture's size, -1 elsewhere."""
     notes = plan.annotations
     reasons: np.ndarray = np.full(len(rows), -1, np.int16)
@@ -107,7 +107,7 @@ def _judge_by_annotated_size(plan: Plan, rows: np.ndarray) -> np.ndarray:
     return reasons
 
 
-def _typical_size(plan: Plan) -> tuple[int, int]:
+def _typical_size(plan: BuildPlan) -> tuple[int, int]:
     sizes = plan.annotations.sizes[plan.order]
     sizes = sizes[(sizes > 0).all(axis=1)]
     if not len(sizes):
@@ -116,7 +116,7 @@ def _typical_size(plan: Plan) -> tuple[int, int]:
     return int(middle[0]), int(middle[1])
 
 
-def time_picture(plan: Plan, size: tuple[int, int], boxes: int) -> tuple[float, float]:
+def time_picture(plan: BuildPlan, size: tuple[int, int], boxes: int) -> tuple[float, float]:
     """Processor seconds of one made-up picture with all its samples, and bytes of a sample in a tar.
 
     Args:
@@ -164,7 +164,7 @@ def amount(bytes_: float) -> str:
     return f"{bytes_ / 1e9:,.1f} GB" if bytes_ >= 1e9 else f"{bytes_ / 1e6:,.1f} MB"
 
 
-def expected_rejects(plan: Plan, found: Estimate) -> dict[str, dict[str, int]]:
+def expected_rejects(plan: BuildPlan, found: BuildEstimate) -> dict[str, dict[str, int]]:
     """The plan's rejects by reason, and those that annotated sizes let expect; as a manifest has them."""
     rejected = plan.counts()["rejected"]
     boxes = Counter(rejected["boxes"]) + Counter(found.too_small)

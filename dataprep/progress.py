@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeVar
 
-NOTES = ".progress"  # folder of the workers' files, below the shard folder
+PROGRESS_NOTES = ".progress"  # folder of the workers' files, below the shard folder
 NOTE_SECONDS = 0.5  # between two writings of a worker
 POLL_SECONDS = 1.0
 LINE_SECONDS = 10.0  # between two lines where there is no terminal
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Progress:
+class BuildProgress:
     """How far a build is.
 
     Attributes:
@@ -59,7 +59,7 @@ def noted(records: Iterable[R], folder: Path | str, shard: str, tally: Tally) ->
         shard: its name without extension.
         tally: of the shard, counted up by whoever takes the records.
     """
-    path, last = Path(folder) / NOTES / shard, time.monotonic()
+    path, last = Path(folder) / PROGRESS_NOTES / shard, time.monotonic()
     for record in records:
         yield record
         if time.monotonic() - last >= NOTE_SECONDS:
@@ -79,8 +79,8 @@ class Meter:
         report: gets every sum; from one thread at a time.
     """
 
-    def __init__(self, folder: Path, start: Progress, report: Callable[[Progress], None]) -> None:
-        self._notes, self._start, self._report = folder / NOTES, start, report
+    def __init__(self, folder: Path, start: BuildProgress, report: Callable[[BuildProgress], None]) -> None:
+        self._notes, self._start, self._report = folder / PROGRESS_NOTES, start, report
         self._finished: dict[str, tuple[int, int, int]] = {}
         self._working: dict[str, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
@@ -108,18 +108,18 @@ class Meter:
         with self._lock:
             self._report(self._sum())
 
-    def _sum(self) -> Progress:
+    def _sum(self) -> BuildProgress:
         rows = [*self._finished.values(), *self._working.values()]
         built, rejected, samples = (sum(column) for column in zip(*rows, strict=True)) if rows else (0, 0, 0)
         start = self._start
         done = start.shards_done + len(self._finished)
-        return Progress(done, start.shards, built, start.pictures, rejected, samples)
+        return BuildProgress(done, start.shards, built, start.pictures, rejected, samples)
 
 
 @contextlib.contextmanager
-def metered(folder: Path, start: Progress, report: Callable[[Progress], None]) -> Iterator[Meter]:
+def metered(folder: Path, start: BuildProgress, report: Callable[[BuildProgress], None]) -> Iterator[Meter]:
     """A meter that polls once a second in a thread of its own; the notes are removed before and after."""
-    shutil.rmtree(folder / NOTES, ignore_errors=True)
+    shutil.rmtree(folder / PROGRESS_NOTES, ignore_errors=True)
     meter, over = Meter(folder, start, report), threading.Event()
 
     def watch() -> None:
@@ -134,7 +134,7 @@ def metered(folder: Path, start: Progress, report: Callable[[Progress], None]) -
     finally:
         over.set()
         thread.join()
-        shutil.rmtree(folder / NOTES, ignore_errors=True)
+        shutil.rmtree(folder / PROGRESS_NOTES, ignore_errors=True)
 
 
 class Reporter:
@@ -152,7 +152,7 @@ class Reporter:
         self._last = -LINE_SECONDS
         self._open = self._finished = False
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: BuildProgress) -> None:
         """Report; the last one, of a finished build, is always written."""
         if self._finished:  # the thread that polls may come once more
             return
@@ -180,7 +180,7 @@ class Reporter:
         self._open = False
 
 
-def progress_line(progress: Progress, seconds: float) -> str:
+def progress_line(progress: BuildProgress, seconds: float) -> str:
     """Progress in words, `seconds` after the first picture was begun."""
     parts = [
         f"{progress.shards_done:,}/{progress.shards:,} shards",

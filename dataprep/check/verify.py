@@ -15,9 +15,9 @@ from dataprep.check.verify_shard import ACCOUNTS, count_rejects, shard_problems
 from dataprep.pictures.stores import INDEX_FILE
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_header, stored_fingerprint
-from dataprep.progress import NOTES, Progress
+from dataprep.progress import PROGRESS_NOTES, BuildProgress
 from dataprep.shards.build_shard import sidecar_path
-from dataprep.shards.manifest import CARD, LOCK, MANIFEST, REJECTS, merge_sidecars, read_manifest
+from dataprep.shards.manifest import CARD, LOCK, REJECTS, SHARD_MANIFEST, merge_sidecars, read_shard_manifest
 from dataprep.shards.tally import encode_line
 from intarsia.errors import UserError
 from intarsia.files import read_json
@@ -30,7 +30,10 @@ _SIDECAR_KEYS |= {"histograms", "rejects", "format_version"}
 
 
 def verify_folder(
-    folder: Path, full: bool = False, workers: int = 1, report: Callable[[Progress], None] = lambda _: None
+    folder: Path,
+    full: bool = False,
+    workers: int = 1,
+    report: Callable[[BuildProgress], None] = lambda _: None,
 ) -> list[str]:
     """Check a finished folder: files, hashes, accounts, order of members, and what is in the samples.
 
@@ -46,12 +49,12 @@ def verify_folder(
     Raises:
         UserError: if it is no finished shard folder at all, or a process dies on the way.
     """
-    manifest = read_manifest(folder)
+    manifest = read_shard_manifest(folder)
     header = read_plan_header(folder / PLAN_FILE)
     config = BuildConfig(**header["config"])
     problems = list(_alien_files(folder, config, header["shards"]))
     if manifest.get("fingerprint") != header["fingerprint"]:
-        problems.append(f"{MANIFEST}: its fingerprint is not the plan's")
+        problems.append(f"{SHARD_MANIFEST}: its fingerprint is not the plan's")
     try:
         if stored_fingerprint(folder / PLAN_FILE) != header["fingerprint"]:
             problems.append(f"{PLAN_FILE}: its content is not what its fingerprint stands for")
@@ -64,11 +67,11 @@ def verify_folder(
             sidecars.append(sidecar)
             rejected += sum(sidecar["rejected"]["pictures"].values())
         done = min(number * config.images_per_shard, header["pictures"])
-        report(Progress(number, header["shards"], done, header["pictures"], rejected))
+        report(BuildProgress(number, header["shards"], done, header["pictures"], rejected))
     if len(sidecars) == header["shards"]:
         sums = merge_sidecars(sidecars, header)
         problems += [
-            f"{MANIFEST}: {name} is not the sum of the shards"
+            f"{SHARD_MANIFEST}: {name} is not the sum of the shards"
             for name, value in sums.items()
             if manifest.get(name) != value
         ]
@@ -120,7 +123,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 def _alien_files(folder: Path, config: BuildConfig, shards: int) -> Iterator[str]:
     """Whatever lies in the folder without being the build's; loaders take every tar that they find."""
-    known = {PLAN_FILE, MANIFEST, REJECTS, CARD, LOCK, NOTES, INDEX_FILE}
+    known = {PLAN_FILE, SHARD_MANIFEST, REJECTS, CARD, LOCK, PROGRESS_NOTES, INDEX_FILE}
     known |= {f"{config.shard_name(shard)}.{kind}" for shard in range(shards) for kind in ("tar", "json")}
     for path in sorted(folder.iterdir()):
         if path.name not in known and not (path.name.startswith(LATENTS) and path.is_dir()):
@@ -133,7 +136,7 @@ def account_problems(manifest: dict[str, Any]) -> Iterator[str]:
     for what, given in manifest["in"].items():
         rejected = sum(manifest["rejected"][what].values())
         if given != kept[what] + rejected:
-            yield f"{MANIFEST}: {given} {what} in, but {kept[what]} kept and {rejected} rejected"
+            yield f"{SHARD_MANIFEST}: {given} {what} in, but {kept[what]} kept and {rejected} rejected"
 
 
 def _reject_problems(path: Path, manifest: dict[str, Any], sidecars: list[dict[str, Any]]) -> Iterator[str]:
@@ -161,4 +164,4 @@ def _reject_problems(path: Path, manifest: dict[str, Any], sidecars: list[dict[s
         listed = {reason: number for reason, number in sorted(numbers.items()) if number}
         counted = {reason: number for reason, number in manifest["rejected"].get(what, {}).items() if number}
         if listed != counted:
-            yield f"{path.name}: lists {what} {listed}, {MANIFEST} counts {counted}"
+            yield f"{path.name}: lists {what} {listed}, {SHARD_MANIFEST} counts {counted}"

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from dataprep.look.page import contact_page
 from dataprep.look.pick import Choice, pick_samples
-from dataprep.look.view import CELL, sample_caption, sample_cells
+from dataprep.look.view import CELL_SIDE, sample_caption, sample_cells
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_path, atomic_write
 from intarsia.sample import Sample
@@ -47,12 +47,12 @@ def write_contact_sheet(folder: Path, out: Path, choice: Choice) -> int:
 def _sheet(samples: list[Sample]) -> Image.Image:
     columns = min(TRIPLES_PER_ROW, len(samples))
     rows = -(-len(samples) // columns)
-    width, height = 3 * (CELL + GAP) + GAP, CELL + CAPTION + GAP
+    width, height = 3 * (CELL_SIDE + GAP) + GAP, CELL_SIDE + CAPTION + GAP
     sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for place, sample in enumerate(samples):
         x, y = GAP + place % columns * width, GAP + place // columns * height
         draw.text((x, y), sample_caption(sample), fill="black")
         for number, cell in enumerate(sample_cells(sample)):
-            sheet.paste(cell, (x + number * (CELL + GAP), y + CAPTION))
+            sheet.paste(cell, (x + number * (CELL_SIDE + GAP), y + CAPTION))
     return sheet

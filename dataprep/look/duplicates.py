@@ -9,7 +9,7 @@ import numpy as np
 from dataprep.choose.pixels import HASH_BITS
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_header
-from dataprep.shards.manifest import read_manifest, read_sidecars
+from dataprep.shards.manifest import read_shard_manifest, read_sidecars
 from intarsia.errors import UserError
 from intarsia.files import atomic_write
 
@@ -42,7 +42,7 @@ def find_duplicates(folder: Path, distance: int) -> list[Duplicate]:
     Raises:
         UserError: if the folder is not finished, or was built before sidecars had hashes.
     """
-    read_manifest(folder)
+    read_shard_manifest(folder)
     header = read_plan_header(folder / PLAN_FILE)
     hashes: dict[str, int] = {}
     for sidecar in read_sidecars(folder, BuildConfig(**header["config"]), header["shards"]):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dataprep.shards.build_shard import tar_samples
-from dataprep.shards.manifest import read_manifest
+from dataprep.shards.manifest import read_shard_manifest
 from dataprep.shards.tally import BINS, mask_coverage
 from dataprep.tars import tar_members
 from intarsia.errors import UsageError
@@ -79,7 +79,7 @@ def pick_samples(folder: Path, choice: Choice) -> list[Sample]:
         UserError: if the folder is not finished.
         UsageError: if it has no such class or there is no such measure.
     """
-    manifest = read_manifest(folder)
+    manifest = read_shard_manifest(folder)
     if choice.worst is not None and choice.worst not in WORST:
         raise UsageError(f"--worst {choice.worst}: one of {', '.join(WORST)} is wanted")
     if choice.label is not None and choice.label not in manifest["labels"]:

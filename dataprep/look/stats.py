@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.shards.figures import bar_lines, histogram_lines, quantiles, reject_table
-from dataprep.shards.manifest import read_manifest
+from dataprep.shards.manifest import read_shard_manifest
 from intarsia.words import counted
 
 
 def folder_stats(folder: Path) -> dict[str, Any]:
     """Counts by reason and class, quantiles of box area and mask coverage, bytes."""
-    manifest = read_manifest(folder)
+    manifest = read_shard_manifest(folder)
     numbers = [shard["nsamples"] for shard in manifest["shardlist"]]
     return {
         "name": manifest["name"],

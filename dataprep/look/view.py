@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from dataprep.shards.tally import mask_coverage
 from intarsia.sample import Sample
 
-CELL = 224
+CELL_SIDE = 224
 TINT = (255, 40, 80)
 OUTLINE = (40, 130, 255)  # of the object's own mask
 
@@ -40,7 +40,7 @@ def sample_cells(sample: Sample) -> list[Image.Image]:
     cells = []
     for picture in pictures:
         picture = picture.convert("RGB")
-        scale = CELL / max(picture.size)
+        scale = CELL_SIDE / max(picture.size)
         size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
         cells.append(picture.resize(size, Image.Resampling.BICUBIC))
     return cells

@@ -9,7 +9,7 @@ from dataprep.look.contact_sheet import write_contact_sheet
 from dataprep.look.pick import Choice
 from dataprep.look.stats import folder_stats
 from dataprep.look.stats_plot import write_stats_plot
-from dataprep.shards.manifest import CARD, MANIFEST
+from dataprep.shards.manifest import CARD, SHARD_MANIFEST
 from intarsia.errors import UserError
 from intarsia.tracking_run import import_wandb, start_tracking_run
 
@@ -44,7 +44,7 @@ def log_folder(folder: Path, project: str) -> str:
         ):
             pictures = _draw(folder, content, Path(scratch))
             artifact = wandb.Artifact(content["name"], type="dataset", metadata=summary)
-            for path in (folder / MANIFEST, folder / CARD, *pictures):
+            for path in (folder / SHARD_MANIFEST, folder / CARD, *pictures):
                 artifact.add_file(str(path), name=path.name)
             run.log({path.stem: wandb.Image(str(path)) for path in pictures if path.suffix == ".png"})
             run.summary.update(_flat(summary))

@@ -1,10 +1,7 @@
 """Where picture files come from: a folder, tars, a web server, or anything that fsspec knows."""
 
 import glob
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +10,14 @@ from typing import Any, Protocol
 from dataprep.pictures.decode import Readable, check_source
 from dataprep.pictures.index import PictureIndex, index_paths, index_pictures
 from dataprep.pictures.tar_store import PACKED, TarStore
+from dataprep.remote import PasswordNeeded, Patience, read_remote, retried
 from intarsia.errors import UserError
 
-TRIES = 3  # of a file that cannot be fetched
-PAUSE_S = 0.5  # before the second; each further one waits twice as long
-TIMEOUT_S = 60.0
+PICTURE_PATIENCE = Patience(tries=3, pause_s=0.5)
 INDEX_FILE = ".pictures.arrow"  # where the members of tars lie, in the shard folder
 
 
-class Store(Protocol):
+class PictureStore(Protocol):
     """The pictures of a data set; each worker opens its own."""
 
     def index(self) -> PictureIndex | None:
@@ -34,7 +30,7 @@ class Store(Protocol):
         """After a picture could not be read: is the store still there? UserError where it is not."""
 
 
-def open_store(images: str, folder: str) -> Store:
+def open_store(images: str, folder: str) -> PictureStore:
     """The store of `--images`.
 
     Args:
@@ -123,23 +119,10 @@ class FolderStore:
 
 @dataclass(frozen=True)
 class _Remote:
-    """A file that a function fetches, tried a few times."""
+    """A file that a function fetches."""
 
     name: str
-    fetch: Callable[[], bytes]
-
-    def read_bytes(self) -> bytes:
-        """The content; FileNotFoundError at once, any other OSError after the last try."""
-        for attempt in range(TRIES):
-            try:
-                return self.fetch()
-            except FileNotFoundError:
-                raise
-            except OSError:
-                if attempt == TRIES - 1:
-                    raise
-                time.sleep(PAUSE_S * 2**attempt)
-        raise AssertionError("unreachable")
+    read_bytes: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -154,38 +137,27 @@ class HttpStore:
     def place(self, file: str) -> _Remote:
         """One picture."""
         url = f"{self.address.rstrip('/')}/{urllib.parse.quote(file)}"
-        return _Remote(file, lambda: _download(url))
+        return _Remote(file, lambda: _download(url, PICTURE_PATIENCE))
 
     def check(self, file: str) -> None:
         """Raise a UserError where the server does not answer, or answers only with errors of its own."""
         try:
-            _download(self.address)
+            _download(self.address, Patience(1, 0))
         except FileNotFoundError:
             return  # it answers, although not with a list
         except OSError as error:
             raise UserError(f"the pictures at {self.address} are out of reach ({error})") from None
 
 
-def _download(url: str) -> bytes:
+def _download(url: str, patience: Patience) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-            content: bytes = answer.read()
-            length = answer.headers.get("Content-Length")
-    except urllib.error.HTTPError as error:
-        if error.code == 401:  # it says so of every picture; 403 may mean a single one that is not there
-            raise UserError(
-                f"{url}: the server asks for a password; fetch the pictures into a folder"
-            ) from None
-        if 400 <= error.code < 500 and error.code not in (408, 429):
-            raise FileNotFoundError(f"{url}: {error.code} {error.reason}") from None
-        raise OSError(f"{url}: {error.code} {error.reason}") from None
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001 - http.client's own errors (a cut answer) are no OSErrors
-        raise OSError(f"{url}: {type(error).__name__}") from None
-    if length is not None and len(content) != int(length):
-        raise OSError(f"{url}: {len(content)} of {length} bytes came")
-    return content
+        return b"".join(read_remote(url, patience))
+    except PasswordNeeded:  # 403 may mean a single picture that is not there
+        raise UserError(f"{url}: the server asks for a password; fetch the pictures into a folder") from None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{url}: {error}") from None
+    except OSError as error:
+        raise OSError(f"{url}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -209,7 +181,7 @@ class FsspecStore:
 
     def place(self, file: str) -> _Remote:
         """One picture."""
-        return _Remote(file, lambda: self._fetch(file))
+        return _Remote(file, lambda: retried(lambda: self._fetch(file), PICTURE_PATIENCE))
 
     def _fetch(self, file: str) -> bytes:
         try:

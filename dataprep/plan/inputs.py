@@ -9,7 +9,7 @@ from dataprep.choose.filters import check_options, read_lines, rules_of
 from dataprep.pictures.index import EXTENSIONS, PictureIndex, index_paths
 from dataprep.pictures.stores import locate, open_store, packed_tars
 from dataprep.pictures.tar_store import unpack_tars
-from dataprep.plan.plan import BuildConfig, Plan, make_plan
+from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.sources.source import SEGMENTATIONS
 from dataprep.sources.table import SOURCES
@@ -51,7 +51,7 @@ def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
     return notes
 
 
-def new_plan(request: BuildRequest, unpack: bool = True) -> Plan:
+def new_plan(request: BuildRequest, unpack: bool = True) -> BuildPlan:
     """Read annotations and the names of the pictures, and plan; no picture is opened.
 
     Args:
@@ -67,7 +67,7 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> Plan:
     check_options(request.config, annotations.flags, {*families, *annotations.labels})
     excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
     index = _picture_names(request, annotations, unpack)
-    plan = make_plan(annotations, index, request.config, families, excluded)
+    plan = make_build_plan(annotations, index, request.config, families, excluded)
     if excluded and annotations.image_ids and not (plan.fate == REASONS.index(RejectReason.EXCLUDED)).any():
         raise UsageError(
             f"--exclude {request.inputs['exclude']}: no picture has a name of this list ({min(excluded)!r}); "
@@ -81,7 +81,7 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> Plan:
     return plan
 
 
-def _rejected_in_words(plan: Plan) -> str:
+def _rejected_in_words(plan: BuildPlan) -> str:
     """`17 pictures (no_box 17) and 24 boxes (picture_unknown 24)`."""
     counts = plan.counts()
     parts = []

@@ -74,7 +74,7 @@ class BuildConfig(FilterOptions):
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """A plan in columns.
 
     Attributes:
@@ -119,13 +119,13 @@ class Plan:
         return {"in": given, "rejected": rejected}
 
 
-def make_plan(
+def make_build_plan(
     annotations: Annotations,
     index: PictureIndex,
     config: BuildConfig,
     families: Mapping[str, Collection[str]] | None = None,
     excluded: Collection[str] = frozenset(),
-) -> Plan:
+) -> BuildPlan:
     """Filter the boxes, group them by picture, and order the pictures by a hash of seed and name.
 
     Args:
@@ -162,7 +162,7 @@ def make_plan(
     order = order[np.argsort(ranks, kind="stable")]
     rows = _rows_in_order(notes.picture, verdict < 0, order)
     ends = np.concatenate([[0], np.cumsum(boxes_left[order])])
-    return Plan(config, notes, verdict, fate, order, files, rows, ends)
+    return BuildPlan(config, notes, verdict, fate, order, files, rows, ends)
 
 
 def _find_files(notes: Annotations, index: PictureIndex) -> pa.Array:

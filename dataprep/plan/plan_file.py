@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dataprep.plan.plan import Plan
+from dataprep.plan.plan import BuildPlan
 from dataprep.records import BoxRecord, BoxUnit, PictureRecord
 from dataprep.sources.table import SOURCES
 from intarsia.errors import UserError
@@ -24,7 +24,7 @@ _SLICE = 50_000  # pictures of the table that are in memory at a time
 _CORNERS = ("x0", "y0", "x1", "y1")
 
 
-def plan_table(plan: Plan, first: int = 0, last: int | None = None) -> pa.Table:
+def plan_table(plan: BuildPlan, first: int = 0, last: int | None = None) -> pa.Table:
     """The plan's pictures from `first` up to but without `last`, as rows.
 
     Columns: image_id, key, file, width, height (0: unknown), boxes (a list of structures).
@@ -53,7 +53,7 @@ def plan_table(plan: Plan, first: int = 0, last: int | None = None) -> pa.Table:
     )
 
 
-def _plan_slices(plan: Plan) -> Iterator[pa.Table]:
+def _plan_slices(plan: BuildPlan) -> Iterator[pa.Table]:
     """The whole table in pieces of some whole shards each, so that it is never all in memory."""
     pictures = _SLICE if plan.annotations.segmentation is None else _SLICE // 8  # outlines are long
     step = max(pictures // plan.config.images_per_shard, 1) * plan.config.images_per_shard
@@ -61,7 +61,7 @@ def _plan_slices(plan: Plan) -> Iterator[pa.Table]:
         yield plan_table(plan, first, first + step)
 
 
-def plan_fingerprint(plan: Plan, config: dict[str, Any] | None = None) -> str:
+def plan_fingerprint(plan: BuildPlan, config: dict[str, Any] | None = None) -> str:
     """The sha256 of everything that decides the shards: format version, options, and the plan's content.
 
     Args:
@@ -118,7 +118,7 @@ def text_bytes(column: pa.Array, end: str = "\0") -> memoryview:
     return memoryview(content)[ends[0] : ends[-1]]
 
 
-def write_plan(path: Path, plan: Plan, header: dict[str, Any]) -> None:
+def write_plan(path: Path, plan: BuildPlan, header: dict[str, Any]) -> None:
     """Write the plan, whole or not at all.
 
     Args:

@@ -16,7 +16,7 @@ from dataprep.choose.filters import rules_of
 from dataprep.choose.pixels import picture_hash
 from dataprep.draw.render import Subject, choose_boxes, draw_sample, scale_boxes, store_picture
 from dataprep.pictures.decode import DecodedPicture, load_picture, resize
-from dataprep.pictures.stores import Store, open_store
+from dataprep.pictures.stores import PictureStore, open_store
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_rows
 from dataprep.progress import noted
@@ -52,7 +52,7 @@ def sidecar_path(folder: Path | str, config: BuildConfig, shard: int) -> Path:
     return Path(folder) / f"{config.shard_name(shard)}.json"
 
 
-def is_complete(folder: Path | str, config: BuildConfig, shard: int, fingerprint: str) -> bool:
+def is_shard_complete(folder: Path | str, config: BuildConfig, shard: int, fingerprint: str) -> bool:
     """Whether a shard was committed for this build and its tar still has the committed size."""
     sidecar = sidecar_path(folder, config, shard)
     try:
@@ -156,7 +156,7 @@ def render_record(
 
 
 @functools.lru_cache(maxsize=2)
-def _store_of(images: str, folder: str, fingerprint: str) -> Store:
+def _store_of(images: str, folder: str, fingerprint: str) -> PictureStore:
     """A worker opens the store of a build once."""
     return open_store(images, folder)
 

@@ -16,7 +16,7 @@ from intarsia.errors import UserError
 from intarsia.files import atomic_path, atomic_write, read_json, write_json
 from intarsia.sample import FORMAT_VERSION, check_format
 
-MANIFEST = "manifest.json"
+SHARD_MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 CARD = "README.md"
 LOCK = ".lock"
@@ -48,24 +48,24 @@ def write_manifest(out: Path, header: dict[str, Any], command: str) -> dict[str,
         "command": command,
     }
     atomic_write(out / CARD, data_card(content, header))
-    write_json(out / MANIFEST, content)
+    write_json(out / SHARD_MANIFEST, content)
     return content
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_shard_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished folder.
 
     Raises:
         UserError: if it is missing (what to do depends on whether a build was begun there), damaged, or of
             another format version.
     """
-    if not (folder / MANIFEST).is_file():
+    if not (folder / SHARD_MANIFEST).is_file():
         if (folder / PLAN_FILE).is_file():
             raise UserError(f"{folder} is not finished; run its build command again to go on")
-        raise UserError(f"{folder} is no shard folder: it has no {MANIFEST}")
-    content = read_json(folder / MANIFEST)
+        raise UserError(f"{folder} is no shard folder: it has no {SHARD_MANIFEST}")
+    content = read_json(folder / SHARD_MANIFEST)
     if not isinstance(content, dict):
-        raise UserError(f"{folder / MANIFEST} is no manifest; run its build command again to renew it")
+        raise UserError(f"{folder / SHARD_MANIFEST} is no manifest; run its build command again to renew it")
     check_format(content, folder)
     return content
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataprep.plan.plan import Plan
+from dataprep.plan.plan import BuildPlan
 from dataprep.plan.plan_file import text_bytes
 from dataprep.records import REASONS, Dropped, RejectReason
 from dataprep.shards.tally import encode_line
@@ -16,7 +16,7 @@ from dataprep.shards.tally import encode_line
 _CHUNK = 1 << 18  # lines that are in memory at a time
 
 
-def write_plan_rejects(plan: Plan, file: BinaryIO) -> None:
+def write_plan_rejects(plan: BuildPlan, file: BinaryIO) -> None:
     """One line for each box and each picture that the plan drops, and each other file; a picture's names its
     remaining boxes.
     """
@@ -53,7 +53,7 @@ def _box_lines(dropped: Dropped, image_ids: list[str]) -> memoryview:
     return text_bytes(lines, "\n")
 
 
-def _picture_lines(plan: Plan) -> Iterator[bytes]:
+def _picture_lines(plan: BuildPlan) -> Iterator[bytes]:
     notes = plan.annotations
     lost = np.flatnonzero((plan.verdict < 0) & (plan.fate[notes.picture] >= 0))
     lost = lost[np.argsort(notes.picture[lost], kind="stable")]

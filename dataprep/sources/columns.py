@@ -10,7 +10,7 @@ import pyarrow as pa
 _FIRST = 1 << 20  # values; memory that is never written to costs nothing
 
 
-class Column:
+class GrowingColumn:
     """An array to which rows are appended."""
 
     def __init__(self, kind: type[np.number], width: int | None = None) -> None:

@@ -22,8 +22,8 @@ from dataprep.sources.csv_files import csv_header, find_fault
 from dataprep.sources.openimages_csv import read_class_names
 from intarsia.errors import UserError
 
-BOUNDS = ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax")
-NAMES = ("MaskPath", "ImageID", "LabelName")
+MASK_BOUNDS = ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax")
+MASK_NAMES = ("MaskPath", "ImageID", "LabelName")
 TOLERANCE = 1e-3  # of the picture, between a box and the box of its mask: both files round
 
 
@@ -69,17 +69,17 @@ def _tables(root: Path) -> list[Path]:
     found = []
     for path in sorted(root.rglob("*.csv")):
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            if {*NAMES, *BOUNDS} <= set(next(csv.reader(file), ())):
+            if {*MASK_NAMES, *MASK_BOUNDS} <= set(next(csv.reader(file), ())):
                 found.append(path)
     if not found:
-        columns = ", ".join((*NAMES, *BOUNDS))
+        columns = ", ".join((*MASK_NAMES, *MASK_BOUNDS))
         raise UserError(f"--segmentations {root} holds no CSV with the columns {columns}")
     return found
 
 
 def _read(path: Path) -> pa.Table:
-    header = csv_header(path, (*NAMES, *BOUNDS))
-    types = dict.fromkeys(NAMES, pa.string()) | dict.fromkeys(BOUNDS, pa.float64())
+    header = csv_header(path, (*MASK_NAMES, *MASK_BOUNDS))
+    types = dict.fromkeys(MASK_NAMES, pa.string()) | dict.fromkeys(MASK_BOUNDS, pa.float64())
     try:
         return pacsv.read_csv(
             path,
@@ -88,7 +88,7 @@ def _read(path: Path) -> pa.Table:
         )
     except pa.ArrowInvalid as error:
         text = " ".join(str(error).split())
-        raise UserError(find_fault(path, header, BOUNDS) or f"{path}: {text}") from None
+        raise UserError(find_fault(path, header, MASK_BOUNDS) or f"{path}: {text}") from None
 
 
 def _pairs(
@@ -111,7 +111,7 @@ def _pairs(
     masks = np.repeat(masks, numbers)
     within = np.arange(len(masks)) - np.repeat(np.cumsum(numbers) - numbers, numbers)
     rows = order[np.repeat(starts, numbers) + within]
-    bounds = np.stack([table[name].to_numpy() for name in BOUNDS], axis=1)
+    bounds = np.stack([table[name].to_numpy() for name in MASK_BOUNDS], axis=1)
     distance = np.abs(notes.bounds[rows] - bounds[masks]).max(axis=1, initial=0)
     near = distance <= TOLERANCE
     return rows[near], masks[near], distance[near]

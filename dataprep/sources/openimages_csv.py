@@ -11,20 +11,20 @@ import pyarrow.csv as pacsv
 
 from dataprep.choose.rules import judge_boxes
 from dataprep.records import Annotations, Dropped, FilterRules
-from dataprep.sources.columns import Column
+from dataprep.sources.columns import GrowingColumn
 from dataprep.sources.csv_files import csv_header, find_fault
 from intarsia.errors import UserError
 from intarsia.files import refuse_lfs_pointer
 
-BOUNDS = ("XMin", "YMin", "XMax", "YMax")  # our order; the file has XMin, XMax, YMin, YMax
-FLAGS = {
+BOX_BOUNDS = ("XMin", "YMin", "XMax", "YMax")  # our order; the file has XMin, XMax, YMin, YMax
+BOX_FLAGS = {
     "IsOccluded": "is_occluded",
     "IsTruncated": "is_truncated",
     "IsGroupOf": "is_group_of",
     "IsDepiction": "is_depiction",
     "IsInside": "is_inside",
 }
-NAMES = ("ImageID", "LabelName")
+BOX_NAMES = ("ImageID", "LabelName")
 UNNAMED = "unnamed"  # the class of a row without one
 _BLOCK = 1 << 22  # bytes of text in a batch; several are held at a time
 
@@ -46,13 +46,13 @@ def read_open_images(boxes: Path | str, classes: Path | str, rules: FilterRules 
     """
     path = Path(boxes)
     columns = _Columns(read_class_names(classes), rules)
-    header = csv_header(path, (*NAMES, *BOUNDS))
+    header = csv_header(path, (*BOX_NAMES, *BOX_BOUNDS))
     try:
         for line, batch in _batches(path, header):
             columns.add(line, batch)
     except pa.ArrowInvalid as error:
         text = " ".join(str(error).split())
-        raise UserError(find_fault(path, header, BOUNDS, tuple(FLAGS)) or f"{path}: {text}") from None
+        raise UserError(find_fault(path, header, BOX_BOUNDS, tuple(BOX_FLAGS)) or f"{path}: {text}") from None
     return columns.annotations()
 
 
@@ -82,8 +82,8 @@ def read_class_names(path: Path | str) -> dict[str, str]:
 
 def _batches(path: Path, header: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Batches of rows with the line of the file on which each begins."""
-    types = {name: pa.dictionary(pa.int32(), pa.string()) for name in NAMES}
-    types |= dict.fromkeys(BOUNDS, pa.float64()) | dict.fromkeys(FLAGS, pa.int8())
+    types = {name: pa.dictionary(pa.int32(), pa.string()) for name in BOX_NAMES}
+    types |= dict.fromkeys(BOX_BOUNDS, pa.float64()) | dict.fromkeys(BOX_FLAGS, pa.int8())
     with pacsv.open_csv(
         path,
         read_options=pacsv.ReadOptions(column_names=header, skip_rows=1, block_size=_BLOCK),
@@ -111,16 +111,16 @@ class _Columns:
     codes: dict[str, int] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     pictures: list[pa.DictionaryArray] = field(default_factory=list)  # of kept and dropped rows by turns
-    kept: dict[str, Column] = field(
+    kept: dict[str, GrowingColumn] = field(
         default_factory=lambda: {
-            "box_ids": Column(np.int32),
-            "bounds": Column(np.float64, 4),
-            "label": Column(np.int32),
-            **{name: Column(np.int8) for name in FLAGS.values()},
+            "box_ids": GrowingColumn(np.int32),
+            "bounds": GrowingColumn(np.float64, 4),
+            "label": GrowingColumn(np.int32),
+            **{name: GrowingColumn(np.int8) for name in BOX_FLAGS.values()},
         }
     )
-    dropped: dict[str, Column] = field(
-        default_factory=lambda: {"box_ids": Column(np.int32), "reason": Column(np.int8)}
+    dropped: dict[str, GrowingColumn] = field(
+        default_factory=lambda: {"box_ids": GrowingColumn(np.int32), "reason": GrowingColumn(np.int8)}
     )
 
     def add(self, line: int, batch: pa.RecordBatch) -> None:
@@ -152,10 +152,10 @@ class _Columns:
             sizes=np.empty((0, 2), np.int32),
             picture=batch["ImageID"].indices.to_numpy(),
             box_ids=lines,
-            bounds=np.stack([_floats(batch[name]) for name in BOUNDS], axis=1),
+            bounds=np.stack([_floats(batch[name]) for name in BOX_BOUNDS], axis=1),
             label=self._label_codes(batch["LabelName"]),
             labels=self.labels,
-            flags={ours: batch[theirs].fill_null(-1).to_numpy() for theirs, ours in FLAGS.items()},
+            flags={ours: batch[theirs].fill_null(-1).to_numpy() for theirs, ours in BOX_FLAGS.items()},
         )
 
     def _label_codes(self, column: pa.DictionaryArray) -> np.ndarray:

@@ -38,7 +38,7 @@ class SourceInput:
     planned: bool = True
 
 
-class Reader(Protocol):
+class SourceReader(Protocol):
     """The function that reads the annotations of a source."""
 
     def __call__(self, inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Annotations":
@@ -83,7 +83,7 @@ class Source:
     inputs: tuple[SourceInput, ...]
     unit: "BoxUnit"
     licence: str
-    read: Reader
+    read: SourceReader
     key: Callable[[str], str] = str
     has_masks: bool = False
     mask_hint: str = ""

@@ -17,9 +17,9 @@ from intarsia.files import refuse_lfs_pointer
 if TYPE_CHECKING:
     from dataprep.records import Annotations, FilterRules
 
-ENDING = ".xml"
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-FLAGS = {"truncated": "is_truncated", "occluded": "is_occluded", "difficult": "is_difficult"}
+_ENDING = ".xml"
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_FLAGS = {"truncated": "is_truncated", "occluded": "is_occluded", "difficult": "is_difficult"}
 _ANSWERS = {"1": 1, "true": 1, "yes": 1, "0": 0, "false": 0, "no": 0}
 
 
@@ -38,10 +38,10 @@ def read_voc(annotations: Path | str) -> "Annotations":
             and value.
     """
     root = Path(annotations)
-    files, others = label_files(root, "--annotations", ENDING)
+    files, others = label_files(root, "--annotations", _ENDING)
     records = _Records(tuple(others))
     for path in files:
-        records.add(path[: -len(ENDING)], _parse(root / path))
+        records.add(path[: -len(_ENDING)], _parse(root / path))
     return records.annotations()
 
 
@@ -112,7 +112,7 @@ class _Records:
     picture: array = field(default_factory=lambda: array("i"))
     bounds: array = field(default_factory=lambda: array("d"))
     labels: list[str] = field(default_factory=list)
-    flags: dict[str, array] = field(default_factory=lambda: {name: array("b") for name in FLAGS.values()})
+    flags: dict[str, array] = field(default_factory=lambda: {name: array("b") for name in _FLAGS.values()})
 
     def add(self, image_id: str, document: _Document) -> None:
         """Take in a picture and its objects."""
@@ -123,11 +123,11 @@ class _Records:
             label, box = document.text(item, "name"), item.find("bndbox")
             if not label or box is None:
                 raise document.error(item, f"<object> has no <{'bndbox' if label else 'name'}>")
-            x0, y0, x1, y1 = (document.number(box, name) for name in CORNERS)
+            x0, y0, x1, y1 = (document.number(box, name) for name in _CORNERS)
             self.bounds.extend((x0 - 1, y0 - 1, x1, y1))
             self.labels.append(label)
             self.picture.append(len(self.image_ids))
-            for theirs, ours in FLAGS.items():
+            for theirs, ours in _FLAGS.items():
                 self.flags[ours].append(_ANSWERS.get(document.text(item, theirs).lower(), -1))
         self.image_ids.append(image_id)
         self.file_names.append(re.sub(r"^.*[/\\]", "", document.text(document.root, "filename")))

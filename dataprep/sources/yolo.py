@@ -15,15 +15,15 @@ from intarsia.files import refuse_lfs_pointer
 if TYPE_CHECKING:
     from dataprep.records import Annotations, FilterRules
 
-ENDING = ".txt"
+_ENDING = ".txt"
 CLASSES_FILE = "classes.txt"  # that labelling tools put among the labels
 _MOST_CLASSES = 1 << 31
-LIMITS = (-0.5, 1.5)  # of a fraction: boxes may reach out of the picture, pixels are a mistake
+_LIMITS = (-0.5, 1.5)  # of a fraction: boxes may reach out of the picture, pixels are a mistake
 _FORMS = "a line is `class cx cy w h`, or a class and the x and y of a polygon's points"
 
 
 @dataclass(frozen=True)
-class Names:
+class YoloNames:
     """What the numbers of classes mean.
 
     Attributes:
@@ -37,7 +37,7 @@ class Names:
     file: Path | None = None
 
 
-def read_yolo(labels: Path | str, names: Names) -> "Annotations":
+def read_yolo(labels: Path | str, names: YoloNames) -> "Annotations":
     """Read a folder of labels: LABELS/a/b.txt is about the picture a/b.
 
     A line is a class and a box (centre, width and height), or a class and the points of a polygon, whose
@@ -54,10 +54,10 @@ def read_yolo(labels: Path | str, names: Names) -> "Annotations":
             line and value.
     """
     root = Path(labels)
-    files, others = label_files(root, "--labels", ENDING, (CLASSES_FILE,))
+    files, others = label_files(root, "--labels", _ENDING, (CLASSES_FILE,))
     records = _Records(names, tuple(path for path in others if root / path != names.file))
     for path in files:
-        records.add(path[: -len(ENDING)], root / path)
+        records.add(path[: -len(_ENDING)], root / path)
     return records.annotations()
 
 
@@ -65,7 +65,7 @@ def read_yolo(labels: Path | str, names: Names) -> "Annotations":
 class _Records:
     """What has been read so far."""
 
-    names: Names
+    names: YoloNames
     other_files: tuple[str, ...]
     image_ids: list[str] = field(default_factory=list)
     picture: array = field(default_factory=lambda: array("i"))
@@ -94,7 +94,7 @@ class _Records:
             raise ValueError(f"it holds {len(values)} numbers, but {_FORMS}")
         points = values[1:5] if len(values) <= 6 else values[1:]
         for value in points:
-            if math.isfinite(value) and not LIMITS[0] <= value <= LIMITS[1]:
+            if math.isfinite(value) and not _LIMITS[0] <= value <= _LIMITS[1]:
                 raise ValueError(f"{value:g} is not a fraction of the picture; divide pixels by its size")
         if len(values) > 6:
             xs, ys = points[::2], points[1::2]
@@ -153,7 +153,7 @@ def _number(word: str) -> float:
         raise ValueError(f"{word[:40]!r} is not a number; {_FORMS}") from None
 
 
-def read_names(inputs: Mapping[str, Path]) -> Names:
+def read_yolo_names(inputs: Mapping[str, Path]) -> YoloNames:
     """The class names of --names, of --data, or of a classes.txt among the labels; without any, numbers.
 
     Raises:
@@ -166,17 +166,17 @@ def read_names(inputs: Mapping[str, Path]) -> Names:
         return _read_data(inputs["data"])
     path = inputs.get("names", inputs["labels"] / CLASSES_FILE)
     if "names" not in inputs and not path.is_file():
-        return Names()
+        return YoloNames()
     if path.suffix.lower() in (".yaml", ".yml"):
         raise UsageError(f"--names {path} is YAML; give it as --data")
     names = [line.strip() for line in "\n".join(_lines(path)).rstrip().split("\n")]
     if not all(names):
         line = names.index("") + 1
         raise UserError(f"{path}, line {line}: it is blank; each line names one class, from number 0 on")
-    return Names(names, file=path)
+    return YoloNames(names, file=path)
 
 
-def _read_data(path: Path) -> Names:
+def _read_data(path: Path) -> YoloNames:
     """Names, a list or by number, and keypoints of a data.yaml; its folders are not looked at."""
     import yaml
 
@@ -195,11 +195,11 @@ def _read_data(path: Path) -> Names:
     shape = content.get("kpt_shape") or ["0"]
     if not isinstance(shape, list) or not all(isinstance(size, str) and size.isdecimal() for size in shape):
         raise UserError(f"{path}: `kpt_shape` must be two whole numbers, such as [17, 3]")
-    return Names(names, math.prod(int(size) for size in shape), path)
+    return YoloNames(names, math.prod(int(size) for size in shape), path)
 
 
 def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Annotations":
-    return read_yolo(inputs["labels"], read_names(inputs))
+    return read_yolo(inputs["labels"], read_yolo_names(inputs))
 
 
 YOLO = Source(

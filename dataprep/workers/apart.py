@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.shards.build_shard import ShardJob
-from dataprep.workers.pipeline import run_here
+from dataprep.workers.pipeline import run_shards_here
 from intarsia.errors import UserError
 from intarsia.files import ROOT
 
@@ -41,7 +41,7 @@ def run_shards(
         UserError: if Ray does not start, or a shard failed for a reason that is not a picture's.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        yield from run_here(jobs, workers, address, verbose)
+        yield from run_shards_here(jobs, workers, address, verbose)
     else:
         yield from run_apart(jobs, workers, address, verbose)
 
@@ -118,7 +118,9 @@ def main() -> None:
         os.dup2(2, 1)  # what Ray prints is no report
         jobs, workers, address, verbose = pickle.load(sys.stdin.buffer)
         try:
-            for report in run_here(jobs, workers, address, verbose, lambda: channel.write('{"up": true}\n')):
+            for report in run_shards_here(
+                jobs, workers, address, verbose, lambda: channel.write('{"up": true}\n')
+            ):
                 channel.write(json.dumps(report) + "\n")
             channel.write(json.dumps({"done": True}) + "\n")
         except UserError as error:

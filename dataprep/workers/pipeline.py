@@ -17,7 +17,7 @@ CONNECT_S = 10.0  # that a Ray which is running may take to answer
 OBJECT_STORE_BYTES = 100_000_000  # rows of statistics pass through it, never pictures
 
 
-def run_here(
+def run_shards_here(
     jobs: list[ShardJob],
     workers: int | None,
     address: str | None,

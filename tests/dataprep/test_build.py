@@ -15,7 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.build import Progress, build
+from dataprep.build import BuildProgress, build
 from dataprep.check.verify import verify_folder
 from dataprep.cli import main
 from dataprep.plan.plan import BuildConfig
@@ -60,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, toy_coco: Inputs) -> Path
 def test_two_workers_give_the_same_bytes_and_report_progress(
     tmp_path: Path, toy_coco: Inputs, reference: dict[str, str]
 ) -> None:
-    reports: list[Progress] = []
+    reports: list[BuildProgress] = []
     manifest = build(toy_request(tmp_path, tmp_path / "out", inputs=toy_coco, **OPTIONS), reports.append)
     assert hashes(tmp_path / "out") == reference
     assert manifest["kept"] == EXPECTED["kept"] | {"samples": 3 * GOOD}
@@ -83,7 +83,7 @@ def test_a_second_run_does_what_is_missing_and_nothing_else(
     tar = request.out / "toy-train-000005.tar"
     tar.write_bytes(tar.read_bytes()[:-10])
     (request.out / ".toy-train-000001.tar.tmp-00").write_bytes(b"left by a kill")
-    reports: list[Progress] = []
+    reports: list[BuildProgress] = []
     build(request, reports.append)
     assert [(r.shards_done, r.shards) for r in reports] == [(6, 8), (7, 8), (8, 8)]
     assert hashes(request.out) == reference
@@ -366,7 +366,7 @@ def test_options_that_came_after_a_folder_was_begun_have_their_defaults_in_it(tm
         build_shard(jobs_of(request, header)[0])
     assert not later & read_plan_header(request.out / PLAN_FILE)["config"].keys()
     (request.images / "notes.txt").touch()  # it is planned again, and found the same
-    reports: list[Progress] = []
+    reports: list[BuildProgress] = []
     assert build(request, reports.append)["kept"]["samples"] == GOOD
     assert (reports[0].shards_done, reports[0].shards) == (1, 4)
     assert verify_folder(request.out) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataprep.cli import main
-from dataprep.estimate import QUALITY, amount, estimate, expected_rejects, made_up_picture, time_picture
+from dataprep.estimate import QUALITY, amount, estimate_build, expected_rejects, made_up_picture, time_picture
 from dataprep.plan.inputs import new_plan
 from dataprep.progress import duration
 from tests.dataprep.test_shards import build_alone
@@ -21,7 +21,7 @@ Inputs = tuple[Path, Path]
 def test_the_estimate_is_what_the_build_gives(tmp_path: Path, toy_coco: Inputs, options: dict) -> None:
     request = toy_request(tmp_path, tmp_path / "out", inputs=toy_coco, **options)
     plan = new_plan(request)
-    found = estimate(plan)
+    found = estimate_build(plan)
     manifest = build_alone(request)
     broken = {"damaged": 1, "size_mismatch": 1}  # only reading tells
     assert found.pictures == manifest["kept"]["pictures"] + sum(broken.values())
@@ -36,14 +36,14 @@ def test_the_estimate_is_what_the_build_gives(tmp_path: Path, toy_coco: Inputs, 
 
 
 def test_expected_classes_weigh_each_picture_alike(tmp_path: Path, toy_coco: Inputs) -> None:
-    found = estimate(new_plan(toy_request(tmp_path, tmp_path / "out", inputs=toy_coco)))
+    found = estimate_build(new_plan(toy_request(tmp_path, tmp_path / "out", inputs=toy_coco)))
     # each good picture has a car and a sign; the two broken ones have cars only
     assert found.labels == {"car": GOOD / 2 + 2, "stop sign": GOOD / 2}
 
 
 def test_bytes_and_time_grow_with_the_work(tmp_path: Path, toy_coco: Inputs) -> None:
     few, many = (
-        estimate(new_plan(toy_request(tmp_path, tmp_path / "out", inputs=toy_coco, draws_per_image=n)))
+        estimate_build(new_plan(toy_request(tmp_path, tmp_path / "out", inputs=toy_coco, draws_per_image=n)))
         for n in (1, 8)
     )
     assert many.bytes == pytest.approx(8 * few.bytes, rel=0.2)

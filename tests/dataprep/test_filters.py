@@ -20,7 +20,7 @@ from dataprep.choose.rules import FILTERS, judge_boxes, judge_sizes
 from dataprep.cli import main
 from dataprep.look.duplicates import find_duplicates, nearest_before
 from dataprep.pictures.index import index_paths
-from dataprep.plan.plan import BuildConfig, make_plan
+from dataprep.plan.plan import BuildConfig, make_build_plan
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.shards.manifest import REJECTS
 from dataprep.shards.plan_rejects import write_plan_rejects
@@ -60,7 +60,7 @@ def annotations(draw: st.DrawFn) -> Annotations:
 def plan_of(notes: Annotations, **options: object) -> dict[int, str]:
     """What becomes of each box id: its reason, its picture's, or kept."""
     config = BuildConfig(source="openimages", name="x", **options)
-    plan = make_plan(notes, index_paths(f"{name}.jpg" for name in notes.image_ids[1:]), config)
+    plan = make_build_plan(notes, index_paths(f"{name}.jpg" for name in notes.image_ids[1:]), config)
     codes = np.where(plan.verdict >= 0, plan.verdict, plan.fate[notes.picture])
     lines = io.BytesIO()
     write_plan_rejects(plan, lines)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dataprep import progress
 from dataprep.check.verify import verify_folder
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_header
-from dataprep.progress import NOTES, Meter, Progress, Reporter, metered, noted, progress_line
+from dataprep.progress import PROGRESS_NOTES, BuildProgress, Meter, Reporter, metered, noted, progress_line
 from dataprep.shards.build_shard import build_shard
 from dataprep.shards.manifest import write_manifest
 from dataprep.shards.tally import ShardTally
@@ -30,13 +30,13 @@ def finished(name: str, kept: int, rejected: int) -> dict[str, Any]:
 
 
 def note(folder: Path, name: str, text: str) -> None:
-    (folder / NOTES).mkdir(exist_ok=True)
-    (folder / NOTES / name).write_text(text)
+    (folder / PROGRESS_NOTES).mkdir(exist_ok=True)
+    (folder / PROGRESS_NOTES / name).write_text(text)
 
 
 def test_pictures_of_shards_in_work_and_of_finished_ones_are_summed_once(tmp_path: Path) -> None:
-    reports: list[Progress] = []
-    meter = Meter(tmp_path, Progress(1, 4, 0, 30), reports.append)
+    reports: list[BuildProgress] = []
+    meter = Meter(tmp_path, BuildProgress(1, 4, 0, 30), reports.append)
     meter.poll()
     note(tmp_path, "a", "4 1 6\n")
     note(tmp_path, "b", "2 0 4\n")
@@ -59,7 +59,7 @@ def test_a_worker_leaves_its_counts_and_the_records_as_they_are(
     for record in noted(range(5), tmp_path, "a", tally):
         tally.kept.update(pictures=1, samples=3)
         tally.rejected["pictures"] = Counter(damaged=record)
-        seen.append((tmp_path / NOTES / "a").read_text() if record else "")
+        seen.append((tmp_path / PROGRESS_NOTES / "a").read_text() if record else "")
     assert seen == ["", "1 0 3\n", "3 1 6\n", "5 2 9\n", "7 3 12\n"]
 
 
@@ -67,9 +67,9 @@ def test_progress_that_cannot_be_written_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "NOTE_SECONDS", 0.0)
-    (tmp_path / NOTES).write_text("a file where the folder should be")
+    (tmp_path / PROGRESS_NOTES).write_text("a file where the folder should be")
     assert list(noted(range(3), tmp_path, "a", ShardTally())) == [0, 1, 2]
-    Meter(tmp_path, Progress(0, 1, 0, 3), lambda _: None).poll()
+    Meter(tmp_path, BuildProgress(0, 1, 0, 3), lambda _: None).poll()
 
 
 def test_notes_have_no_part_in_the_shards_and_go_with_the_build(
@@ -80,11 +80,11 @@ def test_notes_have_no_part_in_the_shards_and_go_with_the_build(
         monkeypatch.setattr(progress, "NOTE_SECONDS", seconds)
         request = toy_request(tmp_path, tmp_path / str(seconds), inputs=toy_coco, images_per_shard=100)
         job = jobs_of(request, plan_of(request))[0]
-        with metered(request.out, Progress(0, 1, 0, 15), lambda _: None) as meter:
+        with metered(request.out, BuildProgress(0, 1, 0, 15), lambda _: None) as meter:
             stats = build_shard(job)
-            assert (request.out / NOTES).is_dir() == (seconds == 0.0)
+            assert (request.out / PROGRESS_NOTES).is_dir() == (seconds == 0.0)
             meter.finish(stats)
-        assert not (request.out / NOTES).exists()
+        assert not (request.out / PROGRESS_NOTES).exists()
         results.append(stats)
         write_manifest(request.out, read_plan_header(request.out / PLAN_FILE), "")
         note(request.out, "a", "1 0 1\n")  # of a worker that outlived its driver
@@ -94,7 +94,7 @@ def test_notes_have_no_part_in_the_shards_and_go_with_the_build(
 
 @given(st.integers(0, 50), st.integers(1, 50), st.floats(0, 1e4))
 def test_a_line_can_be_made_of_any_state(built: int, more: int, seconds: float) -> None:
-    line = progress_line(Progress(0, 3, built, built + more), seconds)
+    line = progress_line(BuildProgress(0, 3, built, built + more), seconds)
     assert f"{built}/{built + more} pictures" in line
     assert ("left" in line) == (built > 0)
 
@@ -111,7 +111,7 @@ def run_reporter(stream: io.StringIO) -> str:
         now[0] = 100.0 + second
         built = max(second - 5, 0) * 4
         for _ in range(2):  # the second of the last one is of the thread that polls
-            reporter(Progress(second // 15, 2, built, 100, built // 4))
+            reporter(BuildProgress(second // 15, 2, built, 100, built // 4))
     reporter.close()
     return stream.getvalue()
 

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from dataprep.choose.rules import FILTERS, judge_boxes
 from dataprep.pictures.index import index_pictures
-from dataprep.plan.plan import BuildConfig, make_plan
+from dataprep.plan.plan import BuildConfig, make_build_plan
 from dataprep.plan.plan_file import plan_table
 from dataprep.records import REASONS, Annotations
 from dataprep.sources.coco import read_coco
@@ -192,7 +192,7 @@ def test_the_pbe_filter_keeps_exactly_the_originals_boxes(split: str) -> None:
     folder = PBE.parent
     notes = read_open_images(folder / SPLITS[split], folder / "class-descriptions-boxable.csv")
     config = BuildConfig(source="openimages", name="oi", filters="pbe")
-    plan = make_plan(notes, index_pictures(folder / split), config)
+    plan = make_build_plan(notes, index_pictures(folder / split), config)
     rows = plan_table(plan).to_pylist()
     kept = {
         row["image_id"]: [[box[c] for c in ("x0", "y0", "x1", "y1")] for box in row["boxes"]] for row in rows

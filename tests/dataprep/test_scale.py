@@ -17,13 +17,13 @@ from benchmarks.plan import measure_plan
 from dataprep.choose.rules import FILTERS
 from dataprep.pictures.index import index_paths, index_pictures
 from dataprep.plan import plan_file
-from dataprep.plan.plan import BuildConfig, Plan, make_plan
+from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
 from dataprep.plan.plan_file import plan_fingerprint, plan_table, text_bytes
 from dataprep.shards import plan_rejects
 from dataprep.shards.plan_rejects import write_plan_rejects
 from dataprep.sources import json_stream, openimages_csv
 from dataprep.sources.coco import read_coco
-from dataprep.sources.columns import Column, TextColumn
+from dataprep.sources.columns import GrowingColumn, TextColumn
 from dataprep.sources.json_stream import EMPTY, stream_object
 from dataprep.sources.openimages_csv import read_open_images
 from intarsia.errors import UserError
@@ -155,17 +155,17 @@ def test_the_made_up_file_has_the_published_columns(open_images: Path) -> None:
     assert len({line.partition(",")[0] for line in lines[1:]}) == 400
 
 
-def plans(folder: Path, filters: str) -> tuple[Plan, Plan]:
+def plans(folder: Path, filters: str) -> tuple[BuildPlan, BuildPlan]:
     """Of the same boxes, filtered as they stream by, and when all are there."""
     config = BuildConfig(source="openimages", name="oi", filters=filters)
     index = index_pictures(folder / "images")
     read = [
         read_open_images(folder / "boxes.csv", folder / "classes.csv", r) for r in (FILTERS[filters], None)
     ]
-    return make_plan(read[0], index, config), make_plan(read[1], index, config)
+    return make_build_plan(read[0], index, config), make_build_plan(read[1], index, config)
 
 
-def lines_of(plan: Plan) -> list[str]:
+def lines_of(plan: BuildPlan) -> list[str]:
     file = io.BytesIO()
     write_plan_rejects(plan, file)
     return sorted(file.getvalue().decode().splitlines())
@@ -204,7 +204,7 @@ def test_every_box_that_a_plan_drops_is_a_line(open_images: Path) -> None:
 def test_a_column_is_all_that_was_appended(pieces: list[list[int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dataprep.sources.columns._FIRST", 2)
-        column, pairs = Column(np.int32), Column(np.float64, 2)
+        column, pairs = GrowingColumn(np.int32), GrowingColumn(np.float64, 2)
         for piece in pieces:
             column.append(np.array(piece, np.int32))
             pairs.append(np.array([piece, piece], np.float64).T.reshape(-1, 2))

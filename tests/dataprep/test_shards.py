@@ -15,7 +15,7 @@ from dataprep.pictures.index import EXTENSIONS
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, plan_fingerprint, read_plan_header, read_plan_rows
-from dataprep.shards.build_shard import ShardJob, build_shard, is_complete, tar_samples
+from dataprep.shards.build_shard import ShardJob, build_shard, is_shard_complete, tar_samples
 from dataprep.shards.figures import quantile
 from dataprep.shards.manifest import write_manifest
 from dataprep.sources.table import SOURCES
@@ -212,13 +212,13 @@ def test_a_shard_counts_as_complete_only_if_it_is_this_builds_and_whole(
     header = plan_of(request)
     job = jobs_of(request, header)[0]
     arguments = (request.out, request.config, 0)
-    assert not is_complete(*arguments, header["fingerprint"])
+    assert not is_shard_complete(*arguments, header["fingerprint"])
     build_shard(job)
-    assert is_complete(*arguments, header["fingerprint"])
-    assert not is_complete(*arguments, "another")
+    assert is_shard_complete(*arguments, header["fingerprint"])
+    assert not is_shard_complete(*arguments, "another")
     tar = request.out / "toy-train-000000.tar"
     tar.write_bytes(tar.read_bytes()[:-1])
-    assert not is_complete(*arguments, header["fingerprint"])
+    assert not is_shard_complete(*arguments, header["fingerprint"])
 
 
 @pytest.mark.parametrize("gone", ["renamed", "emptied"])

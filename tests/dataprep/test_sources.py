@@ -11,7 +11,7 @@ import pytest
 
 from dataprep.check.verify import verify_folder
 from dataprep.cli import main
-from dataprep.estimate import estimate
+from dataprep.estimate import estimate_build
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_header
@@ -65,7 +65,7 @@ def halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
 
 
 def test_a_source_of_ones_own_is_one_value(halves: BuildRequest) -> None:
-    found = estimate(new_plan(halves))
+    found = estimate_build(new_plan(halves))
     manifest = build_alone(halves)
     assert (found.pictures, found.boxes, found.samples) == (3, 3, 3)
     assert manifest["kept"] == {"pictures": 3, "boxes": 3, "samples": 3}

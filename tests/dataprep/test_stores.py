@@ -22,12 +22,14 @@ from dataprep.pictures.stores import INDEX_FILE, describe_store, locate, open_st
 from dataprep.pictures.tar_store import TarStore, unpack_tars
 from dataprep.plan.inputs import BuildRequest, new_plan, pictures_place
 from dataprep.records import Rejected, RejectReason
+from dataprep.remote import Patience
 from dataprep.shards.build_shard import ShardJob, build_shard
 from dataprep.shards.manifest import write_manifest
 from intarsia.errors import UserError
 from tests.dataprep.test_build import hashes
 from tests.dataprep.test_shards import plan_of
 from tests.dataprep.toy import make_coco, toy_request
+from tests.training.file_server import serving
 
 Inputs = tuple[Path, Path]
 
@@ -86,7 +88,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(whole: Inputs, monkeypatch: pytest.MonkeyPatch) -> Iterator[http.server.ThreadingHTTPServer]:
-    monkeypatch.setattr(stores, "PAUSE_S", 0.001)
+    monkeypatch.setattr(stores, "PICTURE_PATIENCE", Patience(stores.PICTURE_PATIENCE.tries, 0.001))
     handler = functools.partial(Handler, directory=str(whole[1]))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
@@ -187,7 +189,7 @@ def test_a_file_that_cannot_be_fetched_is_rejected(server: http.server.Threading
     assert isinstance(missing, Rejected)
     assert missing.reason == RejectReason.FILE_MISSING
     store.check("none.jpg")
-    Handler.failures = stores.TRIES
+    Handler.failures = stores.PICTURE_PATIENCE.tries
     refused = load_picture(store.place("000000000001.jpg"))
     assert isinstance(refused, Rejected)
     assert refused.reason == RejectReason.FILE_UNREADABLE
@@ -197,6 +199,17 @@ def test_a_file_that_cannot_be_fetched_is_rejected(server: http.server.Threading
         UserError, match=r"private/a\.jpg: the server asks for a password; fetch the pictures"
     ):
         load_picture(open_store(f"{address(server)}/private", "").place("a.jpg"))
+
+
+def test_an_answer_that_breaks_off_is_taken_up_where_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "PICTURE_PATIENCE", Patience(2, 0.001))
+    (tmp_path / "a.jpg").write_bytes(bytes(range(256)) * 100)
+    with serving(tmp_path) as server:
+        server.cut = 3
+        assert open_store(server.address, "").place("a.jpg").read_bytes() == bytes(range(256)) * 100
+        assert server.requests["a.jpg"] == 4
 
 
 def test_a_store_that_goes_away_stops_the_build(

@@ -10,7 +10,7 @@ import pytest
 
 from dataprep.check.verify import SHARDS_PER_WORKER, verify_folder
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_header, stored_fingerprint
-from dataprep.progress import Progress
+from dataprep.progress import BuildProgress
 from intarsia.errors import UserError
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import toy_request
@@ -64,7 +64,7 @@ def test_processes_find_what_one_finds(folder: Path) -> None:
     assert len(tars) >= 2 * SHARDS_PER_WORKER
     tars[-1].write_bytes(tars[-1].read_bytes() + b"x")
     tars[1].with_suffix(".json").unlink()
-    told: list[list[Progress]] = [[], []]
+    told: list[list[BuildProgress]] = [[], []]
     alone, together = (verify_folder(folder, True, n, told[n - 1].append) for n in (1, 2))
     assert alone == together
     assert len(alone) > 1

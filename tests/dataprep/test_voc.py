@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dataprep.build import build
 from dataprep.check.verify import verify_folder
 from dataprep.cli import main
-from dataprep.estimate import estimate, expected_rejects
+from dataprep.estimate import estimate_build, expected_rejects
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig
 from dataprep.records import Annotations
@@ -225,7 +225,7 @@ def test_nothing_of_a_folder_vanishes(folder: Path, tmp_path: Path) -> None:
     request = request_of(folder, tmp_path / "out")
     plan = new_plan(request)
     assert plan.counts() == EXPECTED
-    found = estimate(plan)
+    found = estimate_build(plan)
     assert (found.pictures, found.boxes) == (6, 11)
     assert expected_rejects(plan, found) == EXPECTED["rejected"]
     manifest = build_alone(request)

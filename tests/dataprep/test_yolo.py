@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from dataprep.build import build
 from dataprep.check.verify import verify_folder
 from dataprep.cli import main
-from dataprep.estimate import estimate, expected_rejects
+from dataprep.estimate import estimate_build, expected_rejects
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig
 from dataprep.sources.coco import read_coco
-from dataprep.sources.yolo import Names, read_names, read_yolo
+from dataprep.sources.yolo import YoloNames, read_yolo, read_yolo_names
 from intarsia.errors import UsageError, UserError
 from tests.dataprep.test_build import hashes
 from tests.dataprep.test_shards import build_alone
@@ -34,9 +34,9 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def bounds_of(folder: Path, text: str, names: Names | None = None) -> list[list[float]]:
+def bounds_of(folder: Path, text: str, names: YoloNames | None = None) -> list[list[float]]:
     write(folder / "labels", "a.txt", text)
-    return read_yolo(folder / "labels", names or Names()).bounds.round(6).tolist()
+    return read_yolo(folder / "labels", names or YoloNames()).bounds.round(6).tolist()
 
 
 @settings(deadline=None, max_examples=40)
@@ -46,7 +46,7 @@ def test_boxes_are_read_as_they_were_written(
 ) -> None:
     folder = tmp_path_factory.mktemp("yolo")
     write(folder, "a.txt", "\n".join(" ".join(map(repr, box)) for box in boxes))
-    notes = read_yolo(folder, Names(list("abcde")))
+    notes = read_yolo(folder, YoloNames(list("abcde")))
     corners = [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for _, x, y, w, h in boxes]
     assert np.allclose(notes.bounds, corners, rtol=0, atol=1e-12)
     assert [notes.labels[code] for code in notes.label] == ["abcde"[code] for code, *_ in boxes]
@@ -62,7 +62,7 @@ def test_labels_say_what_coco_says(tmp_path: Path) -> None:
             x0, y0, x1, y1 = notes.bounds[row] / (width, height, width, height)
             lines.append(f"{notes.label[row]} {(x0 + x1) / 2} {(y0 + y1) / 2} {x1 - x0} {y1 - y0}")
         write(tmp_path, Path(name).with_suffix(".txt").name, "\r\n".join(lines) + "\r\n")
-    ours = read_yolo(tmp_path, Names(notes.labels))
+    ours = read_yolo(tmp_path, YoloNames(notes.labels))
     order = np.argsort([notes.files[p] for p in notes.picture], kind="stable")
     sizes = np.tile(notes.sizes[notes.picture], 2)
     assert np.allclose(ours.bounds, (notes.bounds / sizes)[order], rtol=0, atol=1e-9)
@@ -94,7 +94,7 @@ def test_what_tools_write(tmp_path: Path, text: str, bounds: list[list[float]]) 
 def test_of_poses_the_box_counts(tmp_path: Path) -> None:
     pose = f"{CAR} {' '.join(['0.1 0.2 2'] * 17)}"
     data = write(tmp_path, "data.yaml", "names: [person]\nkpt_shape: [17, 3]\n")
-    names = read_names({"labels": tmp_path, "data": data})
+    names = read_yolo_names({"labels": tmp_path, "data": data})
     assert bounds_of(tmp_path, pose, names) == [[0.3, 0.2, 0.7, 0.8]]
     with pytest.raises(
         UserError, match=r"a\.txt, line 1: it holds 56 numbers, but a line is `class cx cy w h`"
@@ -123,7 +123,7 @@ def test_of_poses_the_box_counts(tmp_path: Path) -> None:
 )
 def test_a_bad_line_is_reported_with_file_line_and_value(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"a\.txt.*{message}" if "line" in message else message):
-        bounds_of(tmp_path, text, Names(["car", "dog"]))
+        bounds_of(tmp_path, text, YoloNames(["car", "dog"]))
 
 
 def test_a_number_that_is_not_finite_is_a_bad_box_and_counted(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def request_of(folder: Path, **options: object) -> BuildRequest:
 )
 def test_names_of_classes(tmp_path: Path, name: str, text: str, names: list[str]) -> None:
     role = "data" if name.startswith("data") else "names"
-    assert read_names({"labels": tmp_path, role: write(tmp_path, name, text)}).names == names
+    assert read_yolo_names({"labels": tmp_path, role: write(tmp_path, name, text)}).names == names
 
 
 @pytest.mark.parametrize(
@@ -172,12 +172,12 @@ def test_names_of_classes(tmp_path: Path, name: str, text: str, names: list[str]
 def test_bad_names_are_reported(tmp_path: Path, role: str, name: str, text: str | None, message: str) -> None:
     path = tmp_path / name if text is None else write(tmp_path, name, text)
     with pytest.raises(UserError, match=message):
-        read_names({"labels": tmp_path, role: path})
+        read_yolo_names({"labels": tmp_path, role: path})
 
 
 def test_two_files_of_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--names and --data both name the classes; give one of them"):
-        read_names({"labels": tmp_path, "names": tmp_path / "a", "data": tmp_path / "b"})
+        read_yolo_names({"labels": tmp_path, "names": tmp_path / "a", "data": tmp_path / "b"})
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_nothing_of_a_folder_vanishes(folder: Path, tmp_path: Path) -> None:
     request = BuildRequest(**{**vars(request_of(folder)), "out": tmp_path / "out"})
     plan = new_plan(request)
     assert plan.counts() == EXPECTED
-    found = estimate(plan)
+    found = estimate_build(plan)
     assert (found.pictures, found.boxes, found.samples) == (6, 9, 6)
     manifest = build_alone(request)
     assert manifest["kept"] == {"pictures": 6, "boxes": 9, "samples": 6, "files": 8}
@@ -279,14 +279,14 @@ def test_a_changed_label_is_noticed(tmp_path: Path) -> None:
 def test_labels_that_are_not_there_are_reported(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     with pytest.raises(UserError, match=r"--labels .*labels holds no label file \(\*\.txt\)"):
-        read_yolo(tmp_path / "labels", Names())
+        read_yolo(tmp_path / "labels", YoloNames())
     with pytest.raises(
         UserError, match=r"--labels .*none is not a folder; give the folder of the label files"
     ):
-        read_yolo(tmp_path / "none", Names())
+        read_yolo(tmp_path / "none", YoloNames())
 
 
 def test_classes_without_names_are_called_by_their_numbers(tmp_path: Path) -> None:
     write(tmp_path, "a.txt", f"{CAR}\n7 0.5 0.5 0.1 0.1\n")
-    notes = read_yolo(tmp_path, read_names({"labels": tmp_path}))
+    notes = read_yolo(tmp_path, read_yolo_names({"labels": tmp_path}))
     assert [notes.labels[code] for code in notes.label] == ["0", "7"]

@@ -10,6 +10,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from dataprep import remote as fetcher
+from dataprep.remote import Patience
 from intarsia.errors import UsageError, UserError
 from tests.training.file_server import FileServer, serving
 from tests.training.synthetic import make_shards
@@ -19,7 +21,7 @@ from training.data import remote
 from training.data.batches import SampleDataset, batches
 from training.data.cache import ShardCache
 from training.data.order import DataOrder
-from training.data.remote import read_remote
+from training.data.remote import read_shard_file
 from training.data.shards import ShardReader, find_shards, open_cache
 
 COUNTS = (5, 4, 7)
@@ -27,7 +29,7 @@ COUNTS = (5, 4, 7)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PAUSE_S", 0.001)
+    monkeypatch.setattr(remote, "SHARD_PATIENCE", Patience(remote.SHARD_PATIENCE.tries, 0.001))
 
 
 @pytest.fixture
@@ -218,14 +220,14 @@ def test_many_processes_share_the_copies(server: FileServer, tmp_path: Path) -> 
 
 
 def _fetch_slowly(cache: ShardCache, url: str, size: int, sha256: str) -> None:
-    pieces = remote.read_remote
+    pieces = remote.read_shard_file
 
     def slow(*arguments: object) -> Iterator[bytes]:
         for piece in pieces(*arguments):  # type: ignore[arg-type]
             yield piece
             time.sleep(60)
 
-    shard_cache.read_remote = slow  # in this process alone
+    shard_cache.read_shard_file = slow  # in this process alone
     cache.open(url, size, sha256)
 
 
@@ -249,7 +251,7 @@ def test_a_fetch_that_was_killed_leaves_no_lock_and_its_part_is_swept(
 
 
 def test_what_a_server_sends_is_read_in_pieces(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PIECE_BYTES", 1000)
-    pieces = list(read_remote(f"{server.address}/shards/{tar(server, 0).name}"))
+    monkeypatch.setattr(fetcher, "PIECE_BYTES", 1000)
+    pieces = list(read_shard_file(f"{server.address}/shards/{tar(server, 0).name}"))
     assert max(map(len, pieces)) == 1000
     assert b"".join(pieces) == tar(server, 0).read_bytes()

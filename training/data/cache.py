@@ -16,7 +16,7 @@ from pathlib import Path
 
 from intarsia.errors import UserError
 from intarsia.files import sha256_bytes
-from training.data.remote import read_remote
+from training.data.remote import read_shard_file
 
 _WAIT_S = 0.1  # between two looks whether other processes' fetches have come to an end
 _PART = ".part"
@@ -82,7 +82,7 @@ class ShardCache:
             self._make_room(part, size)
             digest = hashlib.sha256()
             with part.open("r+b") as file:
-                for piece in read_remote(url, size):
+                for piece in read_shard_file(url, size):
                     digest.update(piece)
                     file.write(piece)
                 file.flush()

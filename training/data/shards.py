@@ -17,7 +17,7 @@ from intarsia.files import read_json
 from intarsia.sample import MEMBERS, Sample, check_format, decode_sample
 from training.config import DataConfig
 from training.data.cache import ShardCache
-from training.data.remote import read_remote
+from training.data.remote import read_shard_file
 
 T = TypeVar("T")
 _REMEDY = (
@@ -139,7 +139,7 @@ def load_manifest(folder: str) -> Any:
     path = f"{folder.rstrip('/')}/manifest.json"
     if is_uri(folder):
         try:
-            return json.loads(b"".join(read_remote(path)))
+            return json.loads(b"".join(read_shard_file(path)))
         except ValueError as error:
             raise UserError(f"{path}: not valid JSON ({error})") from None
     if not Path(path).is_file():

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataprep.progress import Progress, Reporter, metered
+from dataprep.progress import BuildProgress, Reporter, metered
 from intarsia.errors import UsageError, UserError
 from intarsia.files import locked, read_json, sweep_temporaries, write_json
 from training.config import TrainConfig, require_weights
@@ -103,7 +103,7 @@ def _encode(
     from training.latents.encode_shards import encode_all
 
     samples = sum(job.shard.count for job in missing)
-    start = Progress(len(jobs) - len(missing), len(jobs), 0, samples)
+    start = BuildProgress(len(jobs) - len(missing), len(jobs), 0, samples)
     if missing:
         with metered(Path(missing[0].folder), start, report) as meter:
             for done in encode_all(missing, config, how.number, how.ray_address, how.verbose):

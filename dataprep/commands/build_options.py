@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from intarsia.errors import UsageError
+
 
 def add_build_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all sources have; those that decide the result are `BuildConfig`'s."""
@@ -103,6 +105,16 @@ def _add_filter_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--brightness", type=_levels, metavar="LO,HI", help="mean grey level of the box, 0 to 255")
     add("--exclude", type=Path, metavar="LIST", help="names of pictures, one a line, e.g. of `duplicates`")
+
+
+def check_workers(workers: int | None) -> None:
+    """Check `--workers`.
+
+    Raises:
+        UsageError: if there would be none.
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: at least 1 is needed")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""The commands of `python -m dataprep`: one file for each, with one function `add`."""

@@ -1,0 +1,131 @@
+"""`python -m dataprep build SOURCE`: make a shard folder, or go on with one."""
+
+import argparse
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataprep.commands.build_options import add_build_options, check_workers
+from dataprep.sources.table import SOURCES
+from intarsia.command_line import Commands
+from intarsia.errors import UserError
+from intarsia.words import counted
+
+if TYPE_CHECKING:
+    from dataprep.plan.inputs import BuildRequest
+
+
+def add(commands: Commands) -> None:
+    """Add `build` to the command line, with a sub-command for each source."""
+    build = commands.add_parser("build", help="make a shard folder, or go on with one")
+    sources = build.add_subparsers(required=True, metavar="SOURCE", dest="source")
+    for source in SOURCES.values():
+        parser = sources.add_parser(source.name, help=source.help)
+        for item in source.inputs:
+            parser.add_argument(f"--{item.role}", type=Path, required=item.required, help=item.help)
+        add_build_options(parser)
+        parser.set_defaults(run=_build)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from dataprep.build import build
+    from dataprep.progress import Reporter
+
+    request = _request(options)
+    if options.dry_run:
+        return _dry_run(request)
+    reporter = Reporter()
+    try:
+        manifest = build(request, reporter)
+    finally:
+        reporter.close()
+    kept, given = manifest["kept"], manifest["in"]
+    print(
+        f"{counted(kept['samples'], 'sample')} from {_of(kept, given)}, "
+        f"in {counted(len(manifest['shardlist']), 'shard')}"
+    )
+    _print_rejects(manifest)
+    print(f"in {request.out}\nnext: python -m dataprep show {shlex.quote(str(request.out))} --out sheet.png")
+    if not kept["samples"]:
+        raise UserError(f"not one sample could be made; {request.out}/rejects.jsonl has the reasons")
+    if options.wandb:
+        from dataprep.look.wandb_artifact import log_folder
+
+        print(f"W&B: {log_folder(request.out, options.wandb)}")
+    return 0
+
+
+def _request(options: argparse.Namespace) -> "BuildRequest":
+    from dataprep.plan.inputs import BuildRequest
+    from dataprep.plan.plan import BuildConfig
+    from intarsia.config import build_config
+
+    check_workers(options.workers)
+    content = {name: getattr(options, name) for name in BuildConfig.model_fields}
+    content["name"] = options.name or options.source
+    roles = [*(item.role for item in SOURCES[options.source].inputs), "exclude"]
+    return BuildRequest(
+        config=build_config(BuildConfig, content, where="build options"),
+        inputs={role: getattr(options, role) for role in roles if getattr(options, role)},
+        images="\n".join(options.images),
+        out=options.out,
+        command=shlex.join(["python", "-m", "dataprep", *options.argv]),
+        workers=options.workers,
+        ray_address=options.ray_address,
+        verbose=options.verbose,
+    )
+
+
+def _dry_run(request: "BuildRequest") -> int:
+    from dataprep.build import free_space_warning
+    from dataprep.estimate import amount, estimate_build, expected_rejects
+    from dataprep.plan.inputs import new_plan
+    from dataprep.progress import duration
+
+    plan = new_plan(request, unpack=False)
+    found, given = estimate_build(plan), plan.counts()["in"]
+    print(
+        f"{counted(found.samples, 'sample')} at most, from "
+        f"{_of({'pictures': found.pictures, 'boxes': found.boxes}, given)}, "
+        f"in {counted(plan.shards, 'shard')}"
+    )
+    _print_rejects({"rejected": expected_rejects(plan, found)})
+    labels = [f"{name} {number:,.3g}" for name, number in list(found.labels.items())[:20]]
+    more = f", and {len(found.labels) - 20} more" if len(found.labels) > 20 else ""
+    print(f"expected samples by class ({len(found.labels)}): {', '.join(labels)}{more}")
+    workers = request.workers or len(os.sched_getaffinity(0))
+    print(
+        f"about {amount(found.bytes)} and {duration(found.seconds)} of one core, "
+        f"{counted(workers, 'process', 'processes')} {duration(found.seconds / workers)}, by a made-up "
+        f"picture of {found.picture_size[0]}x{found.picture_size[1]} timed here "
+        f"({1000 * found.cpu_seconds:.1f} ms)"
+    )
+    for name, value in request.config.model_dump(mode="json").items():
+        if value not in (None, []):
+            print(f"  {name}: {value}")
+    warning = free_space_warning(request.out, found.bytes)
+    if warning:
+        print(f"warning: {warning}")
+    print(
+        f"would be written to {request.out}; no picture was read, so what only pictures show (damage, blur, "
+        "a size that is not annotated) is not included"
+    )
+    return 0
+
+
+def _of(kept: Mapping[str, int], given: Mapping[str, int]) -> str:
+    return (
+        f"{kept['pictures']:,} of {counted(given['pictures'], 'picture')} and "
+        f"{kept['boxes']:,} of {counted(given['boxes'], 'box', 'boxes')}"
+    )
+
+
+def _print_rejects(content: dict[str, Any]) -> None:
+    from dataprep.shards.figures import reject_table
+
+    lines = reject_table(content)
+    print("rejected:" if lines else "rejected: nothing")
+    for line in lines:
+        print(f"  {line}")
