@@ -30,7 +30,7 @@ class Network:
     """A network that takes arrays.
 
     Attributes:
-        name: key of `weights.SOURCES`.
+        name: key of `weights.WEIGHT_SOURCES`.
         weights: fingerprint of its weights.
         run: float32 [B, ...] -> float32 [B, ...].
     """

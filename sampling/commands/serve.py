@@ -50,6 +50,12 @@ def add(commands: Commands) -> None:
         "reach it, without a password)",
     )
     network.add_argument("--port", type=int, default=7860, help="port (default %(default)s); 0 = a free one")
+    _add_limits(parser)
+    add_machine_options(parser)
+    parser.set_defaults(run=_run, batch_size=EditSettings().batch_size)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-megapixels",
@@ -79,8 +85,6 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="limit of waiting requests; one is done at a time (default %(default)s)",
     )
-    add_machine_options(parser)
-    parser.set_defaults(run=_run, batch_size=EditSettings().batch_size)
 
 
 def _run(arguments: argparse.Namespace) -> None:

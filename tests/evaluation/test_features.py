@@ -18,7 +18,7 @@ from evaluation.measures.dino import DinoGeometry, load_dino
 from evaluation.measures.inception import Inception, load_inception
 from evaluation.measures.lpips import Lpips, load_lpips
 from evaluation.measures.metrics import cosine, structure_distance
-from evaluation.measures.weights import SOURCES, find_weights, fingerprint_weights, parse_weights
+from evaluation.measures.weights import WEIGHT_SOURCES, find_weights, fingerprint_weights, parse_weights
 from evaluation.scoring.scoring import Request, score
 from evaluation.scoring.store import ValueStore
 from intarsia.errors import UsageError, UserError
@@ -316,14 +316,14 @@ def test_missing_weights_say_what_where_and_how(tmp_path, monkeypatch) -> None:
         find_weights("clip-b16")
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", WEIGHT_SOURCES)
 def test_every_missing_weight_is_one_sentence_with_file_source_and_option(
     name, tmp_path, monkeypatch
 ) -> None:
     for variable in ("TORCH_HOME", "HF_HUB_CACHE"):
         monkeypatch.setenv(variable, str(tmp_path))
-    source = replace(SOURCES[name], installed=())
-    monkeypatch.setitem(SOURCES, name, source)
+    source = replace(WEIGHT_SOURCES[name], installed=())
+    monkeypatch.setitem(WEIGHT_SOURCES, name, source)
     with pytest.raises(UserError) as caught:
         find_weights(name)
     message = str(caught.value)

@@ -102,7 +102,9 @@ def test_mistakes_of_the_config_are_told_before_the_queue(
     assert "optimizer.lr=-1" in words
     assert "--array divides sample and evaluate" in refused(capsys, *train, "--array=0-3", "--dry-run")
     assert "--time=soon is not a time" in refused(capsys, *train, "--time=soon", "--dry-run")
-    assert "--gpus-per-node=all is not a number" in refused(capsys, *train, "--gpus-per-node=all", "--dry-run")
+    assert "--gpus-per-node=all is not a number" in refused(
+        capsys, *train, "--gpus-per-node=all", "--dry-run"
+    )
 
 
 def test_a_gpu_of_a_named_kind_is_counted(train: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +169,9 @@ def test_arrays_and_sweeps_of_another_form_are_refused() -> None:
     for axis in ("seed", "seed=", "=1", "run=a,b"):
         with pytest.raises(UsageError, match=r"a\.b=1,2,3"):
             sweep_runs(["c.yaml", "run=r"], [axis])
-    with pytest.raises(UsageError, match=r"'seed=1,2,1' has the same value twice; two runs would share a folder"):
+    with pytest.raises(
+        UsageError, match=r"'seed=1,2,1' has the same value twice; two runs would share a folder"
+    ):
         sweep_runs(["c.yaml", "run=r"], ["seed=1,2,1"])
     with pytest.raises(UsageError, match="needs run=FOLDER"):
         sweep_runs(["c.yaml"], ["seed=1,2"])
