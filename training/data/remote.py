@@ -26,7 +26,7 @@ def read_remote(url: str, size: int | None = None) -> Iterator[bytes]:
         size: bytes that there must be; None: what the server says.
 
     Raises:
-        UserError: naming the address, where nothing is there or half a minute brought no more of it.
+        UserError: with the address, if there is no file, or no more of it arrived in half a minute.
     """
     done, failures = 0, 0
     while True:
@@ -58,7 +58,7 @@ def read_remote(url: str, size: int | None = None) -> Iterator[bytes]:
 
 @contextmanager
 def _opened(url: str, start: int) -> Iterator[tuple[IO[bytes], int | None]]:
-    """A remote file from byte `start` on, and the length of the whole where the server tells it."""
+    """A remote file from byte `start` on, and the length of the whole if the server sends it."""
     if url.startswith(("http://", "https://")):
         with _open_http(url, start) as answer:
             yield answer, _length(answer, start)
