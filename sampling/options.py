@@ -14,6 +14,7 @@ from sampling.jobs import FILES
 from sampling.painters.painter import PAINTERS, painter_of
 from sampling.samplers import SAMPLERS
 from sampling.settings import (
+    Dtype,
     EditSettings,
     ExemplarBackground,
     Fit,
@@ -22,8 +23,6 @@ from sampling.settings import (
     MatchColour,
 )
 
-DTYPES = ("float32", "bfloat16", "float16")
-"""What weights in a file may be."""
 _DEFAULT = EditSettings()
 
 
@@ -234,7 +233,10 @@ def add_canvas_options(parser: argparse.ArgumentParser) -> None:
 def add_dtype_option(parser: argparse.ArgumentParser) -> None:
     """Add the precision of the weights that are written."""
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="precision of the weights (default %(default)s)"
+        "--dtype",
+        choices=get_args(Dtype),
+        default="float32",
+        help="precision of the weights (default %(default)s)",
     )
 
 
@@ -250,7 +252,7 @@ def add_machine_options(parser: argparse.ArgumentParser, batches: bool = True) -
     precision = group.add_mutually_exclusive_group()
     precision.add_argument(
         "--dtype",
-        choices=("auto", *DTYPES),
+        choices=("auto", *get_args(Dtype)),
         default=default.dtype,
         help="precision of the weights; auto = 16-bit on a GPU, else float32 (default)",
     )

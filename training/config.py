@@ -12,6 +12,7 @@ from intarsia.errors import UsageError
 
 # One name may be without brackets.
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+ZeroStage = Literal[0, 1, 2, 3]
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 Places = Annotated[Names, AfterValidator(lambda places: tuple(map(os.path.expanduser, places)))]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -184,7 +185,7 @@ class TrainConfig(Config):
     lora: LoraConfig | None = None  # null = the model's own weights are trained
     freeze: Names = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
     freeze_unused: bool = True  # leave out weights that the condition gives no gradient: with one token some
-    zero_stage: Literal[0, 1, 2, 3] | None = None  # null: 0 on one rank, which cannot share, else 1
+    zero_stage: ZeroStage | None = None  # null: 0 on one rank, which cannot share, else 1
     offload_optimizer: bool = False  # master weights, moments and averages in CPU memory; updated there
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and moments stay fp32
     activation_checkpointing: bool = False

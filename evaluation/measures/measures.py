@@ -19,6 +19,7 @@ Value: TypeAlias = NDArray[np.floating]
 Prepare: TypeAlias = Callable[..., NDArray[Any]]
 Region = Literal["whole", "background", "edited"]
 How = Literal["only", "blank"]
+Feed = Literal["published", "right"]  # of DINO, in the structure distance
 
 
 class NothingLeft(ValueError):

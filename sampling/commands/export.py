@@ -69,7 +69,7 @@ def export_model(
         folder: the model folder.
         out: the folder (`diffusers`) or file to make; an existing one is replaced.
         form: diffusers, original or safetensors-single.
-        dtype: precision of the weights, a name in `sampling.options.DTYPES`.
+        dtype: precision of the weights, a `sampling.settings.Dtype`.
         variant: part of the weights' file names; only for `diffusers`.
 
     Raises:

@@ -58,7 +58,7 @@ def import_original(
         out: the model folder; an existing one is replaced once the new one is whole.
         config: the checkpoint's geometry and noise levels.
         averaged: take the UNet's averaged weights.
-        dtype: precision of the weights, a name in `sampling.options.DTYPES`; float32 holds all exactly.
+        dtype: precision of the weights, a `sampling.settings.Dtype`; float32 holds all exactly.
 
     Raises:
         UserError: if the file cannot be read, is another kind of model, or does not fit `config`.

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from benchmarks.nets import fill, recorded_input, save, tiny_clip
 from evaluation.measures import features, resizing
 from evaluation.measures.dino import DinoGeometry, load_dino
 from evaluation.measures.inception import Inception, load_inception
-from evaluation.measures.lpips import Lpips, load_lpips
+from evaluation.measures.lpips import Lpips, Net, load_lpips
 from evaluation.measures.metrics import cosine, structure_distance
 from evaluation.measures.weights import WEIGHT_SOURCES, find_weights, fingerprint_weights, parse_weights
 from evaluation.scoring.scoring import Request, score
@@ -178,7 +179,7 @@ def test_inception_gives_what_pytorch_fid_gave(inception) -> None:
     assert relative_error(ours, np.array(RECORDED["inception"])) < rounding(longest_sum(inception))
 
 
-@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
+@pytest.mark.parametrize("net", get_args(Net))
 def test_lpips_gives_what_the_lpips_package_gave(net) -> None:
     backbone = Lpips(net).features
     fill(backbone)
@@ -200,7 +201,7 @@ class PeerFeatures(torch.nn.Module):
         return self.network.layers(scaled * self.network.scale + self.network.shift)
 
 
-@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
+@pytest.mark.parametrize("net", get_args(Net))
 def test_lpips_equals_torchmetrics_with_the_authors_linear_weights(tmp_path, net, monkeypatch) -> None:
     network = Lpips(net)
     fill(network.features)

@@ -10,7 +10,7 @@ import pytest
 
 from intarsia.errors import UsageError
 from slurm import cli
-from slurm.job import JobSpec, header_options, minutes, parse_array, sweep_runs, valid_options
+from slurm.job import KINDS, JobSpec, header_options, minutes, parse_array, sweep_runs, valid_options
 from tests.cluster.virtual import wait_for
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
@@ -76,7 +76,7 @@ def test_the_exact_lines_of_a_job_on_two_nodes(train: list[str], capsys: pytest.
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("kind", ["train", "dataprep", "sample", "evaluate"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_scripts_header_is_the_default_of_every_option(kind: str) -> None:
     header = header_options((ROOT / f"slurm/{kind}.sh").read_text())
     text = JobSpec(kind, (("x",),)).sbatch_text("true", Path("logs"), ROOT)

@@ -5,12 +5,14 @@ keeps a second fp32 copy of its share of the weights, and one gradient buffer of
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+from training.config import ZeroStage
 
 if TYPE_CHECKING:
     from training.estimate.counting import Counts
 
-STAGES = (0, 1, 2, 3)
+STAGES = get_args(ZeroStage)
 _FP32 = 4
 _BUCKET = 500_000_000  # DeepSpeed's reduce_bucket_size, numbers
 _LIVE_WEIGHTS = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters, numbers
