@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
     would hide what is wrong below all that is possible.
     """
 
-    def __init__(self, *, read: "Reader | None" = None, **own: Any) -> None:
+    def __init__(self, *, read: "ReadWords | None" = None, **own: Any) -> None:
         """Options as of `argparse.ArgumentParser`; the help ends with how to see more of an error.
 
         Args:
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"error: {message}; see {self.prog} --help\n")
 
 
-Reader: TypeAlias = Callable[[Parser, Sequence[str]], argparse.Namespace]
+ReadWords: TypeAlias = Callable[[Parser, Sequence[str]], argparse.Namespace]
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 

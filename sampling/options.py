@@ -1,4 +1,4 @@
-"""The options that every command with a sampler in it shares, and the settings they make."""
+"""The options that all sampling commands share, and the settings they make."""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ from sampling.jobs import FILES
 from sampling.painters.painter import PAINTERS, painter_of
 from sampling.samplers import SAMPLERS
 from sampling.settings import (
+    Dtype,
     EditSettings,
     ExemplarBackground,
     Fit,
@@ -22,13 +23,11 @@ from sampling.settings import (
     MatchColour,
 )
 
-DTYPES = ("float32", "bfloat16", "float16")
-"""What weights in a file may be."""
 _DEFAULT = EditSettings()
 
 
 def numbers(count: int | None = None) -> Callable[[str], tuple[float, ...]]:
-    """A reader of `1,3,5` as numbers; of exactly `count`, where that is given."""
+    """A function that reads `1,3,5` as numbers; exactly `count` of them if that is given."""
 
     def read(text: str) -> tuple[float, ...]:
         try:
@@ -71,27 +70,29 @@ def add_file_options(
     out: str,
     add_what_paints: Callable[[argparse._ActionsContainer], None] = add_painter_options,
 ) -> None:
-    """The files of one edit; `out` says what is written."""
+    """Add the files of one edit; `out`: help text of --out."""
     group = parser.add_argument_group("files")
     add_what_paints(group)
     group.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture to edit")
     group.add_argument(
-        "--mask", type=Path, required=True, metavar="FILE", help="of the picture's size; white = repaint"
+        "--mask", type=Path, required=True, metavar="FILE", help="mask of the picture's size; white = repaint"
     )
-    group.add_argument("--exemplar", type=Path, required=True, metavar="FILE", help="what to paint")
+    group.add_argument(
+        "--exemplar", type=Path, required=True, metavar="FILE", help="picture of the object to paint"
+    )
     group.add_argument("--out", type=Path, required=True, metavar="FILE.png", help=out)
 
 
 def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
-    """Look at the files of `add_file_options` before anything is loaded, and make OUT's folder.
+    """Check the files of `add_file_options` before anything is loaded, and make OUT's folder.
 
     Args:
-        arguments: of the command.
-        written: all that it will write.
+        arguments: parsed arguments of the command.
+        written: all files that it will write.
 
     Raises:
-        UsageError: if OUT is no PNG or a folder, or an input would be replaced.
-        UserError: if there is no model, or nothing can be written where OUT is to be.
+        UsageError: if OUT is not a PNG or is a folder, or an input would be replaced.
+        UserError: if there is no model, or OUT's folder is not writable.
     """
     out = arguments.out
     if out.suffix.lower() != ".png":
@@ -105,17 +106,17 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
     check_painter(arguments)
     out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK):
-        raise UserError(f"--out {out}: nothing can be written into {out.parent}; choose another folder")
+        raise UserError(f"--out {out}: {out.parent} is not writable; choose another folder")
 
 
 def add_shard_option(parser: argparse._ActionsContainer) -> None:
-    """Which part of a list to do."""
+    """Add the choice of a part of a list."""
     parser.add_argument(
         "--shard",
         type=_shard,
         default=(0, 1),
         metavar="I/N",
-        help="do every N-th row from the I-th on, counted from 0: one process per GPU, or a job array",
+        help="do every N-th row, beginning with row I (0 = first): one process per GPU, or a job array",
     )
 
 
@@ -127,20 +128,20 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
-    """How masks and exemplars are read."""
+    """Add the ways to read masks and exemplars."""
     group = parser.add_argument_group("reading")
     group.add_argument("--invert-mask", action="store_true", help="black is repainted, not white")
     group.add_argument(
         "--exemplar-background",
         choices=get_args(ExemplarBackground),
         default="crop",
-        help="for an exemplar with an alpha channel, which is its cut-out: fill what is transparent with a "
-        "neutral colour (neutral), or cut the picture to the object first (crop, the default)",
+        help="transparent parts of an exemplar with an alpha channel: fill them with a neutral colour "
+        "(neutral), or crop the picture to the object first (crop, the default)",
     )
 
 
 def add_sampler_options(parser: argparse.ArgumentParser) -> None:
-    """How the model is asked."""
+    """Add the sampler's options."""
     enough = ", ".join(f"{name} {sampler.steps}" for name, sampler in SAMPLERS.items())
     karras = ", ".join(name for name, sampler in SAMPLERS.items() if sampler.karras)
     group = parser.add_argument_group("sampling")
@@ -157,7 +158,7 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         type=numbers(2),
         default=_DEFAULT.guidance_interval,
         metavar="LOW,HIGH",
-        help="guide only while the noise level lies between these, 0 = clean, 1 = pure noise (default 0,1)",
+        help="guide only if the noise level is between these, 0 = clean, 1 = pure noise (default 0,1)",
     )
     group.add_argument(
         "--num-inference-steps",
@@ -180,25 +181,25 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         "--known-region",
         choices=get_args(KnownRegion),
         default=_DEFAULT.known_region,
-        help="what holds the surroundings: the model's own channels, replacement at every step, or both "
+        help="how the surroundings are kept: the model's own channels, replacement at every step, or both "
         "(default %(default)s)",
     )
     group.add_argument(
         "--latent-blend",
         action="store_true",
-        help="put the picture's own latents around the edit before the last decoding",
+        help="put the picture's latents around the edit before decoding",
     )
 
 
 def add_canvas_options(parser: argparse.ArgumentParser) -> None:
-    """How the picture meets the model's square, and the result the picture."""
+    """Add the ways to fit a picture to the model's square, and the result to the picture."""
     group = parser.add_argument_group("canvas")
     group.add_argument(
         "--fit",
         choices=get_args(Fit),
         default=_DEFAULT.fit,
         help="resize: squash the picture; pad: keep its proportions; crop: a window around the mask; auto: "
-        "crop where the mask is small against the picture, else resize (default)",
+        "crop if the mask is small in the picture, else resize (default)",
     )
     group.add_argument(
         "--context",
@@ -218,26 +219,29 @@ def add_canvas_options(parser: argparse.ArgumentParser) -> None:
         "--match-colour",
         choices=get_args(MatchColour),
         default=_DEFAULT.match_colour,
-        help="correct the edit's colours by the known ring around the mask: its mean, or its standard "
-        "deviation, too (default %(default)s)",
+        help="correct the edit's colours by the known ring around the mask: its mean, or also its standard "
+        "deviation (default %(default)s)",
     )
     group.add_argument(
         "--no-composite",
         dest="composite",
         action="store_false",
-        help="give all that the model painted; by default the input's own pixels stay outside the mask",
+        help="show everything that the model painted; by default the input's pixels stay outside the mask",
     )
 
 
 def add_dtype_option(parser: argparse.ArgumentParser) -> None:
-    """The precision of weights that are written."""
+    """Add the precision of the weights that are written."""
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="of the weights (default %(default)s)"
+        "--dtype",
+        choices=get_args(Dtype),
+        default="float32",
+        help="precision of the weights (default %(default)s)",
     )
 
 
 def add_machine_options(parser: argparse.ArgumentParser, batches: bool = True) -> None:
-    """Where the model runs, and, for a command that edits several pictures at once, how many."""
+    """Add the device and precision; `batches`: also the number of edits at the same time."""
     default = MachineSettings()
     group = parser.add_argument_group("machine")
     group.add_argument(
@@ -248,18 +252,18 @@ def add_machine_options(parser: argparse.ArgumentParser, batches: bool = True) -
     precision = group.add_mutually_exclusive_group()
     precision.add_argument(
         "--dtype",
-        choices=("auto", *DTYPES),
+        choices=("auto", *get_args(Dtype)),
         default=default.dtype,
-        help="of the weights; auto is 16-bit on a GPU and float32 elsewhere (default)",
+        help="precision of the weights; auto = 16-bit on a GPU, else float32 (default)",
     )
     precision.add_argument(
         "--no-half", dest="dtype", action="store_const", const="float32", help="the same as --dtype float32"
     )
-    group.add_argument("--compile", action="store_true", help="compile the UNet: slow start, quicker steps")
+    group.add_argument("--compile", action="store_true", help="compile the UNet: slow start, faster steps")
     group.add_argument(
         "--low-vram",
         action="store_true",
-        help="only the network at work is on the GPU; the rest waits outside",
+        help="only the network in use is on the GPU; the others wait in the CPU's memory",
     )
     if not batches:
         return
@@ -268,12 +272,12 @@ def add_machine_options(parser: argparse.ArgumentParser, batches: bool = True) -
         type=int,
         default=_DEFAULT.batch_size,
         metavar="N",
-        help="edits at once; memory and speed only (default %(default)s)",
+        help="edits at the same time; affects only memory and speed (default %(default)s)",
     )
 
 
 def edit_settings(arguments: argparse.Namespace, where: str) -> list[EditSettings]:
-    """One `EditSettings` for each guidance scale that was asked for.
+    """One `EditSettings` for each guidance scale.
 
     Raises:
         UsageError: for a value out of range or options that exclude one another.
@@ -286,6 +290,6 @@ def edit_settings(arguments: argparse.Namespace, where: str) -> list[EditSetting
 
 
 def machine_settings(arguments: argparse.Namespace, where: str) -> MachineSettings:
-    """The `MachineSettings` that were asked for."""
+    """The `MachineSettings` of the arguments."""
     content = {name: getattr(arguments, name) for name in MachineSettings.model_fields}
     return build_config(MachineSettings, content, where)

@@ -15,6 +15,7 @@ Fit = Literal["auto", "resize", "crop", "pad"]
 KnownRegion = Literal["model", "replace", "both"]
 MatchColour = Literal["none", "mean", "deviation"]
 ExemplarBackground = Literal["crop", "neutral"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 InversionMethod = Literal["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
 
 
@@ -67,7 +68,7 @@ class MachineSettings(Config):
     """Where and how the model runs; speed and memory, and the rounding of the arithmetic."""
 
     device: str = "auto"  # auto takes a GPU where there is one
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 on a GPU, else float32
+    dtype: Literal["auto", Dtype] = "auto"  # auto: bfloat16 on a GPU, else float32
     compile: bool = False  # the UNet by torch.compile: slow to start, quicker steps
     low_vram: bool = False  # only the network at work is on the device; the autoencoder works in parts
 

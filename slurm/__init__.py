@@ -1,1 +1,1 @@
-"""What a user submits to a Slurm cluster."""
+"""Jobs on a Slurm cluster, and checks of machines and nodes."""

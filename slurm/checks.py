@@ -1,4 +1,4 @@
-"""What of this machine and this checkout a job depends on, one function for each. Imports nothing heavy."""
+"""Checks of this machine and this checkout, one function each. Imports nothing heavy."""
 
 import importlib.metadata
 import importlib.util
@@ -29,7 +29,7 @@ Level = Literal["ok", "warning", "failure"]
 
 
 class Finding(NamedTuple):
-    """One check: what was looked at, what was found, and the remedy where it is not in order."""
+    """One check: its subject, what was found, and the remedy if it is not in order."""
 
     what: str
     level: Level
@@ -63,7 +63,7 @@ def _version(distribution: str) -> str | None:
 
 
 def namesakes() -> Iterator[Finding]:
-    """Other distributions install a `training`, `dataprep` or `slurm` too; say where they lie in wait."""
+    """Other distributions that install packages of our names, such as `training`, and where they are."""
     for name in _PACKAGES:
         strangers = [
             str(Path(entry) / name)
@@ -77,19 +77,17 @@ def namesakes() -> Iterator[Finding]:
             yield Finding("package names", "failure", found, f"run `python -m {name}` from {ROOT}")
         elif strangers:
             remedy = "always `python -m` from the repository root; a console script would find a mixture"
-            yield Finding("package names", "warning", f"`{name}` also lies in {', '.join(strangers)}", remedy)
+            yield Finding("package names", "warning", f"`{name}` is also in {', '.join(strangers)}", remedy)
 
 
 def folder(path: Path, on_cluster: bool) -> Finding:
-    """Whether other nodes can see a folder, by the kind of its file system, and what room it has."""
+    """Whether other nodes can see a folder, by the kind of its file system, and its free space."""
     if not path.is_dir():
-        return Finding("folder", "failure", f"{path} is not there", "make it, or mount what holds it")
+        return Finding("folder", "failure", f"{path} does not exist", "make it, or mount its file system")
     kind, free = _file_system(path.resolve()), shutil.disk_usage(path).free / _GIB
     found = f"{path} is on {kind}, {free:.0f} GiB free"
     if kind in _LOCAL_DISKS and on_cluster:
-        remedy = (
-            "`slurm doctor --nodes 2` tells for certain; checkout, shards and runs belong on a shared one"
-        )
+        remedy = "`slurm doctor --nodes 2` is certain; checkout, shards and runs belong on a shared disk"
         return Finding("shared file system", "warning", f"{found}: a local disk", remedy)
     return Finding("shared file system", "ok", found)
 
@@ -106,12 +104,12 @@ def _file_system(path: Path) -> str:
 
 
 def address() -> Finding:
-    """Where other ranks will look for this host: gloo and NCCL take the address of its name."""
+    """The address of this host for other ranks: gloo and NCCL use the address of its name."""
     name = socket.gethostname()
     try:
         found = socket.gethostbyname(name)
     except OSError:
-        remedy = "ranks on other nodes cannot find it: put it into the hosts file or the name server"
+        remedy = "ranks on other nodes cannot find it: add it to the hosts file or the name server"
         return Finding("host name", "warning", f"{name} has no address", remedy)
     if found.startswith("127."):
         remedy = "over several nodes set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the network's interface"
@@ -120,7 +118,7 @@ def address() -> Finding:
 
 
 def ports() -> Finding:
-    """Whether the ports of training's rendezvous are free of those that the kernel hands out."""
+    """Whether the ports of training's rendezvous are outside those that the kernel gives to programs."""
     limits = (_PROC / "sys/net/ipv4/ip_local_port_range").read_text(encoding="utf-8").split()
     lowest, (first, last) = int(limits[0]), (PORTS.start, PORTS.stop - 1)
     with socket.socket() as probe:
@@ -131,17 +129,17 @@ def ports() -> Finding:
             return Finding("ports", "warning", f"{last} cannot be used ({error.strerror})", remedy)
     if lowest <= last:
         remedy = f"set net.ipv4.ip_local_port_range above {last}, or MASTER_PORT below {lowest}"
-        return Finding("ports", "warning", f"the kernel hands out ports from {lowest} on", remedy)
-    return Finding("ports", "ok", f"{first}-{last}, below those that the kernel hands out")
+        return Finding("ports", "warning", f"the kernel gives ports from {lowest} on to programs", remedy)
+    return Finding("ports", "ok", f"{first}-{last}, below those that the kernel gives to programs")
 
 
 def gpus() -> Finding:
-    """Whether the GPUs of this machine can be seen, and torch can use them."""
+    """Whether this machine has visible GPUs that torch can use."""
     driver = _PROC / "driver/nvidia/gpus"
     count = len(list(driver.iterdir())) if driver.is_dir() else 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if count == 0:
-        remedy = "expected on a login node; without any, only toy models train in reasonable time"
+        remedy = "normal on a login node; without GPUs, only toy models train in reasonable time"
         return Finding("GPUs", "warning", "none on this machine", remedy)
     if visible == "":
         return Finding("GPUs", "failure", f"{count}, but CUDA_VISIBLE_DEVICES hides them all", "unset it")
@@ -152,7 +150,7 @@ def gpus() -> Finding:
 
 
 def shared_memory() -> Finding:
-    """Whether loader workers and Ray have memory to share."""
+    """Whether loader workers and Ray have shared memory."""
     if not _SHM.is_dir():
         remedy = "data loader workers and Ray need it: mount a tmpfs there"
         return Finding("/dev/shm", "failure", "absent", remedy)
@@ -164,7 +162,7 @@ def shared_memory() -> Finding:
 
 
 def limits() -> Iterator[Finding]:
-    """What the shell lets a process have; jobs inherit it."""
+    """The shell's limits of a process; jobs inherit them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < 4096:
         wanted = 65536 if hard < 0 else min(hard, 65536)
@@ -184,7 +182,7 @@ def limits() -> Iterator[Finding]:
 
 
 def wandb() -> Finding:
-    """Where the curves will go."""
+    """Whether curves go to W&B's server."""
     mode = os.environ.get("WANDB_MODE")
     if mode in ("offline", "disabled"):
         remedy = "unset it to see runs live; offline runs are uploaded later by `wandb sync`"

@@ -1,4 +1,4 @@
-"""`python -m slurm`: what a user asks of a cluster."""
+"""`python -m slurm`: jobs on a Slurm cluster, and checks of the cluster."""
 
 from collections.abc import Sequence
 

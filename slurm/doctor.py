@@ -1,4 +1,4 @@
-"""`python -m slurm doctor`: what is wrong with a machine, cluster or checkout, before a job finds out.
+"""`python -m slurm doctor`: checks of a machine, a cluster and the checkout, before a job fails there.
 
 Imports nothing heavy.
 """
@@ -33,13 +33,17 @@ def add(commands: Commands) -> None:
         "doctor", help="check this machine and this checkout; exit code 1 on a failure"
     )
     parser.add_argument(
-        "folders", nargs="*", type=Path, metavar="FOLDER", help="of shards and runs, to be checked as well"
+        "folders", nargs="*", type=Path, metavar="FOLDER", help="folders of shards and runs, to check as well"
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)  # a node's, to --nodes
-    parser.add_argument("--nodes", type=int, metavar="N", help="examine N nodes of the cluster, through srun")
+    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)  # a node's answer to --nodes
+    parser.add_argument("--nodes", type=int, metavar="N", help="check N nodes of the cluster, through srun")
     parser.add_argument(
-        "--srun", action="append", default=[], metavar="OPTION", help="of srun: --srun=--partition=gpu"
+        "--srun",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="option for srun, such as --srun=--partition=gpu",
     )
     parser.set_defaults(run=_run)
 
@@ -67,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _wrapped(line: str, width: int) -> str:
-    """The line, broken between words, and indented below its first words."""
+    """The line, wrapped between words, and indented after its first words."""
     indent = " " * (11 if line.startswith(" ") else 8)
     lines = textwrap.wrap(
         line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
@@ -76,10 +80,10 @@ def _wrapped(line: str, width: int) -> str:
 
 
 def examine(folders: Sequence[Path] = ()) -> list[Finding]:
-    """All findings about this machine and this checkout, in the order in which a user should read them.
+    """All findings about this machine and this checkout, in the order for the reader.
 
     Args:
-        folders: to be looked at as the checkout is, such as those of shards and runs.
+        folders: folders to check like the checkout, such as those of shards and runs.
     """
     cluster = list(_slurm())
     return _findings(cluster, folders, shared=len(cluster) > 1)
@@ -102,15 +106,15 @@ def _findings(cluster: Sequence[Finding], folders: Sequence[Path], shared: bool)
 
 
 def examine_nodes(nodes: int, folders: Sequence[Path], options: Sequence[str]) -> list[Finding]:
-    """The findings of as many nodes, each made there by a job step of its own; whose it is stands in front.
+    """The findings of several nodes, each from its own job step; they begin with the nodes' names.
 
     Args:
-        nodes: how many.
-        folders: as for `examine`; every node has to see the same ones.
-        options: more options of srun, such as `--partition=gpu`.
+        nodes: number of nodes.
+        folders: same as for `examine`; every node must see the same ones.
+        options: more options for srun, such as `--partition=gpu`.
 
     Raises:
-        UserError: where no cluster answers, or a node could not run the doctor, with what it said.
+        UserError: if no cluster answers, or a node could not run the doctor, with its output.
     """
     cluster = list(_slurm())
     if len(cluster) == 1:
@@ -128,21 +132,21 @@ def examine_nodes(nodes: int, folders: Sequence[Path], options: Sequence[str]) -
             f"{silent} of {nodes} nodes could not run `{sys.executable} -m slurm doctor` in "
             f"{ROOT}: {' '.join(run.stderr.split()[-40:])}; are both on a file system that every node sees?"
         )
-    return [*cluster, *_told(answers, nodes), *(_same(path, answers) for path in (__file__, *paths))]
+    return [*cluster, *_grouped(answers, nodes), *(_same(path, answers) for path in (__file__, *paths))]
 
 
 def answer(node: str, folders: Sequence[Path]) -> str:
-    """A node's findings, and what tells a shared folder from one of the same name, as lines of JSON.
+    """A node's findings, and the identities of folders, which show whether they are shared, as lines of JSON.
 
     Each has its own line: srun keeps lines of different nodes apart up to 1024 bytes only.
     """
-    findings = _findings((), folders, shared=False)  # by their kind; `seen` tells for certain
+    findings = _findings((), folders, shared=False)  # by their kind; `seen` is certain
     lines: list[dict[str, Any]] = [{"node": node, "finding": finding} for finding in findings]
     lines += [{"node": node, "seen": str(p), "as": _identity(p)} for p in (Path(__file__), *folders)]
     return "".join(f"{_ANSWER}{json.dumps(line)}\n" for line in lines)
 
 
-def _told(answers: Sequence[dict[str, Any]], nodes: int) -> list[Finding]:
+def _grouped(answers: Sequence[dict[str, Any]], nodes: int) -> list[Finding]:
     """The nodes' findings, each once, with the names of the nodes that have it."""
     having: dict[Finding, list[str]] = {}
     for line in answers:
@@ -156,7 +160,7 @@ def _told(answers: Sequence[dict[str, Any]], nodes: int) -> list[Finding]:
 
 
 def _identity(path: Path) -> list[int]:
-    """What tells a file or folder from another of the same name; folders in use change their times."""
+    """The identity of a file or folder, whatever its name; folders in use change their times."""
     try:
         status = path.stat()
     except OSError:
@@ -174,7 +178,7 @@ def _same(path: str, answers: Sequence[dict[str, Any]]) -> Finding:
 
 
 def _slurm() -> Iterator[Finding]:
-    """What Slurm says of itself; one finding where there is none, or none that answers."""
+    """Slurm's version and settings; one finding if there is no Slurm, or none that answers."""
     sbatch = shutil.which("sbatch")
     if sbatch is None:
         yield Finding("Slurm", "ok", "none on this machine; `python -m slurm submit --local` runs jobs here")

@@ -14,14 +14,14 @@ from typing import Any
 
 from intarsia.errors import UsageError
 
-# Kind of job -> the command that one rank, or one part of an array, runs here where there is no Slurm.
+# Kind of job -> the command of one rank, or of one part of an array, on a machine without Slurm.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "train": ("-m", "training"),
     "sample": ("-m", "sampling", "batch"),
     "evaluate": ("-m", "evaluation"),
     "dataprep": ("-m", "dataprep"),
 }
-_SHARDED = ("sample", "evaluate")  # a part of their array is told to do --shard i/n
+_SHARDED = ("sample", "evaluate")  # a part of their array gets --shard i/n
 # Options of sbatch that submitit does not know, and those of its own that we set.
 _MORE = ("begin", "licenses", "mail-user", "nice", "priority", "requeue", "reservation", "signal", "tmp")
 _OURS = {"array_parallelism", "additional_parameters", "num_gpus", "setup", "teardown", "srun_args"}
@@ -34,10 +34,10 @@ class JobSpec:
     """One job, or one job array.
 
     Attributes:
-        kind: of `KINDS`; slurm/KIND.sh is what runs.
+        kind: key of `KINDS`; slurm/KIND.sh runs.
         parts: the arguments of that script, for each part of an array; one part is a plain job.
-        options: of sbatch by their long names without dashes in front; they overlay the script's header.
-        at_once: how many parts of an array may run at the same time.
+        options: options of sbatch by their long names without dashes; they override the script's header.
+        at_once: limit of parts of an array that run at the same time.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class JobSpec:
 
     @property
     def script(self) -> str:
-        """What the job runs, from the root of the checkout."""
+        """The job's script, from the root of the checkout."""
         return f"slurm/{self.kind}.sh"
 
     def merged_options(self, root: Path) -> dict[str, str | bool]:
@@ -58,7 +58,7 @@ class JobSpec:
         return options
 
     def parameters(self, root: Path) -> dict[str, Any]:
-        """What submitit's SlurmExecutor takes.
+        """The parameters of submitit's SlurmExecutor.
 
         Raises:
             UsageError: for a time that Slurm would not understand.
@@ -79,10 +79,10 @@ class JobSpec:
         """The whole text that sbatch gets.
 
         Args:
-            command: that starts the part of the job which is due.
-            folder: where submitit keeps the log and what it needs.
-            root: of the checkout.
-            dependency: as sbatch takes it.
+            command: command that starts one part of the job.
+            folder: submitit's folder of logs and pickles.
+            root: root of the checkout.
+            dependency: value of sbatch's --dependency.
         """
         from submitit.slurm.slurm import _make_sbatch_string
 
@@ -102,11 +102,13 @@ def number_of(options: Mapping[str, str | bool], name: str, default: int = 1) ->
     """The number that an option of sbatch gives; of `h100:8` the 8.
 
     Raises:
-        UsageError: where it is none.
+        UsageError: if it is not a number.
     """
     text = str(options.get(name, default)).rpartition(":")[2]
     if not text.isdecimal():
-        raise UsageError(f"--{name}={options[name]} is no number; write one, such as 2 or, of GPUs, h100:8")
+        raise UsageError(
+            f"--{name}={options[name]} is not a number; write one, such as 2, or for GPUs h100:8"
+        )
     return int(text)
 
 
@@ -129,10 +131,10 @@ def valid_options() -> list[str]:
 
 
 def refuse_unknown(words: Sequence[str], valid: Sequence[str]) -> None:
-    """Refuse options that are left over.
+    """Refuse unknown options.
 
     Raises:
-        UsageError: naming the first, what it may have meant, and all that there are.
+        UsageError: with the first one, a similar valid one, and all valid ones.
     """
     for word in words:
         if word.startswith("-"):
@@ -140,8 +142,8 @@ def refuse_unknown(words: Sequence[str], valid: Sequence[str]) -> None:
             close = difflib.get_close_matches(name, valid, n=1)
             hint = f"did you mean --{close[0]}? " if close else ""
             raise UsageError(
-                f"unknown option --{name}; {hint}options of the script itself stand after `--`, "
-                f"before it {', '.join(f'--{v}' for v in valid)} are valid"
+                f"unknown option --{name}; {hint}put options of the script after `--`; "
+                f"valid before it: {', '.join(f'--{v}' for v in valid)}"
             )
 
 
@@ -153,7 +155,7 @@ def minutes(time: str) -> int:
     """
     match = _MINUTES.fullmatch(time)
     if match is None:
-        raise UsageError(f"--time={time} is no time; write minutes, hours:minutes:seconds or days-hours")
+        raise UsageError(f"--time={time} is not a time; write minutes, hours:minutes:seconds or days-hours")
     parts = [int(part) for part in match["parts"].split(":")]
     if match["days"] is not None:
         hours, mins, seconds = (*parts, 0, 0)[:3]
@@ -166,14 +168,14 @@ def minutes(time: str) -> int:
 
 
 def parse_array(text: str) -> tuple[int, int]:
-    """`0-7%4` as (8 parts, 4 at once); without `%` all at once.
+    """`0-7%4` as (8 parts, 4 at the same time); without `%` all at the same time.
 
     Raises:
         UsageError: for anything that is not of this form.
     """
     match = re.fullmatch(r"0-(\d+)(?:%(\d+))?", text)
     if match is None or match[2] == "0":
-        raise UsageError(f"--array={text} is not of the form 0-LAST or 0-LAST%AT_ONCE, such as 0-7%4")
+        raise UsageError(f"--array={text} does not have the form 0-LAST or 0-LAST%AT_ONCE, such as 0-7%4")
     parts = int(match[1]) + 1
     return parts, int(match[2] or parts)
 
@@ -182,7 +184,7 @@ def sweep_runs(arguments: Sequence[str], axes: Sequence[str]) -> tuple[tuple[str
     """The product of several `a.b=1,2,3`: the arguments of each run, with a folder of its own in `run`.
 
     Raises:
-        UsageError: for an axis of another form, one or a value that comes twice, or arguments without
+        UsageError: for an axis of another form, a key or value that appears twice, or arguments without
             run=FOLDER.
     """
     keys, columns = [], []
@@ -190,9 +192,11 @@ def sweep_runs(arguments: Sequence[str], axes: Sequence[str]) -> tuple[tuple[str
         key, equals, values = axis.partition("=")
         column = re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|[^,\[{])+", values)  # commas inside brackets stay
         if not equals or not key or not column or key in keys or key == "run":
-            raise UsageError(f"--sweep {axis!r} is not of the form a.b=1,2,3, each key once and not run")
+            raise UsageError(
+                f"--sweep {axis!r} does not have the form a.b=1,2,3, with each key once and not run"
+            )
         if len(set(column)) < len(column):
-            raise UsageError(f"--sweep {axis!r} has a value twice; two runs would share a folder")
+            raise UsageError(f"--sweep {axis!r} has the same value twice; two runs would share a folder")
         keys.append(key)
         columns.append(column)
     runs = [word for word in arguments if word.startswith("run=")]

@@ -15,7 +15,7 @@ from intarsia.files import ROOT
 from slurm.job import KINDS, JobSpec, number_of, parse_array, refuse_unknown, sweep_runs, valid_options
 from training.ranks.distributed import PORTS
 
-_SIGNAL = "USR1"  # what training saves and stops at
+_SIGNAL = "USR1"  # at which training saves and stops
 _EPILOG = """examples:
   python -m slurm submit train CONFIG.yaml data.shards=shards run=runs/pbe --nodes 2 --gpus-per-node 8
   python -m slurm submit train CONFIG.yaml data.shards=shards run=runs/lr --sweep optimizer.lr=1e-5,1e-4
@@ -35,15 +35,19 @@ def add(commands: Commands) -> None:
         usage="python -m slurm submit KIND [ARGUMENT ...] [--OPTION VALUE ...] [-- ARGUMENT ...]",
         read=_read,
     )
-    parser.add_argument("kind", choices=KINDS, help="what runs: slurm/KIND.sh")
-    parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="of that script; options after --")
-    parser.add_argument("--array", metavar="0-LAST[%N]", help="parts of the work, N at once")
-    parser.add_argument("--chain", type=int, default=1, metavar="N", help="N jobs, each after the one before")
+    parser.add_argument("kind", choices=KINDS, help="kind of job: slurm/KIND.sh runs")
+    parser.add_argument(
+        "arguments", nargs="*", metavar="ARGUMENT", help="argument of that script; its options after --"
+    )
+    parser.add_argument("--array", metavar="0-LAST[%N]", help="parts of the work, N at the same time")
+    parser.add_argument(
+        "--chain", type=int, default=1, metavar="N", help="N jobs, each after the previous one"
+    )
     parser.add_argument(
         "--sweep", action="append", default=[], metavar="a.b=1,2", help="a run for each value"
     )
-    parser.add_argument("--folder", help="for submitit's files and logs (default: in the run folder)")
-    parser.add_argument("--local", action="store_true", help="on this machine, without Slurm")
+    parser.add_argument("--folder", help="folder for submitit's files and logs (default: in the run folder)")
+    parser.add_argument("--local", action="store_true", help="run on this machine, without Slurm")
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
     parser.set_defaults(run=_run)
 
@@ -63,7 +67,7 @@ def _read(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What stands before `--` and what after it."""
+    """The words before `--`, and those after it."""
     words = list(argv)
     place = words.index("--") if "--" in words else len(words)
     return words[:place], words[place + 1 :]
@@ -76,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> None:
         print(_preview(spec, folder, arguments.local))
         return
     if Path.cwd().resolve() != ROOT:
-        raise UsageError(f"jobs start where they are submitted: run this from {ROOT}")
+        raise UsageError(f"jobs start in the folder of this command: run it from {ROOT}")
     os.environ.setdefault("PYTHON", sys.executable)  # for the script; sbatch passes the environment on
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = _SIGNAL  # read when submitit is imported
     submit = _submit_here if arguments.local else _submit_to_slurm
@@ -85,16 +89,16 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _spec(arguments: argparse.Namespace) -> JobSpec:
-    """The job that was asked for, its configs checked.
+    """The job of the arguments, with checked configs.
 
     Raises:
-        UsageError: for combinations that would do harm, and for mistakes in a config.
+        UsageError: for harmful combinations, and for mistakes in a config.
     """
     given = arguments.given
     if arguments.chain < 1:
         raise UsageError(f"--chain={arguments.chain} must be at least 1")
     if arguments.sweep and (arguments.kind != "train" or arguments.array):
-        raise UsageError("--sweep is for train, and makes an array by itself")
+        raise UsageError("--sweep is only for train, and makes its own array")
     parts, at_once = sweep_runs(given, arguments.sweep) if arguments.sweep else (given,), 256
     if arguments.array:
         number, at_once = parse_array(arguments.array)
@@ -126,7 +130,7 @@ def _folder(spec: JobSpec, given: Sequence[str]) -> str:
 
 
 def _preview(spec: JobSpec, folder: Path, local: bool) -> str:
-    """What would be submitted."""
+    """Text of the submission."""
     lines = []
     if not local:
         lines.append(spec.sbatch_text(_starter(folder), folder, ROOT).rstrip())
@@ -149,7 +153,7 @@ def _submit_to_slurm(spec: JobSpec, folder: Path, chain: int) -> list[str]:
     """Submit through submitit; a line for each job.
 
     Raises:
-        UserError: where there is no Slurm, or it refuses.
+        UserError: if there is no Slurm, or it refuses.
     """
     import submitit
 
@@ -184,7 +188,7 @@ def _submit_here(spec: JobSpec, folder: Path, chain: int) -> list[str]:
     import submitit
 
     if chain > 1:
-        raise UsageError("--chain needs Slurm; here the same command again goes on")
+        raise UsageError("--chain needs Slurm; on this machine, the same command again continues")
     options = spec.merged_options(ROOT)
     ranks = number_of(options, "ntasks-per-node") if spec.kind == "train" else 1
     parameters = replace(spec, options=options).parameters(ROOT)

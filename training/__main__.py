@@ -1,4 +1,4 @@
-"""`python -m training CONFIG.yaml [a.b=c ...]`: train, or continue, one run; and what goes with that."""
+"""`python -m training CONFIG.yaml [a.b=c ...]`: train or continue a run; and the commands beside it."""
 
 import argparse
 import json
@@ -55,18 +55,18 @@ def _run(argv: Sequence[str]) -> int | None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", help="YAML file of deviations from the defaults")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved options and leave")
-    with _told_to_torchrun():
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="value of a dotted key")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved options and exit")
+    with _reported_to_torchrun():
         return _train(parser.parse_intermixed_args(argv))
 
 
 @contextmanager
-def _told_to_torchrun() -> Iterator[None]:
-    """Leave an error where torchrun looks for it; its last words are those of the rank that failed first.
+def _reported_to_torchrun() -> Iterator[None]:
+    """Write an error where torchrun reads it; torchrun prints that of the rank that failed first.
 
     Raises:
-        UserError: the block's own.
+        UserError: that of the block.
     """
     try:
         yield

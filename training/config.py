@@ -10,8 +10,9 @@ from intarsia.architecture import ImageEncoderConfig, ModelConfig, VaeConfig
 from intarsia.config import Config, HomePath
 from intarsia.errors import UsageError
 
-# One name may stand without brackets.
+# One name may be without brackets.
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+ZeroStage = Literal[0, 1, 2, 3]
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 Places = Annotated[Names, AfterValidator(lambda places: tuple(map(os.path.expanduser, places)))]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -58,7 +59,7 @@ class OptimizerConfig(Config):
 
     @property
     def averages(self) -> dict[str, Any]:
-        """What `EmaAdamW` is told of the averaged weights; empty where there are none."""
+        """The options of `EmaAdamW` for averaged weights; empty without averages."""
         if self.ema_kind == "post_hoc":
             return {"ema_widths": self.ema_widths}
         return {} if self.ema_decay is None else {"ema_decay": self.ema_decay}
@@ -91,7 +92,7 @@ class ObjectiveConfig(Config):
     """How errors are weighted and what the noise is; the defaults are Paint by Example's plain mean."""
 
     min_snr_gamma: float | None = Field(default=None, gt=0)  # Hang et al. 2023 use 5; null = plain mean
-    mask_weight: float = Field(default=1.0, gt=0)  # an error inside the edit mask counts so many times
+    mask_weight: float = Field(default=1.0, gt=0)  # factor of errors inside the edit mask
     offset_noise: float = Field(default=0.0, ge=0)  # deviation of a noise that is equal over each channel
 
 
@@ -117,7 +118,7 @@ class SpeedConfig(Config):
     compile_mode: Literal["default", "max-autotune", "cuda-graphs"] = "default"
     pin_memory: bool = False  # batches in page-locked memory, from which copies do not wait
     draws_in_workers: bool = False  # the loader's processes draw timesteps and noise
-    encode_ahead: bool = False  # the frozen networks work one micro-batch ahead, on a stream of their own
+    encode_ahead: bool = False  # the frozen networks work one micro-batch ahead, on their own stream
     overlap_comm: bool = False  # gradients are exchanged during the backward pass (ZeRO 1 and 2)
     foreach_averages: bool = False  # averaged weights in one call for all parameters
 
@@ -127,8 +128,10 @@ class CheckpointConfig(Config):
 
     every_steps: int = Field(default=1000, ge=1)
     keep_last: int = Field(default=3, ge=1)  # the newest so many stay
-    keep_every: int | None = Field(default=None, ge=1)  # and for ever those at multiples of so many steps
-    asynchronous: bool = True  # copy to CPU memory and write while training goes on
+    keep_every: int | None = Field(
+        default=None, ge=1
+    )  # keep those at multiples of so many steps, without limit
+    asynchronous: bool = True  # copy to CPU memory and write while training continues
 
 
 class PreviewConfig(Config):
@@ -182,7 +185,7 @@ class TrainConfig(Config):
     lora: LoraConfig | None = None  # null = the model's own weights are trained
     freeze: Names = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
     freeze_unused: bool = True  # leave out weights that the condition gives no gradient: with one token some
-    zero_stage: Literal[0, 1, 2, 3] | None = None  # null: 0 on one rank, which shares with nobody, else 1
+    zero_stage: ZeroStage | None = None  # null: 0 on one rank, which cannot share, else 1
     offload_optimizer: bool = False  # master weights, moments and averages in CPU memory; updated there
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and moments stay fp32
     activation_checkpointing: bool = False
@@ -194,7 +197,7 @@ class TrainConfig(Config):
     tracker: TrackerConfig = TrackerConfig()
     log_every: int = Field(default=10, ge=1)  # steps per line of metrics
     max_skipped_in_a_row: int = Field(default=10, ge=1)  # steps without a finite gradient before the run ends
-    distributed_timeout_s: float = Field(default=1800, gt=0)  # a rank that stands still for so long hangs
+    distributed_timeout_s: float = Field(default=1800, gt=0)  # a rank without progress for so long hangs
 
     @field_validator("task")
     @classmethod
@@ -327,7 +330,7 @@ def batch_shape(config: TrainConfig, world_size: int) -> BatchShape:
 def zero_stage_of(config: TrainConfig, ranks: int) -> int:
     """The stage of ZeRO on so many ranks: the config's, or the least that leaves nothing shareable unshared.
 
-    One rank shares with nobody: from stage 1 on it would only keep a second copy of weights and gradients.
+    One rank cannot share: from stage 1 on it would only keep a second copy of weights and gradients.
     """
     if config.zero_stage is not None:
         return config.zero_stage
@@ -335,7 +338,7 @@ def zero_stage_of(config: TrainConfig, ranks: int) -> int:
 
 
 def require_paths(config: TrainConfig) -> None:
-    """Check that run folder, shards and the weights to begin with were named, and that the latter are there.
+    """Check that run folder, shards and initial weights are named, and that the weights exist.
 
     Raises:
         UsageError: naming what is missing and how to give it.
@@ -352,7 +355,7 @@ def require_paths(config: TrainConfig) -> None:
 def require_weights(model: ModelConfig) -> None:
     """Files that are named must be there, and what is never trained must have weights.
 
-    Only networks of the published geometry are asked for: a small one may be random, as the demo's CLIP is.
+    Only networks of the published geometry are required: a small one may be random, like the demo's CLIP.
 
     Raises:
         UsageError: naming the file, or the options that give one.

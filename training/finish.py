@@ -23,14 +23,14 @@ from training.tracking.progress import log
 
 
 def consolidate(config: TrainConfig, model: EditModel, checkpoint: Path) -> EditModel:
-    """The model of a checkpoint, averaged if the run averages, on the CPU; whatever ranks and stage saved it.
+    """The model of a checkpoint, averaged if the run averages, on the CPU; saved by any ranks and stage.
 
     What the checkpoint leaves out is read from the files that the run began with.
 
     Args:
-        config: of the run.
-        model: whose frozen networks it shares.
-        checkpoint: a whole one.
+        config: training config.
+        model: model whose frozen networks it shares.
+        checkpoint: complete checkpoint.
 
     Raises:
         UserError: where the checkpoint is of another model, or the files have other weights now.
@@ -59,7 +59,7 @@ def _base_weights(config: TrainConfig, digest: str) -> dict[str, Tensor]:
 
 
 def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: RunFolder) -> None:
-    """Write RUN/model (RUN/lora for adapters) from the state's checkpoint, unless this step's is there.
+    """Write RUN/model (RUN/lora for adapters) from the state's checkpoint, unless this step's exists.
 
     Says what to run next.
     """

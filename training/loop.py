@@ -1,4 +1,4 @@
-"""The training run: the page that tells the story."""
+"""The training run, from top to bottom."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
         0 when max_steps are done and RUN/model is written; 75 when a signal stopped the run after a save.
 
     Raises:
-        UserError: for anything the user can put right.
+        UserError: for anything that the user can correct.
     """
     run = RunFolder(Path(str(config.run)))
     shape = batch_shape(config, world.size)
@@ -127,7 +127,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
             if not stopped:
                 preview_if_due()
 
-            # Save; training goes on while the files are written.
+            # Save; training continues while the files are written.
             saver.poll()
             if state.step % config.checkpoint.every_steps == 0 or done or stopped:
                 losses.take_up()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from evaluation.benches import piebench
 from evaluation.benches.piebench import CATEGORIES, Measures, PieCase
+from evaluation.measures.measures import Feed
 from evaluation.reports.output import add_output_options, deliver
 from evaluation.scoring.report import Report, ReportColumn, incomplete
 from evaluation.scoring.scorer import add_scoring_options, scorer
@@ -44,7 +46,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--structure",
-        choices=("published", "right"),
+        choices=get_args(Feed),
         default="published",
         help="preprocessing of the structure distance: as in the published table, or as the network was "
         "trained (default %(default)s)",

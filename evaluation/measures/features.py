@@ -19,7 +19,7 @@ from evaluation.measures import resizing
 from evaluation.measures.dino import load_dino
 from evaluation.measures.inception import load_inception
 from evaluation.measures.lpips import Net, load_lpips
-from evaluation.measures.measures import Measure, Network, Prepare, Region, in_region
+from evaluation.measures.measures import Feed, Measure, Network, Prepare, Region, in_region
 from evaluation.measures.metrics import Picture, structure_distance
 from evaluation.measures.weights import find_weights, fingerprint_weights
 from intarsia.errors import UserError
@@ -125,9 +125,7 @@ def middle512(measure: Measure) -> Measure:
     )
 
 
-def structure(
-    kind: Literal["published", "right"], given: Given | None = None, device: Device = "cpu"
-) -> Measure:
+def structure(kind: Feed, given: Given | None = None, device: Device = "cpu") -> Measure:
     """The structure distance of two pictures: keys of DINO ViT-B/8's last block.
 
     Args:

@@ -19,6 +19,7 @@ Value: TypeAlias = NDArray[np.floating]
 Prepare: TypeAlias = Callable[..., NDArray[Any]]
 Region = Literal["whole", "background", "edited"]
 How = Literal["only", "blank"]
+Feed = Literal["published", "right"]  # of DINO, in the structure distance
 
 
 class NothingLeft(ValueError):
@@ -30,7 +31,7 @@ class Network:
     """A network that takes arrays.
 
     Attributes:
-        name: key of `weights.SOURCES`.
+        name: key of `weights.WEIGHT_SOURCES`.
         weights: fingerprint of its weights.
         run: float32 [B, ...] -> float32 [B, ...].
     """

@@ -60,7 +60,7 @@ def _linear(net: str) -> WeightSource:
 _FID = "pt_inception-2015-12-05-6726825d.pth"
 _DINO = "dino_vitbase8_pretrain"
 
-SOURCES = {
+WEIGHT_SOURCES = {
     "clip-b32": _clip("ViT-B/32", "openai/clip-vit-base-patch32"),
     "clip-b16": _clip("ViT-B/16", "openai/clip-vit-base-patch16"),
     "clip-l14": _clip("ViT-L/14", "openai/clip-vit-large-patch14"),
@@ -101,9 +101,9 @@ def parse_weights(options: Sequence[str]) -> dict[str, Path]:
     given: dict[str, Path] = {}
     for option in options:
         name, equals, path = option.rpartition("=")
-        if equals and name not in SOURCES:
+        if equals and name not in WEIGHT_SOURCES:
             raise UsageError(
-                f"--weights {option}: no weights are named {name!r}; valid: {', '.join(SOURCES)}"
+                f"--weights {option}: no weights are named {name!r}; valid: {', '.join(WEIGHT_SOURCES)}"
             )
         if not Path(path).exists():
             raise UsageError(f"--weights {option}: {path} does not exist")
@@ -117,13 +117,13 @@ def find_weights(name: str, given: Mapping[str, Path] | None = None) -> Path:
     """The file or folder of the weights `name`.
 
     Args:
-        name: key of `SOURCES`.
+        name: key of `WEIGHT_SOURCES`.
         given: name -> path from the user; the entry "folder" is a folder to search.
 
     Raises:
         UserError: if they are not found, with the file, the address of the download and the option.
     """
-    source, given = SOURCES[name], given or {}
+    source, given = WEIGHT_SOURCES[name], given or {}
     if name in given:
         if not given[name].exists():
             raise UserError(f"{given[name]}, given for {name}, does not exist")

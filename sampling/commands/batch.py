@@ -23,29 +23,29 @@ from sampling.options import (
 )
 
 _WHERE = "python -m sampling batch"
-_TOLD = 10  # failures named at the end; results.jsonl has all of them
+_NAMED = 10  # failures at the end; results.jsonl has all of them
 
 
 def add(commands: Commands) -> None:
     """Declare `batch`."""
     parser = commands.add_parser(
         "batch",
-        help="make many edits of a list; the same command again does what is missing",
-        description="Make the edits of JOBS: a .csv or .jsonl with image, mask, exemplar and, if wanted, "
+        help="make the edits of a list; the same command again makes the missing ones",
+        description="Make the edits of JOBS: a .csv or .jsonl with image, mask, exemplar and optionally "
         "name, seed and any setting of an edit, or a folder with image/, mask/ and exemplar/. Results are "
-        "NAME.png in OUT, with a line each in results.jsonl. A row that cannot be done is reported at the "
-        "end; the exit code is 1 then.",
+        "NAME.png in OUT, with a line each in results.jsonl. A row that fails is reported at the end; then "
+        "the exit code is 1.",
     )
     parser.add_argument("jobs", type=Path, metavar="JOBS", help="the list or folder")
     add_painter_options(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of results")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     add_shard_option(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of rows without one (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of rows without one (default %(default)s)")
     add_input_options(parser)
     add_sampler_options(parser)
     add_canvas_options(parser)
     add_machine_options(parser)
-    # One at a time, a result can be made again byte for byte; in company its rounding is another.
+    # One at a time, a result can be made again byte for byte; in a batch the rounding differs.
     parser.set_defaults(run=_run, batch_size=1)
 
 
@@ -68,10 +68,10 @@ def _run(arguments: argparse.Namespace) -> int:
     counts = run_batch(jobs, options, lambda: painter_of(painter).open(model, machine))
     place, number = arguments.shard
     failed = failures(arguments.out, jobs[place::number])
-    for name, error in islice(failed.items(), _TOLD):
+    for name, error in islice(failed.items(), _NAMED):
         print(f"failed: {name}: {error}", file=sys.stderr)
-    if len(failed) > _TOLD:
-        print(f"and {len(failed) - _TOLD} more, see {arguments.out}/results.jsonl", file=sys.stderr)
+    if len(failed) > _NAMED:
+        print(f"and {len(failed) - _NAMED} more, see {arguments.out}/results.jsonl", file=sys.stderr)
     print(
         f"{arguments.out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed"
     )

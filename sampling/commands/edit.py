@@ -30,17 +30,17 @@ def add(commands: Commands) -> None:
         "edit",
         help="repaint the masked part of one picture",
         description="Repaint the white part of a mask in a picture so that it shows the exemplar's object. "
-        "Writes OUT, of the picture's size, and beside it OUT's name with .side-by-side.png: hole, exemplar, "
-        "edit. Several guidance scales give one grid, a column for each.",
+        "Writes OUT in the picture's size, and OUT's name with .side-by-side.png: hole, exemplar, edit. "
+        "Several guidance scales give one grid with a column for each.",
     )
-    add_file_options(parser, out="the result (-SEED and -wSCALE are added for several)")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
+    add_file_options(parser, out="the result (for several, -SEED and -wSCALE are added)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default %(default)s)")
     parser.add_argument(
         "--num-images",
         type=int,
         default=1,
         metavar="N",
-        help="edits to make, with seeds SEED, SEED + 1, ... (default %(default)s)",
+        help="number of edits, with seeds SEED, SEED + 1, ... (default %(default)s)",
     )
     add_input_options(parser)
     add_sampler_options(parser)
@@ -94,13 +94,13 @@ def _run(arguments: argparse.Namespace) -> None:
 def _output_paths(
     out: Path, seed: int, num_images: int, scales: Sequence[float]
 ) -> dict[tuple[int, float], Path]:
-    """(seed, guidance scale) -> file; one image takes the name as it is."""
+    """(seed, guidance scale) -> file; a single image has OUT's name."""
     if num_images < 1:
         raise UsageError(f"--num-images {num_images} must be 1 or more")
     if not 0 <= seed < 2**63 - num_images:
         raise UsageError(f"--seed {seed} must be 0 or more and below 2^63")
     if len(set(scales)) < len(scales):
-        raise UsageError("--guidance-scale names a scale twice")
+        raise UsageError("a scale appears twice in --guidance-scale")
     paths = {}
     for own in range(seed, seed + num_images):
         for scale in scales:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _FORMS = ("diffusers", "original", "safetensors-single")
 _PATTERN = "*.safetensors"
-# diffusers has moved its pipeline to a corner where a plain folder no longer finds it. With this file
-# beside the weights, `from_pretrained(folder, trust_remote_code=True)` does.
+# diffusers has moved its pipeline, so a plain folder no longer finds it. With this file beside the weights,
+# `from_pretrained(folder, trust_remote_code=True)` does.
 _REEXPORT = (
     '"""So that diffusers finds the class that model_index.json names."""\n\n'
     "from diffusers.pipelines.deprecated.paint_by_example import PaintByExampleImageEncoder  # noqa: F401\n"
@@ -33,13 +33,13 @@ def add(commands: Commands) -> None:
         description="Write a model folder for other programs: diffusers (a folder), original (a .ckpt with "
         "the names of Paint by Example's authors), safetensors-single (the same names, one .safetensors).",
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the model folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="the folder or file to make")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="folder or file to write")
     parser.add_argument("--format", choices=_FORMS, required=True)
     parser.add_argument(
         "--variant",
         metavar="NAME",
-        help="with `diffusers`: put NAME into the files' names, as `variant=NAME` expects it there",
+        help="with `diffusers`: put NAME into the files' names, for `variant=NAME`",
     )
     add_dtype_option(parser)
     parser.set_defaults(run=_run)
@@ -69,11 +69,11 @@ def export_model(
         folder: the model folder.
         out: the folder (`diffusers`) or file to make; an existing one is replaced.
         form: diffusers, original or safetensors-single.
-        dtype: of the weights, a name in `sampling.options.DTYPES`.
-        variant: put into the names of the weights' files; of `diffusers` alone.
+        dtype: precision of the weights, a `sampling.settings.Dtype`.
+        variant: part of the weights' file names; only for `diffusers`.
 
     Raises:
-        UserError: if `folder` is no model folder, or is `out`.
+        UserError: if `folder` is not a model folder, or is `out`.
     """
     import torch
 
@@ -89,7 +89,7 @@ def export_model(
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as temporary:
-        temporary.touch()  # told in our words where that cannot be; the writers have others
+        temporary.touch()  # fails with our sentence; the writers have other ones
         if form == "original":
             torch.save({"state_dict": to_original(model)}, temporary)
         else:

@@ -24,13 +24,15 @@ def add(commands: Commands) -> None:
     """Declare `import`."""
     parser = commands.add_parser(
         "import",
-        help="make a model folder of an original Paint by Example checkpoint",
-        description="Make a model folder of an original Paint by Example checkpoint (.ckpt, or .safetensors "
-        "with its names). Nothing in the file is executed; every weight must be there.",
+        help="make a model folder from an original Paint by Example checkpoint",
+        description="Make a model folder from an original Paint by Example checkpoint (.ckpt, or "
+        ".safetensors with its names). Nothing in the file is executed; every weight must be there.",
     )
     parser.add_argument("checkpoint", type=Path, metavar="FILE", help="the checkpoint")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to make")
-    parser.add_argument("--config", type=Path, metavar="YAML", help="its geometry; by default the published")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="geometry of the model (default: the published one)"
+    )
     parser.add_argument("--ema", action="store_true", help="take the averaged weights (model_ema.*)")
     add_dtype_option(parser)
     parser.set_defaults(run=_run)
@@ -39,7 +41,7 @@ def add(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     if not arguments.checkpoint.is_file():
         what = "is a folder" if arguments.checkpoint.is_dir() else "does not exist"
-        raise UserError(f"{arguments.checkpoint} {what}; a checkpoint file is wanted, .ckpt or .safetensors")
+        raise UserError(f"{arguments.checkpoint} {what}; give a checkpoint file, .ckpt or .safetensors")
     check_replaceable(arguments.out, INDEX)
     config = load_config(_ModelFile, arguments.config).model if arguments.config else ModelConfig()
     import_original(arguments.checkpoint, arguments.out, config, arguments.ema, arguments.dtype)
@@ -56,7 +58,7 @@ def import_original(
         out: the model folder; an existing one is replaced once the new one is whole.
         config: the checkpoint's geometry and noise levels.
         averaged: take the UNet's averaged weights.
-        dtype: of the folder's weights, a name in `sampling.options.DTYPES`; float32 holds all exactly.
+        dtype: precision of the weights, a `sampling.settings.Dtype`; float32 holds all exactly.
 
     Raises:
         UserError: if the file cannot be read, is another kind of model, or does not fit `config`.
@@ -93,7 +95,7 @@ Repaints the masked part of a picture so that it shows the object of an exemplar
 - imported from {lineage}
 - pictures of {size}×{size} pixels, exemplars of {exemplar}×{exemplar}, weights {dtype}
 - licence: the checkpoint's (Paint by Example's own is CreativeML OpenRAIL-M)
-- no metrics were computed; `python -m evaluation --help` tells how
+- no metrics were computed; see `python -m evaluation --help`
 
     python -m sampling edit --model THIS_FOLDER --image I.png --mask M.png --exemplar E.png --out O.png
 """

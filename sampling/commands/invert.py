@@ -32,8 +32,8 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "invert",
         help="edit a picture starting from the picture instead of noise",
-        description="Find latents that lead back to the picture, and walk from there towards the exemplar: "
-        "poses and layouts carry over. Writes OUT (the edit; with --method all one for each, -METHOD added) "
+        description="Find latents that lead back to the picture, and go from there towards the exemplar: "
+        "pose and layout are kept. Writes OUT (the edit; with --method all one for each, -METHOD added) "
         "and OUT's name with .side-by-side.png: picture, reconstruction, exemplar, edit.",
     )
     add_file_options(parser, "the result", add_model_option)
@@ -51,14 +51,14 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=(*_METHODS, "all"),
         default=default.method,
-        help="default %(default)s; docs/inversion.md tells what each is for",
+        help="default %(default)s; docs/inversion.md explains them",
     )
     group.add_argument(
         "--guidance-scale",
         type=float,
         default=default.guidance_scale,
         metavar="W",
-        help="of the edit (default %(default)s)",
+        help="guidance scale of the edit (default %(default)s)",
     )
     group.add_argument(
         "--num-inference-steps",
@@ -71,7 +71,7 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
         "--strength",
         type=float,
         metavar="S",
-        help="share of the way to noise that the edit starts at; less keeps more of the picture "
+        help="share of the way to noise where the edit starts; less keeps more of the picture "
         "(default 1, for ddpm 0.76)",
     )
     group.add_argument(
@@ -79,20 +79,20 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=default.offset_scale,
         metavar="R",
-        help="direct: share of the difference that is added back to the source branch (default %(default)s)",
+        help="direct: share of the difference that is added to the source branch (default %(default)s)",
     )
     group.add_argument(
         "--inner-steps",
         type=int,
         default=default.inner_steps,
         metavar="N",
-        help="null-condition: most updates of the null exemplar at each step (default %(default)s)",
+        help="null-condition: maximum of updates of the null exemplar at each step (default %(default)s)",
     )
-    group.add_argument("--seed", type=int, default=0, help="of the noise that ddpm draws (default 0)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the noise of ddpm (default 0)")
 
 
 def _settings(arguments: argparse.Namespace) -> list[InversionSettings]:
-    """One for each method that was asked for."""
+    """One for each method of the arguments."""
     methods = _METHODS if arguments.method == "all" else (arguments.method,)
     given = {name: getattr(arguments, name) for name in InversionSettings.model_fields}
     return [build_config(InversionSettings, given | {"method": method}, _WHERE) for method in methods]
@@ -100,8 +100,8 @@ def _settings(arguments: argparse.Namespace) -> list[InversionSettings]:
 
 def _run(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments)
-    laid = {name: getattr(arguments, name) for name in _CANVAS}
-    canvas = build_config(EditSettings, laid, _WHERE)
+    canvas_options = {name: getattr(arguments, name) for name in _CANVAS}
+    canvas = build_config(EditSettings, canvas_options, _WHERE)
     machine = machine_settings(arguments, _WHERE)
     if not 0 <= arguments.seed < 2**63:
         raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
@@ -140,7 +140,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 bar.update(done - bar.n)
 
             result = invert_picture(model, request, own, canvas, device, show)
-        made = made_from(shared, kept, arguments.seed, own.model_dump(mode="json") | laid)
+        made = made_from(shared, kept, arguments.seed, own.model_dump(mode="json") | canvas_options)
         write_png(result.image, path, source, edit_mask if canvas.composite else None, made.to_text())
         remarks |= dict.fromkeys(result.remarks)
         rows.append([source.pixels, result.reconstruction, exemplar, result.image])

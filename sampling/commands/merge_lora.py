@@ -16,15 +16,15 @@ def add(commands: Commands) -> None:
         "merge-lora",
         help="add trained adapters (LoRA) into a model folder",
         description="Write OUT, the model folder with the adapters added into its weights: as large and as "
-        "quick as the model itself, and every command takes it.",
+        "fast as the model itself, for every command.",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder, the base")
     parser.add_argument(
-        "--lora", type=Path, required=True, metavar="DIR", help="adapters; RUN/lora of a training run"
+        "--lora", type=Path, required=True, metavar="DIR", help="adapters: RUN/lora of a training run"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="how much of the adapters (default %(default)s: all)"
+        "--scale", type=float, default=1.0, help="factor of the adapters (default %(default)s)"
     )
     parser.set_defaults(run=_run)
 

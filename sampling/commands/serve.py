@@ -21,9 +21,9 @@ def add(commands: Commands) -> None:
     """Declare `serve`."""
     parser = commands.add_parser(
         "serve",
-        help="a page in the browser to paint masks on, and a JSON endpoint beside it",
-        description="Serve a page on which a mask is painted or dropped, an exemplar chosen and the picture "
-        "edited, and POST /api/edit beside it (docs/web.md). It asks no other host for anything.",
+        help="serve a page to paint masks in the browser, and a JSON endpoint",
+        description="Serve a page to paint or upload a mask, choose an exemplar and edit the picture, and "
+        "POST /api/edit (docs/web.md). It never contacts another host.",
     )
     files = parser.add_argument_group("files")
     add_painter_options(files)
@@ -34,47 +34,63 @@ def add(commands: Commands) -> None:
         "--output-dir",
         type=Path,
         metavar="DIR",
-        help="keep results, and below inputs/ what they are made of; by default both go after an hour",
+        help="keep results, and their files below inputs/; by default both are deleted after an hour",
     )
     files.add_argument(
         "--local-files-only",
         action="store_true",
-        help="never ask the Hugging Face hub; a model folder is complete, so this changes nothing: it is "
-        "taken because other tools have it",
+        help="never contact the Hugging Face hub; a model folder is complete, so this changes nothing: it is "
+        "accepted because other tools have it",
     )
     network = parser.add_argument_group("network")
     network.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on (default %(default)s: this machine only; 0.0.0.0: everybody who reaches "
-        "it, without a password)",
+        help="address to listen on (default %(default)s: only this machine; 0.0.0.0: any machine that can "
+        "reach it, without a password)",
     )
-    network.add_argument("--port", type=int, default=7860, help="default %(default)s; 0 takes a free one")
+    network.add_argument("--port", type=int, default=7860, help="port (default %(default)s); 0 = a free one")
+    _add_limits(parser)
+    add_machine_options(parser)
+    parser.set_defaults(run=_run, batch_size=EditSettings().batch_size)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     limits.add_argument(
-        "--max-megapixels", type=float, default=50.0, metavar="N", help="of a picture (default %(default)g)"
+        "--max-megapixels",
+        type=float,
+        default=50.0,
+        metavar="N",
+        help="size limit of a picture (default %(default)g)",
     )
     limits.add_argument(
-        "--max-upload-mb", type=int, default=64, metavar="N", help="of a request (default %(default)s)"
+        "--max-upload-mb",
+        type=int,
+        default=64,
+        metavar="N",
+        help="size limit of a request (default %(default)s)",
     )
     limits.add_argument(
-        "--max-images", type=int, default=8, metavar="N", help="edits of a request (default %(default)s)"
+        "--max-images",
+        type=int,
+        default=8,
+        metavar="N",
+        help="limit of edits in a request (default %(default)s)",
     )
     limits.add_argument(
         "--max-waiting",
         type=int,
         default=8,
         metavar="N",
-        help="requests in line; one is worked on at a time (default %(default)s)",
+        help="limit of waiting requests; one is done at a time (default %(default)s)",
     )
-    add_machine_options(parser)
-    parser.set_defaults(run=_run, batch_size=EditSettings().batch_size)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     machine_options = machine_settings(arguments, _WHERE)
     _check(arguments)
-    # Before the libraries are imported, which read these once.
+    # Before the libraries are imported: they read these once.
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory(prefix="intarsia-serve-") as own:
         os.environ |= {
@@ -107,14 +123,14 @@ def _run(arguments: argparse.Namespace) -> None:
         hosts = frozenset((*_LOOPBACK, "[::1]") if arguments.host in _LOOPBACK else ())
         if not hosts:
             print(
-                f"note: {arguments.host} may be reached by others, and there is no password", file=sys.stderr
+                f"note: {arguments.host} can be reached by others, and there is no password", file=sys.stderr
             )
         serve(service, Address(arguments.host, arguments.port, hosts), arguments.input, arguments.batch_size)
 
 
 def _check(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.port < 65536:
-        raise UsageError(f"--port {arguments.port} must lie between 0 and 65535")
+        raise UsageError(f"--port {arguments.port} must be between 0 and 65535")
     for name in ("max_megapixels", "max_upload_mb", "max_images", "batch_size"):
         if getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name):g} must be more than 0")

@@ -13,8 +13,8 @@ def add(commands: Commands) -> None:
     """Declare `show`."""
     parser = commands.add_parser(
         "show",
-        help="how a result was made: the command that makes it again",
-        description="Print the command that makes RESULT again, out of what its PNG says, and what has "
+        help="show how a result was made: the command that makes it again",
+        description="Print the command that makes RESULT again, as its PNG says, and which files have "
         "changed since.",
     )
     parser.add_argument("result", type=Path, metavar="RESULT.png")

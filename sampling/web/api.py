@@ -46,7 +46,7 @@ def add_api(app: FastAPI, service: Service, batch_size: int) -> None:
             return _error(404, "there is only POST /api/edit here")
         if request.method != "POST":
             return _error(405, f"{request.method} is not for /api/edit; send a POST", Allow="POST")
-        # Another site's page cannot send this type without asking first, and nobody answers it.
+        # Another site's page cannot send this type without a preflight request, which gets no answer.
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _error(415, "the body must be JSON; send Content-Type: application/json")
         try:
@@ -87,7 +87,7 @@ def _order(service: Service, body: bytes, batch_size: int) -> Order:
         raise UserError("batch_size is the server's own; leave it out")
     asked = build_config(EditBody, content, "/api/edit")
     if asked.num_images > service.limits.num_images:
-        raise UserError(f"num_images={asked.num_images}: at most {service.limits.num_images} at once")
+        raise UserError(f"num_images={asked.num_images}: at most {service.limits.num_images} in a request")
     chosen = {name: getattr(asked, name) for name in EditSettings.model_fields}
     return Order(
         **{name: service.keep(_bytes(getattr(asked, name), name), name) for name in _PICTURES},

@@ -22,14 +22,14 @@ from sampling.pictures import open_picture
 from sampling.settings import EditSettings
 from sampling.web.service import Made, Order, Service, upright_size
 
-_STROKE = 64  # of 255, opacity that counts as painted; the brush has 178
-_PREVIEW = 1024  # pixels of the longer side of what is painted on and compared
+_STROKE = 64  # of 255, opacity from which a pixel is painted; the brush has 178
+_PREVIEW = 1024  # pixels of the longer side of pictures to paint on and to compare
 _OFFERED = 1000  # files of a folder, at most
 
 log = logging.getLogger(__name__)
 
 
-def told(handler: Callable[..., Any]) -> Callable[..., Any]:
+def guard(handler: Callable[..., Any]) -> Callable[..., Any]:
     """`handler` whose errors are one sentence on the page."""
 
     @functools.wraps(handler)
@@ -46,15 +46,15 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def painter(service: Service, names: list[str], batch_size: int) -> Callable[..., tuple]:
-    """What the button does.
+    """The function of the button.
 
     Args:
-        service: does the edits.
-        names: of the controls whose values follow picture, strokes, mask, its inversion, and exemplar.
-        batch_size: edits at once.
+        service: service that makes the edits.
+        names: names of the controls; their values follow picture, strokes, mask, its inversion and exemplar.
+        batch_size: edits at the same time.
     """
 
-    @told
+    @guard
     def paint(progress: gr.Progress = gr.Progress(), *values: Any) -> tuple:  # noqa: B008 - gradio's way
         picture, painted, mask, invert, exemplar, *chosen = values
         if picture is None:
@@ -79,9 +79,9 @@ def painter(service: Service, names: list[str], batch_size: int) -> Callable[...
 
 
 def canvas(service: Service) -> Callable[[str | None], dict | None]:
-    """A new picture -> what is painted on, of handy size: only the strokes are taken from it."""
+    """A new picture -> a smaller one to paint on: only the strokes of it are used."""
 
-    @told
+    @guard
     def to_paint_on(picture: str | None) -> dict | None:
         if picture is None:
             return None
@@ -97,7 +97,7 @@ def canvas(service: Service) -> Callable[[str | None], dict | None]:
 def taker(service: Service, root: Path) -> Callable[[str | None], str]:
     """A name from the list of `offered` -> a copy that the page may show."""
 
-    @told
+    @guard
     def take(name: str | None) -> str:
         if name is None:
             raise UserError("choose a picture from the list first")
@@ -126,7 +126,7 @@ def show_pair(pairs: list, event: gr.SelectData) -> Any:
 
 
 def path_of(payload: Any) -> str | None:
-    """Where the file that a slot holds lies."""
+    """The path of the file in a slot."""
     return payload.path if payload else None
 
 
@@ -136,14 +136,14 @@ def _order(files: dict[str, Any], chosen: dict[str, Any], service: Service, batc
     if not 0 <= seed < 2**62:
         raise UserError(f"the seed {seed} must be 0 or more and below 2^62")
     if not 1 <= number <= service.limits.num_images:
-        raise UserError(f"{number} edits at once: it must be 1 to {service.limits.num_images}")
+        raise UserError(f"{number} edits: the number must be 1 to {service.limits.num_images}")
     settings = build_config(EditSettings, chosen | {"batch_size": batch_size}, "settings")
     return Order(**files, settings=settings, seed=seed, num_images=number, exemplar_background=background)
 
 
 def _shown(image: Path, made: list[Made]) -> tuple:
     """Gallery, files, notes, the pairs to compare, and the first of them."""
-    # Copies: only what lies in the page's own folder can be asked for.
+    # Copies: only files in the page's own folder can be requested.
     folder = Path(tempfile.mkdtemp(dir=_page_folder()))
     files = [str(shutil.copy(one.path, folder)) for one in made]
     before = _preview(image)

@@ -1,7 +1,7 @@
-"""What stands before the page: no endless body, no foreign host, no route that the page does not use.
+"""The gate before the page: it refuses endless bodies, foreign hosts and routes that the page does not use.
 
 The page's framework brings routes that fetch other sites, edit the program, or record runs. Nothing passes
-here that is not on a short list, and every answer tells the browser to speak with this server only.
+here that is not on a short list, and every answer restricts the browser to this server.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Gate:
     """ASGI middleware around the whole server."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, hosts: Collection[str]) -> None:
-        """`max_bytes`: of a body; `hosts`: names in the Host header that are answered, empty for any."""
+        """`max_bytes`: limit of a body; `hosts`: valid names in the Host header, empty for any."""
         self.app, self.max_bytes, self.hosts = app, max_bytes, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +64,7 @@ class Gate:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         length = headers.get("content-length", "0")
         if not self._is_own(headers.get("host", "")):
-            # A page of another site that had its name point here would come by that name.
+            # A page of another site whose name points here would come with that name.
             await _refuse(send, 421, "this server is not reached by that host name; see --host")
         elif not _is_listed(scope["path"]):
             await _refuse(send, 404, "there is no such page")
@@ -72,7 +72,7 @@ class Gate:
             await _refuse(send, 413, _too_much(self.max_bytes))
         else:
             answer = _Answer(send)
-            with suppress(_Overflow, ClientDisconnect):  # the page takes back uploads that newer ones replace
+            with suppress(_Overflow, ClientDisconnect):  # the page cancels uploads that newer ones replace
                 await self.app(scope, self._bounded(receive, answer), answer)
             if answer.stopped:
                 await _refuse(send, 413, _too_much(self.max_bytes))
@@ -81,7 +81,7 @@ class Gate:
         return not self.hosts or re.sub(r":\d+$", "", host).lower() in self.hosts
 
     def _bounded(self, receive: Receive, answer: _Answer) -> Receive:
-        """`receive` that counts: a body sent in pieces says no length beforehand."""
+        """`receive` with a count: a body in pieces has no length in its header."""
         left = self.max_bytes
 
         async def counted() -> Message:
@@ -97,19 +97,19 @@ class Gate:
 
 
 class _Overflow(Exception):
-    """A body went beyond the limit."""
+    """A body is larger than the limit."""
 
 
 class _Answer:
-    """`send` that adds our headers and takes foreign tags out of HTML."""
+    """`send` that adds our headers and removes foreign tags from HTML."""
 
     def __init__(self, send: Send) -> None:
         self.send, self.started, self.stopped = send, False, False
-        self._start: Message | None = None  # of HTML, held back until its length is known
+        self._start: Message | None = None  # start of HTML, held back until its length is known
         self._page = b""
 
     def stop(self) -> None:
-        """Let nothing more of the app's answer through, unless it has begun: the gate answers instead."""
+        """Stop the app's answer, unless it has begun: the gate answers instead."""
         self.stopped = not self.started
 
     async def __call__(self, message: Message) -> None:
@@ -151,7 +151,7 @@ def _too_much(max_bytes: int) -> str:
 
 async def _refuse(send: Send, status: int, sentence: str) -> None:
     body = json.dumps({"error": sentence}).encode()
-    # What is left of the body is not read: the connection cannot be used again.
+    # The end of the body is not read: the connection cannot be used again.
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

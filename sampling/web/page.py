@@ -30,12 +30,12 @@ def build_page(service: Service, browse: Path | None, batch_size: int) -> gr.Blo
     """The page with its events.
 
     Args:
-        service: does the edits.
-        browse: a folder whose pictures are offered.
-        batch_size: of the edits of one request.
+        service: service that makes the edits.
+        browse: folder of pictures that the page offers.
+        batch_size: edits of a request at the same time.
     """
     with gr.Blocks(title="Intarsia", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown("# Intarsia\nPaint over what is to go, and show what is to come in its place.")
+        gr.Markdown("# Intarsia\nPaint over the part to replace, and give a picture of the new object.")
         with gr.Row():
             with gr.Column(scale=3):
                 picture = _slot("1. Picture", "picture", 260)

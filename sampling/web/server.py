@@ -31,13 +31,13 @@ def serve(service: Service, place: Address, browse: Path | None, batch_size: int
     """Answer until interrupted.
 
     Args:
-        service: does the edits.
-        place: where.
-        browse: a folder whose pictures the page offers.
-        batch_size: of the edits of one request.
+        service: service that makes the edits.
+        place: address, port and valid names of the host.
+        browse: folder of pictures that the page offers.
+        batch_size: edits of a request at the same time.
 
     Raises:
-        UserError: if the address cannot be taken.
+        UserError: if the address is not available.
     """
     host, port, hosts = place
     try:
@@ -49,7 +49,7 @@ def serve(service: Service, place: Address, browse: Path | None, batch_size: int
             f"cannot listen on {host}:{port} ({error.strerror or error}); take another --port, or 0 for a "
             "free one"
         ) from None
-    # Whoever decodes a picture here stops at the limit: Pillow refuses at twice this number.
+    # All decoding in this process stops at the limit: Pillow refuses at twice this number.
     Image.MAX_IMAGE_PIXELS = int(service.limits.megapixels * 1e6 / 2) + 1
     config = uvicorn.Config(
         build_app(service, hosts, browse, batch_size),
@@ -86,7 +86,7 @@ def build_app(service: Service, hosts: frozenset[str], browse: Path | None, batc
         theme=THEME,
         css=CSS,
     )
-    # A mounted page counts as never launched, and then gradio takes any path of this machine for an upload.
+    # A mounted page was never launched; gradio would then accept any path of this machine as an upload.
     page.has_launched = True
     gradio.processing_utils.async_ssrf_protected_download = _refuse_address
     return Gate(app, service.limits.upload_mb << 20, hosts)

@@ -1,4 +1,4 @@
-"""Edits for visitors: inputs are checked and kept, one edit is made at a time, and few may wait."""
+"""Edits for visitors: inputs are checked and kept, one edit is made at a time, and few can wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sampling.pictures import write_png
 from sampling.provenance import Provenance, SourceFile, made_from, source_file
 from sampling.settings import EditSettings, ExemplarBackground
 
-# Pillow reads many more; a visitor's file gets only the well-trodden decoders.
+# Pillow reads many more; a visitor's file gets only the common decoders.
 _SUFFIXES = {
     "PNG": ".png",
     "JPEG": ".jpg",
@@ -42,17 +42,17 @@ class TooLarge(UserError):
 
 
 class Busy(UserError):
-    """Too many edits wait already."""
+    """Too many edits are waiting."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may ask for.
+    """Limits of a visitor's request.
 
     Attributes:
-        megapixels: of one picture.
-        upload_mb: of one request's body, in 2^20 bytes.
-        num_images: edits of one request.
+        megapixels: million pixels of one picture.
+        upload_mb: size of one request's body, in 2^20 bytes.
+        num_images: number of edits in one request.
         waiting: requests in line, beside the one that is worked on.
         keep_seconds: results and inputs older than this are deleted; None keeps them.
     """
@@ -66,7 +66,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Order:
-    """What one visitor asks for: files that `Service.keep` gave back, and how to edit."""
+    """One visitor's request: files from `Service.keep`, and settings."""
 
     image: Path
     mask: Path
@@ -88,10 +88,10 @@ class Made:
 
 
 class Service:
-    """A painter that edits for whoever asks, in turn."""
+    """A painter that makes the edits of all visitors, one after another."""
 
     def __init__(self, paint: Paint, pattern: Provenance, folder: Path, limits: Limits) -> None:
-        """`pattern`: what all edits share; `folder`: takes the results, and the inputs below inputs/."""
+        """`pattern`: provenance of all edits; `folder`: for the results, and the inputs below inputs/."""
         self.folder, self.limits = folder, limits
         self._paint = paint
         self._pattern = pattern
@@ -103,11 +103,11 @@ class Service:
 
         Args:
             content: the bytes of a PNG, JPEG, WebP, BMP, TIFF or GIF.
-            kind: what the visitor calls it: "image", "mask" or "exemplar".
+            kind: name for errors: "image", "mask" or "exemplar".
 
         Raises:
             TooLarge: for more pixels than the limit.
-            UserError: if it is no such picture.
+            UserError: if it is not such a picture.
         """
         try:
             with Image.open(io.BytesIO(content), formats=_DECODERS) as image:
@@ -121,19 +121,19 @@ class Service:
         if width * height > self.limits.megapixels * 1e6:
             raise TooLarge(
                 f"the {kind} is {width} x {height} pixels; at most {self.limits.megapixels:g} million are "
-                "taken, so scale it down first"
+                "allowed, so scale it down first"
             )
         path = self.folder / "inputs" / f"{sha256_bytes(content)[:24]}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            path.touch()  # young again: an order for it is coming
+            path.touch()  # new again: an order for it follows
         else:
             atomic_write(path, content)
         return path
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Hold a place in line; everything that a request costs happens inside.
+        """Hold a place in the queue; the work of a request is done inside.
 
         Raises:
             Busy: if all places are taken.
@@ -146,11 +146,11 @@ class Service:
             self._places.release()
 
     def edit(self, order: Order, on_step: OnStep | None = None) -> list[Made]:
-        """Make an order's edits, once it is its turn.
+        """Make an order's edits, when it is its turn.
 
         Args:
             order: its files are our own.
-            on_step: as `sampling.edit`.
+            on_step: called as `on_step(done, total)` after every step.
 
         Returns:
             One for each seed, in order.
@@ -201,7 +201,7 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
-    """Errors speak of the image, mask and exemplar: where we keep them is no visitor's business."""
+    """Errors name the image, mask and exemplar: visitors do not see our paths."""
     try:
         yield
     except UserError as error:

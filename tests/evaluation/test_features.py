@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from benchmarks.nets import fill, recorded_input, save, tiny_clip
 from evaluation.measures import features, resizing
 from evaluation.measures.dino import DinoGeometry, load_dino
 from evaluation.measures.inception import Inception, load_inception
-from evaluation.measures.lpips import Lpips, load_lpips
+from evaluation.measures.lpips import Lpips, Net, load_lpips
 from evaluation.measures.metrics import cosine, structure_distance
-from evaluation.measures.weights import SOURCES, find_weights, fingerprint_weights, parse_weights
+from evaluation.measures.weights import WEIGHT_SOURCES, find_weights, fingerprint_weights, parse_weights
 from evaluation.scoring.scoring import Request, score
 from evaluation.scoring.store import ValueStore
 from intarsia.errors import UsageError, UserError
@@ -178,7 +179,7 @@ def test_inception_gives_what_pytorch_fid_gave(inception) -> None:
     assert relative_error(ours, np.array(RECORDED["inception"])) < rounding(longest_sum(inception))
 
 
-@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
+@pytest.mark.parametrize("net", get_args(Net))
 def test_lpips_gives_what_the_lpips_package_gave(net) -> None:
     backbone = Lpips(net).features
     fill(backbone)
@@ -200,7 +201,7 @@ class PeerFeatures(torch.nn.Module):
         return self.network.layers(scaled * self.network.scale + self.network.shift)
 
 
-@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
+@pytest.mark.parametrize("net", get_args(Net))
 def test_lpips_equals_torchmetrics_with_the_authors_linear_weights(tmp_path, net, monkeypatch) -> None:
     network = Lpips(net)
     fill(network.features)
@@ -316,14 +317,14 @@ def test_missing_weights_say_what_where_and_how(tmp_path, monkeypatch) -> None:
         find_weights("clip-b16")
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", WEIGHT_SOURCES)
 def test_every_missing_weight_is_one_sentence_with_file_source_and_option(
     name, tmp_path, monkeypatch
 ) -> None:
     for variable in ("TORCH_HOME", "HF_HUB_CACHE"):
         monkeypatch.setenv(variable, str(tmp_path))
-    source = replace(SOURCES[name], installed=())
-    monkeypatch.setitem(SOURCES, name, source)
+    source = replace(WEIGHT_SOURCES[name], installed=())
+    monkeypatch.setitem(WEIGHT_SOURCES, name, source)
     with pytest.raises(UserError) as caught:
         find_weights(name)
     message = str(caught.value)

@@ -11,6 +11,7 @@ from intarsia.tracking_run import OutOfReach, start_tracking_run
 WAYS = {"without": "leave --wandb out", "offline": "give --wandb offline"}
 
 
+@pytest.mark.processes
 def test_an_offline_run_is_quiet_and_below_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,7 +135,7 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     ({"scheduler": "ddim", "karras": True}, 400, "karras works with"),
     ({"seed": -1}, 400, "seed=-1"),
     ({"seed": "many"}, 400, "seed='many'"),
-    ({"num_images": 3}, 400, "num_images=3: at most 2 at once"),
+    ({"num_images": 3}, 400, "num_images=3: at most 2 in a request"),
     ({"num_images": 0}, 400, "num_images=0"),
     ({"batch_size": 99}, 400, "batch_size is the server's own; leave it out"),
     ({"colour": "red"}, 400, "unknown key 'colour'"),

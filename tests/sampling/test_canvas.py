@@ -1,6 +1,7 @@
 """Windows, stitching and the seam, on arrays alone; and what of a large picture is touched at all."""
 
 import tracemalloc
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from intarsia.boxes import Box
 from intarsia.errors import UserError
 from sampling.canvas.canvas import Canvas, check_mask, fit_exemplar, lay_canvas, mask_box
 from sampling.canvas.seam import colour_shift, inside_weight, known_ring, match_ring
-from sampling.settings import EditSettings
+from sampling.settings import EditSettings, Fit
 
 SIZE = 64
-FITS = ["resize", "crop", "pad", "auto"]
+FITS = get_args(Fit)
 
 
 def noise_picture(width: int, height: int, seed: int = 0) -> np.ndarray:

@@ -133,7 +133,7 @@ WRONG = [
     ({"num_images": "0"}, 2, "--num-images 0 must be 1 or more"),
     ({"seed": "-1"}, 2, "--seed -1 must be 0 or more"),
     ({"batch_size": "0"}, 2, "batch_size=0"),
-    ({"guidance_scale": "2,3,2"}, 2, "--guidance-scale names a scale twice"),
+    ({"guidance_scale": "2,3,2"}, 2, "a scale appears twice in --guidance-scale"),
     ({"guidance_interval": "0.8,0.2"}, 2, "guidance_interval=0.8,0.2 must be two numbers 0 <= LOW < HIGH"),
     ({"eta": "0.5"}, 2, "eta=0.5 works with ddim only, not with plms"),
     ({"blend": "-1"}, 2, "blend=-1"),
@@ -174,7 +174,7 @@ def test_an_input_is_not_replaced_and_a_folder_is_tried_before_the_work(
     assert "folder.png is a folder; give --out the name of a file" in capsys.readouterr().err
     monkeypatch.setattr("os.access", lambda *_: False)
     assert main([name, *words, "--out", str(mask_file.with_name("new.png"))]) == 1
-    assert "nothing can be written into" in capsys.readouterr().err
+    assert "is not writable; choose another folder" in capsys.readouterr().err
 
 
 def options_of(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:

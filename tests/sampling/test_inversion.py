@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import diffusers
 import numpy as np
@@ -30,7 +31,7 @@ from sampling.methods.inversion import (
     new_levels,
 )
 from sampling.methods.run_inversion import model_denoiser
-from sampling.settings import InversionSettings
+from sampling.settings import InversionMethod, InversionSettings
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.sampling.tiny import request, tiny_model
 
@@ -169,7 +170,7 @@ def test_editing_towards_the_source_itself_unguided_changes_next_to_nothing(meth
     assert float((result.edit - clean_latents()).norm() / clean_latents().norm()) < 0.1
 
 
-@pytest.mark.parametrize("method", ["ddim", "direct", "null-condition", "negative-condition", "ddpm"])
+@pytest.mark.parametrize("method", get_args(InversionMethod))
 def test_the_edit_goes_to_the_target_and_its_kept_part_is_the_source_branch(method: str) -> None:
     keep = torch.zeros(SHAPE[0], 1, *SHAPE[2:])
     keep[..., :3] = 1
@@ -187,7 +188,7 @@ def test_a_later_start_stays_nearer_to_the_picture() -> None:
     assert distances == sorted(distances)
 
 
-@pytest.mark.parametrize("method", ["ddim", "direct", "null-condition", "negative-condition", "ddpm"])
+@pytest.mark.parametrize("method", get_args(InversionMethod))
 def test_calls_are_announced_and_direct_takes_fewer_than_null_condition(method: str) -> None:
     calls = 0
 
@@ -254,7 +255,7 @@ def test_the_command_edits_inside_the_mask_alone_and_tells_its_figures(
     assert run_command(tmp_path, "--method", "all", "--inner-steps", "2") == 0
     lines = capsys.readouterr().out.splitlines()
     figures = {line.split()[0]: line.split() for line in lines[1:-1]}
-    assert list(figures) == ["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
+    assert list(figures) == list(get_args(InversionMethod))
     assert float(figures["direct"][1]) <= 1e-5 < float(figures["ddim"][1])
     assert float(figures["ddpm"][1]) <= 1e-5
     own = request(2, 80, 64)

@@ -99,9 +99,9 @@ def test_diffusers_loads_the_exported_folder_as_it_is(
         (
             ["import", "none.ckpt", "--out", "ours"],
             1,
-            "none.ckpt does not exist; a checkpoint file is wanted",
+            "none.ckpt does not exist; give a checkpoint file",
         ),
-        (["import", "..", "--out", "ours"], 1, ".. is a folder; a checkpoint file is wanted"),
+        (["import", "..", "--out", "ours"], 1, ".. is a folder; give a checkpoint file"),
     ],
 )
 def test_wrong_calls_end_in_a_sentence(

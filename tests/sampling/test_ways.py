@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from intarsia.model import EditModel
 from intarsia.weights import read_model, save_model
 from sampling.denoise.machine import open_model, pick_dtype, visiting
 from sampling.editing import EditRequest, edit
-from sampling.settings import EditSettings, MachineSettings
+from sampling.settings import EditSettings, KnownRegion, MachineSettings
 from tests.paths import ROOT
 from tests.sampling.tiny import request, tiny_model
 
@@ -59,7 +60,7 @@ def test_a_small_mask_in_a_large_picture_is_painted_in_its_window(model: EditMod
     assert whole.window.area == 640 * 400
 
 
-@pytest.mark.parametrize("known_region", ["model", "replace", "both"])
+@pytest.mark.parametrize("known_region", get_args(KnownRegion))
 def test_every_known_region_leaves_the_outside_alone_and_paints_its_own(
     model: EditModel, known_region: str
 ) -> None:

@@ -215,7 +215,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(client: TestClient,
     (tmp_path / "large.png").write_bytes(content.getvalue())
     answer = send(client, "editor", [file_data(upload(client, tmp_path / "large.png"))])
     assert not answer["success"]
-    assert "the image is 2000 x 2000 pixels; at most 1 million are taken" in str(answer["output"]["error"])
+    assert "the image is 2000 x 2000 pixels; at most 1 million are allowed" in str(answer["output"]["error"])
 
 
 def test_only_pictures_inside_the_offered_folder_are_offered(client: TestClient, secret: Path) -> None:
@@ -236,7 +236,7 @@ def test_only_pictures_inside_the_offered_folder_are_offered(client: TestClient,
 
 
 WRONG = [
-    (["--port", "99999"], 2, "--port 99999 must lie between 0 and 65535"),
+    (["--port", "99999"], 2, "--port 99999 must be between 0 and 65535"),
     (["--max-images", "0"], 2, "--max-images 0 must be more than 0"),
     (["--max-waiting", "-1"], 2, "--max-waiting -1 must be 0 or more"),
     (["--input", "no/folder"], 2, "--input no/folder is not a folder"),

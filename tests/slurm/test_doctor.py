@@ -88,7 +88,7 @@ def test_a_failure_is_exit_code_1_a_warning_is_not(
     assert f"ok      shared file system: {tmp_path} is on " in said
     assert "warning W&B: WANDB_MODE=offline\n        -> unset it" in said
     assert cli.main(["doctor", str(tmp_path / "none")]) == 1
-    assert f"FAILURE folder: {tmp_path}/none is not there\n        -> make it" in capsys.readouterr().out
+    assert f"FAILURE folder: {tmp_path}/none does not exist\n        -> make it" in capsys.readouterr().out
 
 
 def test_long_lines_are_wrapped(
@@ -199,7 +199,7 @@ def test_a_port_that_is_taken_and_ports_that_the_kernel_hands_out(proc: Stage) -
     mounts = "disk / ext4 rw 0 0\n"
     proc(self__mounts=mounts, sys__net__ipv4__ip_local_port_range="16384 60999\n")
     [finding] = found("ports")
-    assert finding.found == "the kernel hands out ports from 16384 on"
+    assert finding.found == "the kernel gives ports from 16384 on to programs"
     assert finding.remedy.startswith("set net.ipv4.ip_local_port_range above 31999")
     with socket.socket() as other:
         other.bind(("", 31_999))

@@ -10,7 +10,7 @@ import pytest
 
 from intarsia.errors import UsageError
 from slurm import cli
-from slurm.job import JobSpec, header_options, minutes, parse_array, sweep_runs, valid_options
+from slurm.job import KINDS, JobSpec, header_options, minutes, parse_array, sweep_runs, valid_options
 from tests.cluster.virtual import wait_for
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
@@ -76,7 +76,7 @@ def test_the_exact_lines_of_a_job_on_two_nodes(train: list[str], capsys: pytest.
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("kind", ["train", "dataprep", "sample", "evaluate"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_scripts_header_is_the_default_of_every_option(kind: str) -> None:
     header = header_options((ROOT / f"slurm/{kind}.sh").read_text())
     text = JobSpec(kind, (("x",),)).sbatch_text("true", Path("logs"), ROOT)
@@ -101,8 +101,10 @@ def test_mistakes_of_the_config_are_told_before_the_queue(
     words = refused(capsys, *train, "--sweep", "optimizer.lr=1e-4,-1", "--dry-run")
     assert "optimizer.lr=-1" in words
     assert "--array divides sample and evaluate" in refused(capsys, *train, "--array=0-3", "--dry-run")
-    assert "--time=soon is no time" in refused(capsys, *train, "--time=soon", "--dry-run")
-    assert "--gpus-per-node=all is no number" in refused(capsys, *train, "--gpus-per-node=all", "--dry-run")
+    assert "--time=soon is not a time" in refused(capsys, *train, "--time=soon", "--dry-run")
+    assert "--gpus-per-node=all is not a number" in refused(
+        capsys, *train, "--gpus-per-node=all", "--dry-run"
+    )
 
 
 def test_a_gpu_of_a_named_kind_is_counted(train: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +169,9 @@ def test_arrays_and_sweeps_of_another_form_are_refused() -> None:
     for axis in ("seed", "seed=", "=1", "run=a,b"):
         with pytest.raises(UsageError, match=r"a\.b=1,2,3"):
             sweep_runs(["c.yaml", "run=r"], [axis])
-    with pytest.raises(UsageError, match=r"'seed=1,2,1' has a value twice; two runs would share a folder"):
+    with pytest.raises(
+        UsageError, match=r"'seed=1,2,1' has the same value twice; two runs would share a folder"
+    ):
         sweep_runs(["c.yaml", "run=r"], ["seed=1,2,1"])
     with pytest.raises(UsageError, match="needs run=FOLDER"):
         sweep_runs(["c.yaml"], ["seed=1,2"])

@@ -180,6 +180,6 @@ def test_wrong_options_are_told_in_a_sentence(capsys: pytest.CaptureFixture[str]
     assert main(["estimate", config, "--world-size", "0"]) == 2
     assert "--world-size=0 must be 1 or more" in capsys.readouterr().err
     assert main(["estimate", config, "--mfu", "3"]) == 2
-    assert "--mfu=3 must lie above 0" in capsys.readouterr().err
+    assert "--mfu=3 must be above 0" in capsys.readouterr().err
     assert main(["estimate", config, "--calibrate", "0"]) == 2
     assert "--calibrate=0 must be 1 or more" in capsys.readouterr().err

@@ -112,4 +112,4 @@ def test_no_metric_is_drawn_twice_and_the_mean_runs() -> None:
 
 def test_a_folder_without_metrics_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 1
-    assert "metrics.jsonl holds no line of metrics" in capsys.readouterr().err
+    assert "metrics.jsonl has no line of metrics" in capsys.readouterr().err

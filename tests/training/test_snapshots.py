@@ -154,7 +154,7 @@ def test_widths_are_compared_by_the_validation_loss(
     losses = [float(line.rpartition("validation loss ")[2]) for line in lines]
     assert losses == pytest.approx([losses[0]] * 3, rel=0.1)
     assert "profile 0.00% off" in lines[0]
-    assert "take it for another width" in lines[2]
+    assert "this is another width" in lines[2]
 
 
 def one(run: RunFolder) -> None:
@@ -164,9 +164,14 @@ def one(run: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("prepare", "options", "code", "words"),
     [
-        (one, ["--sigma-rel", "0.4"], 2, "--sigma-rel=0.4 must lie from 0.01 to 0.28"),
+        (one, ["--sigma-rel", "0.4"], 2, "--sigma-rel=0.4 must be between 0.01 and 0.28"),
         (one, ["--sigma-rel", "0.1", "0.2"], 2, "--out takes one --sigma-rel"),
-        (RunFolder.make, ["--sigma-rel", "0.1"], 1, "averages holds no snapshots; they are taken by a run"),
+        (
+            RunFolder.make,
+            ["--sigma-rel", "0.1"],
+            1,
+            "averages has no snapshots; a run with optimizer.ema_kind=post_hoc makes them",
+        ),
         (lambda run: None, ["--sigma-rel", "0.1"], 1, "run does not exist"),
         (
             one,
@@ -216,6 +221,6 @@ def test_a_folder_of_something_else_is_not_replaced(
     assert main(["ema", str(tmp_path), "--sigma-rel", "0.1", "--out", str(tmp_path)]) == 2
     assert "and no model_index.json, and is not replaced" in capsys.readouterr().err
     assert main(["ema", str(tmp_path), "--sigma-rel", "0.1", "--out", str(tmp_path / "model")]) == 2
-    assert "model is what the run itself leaves; choose another folder" in capsys.readouterr().err
+    assert "model is a result of the run itself; choose another folder" in capsys.readouterr().err
     assert main(["ema", "run", "--sigma-rel", "0.1"]) == 2
     assert "nothing to do: add --out DIR" in capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 Every rank writes its part into a folder with a temporary name; then rank 0 writes state.json and, last, a
 manifest with sizes and hashes, syncs it all, renames the folder to step-00001234 and swaps the pointer
-`latest`. The parts hold named fp32 numbers, whatever the stage and the ranks that wrote them: one format from
-which a run goes on, on the same ranks or on others, and from which a model folder is made.
+`latest`. The parts hold named fp32 numbers, for every stage and number of ranks that wrote them: one format
+from which a run continues, on the same or other ranks, and from which a model folder is made.
 """
 
 import errno
@@ -43,7 +43,7 @@ def checkpoint_name(step: int) -> str:
 
 
 def temporary_for(final: Path) -> Path:
-    """Where a checkpoint is written before it counts."""
+    """The folder where a checkpoint is written before it is committed."""
     return final.with_name(f"{_TEMPORARY}{final.name}")
 
 
@@ -56,10 +56,10 @@ def publish(
     """Let a checkpoint count whose parts are written and synced; only rank 0.
 
     Args:
-        final: its folder.
-        state: of the run when it was saved.
-        outcomes: by rank: the part, or why it was not written.
-        options: which older checkpoints stay.
+        final: folder of the checkpoint.
+        state: state of the run when it was saved.
+        outcomes: each rank's part, or the reason why it was not written.
+        options: number of older checkpoints to keep.
 
     Returns:
         The error, where a rank or this last step failed; nothing of it is left then.
@@ -102,7 +102,7 @@ def _retain(folder: Path, options: CheckpointConfig) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what interrupted saves left. Only rank 0, before anything is saved."""
+    """Delete the files of interrupted saves. Only rank 0, before anything is saved."""
     for stray in folder.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(stray, ignore_errors=True)
     sweep_temporaries(folder)
@@ -139,7 +139,7 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that is whole, and a line for each newer one that was passed over.
 
     Raises:
-        UserError: where there are checkpoints but none is whole: starting anew would hide a lost run.
+        UserError: if there are checkpoints but none is complete: a new start would hide a lost run.
     """
     skipped: list[str] = []
     for checkpoint in reversed(list_checkpoints(folder)):
@@ -159,10 +159,10 @@ def read_state(checkpoint: Path) -> TrainState:
 
 @contextmanager
 def told_when_full(run: RunFolder) -> Iterator[None]:
-    """Turn whatever a full disk breaks inside the block into a sentence: metrics, a preview, the model.
+    """Turn errors of a full disk inside the block into a sentence: metrics, a preview, the model.
 
     Raises:
-        UserError: in place of an OSError that tells of a full disk or an exhausted quota.
+        UserError: in place of an OSError of a full disk or an exhausted quota.
     """
     try:
         yield
@@ -203,7 +203,7 @@ def another_base(run: Path | str | None, init: Mapping[str, Any]) -> str:
     """The sentence for a base (`base.mark_base`) whose weights are not those that a run was begun with.
 
     Args:
-        run: its folder.
+        run: run folder.
         init: `model.init` of its config.
     """
     source = init.get("model_folder") or init.get("stable_diffusion") or "model.init, which names none,"

@@ -42,7 +42,7 @@ def copy_to_cpu(pieces: Pieces, buffer: Tensor | None) -> tuple[Pieces, Tensor]:
     """A copy that training cannot alter, in one buffer, which can be passed in again.
 
     Raises:
-        RuntimeError: where there is not so much memory.
+        RuntimeError: if there is not enough memory.
     """
     total = sum(tensor.numel() for _, tensor in pieces)
     on_gpu = any(tensor.is_cuda for _, tensor in pieces)
@@ -88,7 +88,7 @@ def write_part(path: Path, pieces: Pieces) -> Written:
 
 
 class Parts:
-    """The part files of a checkpoint, opened for reading; nothing is read before it is asked for.
+    """The part files of a checkpoint, opened for reading; tensors are read on request.
 
     Args:
         folder: the checkpoint.

@@ -54,12 +54,12 @@ def _choose(fresh: TrainState, run: RunFolder) -> "tuple[Path | None, TrainState
 
 @torch.no_grad()
 def load(engine: Any, checkpoint: Path, updates: int) -> None:
-    """Load weights, moments and averages, whatever ranks and stage saved them. Collective.
+    """Load weights, moments and averages, saved by any number of ranks and stage. Collective.
 
     Args:
-        engine: its optimizer's state must have been begun.
-        checkpoint: a whole one.
-        updates: how many its weights have had.
+        engine: engine whose optimizer has a state.
+        checkpoint: complete checkpoint.
+        updates: number of updates of its weights.
 
     Raises:
         UserError: where the checkpoint lacks anything that this model needs.

@@ -1,4 +1,4 @@
-"""Saving while training goes on: copy, write in a thread, and let it count once all ranks have written."""
+"""Saving while training continues: copy, write in a thread, and commit once all ranks have written."""
 
 import shutil
 import threading
@@ -22,7 +22,7 @@ from training.run.state import TrainState
 class _Save:
     """A checkpoint on its way: each rank writes its part, then rank 0 lets the whole count.
 
-    `outcome` is this rank's file, or why there is none; `outcomes` are all ranks', once they are known.
+    `outcome` is this rank's file, or the reason why there is none; `outcomes` are all ranks', when known.
     """
 
     final: Path
@@ -55,10 +55,10 @@ class Saver:
     """Writes a run's checkpoints, one at a time.
 
     Args:
-        folder: of the checkpoints.
-        options: how many stay, and whether training goes on meanwhile.
+        folder: folder of the checkpoints.
+        options: number of checkpoints to keep, and whether training continues meanwhile.
         world: the ranks; all of them must make the same calls.
-        then: what rank 0's thread does with each checkpoint once it counts; returns why that failed.
+        then: function that rank 0's thread calls with each committed checkpoint; returns why it failed.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Saver:
             pieces = pieces_of(fragments(engine), self.world.rank, self.world.size)
             if self.options.asynchronous:
                 pieces, self._buffer = copy_to_cpu(pieces, self._buffer)
-        except RuntimeError as error:  # no memory for the copy; the other ranks are told by `finish`
+        except RuntimeError as error:  # no memory for the copy; `finish` reports it to the other ranks
             save.outcome = f"{error}; set checkpoint.asynchronous=false"
             return
         path = temporary / part_name(self.world.rank, self.world.size)

@@ -35,9 +35,9 @@ class Snapshot:
     """A snapshot on the disk.
 
     Attributes:
-        path: of the file.
-        state: of the run when it was taken.
-        config: of the run.
+        path: path of the file.
+        state: state of the run at that time.
+        config: training config.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Snapshot:
 
     @property
     def averages(self) -> list[tuple[str, Profile]]:
-        """Of each average its kind, and what it remembers."""
+        """Kind and profile of each average."""
         widths = self.config.optimizer.ema_widths
         return [
             (average_name(place), Profile(self.state.updates, width)) for place, width in enumerate(widths)
@@ -58,7 +58,7 @@ def begin_snapshots(
 ) -> Callable[[Path], UserError | None]:
     """What `Saver` shall do with each checkpoint: take a snapshot where one is due. Collective.
 
-    Snapshots of later steps than the run stands at are deleted, and one that a killed process owes is taken.
+    Snapshots of later steps than the run's are deleted, and one that a killed process missed is taken.
 
     Raises:
         UserError: on every rank, where that cannot be written.
@@ -134,7 +134,7 @@ class WeightedSum:
     """A sum of averages, parameter by parameter: no more than one of them is in memory.
 
     Args:
-        terms: of each term the snapshot, the kind of the average in it, and how often it is taken.
+        terms: snapshot, kind of the average in it, and weight of each term.
     """
 
     def __init__(self, terms: list[tuple[Snapshot, str, float]]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m training cache-latents`: what the frozen networks make of a shard folder, computed once."""
+"""`python -m training cache-latents`: the frozen networks' results on a shard folder, computed once."""
 
 import argparse
 import sys
@@ -11,26 +11,28 @@ _EPILOG = """example:
       model.init.image_encoder=CLIP precision=bf16
   python -m training configs/train/pbe-sd14.yaml ... data.shards=shards data.latents=true
 
-Latents and CLIP vectors go to SHARDS/latents-HASH. The same command again does what is missing."""
+Latents and CLIP vectors go to SHARDS/latents-HASH. The same command again adds what is missing."""
 
 
 def add(commands: Commands) -> None:
     """Declare `cache-latents`."""
     parser = commands.add_parser(
         "cache-latents",
-        help="store what autoencoder and CLIP make of each sample, for faster training",
-        description="Store what autoencoder and CLIP make of each sample, for runs with data.latents=true.",
+        help="store the results of autoencoder and CLIP on each sample, for faster training",
+        description="Store the results of autoencoder and CLIP on each sample, for data.latents=true.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         read=intermixed,
     )
-    parser.add_argument("shards", metavar="SHARDS", help="a finished shard folder on this machine")
+    parser.add_argument("shards", metavar="SHARDS", help="finished shard folder on this machine")
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the training run")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")
-    parser.add_argument("--workers", type=int, help="processes; default: one for each GPU, or CPU")
-    parser.add_argument("--batch-size", type=int, default=16, help="samples at once (default 16)")
-    parser.add_argument("--ray-address", help="of a running Ray cluster that sees the same folders")
-    parser.add_argument("-v", "--verbose", action="store_true", help="let Ray and its workers speak")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="value of a dotted key")
+    parser.add_argument("--workers", type=int, help="number of processes (default: one for each GPU, or CPU)")
+    parser.add_argument("--batch-size", type=int, default=16, help="samples of a batch (default 16)")
+    parser.add_argument("--ray-address", help="address of a running Ray cluster that sees the same folders")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print the output of Ray and its workers"
+    )
     parser.set_defaults(run=_run)
 
 

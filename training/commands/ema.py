@@ -1,4 +1,4 @@
-"""`python -m training ema`: averages of any width, made of a run's snapshots after it."""
+"""`python -m training ema`: averages of any width, made from the snapshots of a run."""
 
 import argparse
 import sys
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from intarsia.model import EditModel
     from training.checkpoint.snapshots import Snapshot
 
-_POOR = 0.05  # of the profile: from here on the result is told to be of another width
+_POOR = 0.05  # misfit of the profile from which on the result has another width
 _EPILOG = """examples:
   python -m training ema runs/first --sigma-rel 0.03 0.05 0.08 0.12 --validate
   python -m training ema runs/first --sigma-rel 0.08 --out models/first-0.08
 
 For runs with optimizer.ema_kind=post_hoc. The width is a share of the training up to the step: 0.05 is narrow
-and near the last weights, 0.25 nearly the mean of all. Which is best differs from run to run: --validate
+and near the last weights, 0.25 is nearly the mean of all. The best width differs from run to run: --validate
 shows the loss on the run's validation samples."""
 
 
@@ -44,16 +44,16 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--sigma-rel", type=float, nargs="+", required=True, metavar="W", help="relative width(s)"
     )
-    parser.add_argument("--step", type=int, metavar="N", help="of which snapshot (the newest)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the model folder; with one width")
-    parser.add_argument("--validate", action="store_true", help="tell the validation loss of each width")
+    parser.add_argument("--step", type=int, metavar="N", help="step of the snapshot (default: the newest)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="model folder to write; only with one width")
+    parser.add_argument("--validate", action="store_true", help="report the validation loss of each width")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     for width in arguments.sigma_rel:
         if not NARROWEST <= width <= WIDEST:
-            raise UsageError(f"--sigma-rel={width:g} must lie from {NARROWEST} to {WIDEST}")
+            raise UsageError(f"--sigma-rel={width:g} must be between {NARROWEST} and {WIDEST}")
     if arguments.out and len(arguments.sigma_rel) > 1:
         raise UsageError("--out takes one --sigma-rel; leave it out to compare several")
     if not arguments.out and not arguments.validate:
@@ -66,21 +66,21 @@ class AverageRecipe:
     """How an average is made.
 
     Attributes:
-        sigma_rel: its width.
-        terms: of each snapshot's averages the snapshot, the kind, and how often it is taken.
-        misfit: of the profile, 0 = it is exactly that.
+        sigma_rel: relative width.
+        terms: snapshot, kind of its average, and weight in the sum.
+        misfit: relative error of the profile; 0 = exact.
     """
 
     sigma_rel: float
     terms: "list[tuple[Snapshot, str, float]]"
     misfit: float
 
-    def told(self) -> str:
-        """In a line."""
+    def line(self) -> str:
+        """The recipe in one line."""
         rounding = sum(times**2 for _, _, times in self.terms) ** 0.5
         text = f"sigma_rel {self.sigma_rel:g}: profile {self.misfit:.2%} off, rounding × {rounding:.2g}"
         if self.misfit > _POOR:
-            text += "; take it for another width: these snapshots cannot make it (more of them can)"
+            text += "; this is another width: these snapshots cannot make it (more of them can)"
         return text
 
 
@@ -88,11 +88,11 @@ def find_recipe(snapshots: "Sequence[Snapshot]", sigma_rel: float) -> AverageRec
     """How to make an average at the last of the snapshots.
 
     Args:
-        snapshots: of a run, oldest first, one at least.
-        sigma_rel: its relative width.
+        snapshots: snapshots of a run, oldest first, at least one.
+        sigma_rel: relative width.
 
     Raises:
-        UserError: where there is one snapshot alone, which has the tracked widths and no others.
+        UserError: for another width than the tracked ones, if there is only one snapshot.
     """
     from training.optimizer.power_ema import Profile, coefficients, misfit
 
@@ -119,8 +119,8 @@ def _chosen(run: RunFolder, step: int | None) -> "list[Snapshot]":
     snapshots = list_snapshots(run)
     if not snapshots:
         raise UserError(
-            f"{run.averages} holds no snapshots; they are taken by a run with optimizer.ema_kind=post_hoc, "
-            "the first one with its first checkpoint"
+            f"{run.averages} has no snapshots; a run with optimizer.ema_kind=post_hoc makes them, the "
+            "first one with its first checkpoint"
         )
     steps = [snapshot.state.step for snapshot in snapshots]
     if step is not None and step not in steps:
@@ -137,7 +137,7 @@ def _make(arguments: argparse.Namespace) -> None:
     state = snapshots[-1].state
     if arguments.out:
         if arguments.out.resolve() in (path.resolve() for path in (run.model, run.adapters)):
-            raise UsageError(f"--out={arguments.out} is what the run itself leaves; choose another folder")
+            raise UsageError(f"--out={arguments.out} is a result of the run itself; choose another folder")
         check_replaceable(arguments.out, ADAPTERS if config.lora else INDEX)
     print(f"{len(snapshots)} snapshot(s) up to step {state.step}, {state.updates} updates", file=sys.stderr)
 
@@ -151,7 +151,7 @@ def _make(arguments: argparse.Namespace) -> None:
     for recipe in recipes:
         _fill(config, model, recipe)
         loss = "" if judge is None else f"; validation loss {judge()['val/loss']:.6g}"
-        print(f"{recipe.told()}{loss}", flush=True)
+        print(f"{recipe.line()}{loss}", flush=True)
     if arguments.out:
         average = f"averaged (power function, σ_rel {arguments.sigma_rel[0]:g}, post hoc)"
         write_result(model, config, arguments.out, model_card(config, state, average))
@@ -179,7 +179,7 @@ def _fill(config: Any, model: "EditModel", recipe: AverageRecipe) -> None:
 
 
 def _judge(config: Any, model: "EditModel") -> Any:
-    """A function that tells val/* of the model's present weights."""
+    """A function that measures val/* of the model's present weights."""
     import torch
 
     from training.data.batches import open_dataset

@@ -13,34 +13,32 @@ _EPILOG = """examples:
   python -m training estimate configs/train/pbe-sd14.yaml precision=bf16 micro_batch_size=16 --gpu a100-80
   python -m training estimate configs/train/demo.yaml --calibrate
 
-Everything is counted on tensors without content; --calibrate builds the model and trains a few steps here,
-on made-up pictures. Times are arithmetic / (peak x --mfu): the default is what well-kept trainers reach."""
+Everything is counted on tensors without content; --calibrate builds the model and trains a few steps on
+synthetic pictures. Times are arithmetic / (peak x --mfu); good trainers reach the default."""
 
 
 def add(commands: Commands) -> None:
     """Declare `estimate`."""
     parser = commands.add_parser(
         "estimate",
-        help="say what a run would need: memory per GPU, steps, hours and GPU-hours",
-        description="Say what a run would need: memory per GPU by part, steps, hours and GPU-hours.",
+        help="estimate the memory per GPU, steps, hours and GPU-hours of a run",
+        description="Estimate what a run needs: memory per GPU by part, steps, hours and GPU-hours.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         read=intermixed,
     )
     parser.add_argument("config", help="YAML file of deviations from the defaults")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")
-    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="GPUs in all (1)")
-    parser.add_argument("--gpu", choices=sorted(GPUS), action="append", help="only this one; may come again")
-    parser.add_argument(
-        "--mfu", type=float, default=0.35, help="share of the GPU's peak that is reached (.35)"
-    )
+    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="number of GPUs (1)")
+    parser.add_argument("--gpu", choices=sorted(GPUS), action="append", help="only this GPU; may be repeated")
+    parser.add_argument("--mfu", type=float, default=0.35, help="share of the GPU's peak (.35)")
     parser.add_argument(
         "--calibrate",
         type=int,
         nargs="?",
         const=_STEPS,
         metavar="STEPS",
-        help=f"measure so many steps on this machine ({_STEPS})",
+        help=f"measure STEPS steps on this machine ({_STEPS})",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=_run)
@@ -50,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.world_size < 1:
         raise UsageError(f"--world-size={arguments.world_size} must be 1 or more")
     if not 0 < arguments.mfu <= 1:
-        raise UsageError(f"--mfu={arguments.mfu:g} must lie above 0 and not above 1")
+        raise UsageError(f"--mfu={arguments.mfu:g} must be above 0 and at most 1")
     if arguments.calibrate is not None and arguments.calibrate < 1:
         raise UsageError(f"--calibrate={arguments.calibrate} must be 1 or more")
     from intarsia.config import load_config

@@ -16,7 +16,7 @@ from training.run.state import RunFolder
 from training.tracking.tracker import read_metrics
 
 _EPILOG = """Writes RUN/report.html, which holds everything and can be sent as it is, and RUN/report.png.
-It reads metrics.jsonl, events.jsonl, config.yaml and previews/, of a run that is over or under way."""
+It reads metrics.jsonl, events.jsonl, config.yaml and previews/, of a finished or running run."""
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 h1{margin-bottom:0}h2{margin-top:1.6em}table{border-collapse:collapse}td,th{padding:.15em 1em .15em 0;
 text-align:left;vertical-align:top}th{font-weight:600}img{max-width:100%}pre{background:#f6f6f4;padding:1em;
@@ -33,8 +33,8 @@ def add(commands: Commands) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_folder", type=Path, metavar="run", help="the run folder")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for both files (RUN)")
+    parser.add_argument("run_folder", type=Path, metavar="run", help="run folder")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for both files (RUN)")
     parser.set_defaults(run=_run)
 
 
@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> None:
     out = arguments.out or folder.root
     records, events = read_metrics(folder.metrics), read_metrics(folder.events)
     if not records:
-        raise UserError(f"{folder.metrics} holds no line of metrics; give the folder of a run that has begun")
+        raise UserError(f"{folder.metrics} has no line of metrics; give the folder of a run that has begun")
     from training.tracking.charts import draw_charts
 
     out.mkdir(parents=True, exist_ok=True)
@@ -55,12 +55,12 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def summary(folder: RunFolder, records: list[dict[str, Any]], events: list[dict[str, Any]]) -> dict[str, str]:
-    """What one wants to know first, by name.
+    """The summary of a run: name -> text.
 
     Args:
-        folder: of the run.
-        records: of metrics.jsonl, one at least.
-        events: of events.jsonl.
+        folder: run folder.
+        records: lines of metrics.jsonl, at least one.
+        events: lines of events.jsonl.
     """
     last = records[-1]
     kinds = [event["event"] for event in events]

@@ -35,7 +35,7 @@ class Batch:
         image: uint8 [B, H, W, 3] RGB; None, as edit_mask and exemplar, where all is stored.
         edit_mask: uint8 [B, H, W], 255 = repaint.
         exemplar: uint8 [B, 224, 224, 3] RGB.
-        stored: what is stored of the frozen networks' work, by the names in `encode.Posteriors`.
+        stored: stored results of the frozen networks, by the names in `encode.Posteriors`.
         draws: random draws of the samples (`objective.draws.Draws`), where the loader's workers make them.
     """
 
@@ -65,10 +65,10 @@ class SampleDataset(Dataset):
     """Position -> sample, for torch's DataLoader.
 
     Args:
-        reader: of the shards.
-        order: of their samples.
+        reader: reader of the shards.
+        order: order of their samples.
         image_size: side of the pictures, pixels.
-        seed: of the draws of every epoch but the first, which is as the shards have it.
+        seed: seed of the draws of every epoch but the first, which has the shards' own.
         redraw: whether there are such draws; None: from whole pictures yes, of finished crops no.
     """
 
@@ -83,7 +83,7 @@ class SampleDataset(Dataset):
         self.latents: LatentReader | None = None
 
     def __getitem__(self, position: int) -> tuple[int, Sample | Item] | UserError:
-        """What stands at a position of the global order. A UserError is a value: workers would garble it."""
+        """The sample at a position of the global order. A UserError is a value: workers would garble it."""
         try:
             shard, index = self.order.locate(position)
             epoch = position // self.order.total
@@ -162,7 +162,7 @@ def collate_and_draw(draw: Callable[[Tensor], Any], items: Sequence[Any]) -> Bat
 
 
 def collate(items: Sequence[tuple[int, Sample | Item] | UserError]) -> Batch | UserError:
-    """Samples to a batch; the first error instead, where there is one."""
+    """Samples to a batch; or the first error among them."""
     for item in items:
         if isinstance(item, UserError):
             return item
@@ -192,10 +192,10 @@ def batches(
 
     Args:
         config: the number of workers is used.
-        dataset: what to read.
-        shape: of the batches.
+        dataset: dataset to read.
+        shape: shape of the batches.
         rank: ours.
-        span: from the first position to the last, in strides of the global batch.
+        span: first and last position, in strides of the global batch.
         pin_memory: whether batches come in page-locked memory.
         draw: (positions) -> draws, made by the workers; None leaves `Batch.draws` empty.
 

@@ -2,7 +2,7 @@
 
 A copy is named by its content, so that it can never be stale. Who fetches one holds its lock; the lock goes
 with the process, however that ends. The copies used longest ago make room. Readers keep a file open that
-they use, so that nobody has to ask whether a copy is still in use: a deleted one lives on for them.
+they use, so that a copy in use can be deleted: it stays readable for them.
 """
 
 import errno
@@ -27,8 +27,8 @@ class ShardCache:
     """A folder of copies.
 
     Args:
-        folder: on a local disk; made where it is missing.
-        max_bytes: that all copies together may have, those that are being fetched included.
+        folder: folder on a local disk; made if it is missing.
+        max_bytes: limit of all copies together, those in transfer included.
 
     Raises:
         UserError: where the folder cannot be made.
@@ -43,15 +43,15 @@ class ShardCache:
         self.max_bytes = max_bytes
 
     def open(self, url: str, size: int, sha256: str) -> int:
-        """A descriptor of the copy of a remote file, which is fetched where there is none.
+        """A descriptor of the copy of a remote file, which is fetched if there is none.
 
         Args:
-            url: of the file.
-            size: its bytes by its manifest.
-            sha256: of its content by its manifest; "" where that does not tell.
+            url: address of the file.
+            size: bytes of the file, by its manifest.
+            sha256: hash of its content, by its manifest; "" if the manifest has none.
 
         Raises:
-            UserError: where it cannot be fetched, is not what its manifest says, or there is no room for it.
+            UserError: if it cannot be fetched, differs from its manifest, or does not fit on the disk.
         """
         path = self.path_of(url, size, sha256)
         while True:
@@ -71,7 +71,7 @@ class ShardCache:
         return True
 
     def path_of(self, url: str, size: int, sha256: str) -> Path:
-        """Where the copy of a file lies: the name says which content it has."""
+        """The path of a file's copy: the name identifies the content."""
         content = sha256 or sha256_bytes(f"{url} {size}".encode())
         return self.folder / f"{content[:16]}-{url.rpartition('/')[2]}"
 
@@ -150,7 +150,7 @@ class ShardCache:
 
 
 def _open_copy(path: Path, size: int, only_look: bool = False) -> int | None:
-    """A descriptor of a copy, marked as just used; None where there is none of this size."""
+    """A descriptor of a copy, marked as just used; None if there is none of this size."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """The global order of samples: a pure function from a position to a sample.
 
-The state of the data is one integer. Positions count on for ever: epoch = position // N. Within an epoch the
+The state of the data is one integer. Positions never end: epoch = position // N. Within an epoch the
 shards come in a seeded order, grouped into windows of a few shards, and the samples of each window in a
-seeded order, so that every sample comes once per epoch while reads stay within a few open files.
+seeded order, so that every sample appears once per epoch and few files are open.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ class DataOrder:
 
     Args:
         counts: samples of each shard; shards of 0 samples are allowed.
-        seed: of the order.
+        seed: seed of the order.
         window_shards: shards whose samples are mixed.
     """
 
@@ -54,12 +54,12 @@ class DataOrder:
 
 
 def _permutation(length: int, *key: int | str) -> np.ndarray:
-    """A seeded permutation; raw bits are sorted because numpy promises those, not `permutation`, for ever."""
+    """A seeded permutation; raw bits are sorted, because numpy keeps those stable, but not `permutation`."""
     return np.argsort(np.random.PCG64(derive_seed("order", *key)).random_raw(length), kind="stable")
 
 
 def rank_positions(start: int, shape: BatchShape, rank: int) -> Iterator[list[int]]:
-    """The positions of one rank's micro-batches, for ever, from the global position `start` on.
+    """The positions of one rank's micro-batches, without end, from the global position `start` on.
 
     One optimizer step takes the next `shape.global_batch` positions, however they are divided among ranks and
     accumulation steps; micro-batch a of rank r takes the a·world + r-th group of `shape.micro`.

@@ -16,7 +16,7 @@ def read_shard_file(url: str, size: int | None = None) -> Iterator[bytes]:
         size: bytes that the file must have; None for what the server says.
 
     Raises:
-        UserError: naming the address, if nothing is there or half a minute brought no more of it.
+        UserError: with the address, if there is no file, or no more of it arrived in half a minute.
     """
     try:
         yield from read_remote(url, SHARD_PATIENCE, size)

@@ -1,4 +1,4 @@
-"""Shard folders and random access to their samples; no torch, so that a wrong folder is told at once."""
+"""Shard folders and random access to their samples; no torch, so that errors of folders come fast."""
 
 import json
 import os
@@ -30,11 +30,11 @@ class Shard:
     """A tar, and what its folder's manifest says of it.
 
     Attributes:
-        folder: its folder, or that one's address.
-        name: of the tar.
-        count: its samples.
-        bytes: its size, 0 where the manifest has none.
-        sha256: of its content, "" where the manifest has none.
+        folder: folder of the shard, or its address.
+        name: name of the tar.
+        count: number of its samples.
+        bytes: size of the tar; 0 if the manifest has none.
+        sha256: hash of its content; "" if the manifest has none.
         whole_pictures: whether it is of profile `source`: box, mask, crop and exemplar are drawn on reading.
         image_size: side of its crops, 0 where the manifest has none.
     """
@@ -63,7 +63,7 @@ def find_shards(folders: Sequence[str]) -> list[Shard]:
 
     Raises:
         UserError: for a folder without manifest, of another format version or out of reach, a shard that is
-            missing, a name that comes twice, or folders without any sample.
+            missing, a name that appears twice, or folders without any sample.
     """
     for folder, number in Counter(folder.rstrip("/") for folder in folders).items():
         if number > 1:
@@ -134,7 +134,7 @@ def load_manifest(folder: str) -> Any:
     """The manifest of a local or remote shard folder.
 
     Raises:
-        UserError: where there is none, or it is out of reach or no JSON.
+        UserError: if there is none, or it cannot be reached or is not JSON.
     """
     path = f"{folder.rstrip('/')}/manifest.json"
     if is_uri(folder):
@@ -152,7 +152,7 @@ def load_manifest(folder: str) -> Any:
 
 
 def open_cache(config: DataConfig, shards: Sequence[Shard]) -> ShardCache | None:
-    """The cache for a run's remote shards; None where there are none.
+    """The cache for a run's remote shards; None without remote shards.
 
     Raises:
         UsageError: where it cannot hold the shards that are read at a time, and so would fetch them again
@@ -209,9 +209,9 @@ class ShardReader:
     """Random access to the samples of many tars.
 
     Args:
-        shards: from `find_shards`.
+        shards: shards from `find_shards`.
         open_shards: files held open per process.
-        cache: keeps copies of remote shards; needed where there are any.
+        cache: copies of remote shards; needed if there are any.
     """
 
     def __init__(self, shards: Sequence[Shard], open_shards: int, cache: ShardCache | None = None) -> None:
@@ -222,7 +222,7 @@ class ShardReader:
     def read(self, shard: int, sample: int, redraw: bool = False) -> Sample:
         """Sample number `sample` of shard number `shard`; of whole pictures without edit mask and exemplar.
 
-        A remote shard's copy that turns out damaged is fetched anew, once.
+        A damaged copy of a remote shard is fetched again, once.
 
         Args:
             shard, sample: counted from 0.
@@ -275,7 +275,7 @@ def open_file(place: str, size: int, sha256: str, cache: ShardCache | None) -> i
         UserError: where it cannot be opened or fetched.
     """
     if is_uri(place):
-        assert cache is not None  # whoever finds remote shards makes one
+        assert cache is not None  # the function that finds remote shards makes one
         return cache.open(place, size, sha256)
     try:
         return os.open(place, os.O_RDONLY)
@@ -290,7 +290,7 @@ class _Entry:
 
 
 def _index_tar(descriptor: int) -> list[_Entry]:
-    """Where every sample of a tar lies, by walking its headers: the order of the tar.
+    """The place of every sample in a tar, from its headers, in the order of the tar.
 
     Raises:
         UserError: saying what is wrong with it.

@@ -5,12 +5,14 @@ keeps a second fp32 copy of its share of the weights, and one gradient buffer of
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+from training.config import ZeroStage
 
 if TYPE_CHECKING:
     from training.estimate.counting import Counts
 
-STAGES = (0, 1, 2, 3)
+STAGES = get_args(ZeroStage)
 _FP32 = 4
 _BUCKET = 500_000_000  # DeepSpeed's reduce_bucket_size, numbers
 _LIVE_WEIGHTS = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters, numbers
@@ -21,12 +23,12 @@ class Memory:
     """Bytes on one GPU.
 
     Attributes:
-        weights: of the trained part; at stage 3 the share and what is gathered for use.
+        weights: trained weights; at stage 3 the share and the gathered ones.
         frozen: autoencoder and CLIP.
         master: DeepSpeed's own fp32 copy of its share of the weights.
         moments: Adam's two.
         ema: averaged weights.
-        gradients: all that live at the end of the backward pass, DeepSpeed's buffers included.
+        gradients: gradients at the end of the backward pass, DeepSpeed's buffers included.
         activations: the most that forward and backward pass hold besides.
         peak: the most at one moment; less than the sum, since not all parts live at once.
         moment: when that is: encode, backward, reduce or step.
@@ -47,9 +49,9 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
     """The memory of one rank.
 
     Args:
-        stage: of ZeRO.
-        ranks: that share the optimizer's state.
-        counts: of `counting.count`.
+        stage: ZeRO stage.
+        ranks: number of ranks that share the optimizer's state.
+        counts: result of `counting.count`.
         options: `averages`, how many averages of the weights there are, and the booleans `accumulates` (more
             than one micro-batch per step), `offload` (optimizer state in the CPU's memory) and `on_gpu`.
     """
@@ -100,10 +102,10 @@ class Gpu:
     """One GPU by its maker's data sheet.
 
     Attributes:
-        memory_gb: in 10^9 bytes, as sold.
+        memory_gb: memory in 10^9 bytes, as sold.
         bf16_tflops: dense bf16 matrix products with fp32 accumulation, 10^12 operations per second at most.
-        fp32_tflops: the same without tensor cores, which is what fp32 training without TF32 gets.
-        source: of these numbers.
+        fp32_tflops: peak without tensor cores, as for fp32 training without TF32.
+        source: source of these numbers.
     """
 
     memory_gb: float

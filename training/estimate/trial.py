@@ -24,7 +24,7 @@ class Trial:
     """What was measured.
 
     Attributes:
-        seconds: of each step, after one that was not counted.
+        seconds: seconds of each step, without the first.
         peak_bytes: the most memory at once; of a GPU what torch allocated, of a CPU what the process's
             resident set grew by since before the model was built.
     """
@@ -75,10 +75,10 @@ def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) 
     """Train `steps` steps, and one before them that is not counted. Collective; nothing is written.
 
     Args:
-        config: of the run; its shards are not read.
-        shape: of its batches.
+        config: training config; its shards are not read.
+        shape: shape of its batches.
         world: the ranks, connected.
-        steps: to be measured.
+        steps: number of steps to measure.
     """
     memory = PeakMemory(world.device)
     model = new_model(config, world.device, is_main=False)

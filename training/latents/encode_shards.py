@@ -29,19 +29,19 @@ from training.data.shards import Shard, ShardReader
 from training.model.frozen import halve_frozen
 from training.objective.encode import posteriors
 
-_HALF = ("image", "masked")  # what bfloat16 networks say is exact in float16, too
+_HALF = ("image", "masked")  # results of bfloat16 networks are exact in float16, too
 _READERS = 4  # threads that decode the next batch while the networks are at this one
 
 
 @dataclass(frozen=True)
 class LatentJob:
-    """All that a worker needs besides the networks.
+    """The work on one shard, without the networks.
 
     Attributes:
-        shard: to be encoded, local.
-        folder: where latents and sidecar go.
+        shard: local shard to encode.
+        folder: folder of latents and sidecar.
         digest: `frozen_hash` of the networks.
-        batch_size: samples that go through the networks at once.
+        batch_size: samples of a batch of the networks.
     """
 
     shard: Shard
@@ -51,23 +51,23 @@ class LatentJob:
 
     @property
     def path(self) -> Path:
-        """Of the latents."""
+        """Path of the latents."""
         return Path(self.folder) / latents_name(self.shard.name)
 
     @property
     def sidecar(self) -> Path:
-        """Written last: latents without it are not there."""
+        """Path of the sidecar; it is written last, so latents without it are not complete."""
         return self.path.with_suffix(".json")
 
     @property
     def journal(self) -> Path:
-        """Where workers note their starts; gone with the sidecar there."""
+        """Path of the workers' notes of their starts; deleted once the sidecar is written."""
         return self.path.with_name(f".{self.path.stem}.journal")
 
 
 @dataclass
 class _Tally:
-    """What progress is told of."""
+    """Counts for the progress."""
 
     kept: Counter[str] = field(default_factory=Counter)
     rejected: dict[str, Counter[str]] = field(default_factory=lambda: {"pictures": Counter()})
@@ -89,16 +89,16 @@ def has_latents(job: LatentJob) -> bool:
     if not job.sidecar.is_file():
         return False
     content, shard = read_json(job.sidecar), job.shard
-    told = [content.get(name) for name in ("format_version", "model", "shard_sha256", "samples")]
+    found = [content.get(name) for name in ("format_version", "model", "shard_sha256", "samples")]
     wanted = [LATENTS_VERSION, job.digest, shard.sha256, shard.count]
-    return told == wanted and job.path.is_file() and job.path.stat().st_size == content.get("bytes")
+    return found == wanted and job.path.is_file() and job.path.stat().st_size == content.get("bytes")
 
 
 def encode_shard(model: EditModel, config: TrainConfig, job: LatentJob, device: torch.device) -> None:
     """Encode one shard, as its draws of data prep are, and commit its latents.
 
     Raises:
-        UserError: for a shard that is damaged or other than its manifest says.
+        UserError: for a shard that is damaged or differs from its manifest.
         OSError: if the folder cannot be written.
     """
     shard = job.shard
@@ -177,7 +177,7 @@ class ShardEncoder:
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """Ray's C++ part is told to be silent, which it announces on standard error: that goes nowhere here."""
+    """Make Ray's C++ part silent; it announces that on standard error, which is closed here meanwhile."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it would warn of every pool of workers
     kept = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
@@ -192,14 +192,14 @@ def _unheard() -> Iterator[None]:
 def encode_all(
     jobs: Sequence[LatentJob], config: TrainConfig, workers: int | None, address: str | None, verbose: bool
 ) -> Iterator[dict[str, Any]]:
-    """Encode shards in parallel, a GPU for each worker where there are any; yields each one's counts.
+    """Encode shards in parallel, with a GPU for each worker if there are GPUs; yields each shard's counts.
 
     Args:
-        jobs: the shards.
-        config: of the run.
-        workers: the machine's GPUs, or CPUs, where None.
-        address: of a running Ray cluster whose nodes see the same folders; a local Ray is started where None.
-        verbose: whether Ray speaks, and what its workers print is seen.
+        jobs: shards to encode.
+        config: training config; its frozen networks encode.
+        workers: number of processes; None = one for each GPU, or CPU, of the machine.
+        address: address of a running Ray cluster whose nodes see the same folders; None = a local Ray.
+        verbose: whether Ray and its workers print.
 
     Raises:
         UserError: if Ray does not start or stops, or a shard failed.

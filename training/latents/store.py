@@ -1,4 +1,4 @@
-"""Storing latents: whatever is missing of a shard folder's, each shard by one worker."""
+"""Storing the missing latents of a shard folder, each shard by one worker."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ class Workers:
 
 
 def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: Reporter) -> Path:
-    """Store whatever is missing.
+    """Store the missing latents of a shard folder.
 
     Args:
         shard_folder: finished shard folder on this machine.
@@ -44,7 +44,7 @@ def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: 
         The folder of the latents.
 
     Raises:
-        UserError: for shards that cannot be used, a folder in which the same is running, a full disk.
+        UserError: for shards that cannot be used, a folder where the same command is running, or a full disk.
     """
     require_weights(config.model)
     shards = find_shards([shard_folder])
@@ -87,7 +87,7 @@ def _resolved(shard: Shard) -> Shard:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed workers left."""
+    """Remove the files of killed workers."""
     sweep_temporaries(folder)
     for journal in folder.glob(".*.journal"):
         journal.unlink(missing_ok=True)

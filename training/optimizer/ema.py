@@ -1,6 +1,6 @@
 """AdamW, with averaged weights as further tensors of its state.
 
-There they are fp32 whatever the weights are, ZeRO shards them without further communication, and every
+They are fp32 for weights of every precision, ZeRO shards them without further communication, and every
 checkpoint of the optimizer carries them.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from training.optimizer.power_ema import exponent_of, power_decay_at
 
-KEY = "ema"  # the kind of the averaged weights that a run shows and leaves as its model
+KEY = "ema"  # the kind of the averaged weights that a run shows and writes as its model
 
 
 def average_name(place: int) -> str:
@@ -33,10 +33,10 @@ def ema_decay_at(decay: float, update: int) -> float:
 def decays_of(
     ema_decay: float | None = None, ema_widths: Sequence[float] = ()
 ) -> dict[str, Callable[[int], float]]:
-    """Of each average its kind, and its decay by the number of updates before; none where none is wanted.
+    """Kind of average -> its decay by the number of earlier updates; empty without averages.
 
     Args:
-        ema_decay: of one standard average; None = there is none.
+        ema_decay: decay of one standard average; None = no average.
         ema_widths: relative widths of power function averages.
     """
     if ema_decay is not None:
@@ -54,11 +54,11 @@ class EmaAdamW(torch.optim.AdamW):
     gradient that is not finite, and where its engine looks for it.
 
     Args:
-        params: as for AdamW.
-        ema_decay: d of one average, `ema`, reached as `ema_decay_at` tells; None = no such average.
+        params: parameters, as for AdamW.
+        ema_decay: decay of one average, `ema`, with the start of `ema_decay_at`; None = no such average.
         foreach_averages: whether all parameters are averaged in one call.
         ema_widths: instead of it, of the power function averages `ema`, `ema2`, ….
-        options: as for AdamW.
+        options: other options of AdamW.
     """
 
     def __init__(

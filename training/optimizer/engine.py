@@ -57,7 +57,7 @@ def deepspeed_config(config: TrainConfig, shape: BatchShape) -> dict[str, Any]:
 
 
 def make_optimizer(config: TrainConfig, params: Iterable[nn.Parameter]) -> EmaAdamW:
-    """AdamW over `params`, one group, with averaged weights where the config asks for them."""
+    """AdamW over `params`, one group, with averaged weights if the config has them."""
     options = config.optimizer
     settings: dict[str, Any] = {
         "lr": learning_rate(options, 0),
@@ -95,7 +95,7 @@ def backward(engine: Any, task: Task, step: Step, last: bool) -> tuple[Tensor, T
 
     Args:
         engine: accumulates the gradient.
-        task: its loss is computed.
+        task: task whose loss is computed.
         step: the micro-batch.
         last: whether it is the optimizer step's last one, which `take_step` must follow.
 
@@ -116,7 +116,7 @@ class Update:
 
     Attributes:
         lr: the learning rate.
-        grad_norm: of the whole gradient, before clipping.
+        grad_norm: norm of the whole gradient, before clipping.
         applied: false where the gradient was not finite: no rank has updated anything.
     """
 

@@ -1,6 +1,6 @@
-"""The trained part's fp32 numbers by name, wherever ZeRO keeps them: whole, in flat partitions, or sharded.
+"""The trained part's fp32 numbers by name, for every ZeRO stage: whole, in flat partitions, or sharded.
 
-Every stage comes down to one list per rank: so many elements of that parameter, from there on, with views of
+Every stage gives one list per rank: parameter, first element and number of elements, with views of
 the master weight, the moments and the average. What saves, loads or gathers needs nothing else of DeepSpeed.
 """
 
@@ -22,9 +22,9 @@ class Fragment:
     """Elements `start` … `start + size` of a flattened parameter, as this rank holds them.
 
     Attributes:
-        name: of the parameter in the trained module.
+        name: name of the parameter in the trained module.
         start: the first element.
-        views: by kind ("weight", "exp_avg", "exp_avg_sq", "ema"), 1-D; writing there sets the state.
+        views: kind ("weight", "exp_avg", "exp_avg_sq", "ema") -> 1-D view; writing to it sets the state.
         everywhere: whether every rank holds the same elements.
         of_base: whether checkpoints leave them out (`base.mark_base`).
     """
@@ -154,7 +154,7 @@ def gather(engine: Any, kind: str, keep: bool) -> dict[str, Tensor]:
     Args:
         engine: DeepSpeed's.
         kind: "weight", or the name of an optimizer's tensor.
-        keep: whether this rank wants them; the others take part and get an empty dict.
+        keep: whether this rank gets them; the other ranks get an empty dict.
     """
     gathered = {}
     for name, shape, held in _shapes(engine):

@@ -7,7 +7,7 @@ An average after t updates weighs the weights θ(τ) of the past by its profile
 
 whose standard deviation is σ_rel · t: its width is a share of the training so far, so it forgets the
 beginning by itself. A sum of snapshots has the sum of their profiles; least squares make it the
-profile that is wanted.
+target profile.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def exponent_of(sigma_rel: float) -> float:
     """γ of a relative width: the largest root of γ³ + 7γ² + (16 − σ⁻²)γ + (12 − σ⁻²) (equation 126).
 
     Args:
-        sigma_rel: a share of the training, above 0 and not above 12^−½, the plain mean's.
+        sigma_rel: share of the training, above 0 and at most 12^−½, that of the plain mean.
     """
     inverse = sigma_rel**-2
     roots = np.roots([1, 7, 16 - inverse, 12 - inverse])
@@ -47,7 +47,7 @@ class Profile:
 
     Attributes:
         updates: t, how many updates of the weights it has seen.
-        sigma_rel: its width as a share of them.
+        sigma_rel: width as a share of them.
     """
 
     updates: int
@@ -65,15 +65,15 @@ def inner_products(ours: Sequence[Profile], theirs: Sequence[Profile]) -> np.nda
 
 
 def coefficients(snapshots: Sequence[Profile], wanted: Profile) -> np.ndarray:
-    """How often to take each snapshot so that their sum is the wanted average, float64 [snapshots], sum 1.
+    """The weight of each snapshot in the sum that is the target average, float64 [snapshots], sum 1.
 
     They minimise ∫ (Σ x_i p_i − p)² dτ: A x = b with the inner products of the profiles (algorithm 3). That
     they sum to 1, without which all weights would shrink or grow, is a side condition with a multiplier here;
     the paper's program divides by the sum instead, which fits less well.
 
     Args:
-        snapshots: two at least, no two alike, none later than `wanted`; one alone if it is the wanted one.
-        wanted: the profile to come as near to as they allow.
+        snapshots: at least two different profiles, none later than `wanted`; one alone if it is `wanted`.
+        wanted: target profile.
     """
     for place, profile in enumerate(snapshots):
         if profile.updates == wanted.updates and abs(profile.sigma_rel - wanted.sigma_rel) < 1e-9:
@@ -90,7 +90,7 @@ def coefficients(snapshots: Sequence[Profile], wanted: Profile) -> np.ndarray:
 
 
 def misfit(snapshots: Sequence[Profile], weights: np.ndarray, wanted: Profile) -> float:
-    """√(∫ (Σ x_i p_i − p)² dτ / ∫ p² dτ): how far the sum's profile is from the wanted one; 0 = not."""
+    """√(∫ (Σ x_i p_i − p)² dτ / ∫ p² dτ): the relative error of the sum's profile; 0 = exact."""
     profiles = [*snapshots, wanted]
     signed: np.ndarray = np.append(weights, -1.0)
     square = signed @ inner_products(profiles, profiles) @ signed

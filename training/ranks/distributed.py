@@ -29,7 +29,7 @@ _SECONDS_FOR_THE_FIRST = 3  # to end in, so that the launcher hears of it before
 
 
 class LeftAlone(UserError):
-    """Another rank has gone. Its end is the one that tells why."""
+    """Another rank has ended. The reason is in that rank's log."""
 
     exit_code = EXIT_ALONE
 
@@ -66,7 +66,7 @@ class World:
     watchdog: Watchdog | None = None
 
     def at(self, place: str) -> None:
-        """Tell the watchdog where we are; every rank comes to the same places in the same order."""
+        """Report our position to the watchdog; every rank passes the same places in the same order."""
         if self.watchdog is not None:
             self.watchdog.at(place)
 
@@ -133,7 +133,7 @@ class World:
 def set_environment(environ: MutableMapping[str, str]) -> None:
     """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, which torch.distributed reads.
 
-    Under torchrun or the deepspeed launcher they are there already. Under srun they come from SLURM_*: the
+    Under torchrun or the deepspeed launcher they are set. Under srun they come from SLURM_*: the
     first host of the step, and a port made from the job's id. Otherwise this process is alone.
 
     Raises:
@@ -163,7 +163,7 @@ def connect(timeout_s: float = 1800) -> World:
     NCCL with GPUs, gloo without. With more than one rank a watchdog ends a run in which one of them hangs.
 
     Args:
-        timeout_s: how long the ranks may stand still, seconds.
+        timeout_s: longest time without progress, seconds.
 
     Raises:
         UserError: for an unusable Slurm environment, or more ranks than GPUs on this machine.

@@ -1,4 +1,4 @@
-"""Which rank keeps the others waiting: every rank tells how far it is, and a stall is named and ended.
+"""Which rank keeps the others waiting: every rank reports its position; a stall is reported and ended.
 
 A thread of each rank notes in torch.distributed's store how many places its main thread has passed. When
 nothing has moved for too long, those hang that passed the fewest and stand in no collective call: the others
@@ -31,11 +31,11 @@ class Beat:
     """How far a rank has come.
 
     Attributes:
-        rank: which one.
-        passed: how many places.
+        rank: number of the rank.
+        passed: number of places that it has passed.
         place: the last of them.
-        host: its machine.
-        line: the line of code where its main thread stands.
+        host: name of its machine.
+        line: line of code of its main thread.
         waiting: whether that is in a call which needs the other ranks.
     """
 
@@ -48,7 +48,7 @@ class Beat:
 
 
 def describe_stall(beats: Sequence[Beat], seconds: float) -> str:
-    """One sentence that names the ranks that hang, as far as that can be told."""
+    """One sentence that names the ranks that hang, as far as they are known."""
     fewest = min(beat.passed for beat in beats)
     behind = [beat for beat in beats if beat.passed == fewest]
     behind = [beat for beat in behind if not beat.waiting] or behind
@@ -66,8 +66,8 @@ class Watchdog:
 
     Args:
         rank: ours.
-        size: of the world.
-        timeout_s: how long is too long, seconds.
+        size: number of ranks.
+        timeout_s: time without progress that is a stall, seconds.
     """
 
     def __init__(self, rank: int, size: int, timeout_s: float) -> None:

@@ -24,10 +24,10 @@ class Holder:
     """Who trains in a folder.
 
     Attributes:
-        host: its machine.
-        pid: its process there.
-        job: of Slurm; empty where there is none.
-        start: how often Slurm has started this job again.
+        host: name of its machine.
+        pid: number of its process.
+        job: number of its Slurm job; empty without Slurm.
+        start: number of times that Slurm has restarted the job.
     """
 
     host: str

@@ -38,7 +38,7 @@ class RunFolder:
             raise UserError(f"run={self.root}: the run folder cannot be made ({error.strerror})") from None
 
     def keep_config(self, text: str) -> None:
-        """Write the resolved config, unless it is there already."""
+        """Write the resolved config, unless it exists."""
         if not (self.config.is_file() and self.config.read_text(encoding="utf-8") == text):
             atomic_write(self.config, text)
 
@@ -100,7 +100,7 @@ class RunFolder:
 
 @dataclass
 class TrainState:
-    """Where the run stands; `position`, the number of samples drawn so far, is all of the data's state.
+    """The state of a run; `position`, the number of samples drawn so far, is all of the data's state.
 
     There is no state of random numbers: every draw is a function of the config's seed and a position.
     """
@@ -159,7 +159,7 @@ def library_versions() -> dict[str, str]:
 
 
 def shards_fingerprint(shards: Sequence[Any]) -> str:
-    """A hash of the data: the shards' names, counts, contents and order, and not where they lie."""
+    """A hash of the data: the shards' names, counts, contents and order, but not their folder."""
     return fingerprint([[shard.name, shard.count, shard.sha256] for shard in shards])
 
 
@@ -167,10 +167,10 @@ def fresh_state(config: TrainConfig, shape: BatchShape, shards: Sequence[Any], *
     """The state of a run that begins now: no step done, and what must fit when it is continued.
 
     Args:
-        config: of the run.
-        shape: of its batches.
-        shards: from `find_shards`.
-        hashes: from `base.content_hashes`.
+        config: training config.
+        shape: shape of its batches.
+        shards: shards from `find_shards`.
+        hashes: hashes from `base_hash.content_hashes`.
     """
     return TrainState(
         global_batch_size=shape.global_batch,

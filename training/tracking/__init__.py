@@ -1,1 +1,1 @@
-"""What a run says while it goes on: losses, speed, previews, validation, W&B."""
+"""Records of a running run: losses, speed, previews, validation, W&B."""

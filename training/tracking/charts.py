@@ -16,8 +16,8 @@ class Chart:
     """One chart.
 
     Attributes:
-        title: with the unit.
-        keys: of metrics.jsonl -> the name in the legend.
+        title: title with the unit.
+        keys: key of metrics.jsonl -> name in the legend.
         logarithmic: the vertical axis.
         stacked: the values are parts of a whole.
         smooth: draw a running mean above many noisy values.
@@ -80,9 +80,9 @@ def draw_charts(records: list[dict[str, Any]], events: list[dict[str, Any]], tit
     """All charts that there are numbers for, as one PNG.
 
     Args:
-        records: of metrics.jsonl.
-        events: of events.jsonl; restarts become dashed lines, faults red ones.
-        title: of the whole.
+        records: lines of metrics.jsonl.
+        events: lines of events.jsonl; restarts are dashed lines, faults red ones.
+        title: title of the picture.
 
     Raises:
         UserError: if matplotlib is not installed.

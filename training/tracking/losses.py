@@ -39,8 +39,8 @@ class Losses:
 
     Args:
         trainee: the trained module; a hook sees each prediction of the training.
-        task: its errors are gathered.
-        num_train_timesteps: of the noise schedule.
+        task: task whose errors are gathered.
+        num_train_timesteps: timesteps of the noise schedule.
         state: keeps what was taken up and not yet logged, so that a checkpoint carries it.
         world: the ranks.
     """
@@ -94,10 +94,10 @@ def note_skip(config: TrainConfig, run: RunFolder, world: World, state: TrainSta
     """Count the step just finished without an update, and write its samples down. Collective.
 
     Args:
-        config: how many such steps in a row are too many.
+        config: training config, with the limit of such steps in a row.
         run: gets a line in skipped.jsonl: the samples that gave no finite prediction, or all of the step's.
         world: the ranks.
-        state: its counts of skipped steps go up.
+        state: training state; its counts of skipped steps increase.
         seen: this rank's micro-batches.
 
     Raises:

@@ -18,7 +18,7 @@ from training.run.state import RunFolder
 
 
 def due_preview(config: TrainConfig, run: RunFolder, step: int, world: World) -> Path | None:
-    """The file of the preview due after `step` steps; None where it is there, or none is due. Collective."""
+    """The file of the preview due after `step` steps; None if it exists, or none is due. Collective."""
     every = config.preview.every_steps
     if not every or (step % every and step != config.max_steps):
         return None
@@ -29,7 +29,7 @@ def due_preview(config: TrainConfig, run: RunFolder, step: int, world: World) ->
 def fixed_requests(dataset: SampleDataset, config: PreviewConfig) -> list[EditRequest]:
     """Samples spread evenly over the shards, in the shards' order; the same ones in every call.
 
-    The seed of each is its number, so the noise stays the same, too. None where no previews are wanted.
+    The seed of each is its number, so the noise stays the same, too. None without previews.
     """
     num_images = config.num_images if config.every_steps else 0
     samples = fixed_samples(dataset, num_images)
@@ -48,9 +48,9 @@ def fixed_samples(dataset: SampleDataset, number: int, places: Sequence[int] | N
     """`number` samples, or all, spread evenly over the shards, in the shards' order, as the shards have them.
 
     Args:
-        dataset: whose shards are read.
-        number: how many there are.
-        places: those wanted of them; None = all.
+        dataset: dataset whose shards are read.
+        number: number of samples in all.
+        places: places among them; None = all.
     """
     counts = [shard.count for shard in dataset.reader.shards]
     ends = np.cumsum(counts)

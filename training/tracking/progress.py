@@ -1,4 +1,4 @@
-"""What the user sees while training runs, and the log of each rank."""
+"""The user's view of a running training, and the log of each rank."""
 
 import logging
 import sys
@@ -29,7 +29,7 @@ def start_logging(folder: RunFolder, world: World) -> None:
 
 
 def tell_plan(config: TrainConfig, shape: BatchShape, state: TrainState, samples: int, model: Any) -> None:
-    """Say what is about to be trained, and from where it goes on."""
+    """Log what is trained, and the step where it continues."""
     sizes = [(getattr(param, "ds_numel", param.numel()), param.requires_grad) for param in model.parameters()]
     trained = sum(size for size, wanted in sizes if wanted)  # stage 3 leaves parameters empty, with ds_numel
     frozen = sum(size for size, wanted in sizes if not wanted)
@@ -79,7 +79,7 @@ class ProgressLine:
         self._seconds_per_step = 0.0
 
     def show(self, step: int, values: dict[str, float]) -> None:
-        """Tell where the run is after `step` steps; `values` are the line of metrics."""
+        """Show the progress after `step` steps; `values` are the line of metrics."""
         if not self.is_main:
             return
         seconds_per_step = values["perf/step_s"]
@@ -99,6 +99,6 @@ class ProgressLine:
             sys.stderr.flush()
 
     def close(self) -> None:
-        """Leave the line standing."""
+        """Keep the last line on the terminal."""
         if self.terminal:
             sys.stderr.write("\n")

@@ -25,9 +25,9 @@ class Stopwatch:
 
     Args:
         trainee: the trained module; its forward pass ends the laps `encode` and `forward` by itself.
-        shape: of the batches.
-        device: that computes, a torch.device.
-        seconds_at_peak: what a sample's arithmetic takes at the device's peak; None = no MFU.
+        shape: shape of the batches.
+        device: torch.device that computes.
+        seconds_at_peak: seconds of a sample's arithmetic at the device's peak; None = no MFU.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Stopwatch:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self.images = 0
         self._marks: list[tuple[str, Any]] = [(_PAUSE, self._now())]
 
@@ -111,7 +111,7 @@ def peak_memory_gb(device_type: str) -> float:
 def seconds_at_peak(config: TrainConfig, world: World) -> float | None:
     """What one sample's arithmetic would take at this GPU's measured peak; None on a CPU and on other ranks.
 
-    Counting takes some seconds, and on a CPU the share of the peak helps nobody.
+    Counting takes some seconds, and on a CPU the share of the peak is of no use.
     """
     if world.device.type != "cuda" or not world.is_main:
         return None
@@ -127,9 +127,9 @@ def matmul_peak(device: Any, dtype: torch.dtype, side: int | None = None) -> flo
     On a CPU per second of CPU time, since other work disturbs.
 
     Args:
-        device: a torch.device.
-        dtype: of the factors.
-        side: of the square factors; None: 8192 on a GPU, 1024 on a CPU.
+        device: torch.device that computes.
+        dtype: precision of the factors.
+        side: side of the square factors; None = 8192 on a GPU, 1024 on a CPU.
     """
     side = side or (8192 if device.type == "cuda" else 1024)
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))

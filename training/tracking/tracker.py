@@ -1,7 +1,8 @@
-"""Numbers to metrics.jsonl and happenings to events.jsonl, always; both to Weights & Biases, where wanted.
+"""Numbers to metrics.jsonl and events to events.jsonl, always; both to Weights & Biases, if it is on.
 
 The two files are the truth: they are flushed line by line, while an offline W&B run loses its last records
-when the process is killed. metrics.jsonl has every step once, whatever happened; events.jsonl only grows.
+when the process is killed. metrics.jsonl has every step once, after interruptions too; events.jsonl only
+grows.
 """
 
 import json
@@ -39,7 +40,7 @@ class Tracker(Protocol):
         """Record that something happened; faults and restarts are alerts, too."""
 
     def close(self, step: int, finished: bool) -> None:
-        """Finish for ever, or for now: the run may continue later."""
+        """Finish, for good or for now: the run may continue later."""
 
 
 class NullTracker:
@@ -62,10 +63,10 @@ class RunTracker:
     """metrics.jsonl and events.jsonl of a run folder, and a W&B run beside them.
 
     Args:
-        folder: of the run; lines of metrics beyond `step` are dropped, so that no step comes twice.
-        step: that the run continues from.
-        wandb_run: of `start_wandb`, or None.
-        facts: that go into the first event of this process.
+        folder: run folder; lines of metrics beyond `step` are dropped, so that no step appears twice.
+        step: step from which the run continues.
+        wandb_run: result of `start_wandb`.
+        facts: fields of this process's first event.
     """
 
     def __init__(
@@ -171,9 +172,9 @@ def _write(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def make_tracker(config: TrainConfig, folder: RunFolder, state: TrainState, is_main: bool) -> Tracker:
-    """The tracker of this rank; on the first, `state.wandb_id` is set: the run keeps one id for ever.
+    """The tracker of this rank; on the first, `state.wandb_id` is set: the run keeps one id.
 
-    A run that has told its end tells nothing more; one that was killed just before that still does.
+    A run that has reported its end reports nothing more; one that was killed just before still does.
     """
     if not is_main or (state.step >= config.max_steps and _is_told_finished(folder, state.step)):
         return NullTracker()

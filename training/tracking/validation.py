@@ -38,8 +38,8 @@ class Validation:
     """val/* and val_ema/*, when they are due.
 
     Args:
-        config: of the run.
-        dataset: of the training, for runs without validation.shards.
+        config: training config.
+        dataset: training dataset, for runs without validation.shards.
         world: the ranks; they share the samples.
     """
 
@@ -53,8 +53,8 @@ class Validation:
         """val/* of the present weights and val_ema/* of averaged ones where due, else nothing. Collective.
 
         Args:
-            engine: whose module is asked, without gradient.
-            model: its frozen networks are.
+            engine: engine whose module is called, without gradient.
+            model: model whose frozen networks are called.
             step: the number of finished steps, at a line of metrics.
         """
         every, log_every = self._config.validation.every_steps, self._config.log_every
@@ -73,7 +73,7 @@ class Validation:
 
         Args:
             module: the trained part, or the engine around it.
-            model: its frozen networks are asked the first time.
+            model: model whose frozen networks are called the first time.
             name: the keys begin with it.
         """
         if self._steps is None:
@@ -87,7 +87,7 @@ class Validation:
         return {f"{name}/loss": loss, **quarter_means([row], f"{name}/loss")}
 
     def _prepare(self, model: EditModel) -> list[Step]:
-        """This rank's micro-batches, the same number on each rank: what is there twice counts once."""
+        """This rank's micro-batches, the same number on each rank; repeated samples are counted once."""
         config, world, dataset = self._config, self._world, self._dataset
         if config.validation.shards:
             data = config.data.model_copy(update={"shards": config.validation.shards, "latents": False})

@@ -1,4 +1,4 @@
-"""The W&B run beside metrics.jsonl: one id for ever, and only as far as the user wants it."""
+"""The W&B run beside metrics.jsonl: it keeps one id, and the config decides where it is recorded."""
 
 import importlib.metadata
 import json
@@ -28,11 +28,11 @@ _SUMMARIES = {**dict.fromkeys(_LOSSES, "min,last"), "perf/images_per_s": "max,la
 
 
 class WandbRun:
-    """A W&B run that may die before us: its process can be gone, killed or stopped, and we go on.
+    """A W&B run that may end before training: its process can be killed or stopped, and training continues.
 
     Args:
-        run: W&B's own; None = W&B is off, and nothing happens.
-        numbers: where the numbers are when W&B is gone, for the warning.
+        run: W&B's run; None = W&B is off, and nothing happens.
+        numbers: file of the numbers, for the warning when W&B has ended.
     """
 
     def __init__(self, run: Any, numbers: Path) -> None:
@@ -47,7 +47,7 @@ class WandbRun:
         self._tell(lambda run: run.log({name: _wandb().Image(str(path))}, step=step))
 
     def alert(self, title: str, text: str) -> None:
-        """A message that W&B sends to the user by mail or chat, as they set it up there."""
+        """A message that W&B sends to the user by mail or chat, as their settings there say."""
         self._tell(lambda run: run.alert(title=title, text=text, level="WARN"))
 
     def artifact(self, name: str, kind: str, folder: Path, aliases: list[str]) -> None:
@@ -62,7 +62,7 @@ class WandbRun:
         self._tell(send)
 
     def will_continue(self) -> None:
-        """Tell W&B that the run is interrupted and not over."""
+        """Report to W&B that the run is interrupted, not finished."""
         self._tell(lambda run: run.mark_preempting())
 
     def close(self, exit_code: int = 0) -> None:
@@ -89,14 +89,14 @@ def start_wandb(config: TrainConfig, folder: RunFolder, state: TrainState, origi
     its first checkpoint is still one run.
 
     Args:
-        config: of the run.
-        folder: of the run.
-        state: that it goes on from.
-        origin: of code and data, beside the resolved config in W&B's.
+        config: training config.
+        folder: run folder.
+        state: state where the run begins or continues.
+        origin: origin of code and data, for W&B's config.
 
     Raises:
-        UserError: where W&B is missing, cannot write or take these settings, or is wanted online and out of
-            reach.
+        UserError: if W&B is missing, cannot write or accept these settings, or cannot be reached although
+            tracker.wandb=online.
     """
     if wandb_mode(config.tracker.wandb, os.environ) == "off":
         return None
@@ -195,10 +195,10 @@ def code_version() -> str:
 
 
 def wandb_mode(wanted: str, environ: Mapping[str, str]) -> str:
-    """What `tracker.wandb` comes to here: online, offline or off.
+    """The meaning of `tracker.wandb` on this machine: online, offline or off.
 
-    `auto` follows WANDB_MODE where that is set; otherwise it is online for a user who is logged in (a key in
-    WANDB_API_KEY or in the netrc file), and offline else.
+    `auto` is WANDB_MODE if that is set; otherwise it is online for a user who is logged in (a key in
+    WANDB_API_KEY or in the netrc file), else offline.
     """
     if wanted != "auto":
         return wanted
