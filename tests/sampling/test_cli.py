@@ -119,7 +119,7 @@ def test_an_inverted_mask_and_its_remark(
 
 WRONG = [
     ({"model": "no/model"}, 1, "model folder no/model does not exist"),
-    ({"model": "configs"}, 1, "configs is not a model folder: it holds no model_index.json"),
+    ({"model": "configs"}, 1, "configs is not a model folder: it has no model_index.json"),
     ({"model": "README.md"}, 1, "README.md is a file, not a model folder; `python -m sampling import"),
     ({"image": "no.jpg"}, 1, "no.jpg does not exist"),
     ({"image": "configs"}, 1, "configs is a folder; give one picture"),
