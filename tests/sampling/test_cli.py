@@ -137,7 +137,7 @@ WRONG = [
     ({"guidance_interval": "0.8,0.2"}, 2, "guidance_interval=0.8,0.2 must be two numbers 0 <= LOW < HIGH"),
     ({"eta": "0.5"}, 2, "eta=0.5 works with ddim only, not with plms"),
     ({"blend": "-1"}, 2, "blend=-1"),
-    ({"device": "abacus"}, 2, "--device abacus is not there on this machine; try cpu or auto"),
+    ({"device": "abacus"}, 2, "--device abacus does not exist on this machine; try cpu or auto"),
 ]
 
 

@@ -241,7 +241,7 @@ WRONG = [
     (["--max-waiting", "-1"], 2, "--max-waiting -1 must be 0 or more"),
     (["--input", "no/folder"], 2, "--input no/folder is not a folder"),
     (["--model", "configs"], 1, "configs is not a model folder: it has no model_index.json"),
-    (["--device", "abacus"], 2, "--device abacus is not there on this machine"),
+    (["--device", "abacus"], 2, "--device abacus does not exist on this machine"),
 ]
 
 
