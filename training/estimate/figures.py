@@ -1,4 +1,4 @@
-"""All that a run needs, as plain values: memory, disk, arithmetic, hours."""
+"""Compute the needs of a run as plain values: memory, disk, arithmetic, hours."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,11 +19,11 @@ def estimate_run(
     """All figures of a run, as plain values: bytes, floating-point operations, hours.
 
     Args:
-        config: of the run.
-        shape: of its batches, for the number of ranks that is meant.
-        gpus: names in `GPUS`.
-        mfu: share of a GPU's peak that the run's arithmetic reaches.
-        on_gpu: False for the memory of a run on a CPU.
+        config: config of the run.
+        shape: shape of its batches, with the intended number of ranks.
+        gpus: GPU names, keys of `GPUS`.
+        mfu: share of a GPU's peak speed that the run's arithmetic reaches.
+        on_gpu: whether the run uses GPUs; False gives the memory of a run on CPUs.
     """
     from training.estimate.counting import count
     from training.optimizer.ema import decays_of
@@ -75,7 +75,7 @@ def _on(name: str, config: TrainConfig, shape: BatchShape, counts: "Counts", mfu
 
 
 def _data(config: TrainConfig, shape: BatchShape) -> dict[str, float] | None:
-    """Samples and bytes of the shards, and how much of them is read; None where no shards were named."""
+    """Samples and bytes of the shards, and the bytes read from them; None without shards."""
     if not config.data.shards:
         return None
     shards = find_shards(config.data.shards)
@@ -85,7 +85,7 @@ def _data(config: TrainConfig, shape: BatchShape) -> dict[str, float] | None:
 
 
 def _checkpoints(config: TrainConfig, size: int) -> dict[str, int]:
-    """How many checkpoints of `size` bytes stay at most, and what they take."""
+    """The largest number of checkpoints, `size` bytes each, that are kept, and their bytes."""
     options = config.checkpoint
     number = min(-(-config.max_steps // options.every_steps), options.keep_last)
     number += config.max_steps // options.keep_every if options.keep_every else 0
@@ -93,12 +93,12 @@ def _checkpoints(config: TrainConfig, size: int) -> dict[str, int]:
 
 
 def _cpu_memory(config: TrainConfig, share: int, kinds: int) -> dict[str, int]:
-    """What a rank keeps there, bytes: the offloaded optimizer with its gradients, the copy of a checkpoint.
+    """Bytes of a rank in the CPU's memory: offloaded optimizer with gradients, and copy of a checkpoint.
 
     Args:
-        config: of the run.
+        config: config of the run.
         share: bytes of a rank's part of the trained weights.
-        kinds: master weights, moments and averages: how many tensors there are of each.
+        kinds: number of tensors per weight: master weight, moments and averages.
     """
     return {
         "optimizer": (kinds + 1) * share if config.offload_optimizer else 0,
@@ -107,7 +107,7 @@ def _cpu_memory(config: TrainConfig, share: int, kinds: int) -> dict[str, int]:
 
 
 def _snapshots(config: TrainConfig, size: int) -> dict[str, int]:
-    """How many snapshots of `size` bytes the run leaves (`checkpoint/snapshots.py`), and what they take."""
+    """The number of snapshots (`checkpoint/snapshots.py`), `size` bytes each, of a run, and their bytes."""
     options = config.optimizer
     if options.ema_kind != "post_hoc":
         return {"number": 0, "bytes": 0}
@@ -117,7 +117,7 @@ def _snapshots(config: TrainConfig, size: int) -> dict[str, int]:
 
 
 def calibrate(config: TrainConfig, shape: BatchShape, steps: int) -> dict[str, Any]:
-    """Some steps of one rank here; the whole run at this speed."""
+    """Measure some steps of one rank on this machine, and calculate the time of the whole run."""
     from training.estimate.trial import run_trial
     from training.ranks import distributed
 
