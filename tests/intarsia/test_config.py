@@ -72,7 +72,11 @@ REFUSED = [
     ("steps: 0", [], "steps=0: Input should be greater than or equal to 1"),
     ("", ["inner.rate=-1"], "inner.rate=-1: must be above 0"),
     ("", ["steps"], "override 'steps' is not of the form a.b=c"),
-    ("", ["steps.more=1", "steps.more.most=2"], "override 'steps.more.most=2': more is a value and has no keys"),
+    (
+        "",
+        ["steps.more=1", "steps.more.most=2"],
+        "override 'steps.more.most=2': more is a value and has no keys",
+    ),
     ("", ["note=[1"], "override 'note=[1': the value is not valid YAML"),
     ("- 1", [], "must contain keys and values, not a list"),
     ("a: [", [], "is not valid YAML"),
