@@ -175,10 +175,10 @@ def fingerprint(content: Any) -> str:
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """Check that a data file is there and is itself.
+    """Refuse a data file that is missing or is only a git-LFS pointer.
 
     Raises:
-        UserError: if it is missing, or a git-LFS pointer in its place.
+        UserError: if it is missing or a git-LFS pointer.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file")
@@ -188,7 +188,7 @@ def refuse_lfs_pointer(path: Path) -> None:
 
 
 def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every file below a folder: its path from there and its entry. Links to folders are followed, once."""
+    """All files below a folder: relative path and directory entry; links to folders are followed once."""
     pending = [""]
     while pending:
         below = pending.pop()
@@ -202,5 +202,5 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def _leads_aside(link: Path) -> bool:
-    """Whether a link is one to a folder, and not to one that it lies in, which would have no end."""
+    """Whether a link leads to a folder that does not contain the link, which would be an endless loop."""
     return link.is_dir() and link.resolve() not in link.parent.resolve().joinpath(link.name).parents
