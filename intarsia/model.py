@@ -79,7 +79,7 @@ def build_model(config: ModelConfig, seed: int) -> EditModel:
 
 
 def empty_model(config: ModelConfig) -> EditModel:
-    """A model with uninitialised weights, quick even at real size; load weights before use."""
+    """A model with uninitialised weights, made fast even at real size; load weights before use."""
     with torch.device("meta"):
         model = EditModel(config)
     model.to_empty(device="cpu")

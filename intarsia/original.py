@@ -73,6 +73,7 @@ def original_places(model: EditModel) -> dict[str, OriginalPlace]:
     vision = f"image_encoder.{vision_prefix(model.image_encoder)}"
     places = {}
     for name in model.state_dict():
+        # The first word of a name is the network.
         part, _, rest = name.partition(".")
         if part == "unet":
             places[name] = OriginalPlace(_UNET + _unet_name(rest, model.config))
@@ -133,6 +134,7 @@ def from_original(model: EditModel, state: State, where: Path | str, averaged: b
         and name not in known
         and not name.endswith("position_ids")
     }
+    # The opposite of `to_original`: flatten 1x1 convolutions, and split query, key and value.
     for name, place in places.items():
         if place.name in state:
             value = state[place.name]
@@ -178,6 +180,7 @@ def _with_averages(state: State, where: Path | str) -> State:
     if not has_averages(state):
         raise UserError(f"{where} has no averaged weights (nothing under {_AVERAGED}); omit --ema")
     result = dict(state)
+    # Remove plain weights even without an average, so that the load fails for an incomplete file.
     for name in state:
         if name.startswith(_UNET):
             result.pop(name)
@@ -210,6 +213,7 @@ def _refuse_other_kinds(state: State, where: Path | str) -> None:
 
 
 def _refuse_other_noise(state: State, noise: NoiseConfig, where: Path | str) -> None:
+    # Weights-only files have no noise levels; float16 files round them.
     theirs = state.get("betas")
     ours = noise_buffers(noise)["betas"]
     if theirs is None or (theirs.shape == ours.shape and torch.allclose(theirs.float(), ours, rtol=1e-3)):
@@ -272,6 +276,7 @@ def _vae_name(name: str, config: ModelConfig) -> str:
 def _encoder_place(name: str) -> OriginalPlace:
     if name == "null_exemplar":
         return OriginalPlace("learnable_vector")
+    # The leaf is weight or bias; the rest is the layer.
     layer, _, leaf = name.rpartition(".")
     if layer in _ENCODER_TOP:
         return OriginalPlace(f"{_ENCODER_TOP[layer]}.{leaf}")

@@ -43,7 +43,7 @@ def load_unet(unet: nn.Module, path: Path) -> None:
 
 
 def load_vae(vae: nn.Module, path: Path) -> None:
-    """Fill an `AutoencoderKL` from Stable Diffusion (folder or single file) or an autoencoder of its own.
+    """Fill an `AutoencoderKL` from Stable Diffusion (folder or single file) or from a separate autoencoder.
 
     Args:
         vae: autoencoder to fill.

@@ -18,8 +18,8 @@ def shared_beginning(unet: UNet2DConditionModel, rows: Tensor, own: int) -> Iter
 
     Args:
         unet: denoising network, to be called with a batch of `len(rows)` rows.
-        rows: for each row, the index of the last row with the same latents, int64 [R]; for the last rows it
-            is their own index.
+        rows: indices, among the last rows, of the row with the same latents, int64 [R]; each of the last
+            rows has its own index.
         own: number of the last rows.
 
     A UNet that is compiled, or has a compiled part (as in training's previews), is not changed: a compiled

@@ -83,7 +83,7 @@ class LiveBytes(TorchDispatchMode):
         """Run the operation and count the storages that it creates."""
         out = func(*args, **(kwargs or {}))
         for value in tree_iter(out):
-            # Views and in-place results share a storage that is already counted.
+            # Views and in-place results share a storage that is already counted; `known` weights have size 0.
             if isinstance(value, Tensor) and _storage(value) not in self._sizes:
                 storage = value.untyped_storage()
                 self._sizes[_storage(value)] = storage.nbytes()
@@ -144,6 +144,7 @@ def _networks(model: EditModel, config: TrainConfig, on_gpu: bool) -> nn.Module:
     _fake(model)
     trainee = task_of(config).trainee(model)
     if config.precision == "bf16":
+        # Fake CPU tensors follow the CPU's autocast rules, where norms keep bf16.
         if on_gpu:
             _norms_in_fp32(trainee)
         for network in (model.vae, model.image_encoder):
@@ -169,6 +170,7 @@ def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, floa
     samples, side = config.micro_batch_size, config.model.image_encoder.image_size
     image = torch.empty(samples, 3, config.model.image_size, config.model.image_size)
     exemplar = torch.empty(samples, 3, side, side)
+    # One batch is encoded here; a step encodes two, one after the other, so the peak is the same.
     with torch.no_grad(), LiveBytes(model) as memory:
         with _flops() as vae:
             encode_latents(model.vae, image.to(model.vae.dtype), None)
