@@ -1,1 +1,1 @@
-"""Measurements, and a log of their results."""
+"""Scripts that measure speed and memory, and a log of their results."""

@@ -1,9 +1,9 @@
-"""The same micro-batch's loss on a device in fp32 and bf16, against the CPU in fp32.
+"""Compare the loss of a micro-batch on a device, in fp32 and bf16, with the loss on the CPU in fp32.
 
     python -m benchmarks.agreement cuda
 
-One line of JSON: precision -> loss, relative error. The model is that of configs/train/demo.yaml with random
-weights; draws come from positions, so all see the same noise.
+It prints one line of JSON: precision -> loss, relative error. The model is that of configs/train/demo.yaml
+with random weights; draws depend on positions only, so all cases have the same noise.
 """
 
 import json
@@ -17,7 +17,7 @@ from training.config import TrainConfig
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure and print the losses."""
     import torch
 
     device = torch.device(sys.argv[1])
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def loss_on(device: Any, precision: str) -> float:
-    """The loss of one made-up micro-batch."""
+    """The loss of one random micro-batch."""
     import torch
 
     from training.estimate.trial import made_up_batch

@@ -1,10 +1,10 @@
-"""What a save costs training: the same steps without one, with a synchronous and with an asynchronous one.
+"""Measure the cost of a checkpoint: the same steps without a save, with a synchronous, an asynchronous one.
 
     python -m benchmarks.checkpoint CONFIG.yaml [a.b=c ...] [--steps N] [--rounds N] --out FOLDER
 
-On one rank, on made-up pictures; the three take turns in one process. Two figures each: how long training
-stood still in the calls that save (median of the rounds), and by how much the steps came later all in all,
-the writer's use of the machine included (best round with a save, less the best one without).
+It runs on one rank with random pictures; the three cases alternate in one process. There are two figures for
+each: the time that training stands still in the calls that save (median of the rounds), and the total delay
+of the steps, including the writer's use of the machine (best round with a save minus best round without).
 """
 
 import argparse
@@ -26,12 +26,12 @@ KINDS = ("none", "synchronous", "asynchronous")
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one round.
+    """Times of one round in seconds.
 
     Attributes:
-        steps: from just before the save's start to the end of the last step.
-        still: of these, what was spent in the saver's calls.
-        left: what the next save would still have to wait for.
+        steps: time from just before the start of the save to the end of the last step.
+        still: part of this time in the saver's calls.
+        left: time that the next save would have to wait.
     """
 
     steps: float
@@ -40,7 +40,7 @@ class Seconds:
 
 
 def one_round(step: Callable[[], None], steps: int, start: Callable[[], None] | None, saver: Any) -> Seconds:
-    """Time `steps` steps, after the start of a save unless that is None, polled as in the training loop."""
+    """Time `steps` steps after the start of a save (None = no save), polled as in the training loop."""
     began, still = time.perf_counter(), 0.0
     if start is not None:
         start()
@@ -56,7 +56,7 @@ def one_round(step: Callable[[], None], steps: int, start: Callable[[], None] | 
 
 
 def report(rounds: dict[str, list[Seconds]], steps: int, size: int) -> str:
-    """A table of what the saves of `size` bytes cost."""
+    """The table with the costs of saves of `size` bytes."""
     best = {kind: min(seconds.steps for seconds in rounds[kind]) for kind in KINDS}
     lines = [
         f"checkpoint of {size / 1e6:.0f} MB, {len(rounds['none'])} rounds of {steps} steps, "
@@ -77,10 +77,10 @@ def report(rounds: dict[str, list[Seconds]], steps: int, size: int) -> str:
 def _command(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.checkpoint", description=__doc__)
     parser.add_argument("config", help="YAML file of a training run")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="a value by its dotted key")
-    parser.add_argument("--steps", type=int, default=10, help="after each save (10)")
-    parser.add_argument("--rounds", type=int, default=5, help="(5)")
-    parser.add_argument("--out", type=Path, required=True, help="folder on the disk in question; deleted")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="value of a dotted key")
+    parser.add_argument("--steps", type=int, default=10, help="number of steps after each save (10)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (5)")
+    parser.add_argument("--out", type=Path, required=True, help="folder on the disk to measure, then deleted")
     options = parser.parse_intermixed_args(argv)
     config = load_config(TrainConfig, options.config, options.overrides)
     rounds, size = _measure(config, options.steps, options.rounds, options.out)

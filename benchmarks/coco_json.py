@@ -1,8 +1,8 @@
-"""A made-up COCO instances file: as many pictures, boxes and outline points as train2017.
+"""Write a synthetic COCO instances file with as many pictures, boxes and outline points as train2017.
 
     python -m benchmarks.coco_json OUT [--pictures 118287] [--boxes 860001] [--points 28]
 
-writes OUT/instances.json, and OUT/images with an empty file for each picture.
+It writes OUT/instances.json, and OUT/images with an empty file for each picture.
 """
 
 import argparse
@@ -15,12 +15,12 @@ CLASSES = 80
 
 
 def main() -> None:
-    """Write the files that the command line asks for."""
+    """Parse the command line and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--pictures", type=int, default=118_287)
     parser.add_argument("--boxes", type=int, default=860_001)
-    parser.add_argument("--points", type=int, default=28, help="of an outline, on average")
+    parser.add_argument("--points", type=int, default=28, help="mean number of points of an outline")
     options = parser.parse_args()
     write_coco(options.out, options.pictures, options.boxes, options.points)
 
@@ -29,10 +29,10 @@ def write_coco(out: Path, pictures: int, boxes: int, points: int) -> None:
     """Write instances.json and empty picture files.
 
     Args:
-        out: the folder, made where it is missing.
-        pictures: of 640 x 480.
-        boxes: spread over the pictures evenly at random.
-        points: of each outline, on average.
+        out: output folder, made if it is missing.
+        pictures: number of pictures, 640 x 480 pixels each.
+        boxes: number of boxes, distributed uniformly at random over the pictures.
+        points: mean number of points of an outline.
     """
     rng = np.random.default_rng(0)
     (out / "images").mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""What a sample costs in data prep: the whole path, its stages, the floor, Ray's share, the loader's draw.
+"""Measure data prep per sample: the whole path, its stages, the floor, Ray's overhead, the loader's draw.
 
     python -m benchmarks.dataprep [PICTURES] [--rounds 5] [--ray-seconds 0]
 
-All times are CPU time of this process (with `--ray-seconds`, of all processes that build), so that other
-work on the machine disturbs them little. Results are kept in benchmarks/RESULTS.md.
+All times are CPU times of this process (with `--ray-seconds`, of all processes of the build), so that other
+work on the machine has little influence. Results are recorded in benchmarks/RESULTS.md.
 """
 
 import argparse
@@ -44,16 +44,16 @@ from training.data.shards import ShardReader, find_shards
 ROOT = Path(__file__).resolve().parent.parent
 OPEN_IMAGES = ROOT.parent / "shared" / "data" / "openimages" / "train"
 BUNDLED = ROOT / "examples" / "coco-mini" / "images"
-PEER = 24.0  # samples per CPU-second of Paint by Example's data set on such pictures, measured; no encoding
-BOX_SIDES = (0.15, 0.85)  # of the picture's, where there are no annotations beside the folder
+PEER = 24.0  # measured samples per CPU-second of Paint by Example's data set on such pictures; no encoding
+BOX_SIDES = (0.15, 0.85)  # random sides as shares of the picture's, if there are no annotations
 SHORT_SIDE = 640
-COPIES = 4  # of each picture in the shard that is timed whole: what a shard costs by itself is thin then
-TICK = 0.2  # seconds between looks at Ray's processes
+COPIES = 4  # copies of each picture in the shard for the whole path, so that a shard's fixed cost is small
+TICK = 0.2  # seconds between two readings of Ray's processes
 
 
 @dataclass(frozen=True)
 class Case:
-    """A picture with what was drawn of it."""
+    """A picture with a sample made from it."""
 
     path: Path
     content: bytes
@@ -62,7 +62,7 @@ class Case:
 
 
 def find_boxes(pictures: Path) -> tuple[dict[str, list[list[float]]], str]:
-    """Boxes of each picture as fractions (x0, x1, y0, y1), and where they are from."""
+    """Boxes of each picture as fractions (x0, x1, y0, y1), and their source."""
     tables = sorted(pictures.parent.glob("*train-annotations-bbox.csv"))
     names = {path.stem for path in pictures.iterdir() if path.suffix == ".jpg"}
     boxes: dict[str, list[list[float]]] = {}
@@ -78,11 +78,11 @@ def find_boxes(pictures: Path) -> tuple[dict[str, list[list[float]]], str]:
         sides = rng.uniform(*BOX_SIDES, 2)
         x, y = rng.uniform(0, 1 - sides)
         boxes[name] = [[x, x + sides[0], y, y + sides[1]]]
-    return boxes, "drawn at random, one each"
+    return boxes, "random, one per picture"
 
 
 def make_request(folder: Path, pictures: Path, copies: int = 1, **options: object) -> BuildRequest:
-    """A build of the pictures, each under `copies` names, with its inputs written below `folder`."""
+    """A build of the pictures, each under `copies` names, with its inputs in `folder`."""
     images = folder / "images"
     images.mkdir(parents=True)
     lines = ["ImageID,LabelName,XMin,XMax,YMin,YMax"]
@@ -98,7 +98,7 @@ def make_request(folder: Path, pictures: Path, copies: int = 1, **options: objec
 
 
 def plan_jobs(request: BuildRequest) -> list[ShardJob]:
-    """Plan the build and return its shards' jobs; no picture is read."""
+    """Plan the build and return the jobs of its shards; no picture is read."""
     header = plan_build(request)
     place = str(request.out), str(request.images)
     shards = range(header["shards"])
@@ -106,7 +106,7 @@ def plan_jobs(request: BuildRequest) -> list[ShardJob]:
 
 
 def cpu_of(work: Callable[[], object], rounds: int) -> float:
-    """CPU-seconds of the least disturbed of several rounds."""
+    """CPU-seconds of the fastest of several rounds."""
     taken = []
     for _ in range(rounds):
         start = time.process_time()
@@ -116,7 +116,7 @@ def cpu_of(work: Callable[[], object], rounds: int) -> float:
 
 
 def read_cases(request: BuildRequest) -> list[Case]:
-    """Every sample of the request's shards, with its picture."""
+    """All samples of the request's shards, with their pictures."""
     places = {path.stem: path for path in request.images.iterdir()}
     reader = ShardReader(find_shards([str(request.out)]), 4)
     cases = []
@@ -131,13 +131,13 @@ def read_cases(request: BuildRequest) -> list[Case]:
 
 
 def stages(cases: list[Case], folder: Path) -> dict[str, Callable[[], object]]:
-    """The path's stages by name, each over all cases, with its inputs at hand."""
+    """The stages of the path by name; each processes all cases, with prepared inputs."""
     encoded = [(f"{c.sample.meta.key}.{n}", b) for c in cases for n, b in encode_sample(c.sample).items()]
     shapes = [c.sample.meta for c in cases]
     masks = [draw_edit_mask(m.box, m.extended, m.image_size, sample_rng(0, m.key, 0)) for m in shapes]
 
     def each(work: Callable[[Case], object]) -> None:
-        for case in cases:  # results are let go at once, as the build does: fresh memory costs time
+        for case in cases:  # results are freed at once, as in the build, because new memory costs time
             work(case)
 
     def resize() -> None:
@@ -167,7 +167,7 @@ def stages(cases: list[Case], folder: Path) -> dict[str, Callable[[], object]]:
 
 
 def floor(cases: list[Case]) -> None:
-    """One decode and three encodes for each sample, nothing else."""
+    """One decode and three encodes per sample, and no other work."""
     for case in cases:
         decode_picture(case.content)
         encode_jpeg(case.sample.image)
@@ -176,12 +176,12 @@ def floor(cases: list[Case]) -> None:
 
 
 def line(name: str, seconds: float, samples: int) -> None:
-    """One row of the table."""
+    """Print one row of the table."""
     print(f"{name:34} {seconds / samples * 1e3:8.2f} ms  {samples / seconds:9.1f} /CPU-s")
 
 
 def measure_path(pictures: Path, folder: Path, rounds: int) -> None:
-    """The whole path, its stages, the floor, and the peer."""
+    """Measure the whole path, its stages, the floor, and the peer."""
     request = make_request(folder / "one", pictures)
     (job,) = plan_jobs(request)
     finish(request, [build_shard(job)])
@@ -205,7 +205,7 @@ def measure_path(pictures: Path, folder: Path, rounds: int) -> None:
 
 
 def measure_loader(pictures: Path, folder: Path, rounds: int, short_side: int | None) -> None:
-    """What a loader pays for a fresh draw from whole pictures: read, decode, draw, uint8."""
+    """Measure a loader's new draw from whole pictures: read, decode, draw, uint8."""
     request = make_request(folder, pictures, profile="source", short_side=short_side)
     (job,) = plan_jobs(request)
     finish(request, [build_shard(job)])
@@ -218,7 +218,7 @@ def measure_loader(pictures: Path, folder: Path, rounds: int, short_side: int | 
 
 
 def measure_ray(pictures: Path, folder: Path, target: float) -> None:
-    """Ray's overhead in CPU time; two workers against one, by Ray and by bare processes of Python."""
+    """Measure Ray's overhead in CPU time, and two workers against one, with Ray and with Python processes."""
     one = make_request(folder / "one", pictures, images_per_shard=100)
     start = time.process_time()
     for job in plan_jobs(one):
@@ -247,15 +247,17 @@ def measure_ray(pictures: Path, folder: Path, target: float) -> None:
 
 
 def run_processes(jobs: list[ShardJob], workers: int) -> Iterator[dict[str, object]]:
-    """What the machine's processors can do: the same without Ray."""
+    """Build the shards with Python processes instead of Ray, as a bound for this machine."""
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap_unordered(build_shard, jobs)
 
 
 @contextmanager
 def cpu_of_family() -> Iterator[Callable[[], float]]:
-    """CPU-seconds of this process and of all that descend from it, looked at all the time: Ray's processes
-    are not ours to wait for."""
+    """CPU-seconds of this process and all its descendants.
+
+    They are read periodically, because this process cannot wait for Ray's processes.
+    """
     seen: dict[int, float] = {}
     stop = threading.Event()
     start = time.process_time()
@@ -276,12 +278,12 @@ def cpu_of_family() -> Iterator[Callable[[], float]]:
 
 
 def cpu_of_descendants() -> dict[int, float]:
-    """CPU-seconds of every living descendant of this process."""
+    """CPU-seconds of every running descendant of this process."""
     parents, seconds = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         pid = int(path.parent.name)
         parents[pid], seconds[pid] = (
@@ -300,22 +302,22 @@ def cpu_of_descendants() -> dict[int, float]:
 
 
 def finish(request: BuildRequest, sidecars: list[dict[str, object]]) -> None:
-    """The manifest of a folder built without `build`."""
+    """Write the manifest of a folder built without `build`."""
     assert all(sidecar["samples"] for sidecar in sidecars)
     write_manifest(request.out, read_plan_header(request.out / PLAN_FILE), "benchmark")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table."""
+    """Parse the command line and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dataprep", description=__doc__)
     parser.add_argument("pictures", nargs="?", type=Path, help="folder of JPEGs (default: Open Images)")
-    parser.add_argument("--rounds", type=int, default=5, help="the least disturbed one counts")
-    parser.add_argument("--ray-seconds", type=float, default=0, help="length of a build to compare Ray by")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds; the fastest one counts (5)")
+    parser.add_argument("--ray-seconds", type=float, default=0, help="length of a build with Ray (0: none)")
     options = parser.parse_args(argv)
     cv2.setNumThreads(1)
     pictures = options.pictures or (OPEN_IMAGES if OPEN_IMAGES.is_dir() else BUNDLED)
     if pictures == BUNDLED:
-        print("Open Images are not at hand: the bundled pictures are of 640 px and less, and quicker")
+        print("Open Images is not available; the bundled pictures have at most 640 px and are faster")
     boxes, origin = find_boxes(pictures)
     print(f"{len(boxes)} pictures of {pictures.name}, boxes: {origin}; CPU time, best of {options.rounds}")
     with tempfile.TemporaryDirectory() as name:

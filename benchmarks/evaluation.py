@@ -1,11 +1,11 @@
-"""The metrics against their peers, and what scoring a bench costs.
+"""Compare the metrics with their peers, and measure the cost of scoring a bench.
 
     python -m benchmarks.evaluation peers     # a table: metric, peer, largest difference
     python -m benchmarks.evaluation speed     # 3,500 synthetic pictures: CPU time, peak memory, decodings
 
-torchmetrics, SciPy, scikit-learn and transformers belong to the development set-up. The other peers want
-torchvision, whose wheels bring another torch; they go into a scratch environment without their dependencies,
-and what cannot be imported is left out of the table:
+torchmetrics, SciPy, scikit-learn and transformers are part of the development environment. The other peers
+need torchvision, whose wheels install another torch. Install them in a separate environment without their
+dependencies; peers that cannot be imported are left out of the table:
 
     python -m venv /tmp/peers
     echo "$PWD/.venv/lib/python3.11/site-packages" > /tmp/peers/lib/python3.11/site-packages/ours.pth
@@ -48,23 +48,23 @@ from intarsia.pretrained import read_weights
 from sampling.pictures import read_picture
 
 Row = tuple[str, str, str]
-SHARED = Path(__file__).resolve().parents[2] / "shared"  # beside the checkout, where there is one
+SHARED = Path(__file__).resolve().parents[2] / "shared"  # optional folder next to the checkout
 TID = SHARED / "data" / "metrics" / "tid2013_5"
 
 
 def relative(ours: float, peer: float) -> str:
-    """The relative difference in words."""
+    """The relative difference as text."""
     return f"{abs(ours - peer) / abs(peer):.1e} relative"
 
 
 def largest(ours: np.ndarray, peer: np.ndarray) -> str:
-    """The largest difference in words, with what it is of."""
+    """The largest difference as text, with the largest value."""
     ours, peer = np.asarray(ours, np.float64), np.asarray(peer, np.float64)
     return f"{np.abs(ours - peer).max():.1e} of up to {np.abs(peer).max():.3g}"
 
 
 def frechet(record: dict[str, object]) -> Iterator[Row]:
-    """Every implementation on the same statistics."""
+    """Fréchet distance: all implementations on the same statistics."""
     for width in (64, 512, 2048):
         a, b = (distributions.moments_of([features]) for features in recorded_sets(width))
         ours = distributions.frechet_distance(a, b)
@@ -77,7 +77,7 @@ def frechet(record: dict[str, object]) -> Iterator[Row]:
 
 
 def frechet_peers() -> Iterator[tuple[str, Callable[..., float]]]:
-    """(name, function of two means and covariances) of what can be imported."""
+    """(name, function of two means and covariances) of the peers that can be imported."""
     from torchmetrics.image.fid import _compute_fid
 
     yield "torchmetrics", lambda *x: float(_compute_fid(*map(torch.from_numpy, x)))
@@ -95,7 +95,7 @@ def frechet_peers() -> Iterator[tuple[str, Callable[..., float]]]:
 
 
 def sets() -> Iterator[Row]:
-    """KID and mixtures."""
+    """KID against torchmetrics, mixtures against scikit-learn."""
     from sklearn.mixture import GaussianMixture
     from torchmetrics.image.kid import poly_mmd
 
@@ -109,7 +109,7 @@ def sets() -> Iterator[Row]:
 
 
 def pixels() -> Iterator[Row]:
-    """PSNR, MSE and SSIM: the published values, and torchmetrics."""
+    """PSNR, MSE and SSIM against torchmetrics and published values."""
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
     a, b = waves(1), waves(2)
@@ -134,7 +134,7 @@ def pixels() -> Iterator[Row]:
 
 
 def clip(folder: Path) -> Iterator[Row]:
-    """Features and preprocessing against transformers; the published crops against torchvision."""
+    """CLIP features and preprocessing against transformers; the published crops against torchvision."""
     from transformers import CLIPImageProcessorPil, CLIPModel
 
     path = tiny_clip(folder / "clip")
@@ -168,7 +168,7 @@ def clip(folder: Path) -> Iterator[Row]:
 
 
 def structure() -> Iterator[Row]:
-    """Keys of a random ViT of DINO's depth and the paper's formula on transformers' keys."""
+    """Keys of a random ViT of DINO's depth against transformers; the paper's formula on these keys."""
     from transformers import ViTConfig, ViTModel
 
     config = ViTConfig(
@@ -198,7 +198,7 @@ def structure() -> Iterator[Row]:
 
 
 def perceptual(record: dict[str, object]) -> Iterator[Row]:
-    """LPIPS with the authors' linear weights on random backbones."""
+    """LPIPS with the authors' linear weights and random backbones."""
     pair = torch.from_numpy(np.stack([resizing.signed(waves(seed, 96, 130)) for seed in (1, 2)]))
     package, vision = optional("lpips"), torchvision()
     if not (package and vision):
@@ -212,7 +212,7 @@ def perceptual(record: dict[str, object]) -> Iterator[Row]:
         ours = load_lpips(net, backbone.state_dict(), linear, ("random", "authors"))
         original = package.LPIPS(net=net, pnet_rand=True, verbose=False)
         metric = theirs._LPIPS(pretrained=True, net=net, pnet_rand=True).eval()
-        for peer in (original, metric):  # other names, the same order
+        for peer in (original, metric):  # their names differ, the order is the same
             values = backbone.features.state_dict().values()
             peer.net.load_state_dict(dict(zip(peer.net.state_dict(), values, strict=True)))
         with torch.no_grad():
@@ -224,7 +224,7 @@ def perceptual(record: dict[str, object]) -> Iterator[Row]:
 
 
 def inception(record: dict[str, object]) -> Iterator[Row]:
-    """pytorch-fid's network with random weights."""
+    """Inception against pytorch-fid's network with random weights."""
     peer = optional("pytorch_fid.inception")
     if not (peer and torchvision()):
         return
@@ -248,7 +248,7 @@ def inception(record: dict[str, object]) -> Iterator[Row]:
 
 
 def optional(name: str):
-    """A module, or None where it is not installed or its dependencies are not."""
+    """A module, or None if it or one of its dependencies is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -257,11 +257,11 @@ def optional(name: str):
 
 @functools.cache
 def torchvision():
-    """torchvision or None; a wheel made for another torch imports once its two operators are declared."""
+    """torchvision or None; a wheel for another torch can be imported after its two operators are declared."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _libraries.append(library)  # operators live as long as their library
+    _libraries.append(library)  # operators exist as long as their library
     try:
         return importlib.import_module("torchvision")
     except ImportError:
@@ -272,7 +272,7 @@ _libraries: list[torch.library.Library] = []
 
 
 def waves(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
-    """A smooth coloured picture with noise on it."""
+    """A smooth coloured picture with noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     planes = 127 + 90 * np.sin(x[..., None] / rng.uniform(5, 30) + y[..., None] / 17 + rng.uniform(0, 6, 3))
@@ -280,8 +280,8 @@ def waves(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
 
 
 def compare_peers(record: Path | None) -> None:
-    """Print the table."""
-    torchvision()  # before torchmetrics looks for it
+    """Print the table of metrics, peers and differences."""
+    torchvision()  # before torchmetrics imports it
     values: dict[str, object] = {}
     print("| metric | peer | largest difference |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
@@ -302,7 +302,7 @@ def compare_peers(record: Path | None) -> None:
 
 
 def measure_speed(count: int, size: int) -> None:
-    """Score synthetic cases as `cocoee` does, twice, with all intervals."""
+    """Score synthetic cases twice as `cocoee` does, with all intervals."""
     torch.set_num_threads(1)
     decoded: Counter[Path] = Counter()
     read = scoring.read_picture
@@ -315,7 +315,7 @@ def measure_speed(count: int, size: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases = write_bench(folder, count, size)
-        width = 512  # as ViT-B/32's features
+        width = 512  # width of ViT-B/32's features
         clip = features.clip("clip-b32", {"clip-b32": tiny_clip(folder / "clip", width)})
         rng = np.random.default_rng(0)
         roots = np.stack([np.eye(width)] * 20)
@@ -323,7 +323,7 @@ def measure_speed(count: int, size: int) -> None:
         networks = Networks(clip, (mixture, "0"), instead_of_inception())
         plan = BenchPlan("COCOEE", "synthetic", networks, published=True)
         base = peak_memory()
-        print(f"{count} cases, {size} px; memory before: {base:.0f} MiB at its highest")
+        print(f"{count} cases, {size} px; peak memory before: {base:.0f} MiB")
         for run in ("first", "again"):
             decoded.clear()
             start, wall = time.process_time(), time.monotonic()
@@ -333,8 +333,8 @@ def measure_speed(count: int, size: int) -> None:
             spent, passed = time.process_time() - start, time.monotonic() - wall
             most = max(decoded.values(), default=0)
             print(
-                f"{run}: {spent:.1f} CPU-s ({spent / count * 1e3:.1f} ms a case), {passed:.1f} s of wall, "
-                f"{len(decoded)} pictures decoded, none more than {most} times, peak {peak_memory():.0f} MiB"
+                f"{run}: {spent:.1f} CPU-s ({spent / count * 1e3:.1f} ms per case), {passed:.1f} s of wall, "
+                f"{len(decoded)} pictures decoded, at most {most} times each, peak {peak_memory():.0f} MiB"
             )
         start = time.process_time()
         with warnings.catch_warnings(action="ignore"):
@@ -345,24 +345,24 @@ def measure_speed(count: int, size: int) -> None:
 
 
 def instead_of_inception() -> Measure:
-    """Inception's input and its 2048 features, from a projection that costs next to nothing."""
+    """A measure with Inception's input and 2048 features from a projection that costs almost no time."""
     projection = np.random.default_rng(1).normal(size=(3 * 23 * 23, 2048)).astype(np.float32)
     network = Network("inception", "0", lambda x: x[..., ::13, ::13].reshape(len(x), -1) @ projection)
     return Measure("inception/bilinear299/v1", resizing.inception_bilinear, network)
 
 
 def scored(store: ValueStore, cases: Sequence[Case], what: str) -> Iterator[dict[str, Value]]:
-    """As a command scores, without its line of progress."""
+    """Score as a command does, without the line of progress."""
     return score(cases, store)
 
 
 def peak_memory() -> float:
-    """MiB that this process has ever held at once."""
+    """Peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def write_bench(folder: Path, count: int, size: int) -> list[EditCase]:
-    """Result, picture and exemplar of each case, all different, and one mask."""
+    """Write result, picture and exemplar of each case, all different, and one mask."""
     base = waves(0, size, size)
     mask = np.zeros((size, size), bool)
     mask[size // 4 : size // 2, size // 3 : size // 2] = True
@@ -380,16 +380,16 @@ def write_bench(folder: Path, count: int, size: int) -> list[EditCase]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print one of the tables."""
+    """Parse the command line and print one of the tables."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.evaluation",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=("peers", "speed"))
-    parser.add_argument("--record", type=Path, help="keep what the peers gave, for the tests, in this file")
-    parser.add_argument("--pictures", type=int, default=3500, help="cases to score")
-    parser.add_argument("--size", type=int, default=512, help="pixels a side of a result")
+    parser.add_argument("--record", type=Path, help="file for the values of the peers, for the tests")
+    parser.add_argument("--pictures", type=int, default=3500, help="number of cases to score")
+    parser.add_argument("--size", type=int, default=512, help="side of a result in pixels")
     options = parser.parse_args(argv)
     if options.what == "peers":
         compare_peers(options.record)

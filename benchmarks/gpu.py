@@ -1,14 +1,14 @@
-"""What a GPU has to say, in ten minutes: does it compute right, how fast, in how much memory, against whom.
+"""Measure correctness, speed and memory on one GPU in ten minutes, with comparisons.
 
     make gpu                                        # one GPU, the real geometry, nothing downloaded
     python -m benchmarks.gpu --out FOLDER --write   # the tables go into benchmarks/RESULTS.md and README.md
     python -m benchmarks.gpu --rehearse             # the same steps on a CPU at toy size, in a few minutes
 
-Weights are random: they compute in the same time as trained ones. Parts, each with a time limit, so that one
-that fails or hangs costs its own row only: losses in bf16 against fp32 and against the CPU; training online
+Weights are random; trained ones take the same time. Each part has a time limit, so that a part that fails or
+hangs affects only its own row. The parts: losses in bf16 against fp32 and against the CPU; training online
 and from stored latents, against the plain step and against `estimate`; sampling against diffusers; a run that
-is continued, and what a checkpoint costs. Aims, for an H200: 82 pictures/s online, 155 stored, 1.3 times the
-plain step and 1.3 times diffusers.
+is continued; and the cost of a checkpoint. Targets for an H200: 82 pictures/s online, 155 stored, 1.3 times
+the plain step and 1.3 times diffusers.
 """
 
 import argparse
@@ -33,14 +33,14 @@ MARKS = ("<!-- gpu -->", "<!-- /gpu -->")  # in README.md, around the row of fig
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured: the real thing, or a rehearsal of it.
+    """The size of the measurements: real or rehearsal.
 
     Attributes:
         train: config and overrides of the training step.
-        steps: measured steps of each.
+        steps: number of measured steps per case.
         sampling: options of benchmarks/sampling.py.
-        device: name for commands that ask.
-        seconds: limit of each part.
+        device: device name for the commands.
+        seconds: time limit of each part in seconds.
     """
 
     train: tuple[str, ...]
@@ -69,7 +69,7 @@ Row = tuple[str, str, str]  # what, measured, compared with
 
 
 def main() -> int:
-    """Measure, print, and write where asked; the exit code."""
+    """Run the benchmark; return the exit code."""
     return run_command(_command)
 
 
@@ -79,10 +79,12 @@ def _command(argv: Sequence[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, help="folder of the table and of each part's output")
-    parser.add_argument("--write", action="store_true", help="put the figures into RESULTS.md and README.md")
-    parser.add_argument("--rehearse", action="store_true", help="on a CPU, at toy size; nothing is written")
-    parser.add_argument("--part", choices=tuple(PARTS), action="append", help="this part; may come again")
+    parser.add_argument("--out", type=Path, help="folder for the table and the output of each part")
+    parser.add_argument("--write", action="store_true", help="put the figures in RESULTS.md and README.md")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run on a CPU at toy size; nothing is written"
+    )
+    parser.add_argument("--part", choices=tuple(PARTS), action="append", help="part to run; may be repeated")
     arguments = parser.parse_args(argv)
     device = "CPU" if arguments.rehearse else gpu_name()
     size = REHEARSAL if arguments.rehearse else REAL
@@ -110,13 +112,13 @@ def gpu_name() -> str:
     """Name of the first GPU.
 
     Raises:
-        UserError: where there is none.
+        UserError: if there is none.
     """
     import torch
 
     if not torch.cuda.is_available():
         raise UserError(
-            "torch sees no GPU here; on a CPU `python -m benchmarks.gpu --rehearse` runs the same steps"
+            "torch finds no GPU here; on a CPU `python -m benchmarks.gpu --rehearse` runs the same steps"
         )
     return torch.cuda.get_device_name()
 
@@ -136,7 +138,7 @@ def agreement(size: Size, out: Path) -> list[Row]:
 
 
 def training(size: Size, out: Path) -> list[Row]:
-    """The step online and from stored latents, ours and the plain one, and memory against `estimate`."""
+    """The step online and from stored latents against the plain one, and memory against `estimate`."""
 
     def step(who: str, *more: str) -> Any:
         words = [*size.train, *more, "--steps", str(size.steps), "--only", who]
@@ -158,7 +160,7 @@ def training(size: Size, out: Path) -> list[Row]:
 
 
 def estimated(size: Size, more: Sequence[str]) -> str:
-    """What `estimate` says of the peak."""
+    """The peak memory according to `estimate`."""
     command = [sys.executable, "-m", "training", "estimate", *size.train, *more, "--json"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if run.returncode:
@@ -170,7 +172,7 @@ def estimated(size: Size, more: Sequence[str]) -> str:
 
 
 def sampling(size: Size, out: Path) -> list[Row]:
-    """One edit and eight against diffusers on the same random weights."""
+    """One edit and eight edits against diffusers, with the same random weights."""
     log = out / "sampling.txt"
     command = [sys.executable, "-m", "benchmarks.sampling", "--device", size.device, *size.sampling]
     if size is REAL:
@@ -185,7 +187,7 @@ def sampling(size: Size, out: Path) -> list[Row]:
 
 
 def random_model(folder: Path) -> Path:
-    """A model folder of the real geometry with random weights."""
+    """A model folder with the real geometry and random weights."""
     if not (folder / "model_index.json").is_file():
         from intarsia.architecture import ModelConfig
         from intarsia.model import build_model
@@ -196,7 +198,7 @@ def random_model(folder: Path) -> Path:
 
 
 def continuing(size: Size, out: Path) -> list[Row]:
-    """A run of the demo's model in one go, and one that is stopped half-way and continued."""
+    """A run of the demo's model without a stop, against one that is stopped halfway and continued."""
     shards = out / "shards"
     files = ["--annotations", COCO / "annotations.json", "--images", COCO / "images", "--out", shards]
     build = [sys.executable, "-m", "dataprep", "build", "coco", *map(str, files), "--image-size", "64"]
@@ -220,7 +222,7 @@ def continuing(size: Size, out: Path) -> list[Row]:
 
 
 def checkpoints(size: Size, out: Path) -> list[Row]:
-    """How long training stands still for a save."""
+    """The time that training stands still for a save."""
     command = [sys.executable, "-m", "benchmarks.checkpoint", *size.train, "--steps", "3", "--rounds", "2"]
     text = output([*command, "--out", str(out / "checkpoints")], size, out / "checkpoint.txt")
     lines = [line.split() for line in text.splitlines() if line.startswith(("synchronous", "asynchronous"))]
@@ -236,11 +238,11 @@ PARTS: dict[str, Callable[[Size, Path], list[Row]]] = {
     "checkpoints": checkpoints,
 }
 
-# -- asking and telling --------------------------------------------------------------------------------------
+# -- commands and reports ------------------------------------------------------------------------------------
 
 
 def output(command: Sequence[str], size: Size, log: Path) -> str:
-    """What a command printed, also kept in `log`; its last line says how it failed, where it did."""
+    """The output of a command, also written to `log`; if the command fails, the last line is the reason."""
     try:
         run = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=size.seconds
@@ -249,20 +251,20 @@ def output(command: Sequence[str], size: Size, log: Path) -> str:
         return f"failed: not done after {size.seconds} s"
     atomic_write(log, f"$ {' '.join(command)}\n{run.stdout}\n{run.stderr}")
     if run.returncode:
-        last = (run.stderr.strip().splitlines() or ["no words"])[-1]
+        last = (run.stderr.strip().splitlines() or ["no error message"])[-1]
         return f"{run.stdout}\nfailed: {last}"
     return run.stdout
 
 
 def ask(command: Sequence[str], size: Size, log: Path) -> Any:
-    """The JSON in a command's last line; a sentence where it failed."""
+    """The JSON in a command's last line, or a sentence if the command fails."""
     text = output(command, size, log).strip()
     last = text.splitlines()[-1] if text else "failed: it printed nothing"
     return last if last.startswith("failed") else json.loads(last)
 
 
 def table(device: str, rows: Sequence[Row]) -> str:
-    """All rows under a dated heading."""
+    """The table of all rows under a dated heading."""
     import torch
 
     lines = [
@@ -276,7 +278,7 @@ def table(device: str, rows: Sequence[Row]) -> str:
 
 
 def add_to_results(text: str) -> None:
-    """Put the table above the older ones."""
+    """Insert the table above the older ones."""
     path = ROOT / "benchmarks" / "RESULTS.md"
     before = path.read_text(encoding="utf-8")
     place = before.index("\n## ") + 1
@@ -284,7 +286,7 @@ def add_to_results(text: str) -> None:
 
 
 def add_to_readme(device: str, rows: Sequence[Row]) -> None:
-    """Put training and sampling figures between the marks in README.md."""
+    """Write the training and sampling figures between the marks in README.md."""
     path = ROOT / "README.md"
     before = path.read_text(encoding="utf-8")
     chosen = [row for row in rows if row[0].startswith(("training", "sampling"))]
@@ -299,7 +301,7 @@ def add_to_readme(device: str, rows: Sequence[Row]) -> None:
 
 
 def say(text: str) -> None:
-    """A line at once, beside the table on standard output."""
+    """Print a line on standard error at once; the table goes to standard output."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,9 +1,9 @@
-"""A crop-and-stitch edit of a 24-megapixel picture, timed by part.
+"""Measure the parts of an edit of a 24-megapixel picture by a crop.
 
     python -m benchmarks.large_edit --model DIR --out DIR
 
-A bundled picture is enlarged to 6000 x 4000 pixels; its frisbee is repainted after the hydrant. OUT gets the
-picture, the mask, the result, and a close view of the window before and after.
+A bundled picture is enlarged to 6000 x 4000 pixels; its frisbee is repainted with the hydrant as exemplar.
+OUT gets the picture, the mask, the result, and a view of the window before and after.
 """
 
 import argparse
@@ -22,19 +22,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "examples/coco-mini/images/000000017029.jpg"
 EXEMPLAR = ROOT / "examples/edits/hydrant.exemplar.jpg"
 SIZE = (6000, 4000)
-FRISBEE = (0.47, 0.10, 0.70, 0.23)  # of the picture's width and height
+FRISBEE = (0.47, 0.10, 0.70, 0.23)  # box as shares of the picture's width and height
 
 T = TypeVar("T")
 
 
 def main() -> int:
-    """Edit and print the seconds; the exit code."""
+    """Run the benchmark; return the exit code."""
     return run_command(lambda argv: benchmark(argv))
 
 
 def benchmark(argv: list[str]) -> None:
-    """One edit, from file to file."""
-    parser = argparse.ArgumentParser(description="An edit of 24 megapixels, timed by part.")
+    """Make one edit, from file to file, and print its times."""
+    parser = argparse.ArgumentParser(description="Measure the parts of an edit of a 24-megapixel picture.")
     parser.add_argument("--model", required=True, help="model folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--num-inference-steps", type=int, default=50, metavar="N")
@@ -72,7 +72,7 @@ def benchmark(argv: list[str]) -> None:
 
 
 def make_inputs(out: Path) -> None:
-    """large.jpg and large.mask.png."""
+    """Write large.jpg and large.mask.png."""
     width, height = SIZE
     with Image.open(PICTURE) as image:
         image.convert("RGB").resize(SIZE, Image.Resampling.LANCZOS).save(out / "large.jpg", quality=92)

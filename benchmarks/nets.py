@@ -1,4 +1,4 @@
-"""Feature networks with random weights, as files of the layouts that users have."""
+"""Feature networks with random weights, and files in the usual layouts."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ CLIP_WIDTH = 16
 
 
 def fill(module: nn.Module, seed: int = 0) -> None:
-    """Random weights that keep signals alive, each a function of its name alone."""
+    """Set random weights that preserve the signal's size; each depends only on its name and the seed."""
     for name, value in module.state_dict().items():
         if not value.is_floating_point():
             continue
@@ -25,7 +25,7 @@ def fill(module: nn.Module, seed: int = 0) -> None:
 
 
 def tiny_clip(folder: Path, width: int = CLIP_WIDTH, size: int = 224, seed: int = 0) -> Path:
-    """A CLIP model folder with a tokenizer of single letters."""
+    """Write a CLIP model folder with a tokenizer of single letters."""
     from transformers import CLIPConfig, CLIPModel
 
     tower = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -49,14 +49,14 @@ def tiny_clip(folder: Path, width: int = CLIP_WIDTH, size: int = 224, seed: int 
 
 
 def save(module: nn.Module, path: Path, prefix: str = "") -> Path:
-    """The module's weights as a pickled file of names and tensors."""
+    """Write the module's weights as a pickled file of names and tensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({prefix + name: value for name, value in module.state_dict().items()}, path)
     return path
 
 
 def recorded_sets(width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of features [2 width, width], the same on every machine."""
+    """Two sets of features, [2 width, width] each, the same on every machine."""
     rng = np.random.default_rng(width)
     mix = rng.normal(size=(width, width)) / width**0.5
     first = rng.normal(size=(width * 2, width)) @ mix

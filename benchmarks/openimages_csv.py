@@ -1,10 +1,10 @@
-"""A made-up Open Images training file: its columns, its number of rows, its kind of boxes.
+"""Write a synthetic Open Images training file with the columns, rows and box sizes of the real one.
 
     python -m benchmarks.openimages_csv OUT [--rows 14610229] [--pictures 1743042] [--files]
 
-writes OUT/boxes.csv (150 bytes a row), OUT/classes.csv and, with --files, an empty file for 98 % of the
-pictures below OUT/images/train_0 … train_f. Shares follow a sample of the real file: half of the boxes are
-below 2 % of their picture, 2.5 % above 80 %, the flags are as frequent as there.
+It writes OUT/boxes.csv (150 bytes per row), OUT/classes.csv and, with --files, an empty file for 98 % of the
+pictures in OUT/images/train_0 … train_f. Shares follow a sample of the real file: half of the boxes cover
+less than 2 % of their picture, 2.5 % cover more than 80 %, and flags have the same frequencies.
 """
 
 import argparse
@@ -17,17 +17,17 @@ import pyarrow.csv as pacsv
 
 _START = ("ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax")
 FLAGS = {"IsOccluded": 0.58, "IsTruncated": 0.25, "IsGroupOf": 0.04, "IsDepiction": 0.07, "IsInside": 0.004}
-UNKNOWN = 0.006  # of all flags
+UNKNOWN = 0.006  # share of unknown flags
 _CLICKS = tuple(f"XClick{click}{axis}" for axis in "XY" for click in (1, 2, 3, 4))
 COLUMNS = (*_START, *FLAGS, *_CLICKS)
 CLASSES = 601
-FILES = 0.98  # of the pictures
+FILES = 0.98  # share of pictures with a file
 MICRO = 1_000_000
-_CHUNK = 500_000  # rows made at a time
+_CHUNK = 500_000  # number of rows made at a time
 
 
 def main() -> None:
-    """Write the files that the command line asks for."""
+    """Parse the command line and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, default=14_610_229)
@@ -43,10 +43,10 @@ def write_open_images(out: Path, rows: int, pictures: int, seed: int = 0) -> Non
     """Write boxes.csv and classes.csv.
 
     Args:
-        out: the folder, made where it is missing.
-        rows: boxes.
-        pictures: each with a box at least.
-        seed: of all numbers.
+        out: output folder, made if it is missing.
+        rows: number of boxes.
+        pictures: number of pictures, each with at least one box.
+        seed: seed of all random numbers.
     """
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -73,13 +73,13 @@ def write_open_images(out: Path, rows: int, pictures: int, seed: int = 0) -> Non
 
 
 def picture_names(pictures: int) -> list[str]:
-    """Sixteen hexadecimal digits each, sorted, as in the real file."""
+    """Sorted names of sixteen hexadecimal digits, as in the real file."""
     step = (1 << 64) // max(pictures, 1)
     return [f"{number * step + number * 7919 % step:016x}" for number in range(pictures)]
 
 
 def write_empty_pictures(out: Path, pictures: int) -> None:
-    """An empty file for most of the pictures, in the sixteen folders of the published archives."""
+    """Write an empty file for most pictures, in the sixteen folders of the published archives."""
     names = picture_names(pictures)
     for digit in "0123456789abcdef":
         (out / "images" / f"train_{digit}").mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _classes(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 
 def _boxes(rng: np.random.Generator, rows: int, texts: pa.Array) -> dict[str, pa.Array]:
-    """Coordinates, flags and clicks; the logarithm of the area is spread as in the sample."""
+    """Coordinates, flags and clicks; the logarithm of the area is distributed as in the sample."""
     area = np.exp(np.clip(rng.normal(-3.75, 1.85, rows), -9, 0))
     aspect = np.exp(rng.normal(0, 0.6, rows))
     width, height = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)

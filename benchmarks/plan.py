@@ -1,10 +1,10 @@
-"""CPU seconds and peak memory of planning: read, filter, join with the files, fingerprint, write.
+"""Measure CPU time and peak memory of planning: read, filter, join with the files, fingerprint, write.
 
     python -m benchmarks.plan openimages FOLDER [max_iou=0.8 …]   # made by benchmarks.openimages_csv --files
     python -m benchmarks.plan coco FOLDER [filters=pbe …]         # made by benchmarks.coco_json
 
-Each runs in a process of its own, of which the kernel's account is printed (CPU user + system of all threads,
-largest resident memory), as one JSON object.
+Each command runs in a separate process and prints the kernel's figures for it (CPU user + system time of all
+threads, peak resident memory) as one JSON object.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from dataprep.plan.plan import BuildConfig
 
 
 def main() -> None:
-    """Measure what the command line names."""
+    """Parse the command line, measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("source", choices=["coco", "openimages"])
     parser.add_argument("folder", type=Path)
@@ -37,11 +37,11 @@ def main() -> None:
 
 
 def measure_plan(source: str, folder: Path, **choices: Any) -> dict[str, Any]:
-    """Plan in a child process; seconds, megabytes, and what came out.
+    """Plan in a child process; return its times, memory, and the numbers of pictures and boxes.
 
     Args:
         source: "coco" or "openimages".
-        folder: holds boxes.csv and classes.csv, or instances.json; and images/.
+        folder: folder with boxes.csv and classes.csv, or instances.json; and images/.
         choices: fields of BuildConfig.
     """
     names = {"annotations": "instances.json"} if source == "coco" else {"boxes": "boxes.csv"}
@@ -75,7 +75,7 @@ def _plan(request: BuildRequest) -> dict[str, Any]:
 
 
 def _peak_mb() -> int:
-    """The largest resident memory of this process; getrusage's would count the parent's, from before exec."""
+    """Peak resident memory of this process in MB; getrusage's value includes the parent's before exec."""
     status = Path("/proc/self/status").read_text()
     kilobytes = next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]
     return round(int(kilobytes) / 1024)

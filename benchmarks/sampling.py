@@ -1,15 +1,15 @@
-"""Our sampler against diffusers' PaintByExamplePipeline: the same weights, machine and run.
+"""Compare our sampler with diffusers' PaintByExamplePipeline: same weights, machine and run.
 
     python -m benchmarks.sampling [--model DIR] [--device cuda] [--num-inference-steps 10] [--rounds 3]
 
-Each side is a process of its own that has the model loaded; they take turns, round by round, so that a busy
-hour troubles both. Two cases: one edit; and eight edits of one picture, four seeds for each of two exemplars,
-which diffusers does in one call with lists of eight. Time is the best of the rounds: wall time and, on a CPU,
-CPU time, which others' load touches less. Memory is the peak above what the process takes when it is idle.
+Each side is a separate process with the model loaded; they alternate round by round, so that other load
+affects both. There are two cases: one edit; and eight edits of one picture, four seeds for each of two
+exemplars, which diffusers makes in one call with lists of eight. Time is the best of the rounds: wall time
+and, on a CPU, CPU time, which depends less on other load. Memory is the peak above that of the idle process.
 
-Without --model a random one with Stable Diffusion's blocks, a fifth of its widths and 256 pixels is made: it
-takes seconds on a CPU. diffusers differs from the original in four places (docs/sampling.md), so the pictures
-differ.
+Without --model, a random model with Stable Diffusion's blocks, a fifth of its widths and 256 pixels is made,
+which takes seconds on a CPU. diffusers differs from the original in four places (docs/sampling.md), so the
+pictures differ.
 """
 
 import argparse
@@ -47,17 +47,17 @@ SMALL = [
 
 
 class Job(NamedTuple):
-    """What both sides do: paths and numbers only."""
+    """The work of both sides, as paths and numbers only."""
 
     model: str
     device: str
     dtype: str
     steps: int
-    size: int  # of the model's square, pixels
+    size: int  # side of the model's square, in pixels
 
 
 class Cost(NamedTuple):
-    """Of one case, once: seconds, and bytes above what the loaded model takes."""
+    """Cost of one case: seconds, and bytes above the memory of the loaded model."""
 
     wall: float
     cpu: float
@@ -65,12 +65,12 @@ class Cost(NamedTuple):
 
 
 def main() -> int:
-    """Measure and print; the exit code."""
+    """Run the benchmark; return the exit code."""
     return run_command(lambda argv: benchmark(argv))
 
 
 def benchmark(argv: list[str]) -> None:
-    """Both sides in turns, and a table."""
+    """Measure both sides alternately, and print a table."""
     parser = argparse.ArgumentParser(description="Wall time and peak memory against diffusers.")
     parser.add_argument("--model", help="model folder (default: a small random one)")
     parser.add_argument("--device", default="cpu")
@@ -85,7 +85,7 @@ def benchmark(argv: list[str]) -> None:
         sides = {"diffusers": Side(diffusers_side, job), "ours": Side(our_side, job)}
         costs: dict[tuple[str, str], list[Cost]] = {}
         for side in sides.values():
-            side.run(next(iter(CASES)))  # warms up
+            side.run(next(iter(CASES)))  # warm-up
         for number in range(arguments.rounds):
             for case in CASES:
                 for name, side in sides.items():
@@ -99,7 +99,7 @@ def benchmark(argv: list[str]) -> None:
 
 
 def report(costs: dict[tuple[str, str], list[Cost]]) -> None:
-    """The best of the rounds, and diffusers' share of ours."""
+    """Print the best of the rounds, and diffusers' values divided by ours."""
     say("\n| | diffusers | ours | ratio |\n|---|---|---|---|")
     for case in CASES:
         for what, show in (("wall", "{:.2f} s"), ("cpu", "{:.2f} s"), ("memory", "{:.0f} MiB")):
@@ -113,7 +113,7 @@ def report(costs: dict[tuple[str, str], list[Cost]]) -> None:
 
 
 class Side:
-    """A process that has a model loaded and does the cases it is told."""
+    """A process that has a model loaded and runs the requested cases."""
 
     def __init__(self, work: Callable[[Job], Callable[[int, int], object]], job: Job) -> None:
         context = multiprocessing.get_context("spawn")
@@ -122,7 +122,7 @@ class Side:
         self.process.start()
 
     def run(self, case: str) -> Cost:
-        """Do a case once."""
+        """Run a case once."""
         self.line.send(CASES[case])
         return self.line.recv()
 
@@ -133,7 +133,7 @@ class Side:
 
 
 def serve(work: Callable[[Job], Callable[[int, int], object]], job: Job, line: Connection) -> None:
-    """The process's life: load, then cases until None."""
+    """Main function of the process: load the model, then run cases until None is received."""
     import torch
 
     paint = work(job)
@@ -155,7 +155,7 @@ def serve(work: Callable[[Job], Callable[[int, int], object]], job: Job, line: C
 
 
 def our_side(job: Job) -> Callable[[int, int], object]:
-    """`sampling.edit` with its default batch size."""
+    """A function that runs a case with `sampling.edit` and its default batch size."""
     from sampling import EditRequest, EditSettings, edit
     from sampling.denoise.machine import open_model
     from sampling.settings import MachineSettings
@@ -175,7 +175,7 @@ def our_side(job: Job) -> Callable[[int, int], object]:
 
 
 def diffusers_side(job: Job) -> Callable[[int, int], object]:
-    """The deprecated pipeline, reached by the name under which the folder refers to it."""
+    """A function that runs a case with the deprecated pipeline, imported under the name in the folder."""
     import diffusers.pipelines
     import torch
     from diffusers.pipelines.deprecated import paint_by_example
@@ -201,7 +201,7 @@ def diffusers_side(job: Job) -> Callable[[int, int], object]:
 
 
 def inputs(size: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """A picture of the model's size, so that nobody resizes, its mask, and two exemplars."""
+    """A picture of the model's size, so that neither side resizes, its mask, and two exemplars."""
     picture = np.asarray(Image.open(FILES[0]).convert("RGB").resize((size, size)))
     mask = np.zeros((size, size), bool)
     mask[size // 4 : size * 3 // 4, size // 4 : size * 3 // 4] = True
@@ -209,7 +209,7 @@ def inputs(size: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
 
 
 def small_model(folder: Path) -> Path:
-    """A random model with Stable Diffusion's blocks, that takes seconds."""
+    """Write a small random model with Stable Diffusion's blocks."""
     from intarsia.architecture import ModelConfig
     from intarsia.config import Config, load_config
     from intarsia.model import build_model
@@ -231,20 +231,20 @@ def square_of(model: str) -> int:
 
 
 def reset_peak() -> int:
-    """Give free memory back, start the peak anew, and say what is in use, in bytes (Linux)."""
+    """Release free memory, reset the peak, and return the memory in use, in bytes (Linux)."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return memory_of("VmRSS")
 
 
 def memory_of(field: str) -> int:
-    """A line of /proc/self/status in bytes."""
+    """The value of a line in /proc/self/status, in bytes."""
     [kilobytes] = re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(kilobytes) * 1024
 
 
 def say(text: str) -> None:
-    """A line at once."""
+    """Print a line and flush."""
     print(text, flush=True)
 
 

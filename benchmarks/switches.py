@@ -1,10 +1,10 @@
-"""Each switch for speed alone, against the same step without it: speed, memory, and the loss's difference.
+"""Measure each speed switch separately against the step without it: speed, memory, and change of the loss.
 
     python -m benchmarks.switches configs/train/pbe-sd14.yaml precision=bf16 micro_batch_size=32   # one GPU
     python -m benchmarks.switches configs/train/demo.yaml --steps 3                              # a rehearsal
 
-Every contestant is a process of its own (benchmarks/training.py --only ours); the plain step runs first and
-last, and the better of the two counts. A switch that cannot work here is named with its sentence.
+Each case runs in a separate process (benchmarks/training.py --only ours); the plain step runs first and last,
+and the better of the two counts. A switch that does not work on this machine is listed with its error.
 """
 
 import argparse
@@ -32,15 +32,15 @@ SWITCHES = {
 
 
 def main() -> int:
-    """Measure and print a table."""
+    """Parse the command line, measure, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c")
-    parser.add_argument("--steps", type=int, default=10, help="measured steps of each (10)")
+    parser.add_argument("--steps", type=int, default=10, help="number of measured steps per case (10)")
     parser.add_argument(
-        "--only", choices=tuple(SWITCHES), action="append", help="this switch; may come again"
+        "--only", choices=tuple(SWITCHES), action="append", help="switch to measure; may be repeated"
     )
     arguments = parser.parse_intermixed_args()
     base = [arguments.config, *arguments.overrides, "--steps", str(arguments.steps)]
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def measure(words: Sequence[str]) -> dict[str, Any] | str:
-    """Our step under these words of `benchmarks.training`; its error where it cannot work."""
+    """Measure our step with these arguments of `benchmarks.training`; return its error if it fails."""
     command = [sys.executable, "-m", "benchmarks.training", *words, "--only", "ours"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
@@ -61,7 +61,7 @@ def measure(words: Sequence[str]) -> dict[str, Any] | str:
 
 
 def table(plain: Sequence[dict[str, Any] | str], found: dict[str, dict[str, Any] | str]) -> str:
-    """A row for each switch: speed and memory as shares of the plain step's."""
+    """The table with one row per switch: speed, ratio to the plain step, memory, change of the loss."""
     whole = [run for run in plain if not isinstance(run, str)]
     if not whole:
         return f"the plain step cannot run here: {plain[0]}"

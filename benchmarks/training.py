@@ -1,15 +1,15 @@
-"""A training step and the same step written plainly: speed, share of the peak, memory, time by part.
+"""Compare our training step with a plain implementation: speed, share of the peak, memory, time by part.
 
     python -m benchmarks.training configs/train/demo.yaml
-    python -m benchmarks.training configs/train/demo.yaml data.shards=SHARDS   # real pictures, the loader too
+    python -m benchmarks.training configs/train/demo.yaml data.shards=SHARDS   # real pictures and the loader
     python -m benchmarks.training configs/train/pbe-sd14.yaml precision=bf16 micro_batch_size=32 \\
         activation_checkpointing=false compile=true --steps 30                      # one GPU
 
-Ours and the peer (benchmarks/peers/plain_training.py) take turns in processes of their own, on the device
-that torch finds. On a CPU a step's time is CPU time and the best step counts, because other work disturbs; on
-a GPU it is wall time, and the best round's median. The peak is that of a large matrix product on the same
-device, measured beside it; the peer's MFU counts our step's arithmetic, too. The shares of our step are of
-wall time.
+Ours and the peer (benchmarks/peers/plain_training.py) alternate in separate processes, on the device that
+torch finds. On a CPU the time of a step is the CPU time of the best step, because of other work on the
+machine; on a GPU it is the wall time, median of the best round. The peak speed is that of a large matrix
+product on the same device in the same run; the peer's MFU also uses our step's arithmetic. The parts of our
+step are shares of wall time.
 """
 
 import argparse
@@ -34,15 +34,17 @@ CONTESTANTS = ("ours", "peer")
 
 
 def main() -> int:
-    """Run the rounds and print a table."""
+    """Parse the command line, run the rounds and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c")
-    parser.add_argument("--steps", type=int, default=6, help="measured, after two that are not (6)")
-    parser.add_argument("--rounds", type=int, default=2, help="each contestant is started so often (2)")
-    parser.add_argument("--only", choices=CONTESTANTS, help="one of them, in this process, as JSON")
+    parser.add_argument("--steps", type=int, default=6, help="number of measured steps, after two more (6)")
+    parser.add_argument("--rounds", type=int, default=2, help="number of runs of each side (2)")
+    parser.add_argument(
+        "--only", choices=CONTESTANTS, help="measure one side in this process, and print JSON"
+    )
     options = parser.parse_intermixed_args()
     config = load_config(TrainConfig, options.config, options.overrides)
     config = config.model_copy(update={"global_batch_size": None, "grad_accum_steps": None})
@@ -62,7 +64,7 @@ def main() -> int:
 
 
 def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """Our step: its time, by part, the loader's included, and memory."""
+    """Measure our step: time, parts including the loader, and memory."""
     from training.estimate.counting import count_flops
     from training.estimate.trial import PeakMemory
     from training.model.build import new_model
@@ -107,7 +109,7 @@ def measure_ours(config: TrainConfig, steps: int) -> dict[str, Any]:
 
 
 def measure_peer(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """The plain step."""
+    """Measure the plain step: time and memory."""
     import torch
 
     from benchmarks.peers.plain_training import PlainTrainer
@@ -128,7 +130,7 @@ def measure_peer(config: TrainConfig, steps: int) -> dict[str, Any]:
 
 
 class Clock:
-    """The time of each step: wall time on a GPU, which it waits for, and CPU time without one."""
+    """The time of each step: wall time on a GPU, after synchronisation, and CPU time on a CPU."""
 
     def __init__(self, device: Any) -> None:
         self._cuda = device.type == "cuda"
@@ -136,7 +138,7 @@ class Clock:
         self._last = self._now()
 
     def lap(self) -> None:
-        """A step is over."""
+        """Record the end of a step."""
         now = self._now()
         self.steps.append(now - self._last)
         self._last = now
@@ -151,7 +153,7 @@ class Clock:
 
 
 def pictures(config: TrainConfig, shape: BatchShape, model: Any = None) -> Iterator[Batch]:
-    """Micro-batches for ever: of the shards where the config names some, else one made-up batch of noise."""
+    """Endless micro-batches: from the config's shards, or one random batch without shards."""
     if not config.data.shards:
         from training.estimate.trial import made_up_batch
 
@@ -169,7 +171,7 @@ def pictures(config: TrainConfig, shape: BatchShape, model: Any = None) -> Itera
 
 
 def about(config: TrainConfig, device: Any, clock: Clock, peak_bytes: int) -> dict[str, Any]:
-    """What both contestants tell."""
+    """The results that both sides report."""
     import torch
 
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
@@ -184,7 +186,7 @@ def about(config: TrainConfig, device: Any, clock: Clock, peak_bytes: int) -> di
 
 
 def same_work(config: TrainConfig) -> str:
-    """What both contestants do in a step besides forward and backward pass."""
+    """The work of both sides in a step besides forward and backward pass, as text."""
     clip, decay = config.optimizer.grad_clip, config.optimizer.ema_decay
     clips = f"clip at {clip:g}" if clip else "do not clip"
     averages = f"average with {decay:g}" if decay else "average nothing"
@@ -192,7 +194,7 @@ def same_work(config: TrainConfig) -> str:
 
 
 def table(best: dict[str, dict[str, Any]]) -> str:
-    """The two side by side, and where our time goes."""
+    """A table of both sides, and the parts of our step's time."""
     ours, peer = best["ours"], best["peer"]
     peak = max(ours["matmul"], peer["matmul"])
     rows = [["", "ours", "plain peer", "better by"], ["---", "---", "---", "---"]]

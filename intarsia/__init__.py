@@ -1,1 +1,1 @@
-"""The ground floor: the vocabulary everybody shares, and the model."""
+"""The types and functions that all packages share, and the model."""

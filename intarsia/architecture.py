@@ -1,4 +1,4 @@
-"""What the model looks like, as plain typed numbers; no torch here, so that config errors come at once.
+"""The model's geometry as plain typed numbers, without torch, so that config errors appear at once.
 
 The defaults are Stable Diffusion 1.4's UNet and autoencoder and CLIP ViT-L/14's vision tower: the real model.
 """
@@ -22,7 +22,7 @@ def _check_channels(block_out_channels: tuple[int, ...], groups: int) -> None:
 
 
 class UNetConfig(Config):
-    """The denoising UNet (diffusers' `UNet2DConditionModel`); the way up mirrors the way down."""
+    """The denoising UNet (diffusers' `UNet2DConditionModel`); the up blocks mirror the down blocks."""
 
     in_channels: PositiveInt = 9  # noisy latents, masked image latents, keep mask
     out_channels: PositiveInt = 4
@@ -37,7 +37,7 @@ class UNetConfig(Config):
     cross_attention_dim: PositiveInt = 768
     # diffusers' name; in this family it is the NUMBER of heads, one for all levels or one per level
     attention_head_dim: PositiveInt | tuple[PositiveInt, ...] = 8
-    use_linear_projection: bool = False  # Stable Diffusion 2's way in and out of its attention blocks
+    use_linear_projection: bool = False  # input and output of attention blocks, as in Stable Diffusion 2
     norm_num_groups: PositiveInt = 32
 
     @model_validator(mode="after")
@@ -65,12 +65,12 @@ class UNetConfig(Config):
 
     @property
     def up_block_types(self) -> tuple[str, ...]:
-        """The mirror image of `down_block_types`, from the deepest level up."""
+        """Types of the up blocks from the deepest level up: the mirror image of `down_block_types`."""
         return tuple(name.replace("Down", "Up") for name in reversed(self.down_block_types))
 
     @property
     def downsampling(self) -> int:
-        """How many latent cells of one side become one at the UNet's deepest level."""
+        """Number of latent cells along one axis that become one cell at the UNet's deepest level."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
@@ -90,16 +90,16 @@ class VaeConfig(Config):
 
     @property
     def downsampling(self) -> int:
-        """How many pixels of one side become one latent cell."""
+        """Number of pixels along one axis that become one latent cell."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
 class ImageEncoderConfig(Config):
-    """The frozen CLIP vision tower (transformers' `CLIPVisionModel`) that looks at the exemplar."""
+    """The frozen CLIP vision tower (transformers' `CLIPVisionModel`) that encodes the exemplar."""
 
     hidden_size: PositiveInt = 1024
     intermediate_size: PositiveInt = 4096
-    num_hidden_layers: int = Field(default=24, ge=4)  # below 4 the mapper would have no block
+    num_hidden_layers: int = Field(default=24, ge=4)  # with fewer than 4 the mapper has no block
     num_attention_heads: PositiveInt = 16
     image_size: PositiveInt = 224
     patch_size: PositiveInt = 14
@@ -121,7 +121,7 @@ class ImageEncoderConfig(Config):
 
     @property
     def mapper_depth(self) -> int:
-        """Transformer blocks between the pooled CLIP vector and the token; diffusers derives it alike."""
+        """Number of transformer blocks between the pooled CLIP vector and the token (diffusers' formula)."""
         return (self.num_hidden_layers + 1) // 5
 
 
@@ -133,10 +133,10 @@ class NoiseConfig(Config):
     beta_schedule: Literal["scaled_linear"] = "scaled_linear"
     num_train_timesteps: PositiveInt = 1000
     prediction_type: Literal["epsilon", "v_prediction"] = (
-        "epsilon"  # what the UNet answers: noise, or velocity
+        "epsilon"  # what the UNet predicts: noise, or velocity
     )
-    rescale_betas_zero_snr: bool = False  # no trace of the picture at the last timestep (Lin et al. 2023)
-    timestep_spacing: Literal["leading", "trailing"] = "leading"  # trailing: sampling starts at the last one
+    rescale_betas_zero_snr: bool = False  # pure noise at the last timestep (Lin et al. 2023)
+    timestep_spacing: Literal["leading", "trailing"] = "leading"  # trailing: sampling starts at the last
 
     @model_validator(mode="after")
     def _check(self) -> "NoiseConfig":
@@ -144,41 +144,41 @@ class NoiseConfig(Config):
             raise ValueError(f"beta_start={self.beta_start} must be below beta_end={self.beta_end}")
         if self.rescale_betas_zero_snr and self.prediction_type != "v_prediction":
             raise ValueError(
-                "rescale_betas_zero_snr needs prediction_type=v_prediction: where nothing but noise is left, "
-                "naming the noise says nothing about the picture"
+                "rescale_betas_zero_snr needs prediction_type=v_prediction: at a timestep of pure noise, "
+                "a prediction of the noise contains no information about the picture"
             )
         if self.rescale_betas_zero_snr and self.timestep_spacing != "trailing":
             raise ValueError(
-                "rescale_betas_zero_snr needs timestep_spacing=trailing: leading steps would never start "
-                "sampling at the last timestep, the one that is rescaled"
+                "rescale_betas_zero_snr needs timestep_spacing=trailing: with leading, sampling never starts "
+                "at the last timestep, which is the one without signal"
             )
         return self
 
 
 class InitConfig(Config):
-    """Where the weights come from before training; whatever is not named starts at random from the seed."""
+    """Sources of the weights before training; weights without a source are random, drawn from the seed."""
 
     stable_diffusion: HomePath | None = (
         None  # folder in diffusers layout, or one .ckpt / .safetensors: UNet and VAE
     )
     image_encoder: HomePath | None = None  # folder of a transformers CLIP model: the vision tower
-    vae: HomePath | None = None  # folder or weights file of an AutoencoderKL; goes before stable_diffusion's
+    vae: HomePath | None = None  # folder or weights file of an AutoencoderKL, in place of stable_diffusion's
     model_folder: HomePath | None = None  # a model folder of this project: everything
 
     @model_validator(mode="after")
     def _check(self) -> "InitConfig":
         others = [name for name in ("stable_diffusion", "image_encoder", "vae") if getattr(self, name)]
         if self.model_folder and others:
-            raise ValueError(f"init.model_folder holds every part already; remove init.{others[0]} or it")
+            raise ValueError(f"init.model_folder already contains every part; remove it or init.{others[0]}")
         return self
 
 
 class ConditionRow(NamedTuple):
-    """A kind of condition, as far as a config needs to know it.
+    """A kind of condition, as a config describes it.
 
     Attributes:
-        module: the module that holds its KIND (`conditions.condition.ConditionKind`).
-        num_tokens: number n of tokens of a model.
+        module: name of the module that contains its KIND (`conditions.condition.ConditionKind`).
+        num_tokens: function from a model config to its number n of tokens.
     """
 
     module: str
@@ -192,7 +192,7 @@ class ModelConfig(Config):
     """The whole edit model."""
 
     image_size: PositiveInt = 512  # side of the square picture, in pixels
-    condition: str = "exemplar"  # what the UNet is told of what it shall paint
+    condition: str = "exemplar"  # kind of condition that describes what to paint
     unet: UNetConfig = UNetConfig()
     vae: VaeConfig = VaeConfig()
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
@@ -217,7 +217,7 @@ class ModelConfig(Config):
             raise ValueError(
                 f"unet.in_channels={self.unet.in_channels} must be {2 * latent + 1}: "
                 f"noisy latents ({latent}), masked image latents ({latent}) and the mask (1); or {latent} "
-                "for a model that is to be sampled only, and is told nothing about the picture"
+                "for a model that is only sampled and does not see the picture"
             )
         multiple = self.vae.downsampling * self.unet.downsampling
         if self.image_size % multiple:
@@ -229,15 +229,15 @@ class ModelConfig(Config):
 
     @property
     def num_tokens(self) -> int:
-        """Number of tokens that the UNet's cross-attention looks at."""
+        """Number of tokens in the context of the UNet's cross-attention."""
         return CONDITIONS[self.condition].num_tokens(self)
 
     @property
     def extra_channels(self) -> int:
-        """Input channels of the UNet behind the noisy latents; 0 for one that never sees the picture."""
+        """Number of UNet input channels after the noisy latents; 0 if the UNet does not see the picture."""
         return self.unet.in_channels - self.vae.latent_channels
 
     @property
     def latent_size(self) -> int:
-        """Side of the square of latents."""
+        """Side of the square latents, in cells."""
         return self.image_size // self.vae.downsampling

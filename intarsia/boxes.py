@@ -1,12 +1,12 @@
-"""Boxes in pixels, the two annotation conventions they come from, and the square crop around one."""
+"""Boxes in pixels, their conversion from two annotation conventions, and the square crop around a box."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-EXTENSION = 0.4  # of the free room on a side, at most
-ZOOM = 0.6  # of the free room around the extended box, at most
+EXTENSION = 0.4  # largest extension of a side, as a share of the free space there
+ZOOM = 0.6  # largest zoom, as a share of the free space around the extended box
 
 
 @dataclass(frozen=True)
@@ -20,25 +20,25 @@ class Box:
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Number of columns."""
         return self.x1 - self.x0
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return self.y1 - self.y0
 
     @property
     def area(self) -> int:
-        """Pixels; 0 for a box without any."""
+        """Number of pixels; 0 for an empty box."""
         return max(self.width, 0) * max(self.height, 0)
 
     def contains(self, other: "Box") -> bool:
-        """Whether every pixel of `other` is one of ours."""
+        """Whether every pixel of `other` is in this box."""
         return self.x0 <= other.x0 and self.y0 <= other.y0 and other.x1 <= self.x1 and other.y1 <= self.y1
 
     def clipped(self, size: tuple[int, int]) -> "Box":
-        """The part inside a picture of `size` (width, height); may have no pixel left."""
+        """The part inside a picture of `size` (width, height); it may be empty."""
         width, height = size
         return Box(
             min(max(self.x0, 0), width),
@@ -48,42 +48,43 @@ class Box:
         )
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """Our part of pixels [H, W] or [H, W, C], as a view."""
+        """The part of pixels [H, W] or [H, W, C] inside this box, as a view."""
         return pixels[self.y0 : self.y1, self.x0 : self.x1]
 
     def as_list(self) -> list[int]:
-        """[x0, y0, x1, y1], as files hold it."""
+        """[x0, y0, x1, y1], as in files."""
         return [self.x0, self.y0, self.x1, self.y1]
 
 
 class Window(NamedTuple):
-    """What a square crop shows of its picture; `squashed` where that is the whole picture, made square."""
+    """The part of a picture that a square crop shows; `squashed` if it is all of it, resized to a square."""
 
     box: Box
     squashed: bool
 
 
 def box_from_xyxy(x0: float, y0: float, x1: float, y1: float, size: tuple[int, int]) -> Box:
-    """The pixel box of real corners: truncated, as Paint by Example does, and clipped to `size`."""
+    """The pixel box of real-valued corners: truncated as in Paint by Example, and clipped to `size`."""
     return Box(int(x0), int(y0), int(x1), int(y1)).clipped(size)
 
 
 def box_from_fractions(bounds: tuple[float, float, float, float], size: tuple[int, int]) -> Box:
-    """The pixel box of fractions (x0, y0, x1, y1) of a picture of `size`, as Open Images has them."""
+    """The pixel box of fractions (x0, y0, x1, y1) of a picture of `size`, the convention of Open Images."""
     x0, y0, x1, y1 = bounds
     width, height = size
     return box_from_xyxy(x0 * width, y0 * height, x1 * width, y1 * height, size)
 
 
 def pad_box(box: Box, margin: int, size: tuple[int, int]) -> Box:
-    """`box` grown by `margin` pixels on each side, or by the room there is in a picture of `size`."""
+    """`box` enlarged by `margin` pixels on each side, clipped to a picture of `size`."""
     return Box(box.x0 - margin, box.y0 - margin, box.x1 + margin, box.y1 + margin).clipped(size)
 
 
 def scale_box(box: Box, size: tuple[int, int], new_size: tuple[int, int]) -> Box:
-    """`box` of a picture of `size` (width, height) in the same picture at `new_size`.
+    """`box` of a picture of `size` (width, height), converted to the same picture at `new_size`.
 
-    Edges go outward to whole pixels, so that nothing of the object is lost; computed in whole numbers.
+    Edges are rounded outward to whole pixels, so that no part of the object is lost. The arithmetic uses
+    integers only.
     """
     (width, height), (new_width, new_height) = size, new_size
     return Box(
@@ -95,17 +96,17 @@ def scale_box(box: Box, size: tuple[int, int], new_size: tuple[int, int]) -> Box
 
 
 def extend_box(box: Box, size: tuple[int, int], rng: np.random.Generator, within: Box | None = None) -> Box:
-    """`box` with each side moved outward at random by at most 0.4 of the room there.
+    """`box` with each side moved outward at random by at most 0.4 of the free space there.
 
-    Four independent whole numbers, uniform over 0 … int(0.4 * room) inclusive, drawn in the order left,
+    Four independent whole numbers, uniform over 0 … int(0.4 * room) inclusive, are drawn in the order left,
     right, top, bottom. This is the extended box of Paint by Example's training data.
 
     Args:
-        box: inside the picture.
+        box: box inside the picture.
         size: (width, height) of the picture.
-        rng: the sample's generator.
-        within: a box around `box` that is not to be left; then it is that distribution, given that it is not
-            left (the sides are independent, so each range just ends there).
+        rng: generator of the sample.
+        within: box around `box` that limits the extension. The result then has the same distribution,
+            conditioned on staying inside: the sides are independent, so each range simply ends there.
     """
     width, height = size
     limits = within or Box(0, 0, width, height)
@@ -123,17 +124,17 @@ def extend_box(box: Box, size: tuple[int, int], rng: np.random.Generator, within
 
 
 def crop_window(extended: Box, size: tuple[int, int], rng: np.random.Generator) -> Window:
-    """A random square window that contains `extended`, or the whole picture where none can.
+    """A random square window that contains `extended`, or the whole picture if no square can.
 
-    As Paint by Example crops: the square has the picture's short side; along the long side its position is
-    uniform over those that contain the extended box; then it shrinks on all four sides by a uniform whole
-    number up to 0.6 of the smallest distance between the window's edge and the extended box. Where the
-    extended box is longer than the short side the picture is taken whole and squashed.
+    This is Paint by Example's crop. The square has the picture's short side; along the long side its position
+    is uniform over those that contain the extended box; then it shrinks on all four sides by a uniform whole
+    number up to 0.6 of the smallest distance between the window's edge and the extended box. If the extended
+    box is longer than the short side, the whole picture is used and squashed.
 
     Args:
-        extended: the extended box, inside the picture.
+        extended: extended box, inside the picture.
         size: (width, height) of the picture.
-        rng: the sample's generator.
+        rng: generator of the sample.
     """
     width, height = size
     side = min(size)

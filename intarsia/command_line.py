@@ -1,4 +1,4 @@
-"""What every command line of ours has in common."""
+"""The argument parser that all command lines share."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -10,17 +10,17 @@ _EPILOG = "Add --debug to any command to see the whole traceback of an error."
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser, and by default that of its commands too, whose options are written in full.
+    """A parser without abbreviated options; its sub-commands use the same class by default.
 
-    argparse would take `--num` for `--num-images` or whatever else begins so, and another one tomorrow; and
-    would hide what is wrong below all that is possible.
+    argparse accepts `--num` for `--num-images` or any other option with this beginning, and its meaning would
+    change when options are added. It also prints the whole usage before an error, which hides the error.
     """
 
     def __init__(self, *, read: "ReadWords | None" = None, **own: Any) -> None:
-        """Options as of `argparse.ArgumentParser`; the help ends with how to see more of an error.
+        """Make a parser whose help ends with a line about --debug.
 
         Args:
-            read: another way to parse the words of this parser, such as `intermixed`.
+            read: function that parses the arguments instead of argparse's default, such as `intermixed`.
             own: options of `argparse.ArgumentParser`.
         """
         options: dict[str, Any] = {"allow_abbrev": False, "epilog": _EPILOG} | own
@@ -28,17 +28,17 @@ class Parser(argparse.ArgumentParser):
         self._read = read
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse by `read` where there is one; the door calls this method of its commands' parsers."""
+        """Parse with `read` if given; the top-level parser calls this method of its commands' parsers."""
         if self._read is None:
             return super().parse_known_args(args, namespace)
-        read, self._read = self._read, None  # argparse's own ways go through this method, too
+        read, self._read = self._read, None  # argparse's own methods call this method again
         try:
             return read(self, args), []
         finally:
             self._read = read
 
     def error(self, message: str) -> NoReturn:
-        """Say in one sentence what is wrong and where to look, and exit with 2."""
+        """Print one sentence with the error and the command for help, and exit with code 2."""
         self.exit(EXIT_USAGE, f"error: {message}; see {self.prog} --help\n")
 
 
@@ -47,5 +47,5 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def intermixed(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
-    """Parse words in which options may stand between positional arguments, as in `CONFIG --gpu x a.b=c`."""
+    """Parse arguments with options between positional ones, as in `CONFIG --gpu x a.b=c`."""
     return parser.parse_intermixed_args(words)

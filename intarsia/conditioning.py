@@ -1,7 +1,7 @@
-"""Pixels to what the UNet sees: value ranges, the hole, latents, the latent mask, the channel order.
+"""From pixels to the UNet's input: value ranges, the hole, latents, the latent mask, the channel order.
 
-The only place with this arithmetic; data loading, training, sampling and evaluation call it. It is Paint by
-Example's, except that our mask is 1 = repaint and turns into the UNet's keep mask in `known_channels` alone.
+This arithmetic exists only here; data loading, training, sampling and evaluation call it. It is Paint by
+Example's, except that our mask is 1 = repaint; only `known_channels` turns it into the UNet's keep mask.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# CLIP's own normalisation, of values in [0, 1], RGB.
+# CLIP's normalisation of values in [0, 1], RGB.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -34,8 +34,8 @@ def mask_to_unit(mask: Tensor) -> Tensor:
 def exemplar_to_clip(exemplar: Tensor, size: int) -> Tensor:
     """Exemplars uint8 [B, h, w, 3] RGB -> float32 [B, 3, size, size] with CLIP's mean and deviation.
 
-    The real encoder's size is 224, the exemplar's own: nothing is resized then. For another size it is
-    bilinear with antialiasing.
+    The real encoder's size is 224, the same as the exemplar's, so nothing is resized. Other sizes are
+    interpolated bilinearly with antialiasing.
     """
     unit = exemplar.permute(0, 3, 1, 2).float() / 255.0
     if unit.shape[-2:] != (size, size):
@@ -54,9 +54,9 @@ def encode_latents(vae: Any, image: Tensor, noise: Tensor | None) -> Tensor:
     """Scaled latents of pictures.
 
     Args:
-        vae: an `AutoencoderKL`.
-        image: [B, 3, H, W] in [-1, 1].
-        noise: standard normal [B, C, h, w] for a sample of the posterior, as Paint by Example takes; None
+        vae: autoencoder (`AutoencoderKL`).
+        image: pictures [B, 3, H, W] in [-1, 1].
+        noise: standard normal noise [B, C, h, w] for a sample of the posterior, as in Paint by Example; None
             for its mode.
 
     Returns:
@@ -67,33 +67,33 @@ def encode_latents(vae: Any, image: Tensor, noise: Tensor | None) -> Tensor:
 
 
 def latent_moments(vae: Any, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [B, C, h, w] each, unscaled, of the posterior of pictures in [-1, 1]."""
+    """Mean and standard deviation, [B, C, h, w] each, unscaled, of the posterior of pictures in [-1, 1]."""
     posterior = vae.encode(image).latent_dist
     return posterior.mean, posterior.std
 
 
 def sample_latents(mean: Tensor, std: Tensor, noise: Tensor | None, scaling_factor: float) -> Tensor:
-    """Scaled latents of a posterior: scaling_factor x (mean + std x noise), or its mode without noise."""
+    """Scaled latents of a posterior: scaling_factor x (mean + std x noise); without noise, its mode."""
     return (mean if noise is None else mean + std * noise) * scaling_factor
 
 
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Pictures [B, 3, H, W], about [-1, 1] and not clamped, of scaled latents [B, C, h, w]."""
+    """Scaled latents [B, C, h, w] -> pictures [B, 3, H, W], about [-1, 1], not clamped."""
     return vae.decode(latents / vae.config.scaling_factor).sample
 
 
 def latent_mask(edit_mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Edit mask [B, 1, H, W] -> [B, 1, h, w] on the grid of latents, size = (h, w).
 
-    Bilinear without antialiasing, as the original: at a factor of 8, cell i is the mean of pixels 8i+3 and
-    8i+4 along each axis, so a binary mask gives 0, 1/4, 1/2, 3/4 or 1.
+    Bilinear without antialiasing, as in the original code: at a factor of 8, cell i is the mean of pixels
+    8i+3 and 8i+4 along each axis, so a binary mask gives 0, 1/4, 1/2, 3/4 or 1.
     """
     return F.interpolate(edit_mask, size, mode="bilinear", align_corners=False, antialias=False)
 
 
 def known_channels(masked_image_latents: Tensor, edit_mask_latent: Tensor) -> Tensor:
-    """The UNet's input behind the noisy latents [B, C + 1, h, w]: masked image latents, KEEP mask.
+    """UNet input channels after the noisy latents, [B, C + 1, h, w]: masked image latents, KEEP mask.
 
-    Note that Stable Diffusion's own inpainting UNet has another order and the other polarity.
+    Stable Diffusion's own inpainting UNet has another order and the opposite polarity.
     """
     return torch.cat([masked_image_latents, 1.0 - edit_mask_latent], dim=1)

@@ -1,4 +1,4 @@
-"""YAML and dotted overrides to a frozen, typed config; every mistake named at once, with its remedy."""
+"""YAML files and dotted overrides become a frozen, typed config; all errors are reported together."""
 
 import difflib
 import types
@@ -12,12 +12,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from intarsia.errors import UsageError
 
-# A path in a config; ~ is the home folder, which shells put in behind few keys.
+# A path in a config; ~ is the home folder, because shells do not expand it after `key=`.
 HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class Config(BaseModel):
-    """Base of every config: frozen; unknown keys, infinite numbers and NaN are errors."""
+    """Base class of all configs: frozen; unknown keys, infinite numbers and NaN are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -28,15 +28,17 @@ C = TypeVar("C", bound=Config)
 def load_config(schema: type[C], path: Path | str, overrides: Sequence[str] = ()) -> C:
     """Read a YAML file of deviations from the defaults, apply `a.b=c` overrides, and check everything.
 
-    A top-level `extends: other.yaml` (relative to the file) is read first and overlaid.
+    The file named by a top-level `extends: other.yaml` (relative to this file) is read first, and this file
+    overrides its values.
 
     Args:
-        schema: the config class.
-        path: the YAML file.
-        overrides: `dotted.key=value`; the value is read as YAML, so `1e-5`, `true`, `[1, 2]` and `null` work.
+        schema: config class.
+        path: YAML file.
+        overrides: texts `dotted.key=value`; the value is read as YAML, so `1e-5`, `true`, `[1, 2]` and `null`
+            work.
 
     Raises:
-        UsageError: for a missing file, bad YAML, an unknown key or a bad value; all of them in one message.
+        UsageError: for a missing file, bad YAML, an unknown key or a bad value; all errors in one message.
     """
     content = _read_yaml(Path(path))
     for override in overrides:
@@ -48,10 +50,10 @@ def load_config(schema: type[C], path: Path | str, overrides: Sequence[str] = ()
 
 
 def build_config(schema: type[C], content: dict[str, Any], where: str) -> C:
-    """Check a tree of plain values against `schema`; `where` names its origin in the error message.
+    """Check a tree of plain values against `schema`; `where` is its origin for the error message.
 
     Raises:
-        UsageError: naming every unknown key (with the valid ones) and every bad value.
+        UsageError: for unknown keys and bad values; the message lists all of them, and the valid keys.
     """
     try:
         return schema.model_validate(content)
@@ -66,9 +68,9 @@ def dump_config(config: Config) -> str:
 
 
 def complete(schema: type[Config], content: dict[str, Any]) -> dict[str, Any]:
-    """A dumped config of an earlier version, with the options that came later at their defaults.
+    """A config dumped by an earlier version, with newer options set to their defaults.
 
-    It comes back as it is where this version would not take it.
+    A config that this version refuses is returned unchanged.
     """
     try:
         return schema.model_validate(content).model_dump(mode="json")
@@ -77,7 +79,7 @@ def complete(schema: type[Config], content: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Where two config trees differ, as lines `a.b: 1 -> 2`, in the order of the keys."""
+    """Differences between two config trees, as lines `a.b: 1 -> 2`, sorted by key."""
     a, b = _flatten(old), _flatten(new)
     missing = object()
     return [
@@ -89,7 +91,7 @@ def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        what = "is a folder; a YAML file is wanted" if path.is_dir() else "does not exist"
+        what = "is a folder; give a YAML file" if path.is_dir() else "does not exist"
         raise UsageError(f"config file {path} {what}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -98,7 +100,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         content = {}
     if not isinstance(content, dict):
-        raise UsageError(f"{path} must hold keys and values, not a {type(content).__name__}")
+        raise UsageError(f"{path} must contain keys and values, not a {type(content).__name__}")
     base = content.pop("extends", None)
     return content if base is None else _overlay(_read_yaml(path.parent / str(base)), content)
 
@@ -128,7 +130,7 @@ def _set_dotted(tree: dict[str, Any], keys: list[str], value: Any, override: str
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
-            raise UsageError(f"override {override!r}: {key} holds a value, it has no keys below it")
+            raise UsageError(f"override {override!r}: {key} is a value and has no keys")
     tree[keys[-1]] = value
 
 

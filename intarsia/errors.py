@@ -1,4 +1,4 @@
-"""The error type that a user sees, and the one place where it becomes a sentence and an exit code."""
+"""The error types for users, and the function that turns them into a sentence and an exit code."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """Something the user can put right: one sentence with what, where, which value and what to do."""
+    """An error that the user can correct: one sentence with what, where, which value and what to do."""
 
     exit_code = EXIT_FAILURE
 
@@ -23,18 +23,18 @@ class UsageError(UserError):
 
 
 def run_command(command: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a command line and turn its errors, and those of files, into one sentence on standard error.
+    """Run a command line and print its user errors and file errors as one sentence on standard error.
 
     Args:
-        command: takes the arguments without the program's name; its result is the exit code (None is 0).
-        argv: the arguments; `sys.argv[1:]` where None. `--debug` anywhere in them keeps the traceback.
+        command: function of the arguments without the program's name; its result is the exit code (None = 0).
+        argv: arguments; None = `sys.argv[1:]`. `--debug` at any place keeps the traceback.
 
     Returns:
         The exit code: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
 
     Raises:
-        UserError, OSError: only with `--debug`, so that Python prints the whole traceback; and what no user
-            can put right.
+        UserError, OSError: only with `--debug`, so that Python prints the whole traceback. Errors that a user
+            cannot correct are always raised.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -62,11 +62,11 @@ def run_command(command: Callable[[Sequence[str]], int | None], argv: Sequence[s
 
 
 def _about_files(error: OSError) -> str:
-    """What a user can put right about a file or the disk; empty for every other error of the system."""
+    """A sentence about a file or disk error that a user can correct; empty for other system errors."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.strerror}); make room and run the same command again"
     if not error.filename:
         return ""
     folder, _, name = str(error.filename).rpartition("/")
-    place = folder if ".tmp-" in name else error.filename  # nobody knows the names that we write under
+    place = folder if ".tmp-" in name else error.filename  # users do not know temporary names
     return f"{place} cannot be read or written ({error.strerror}); check the path and its permissions"

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, hashes, and the sweep of what a crash left."""
+"""Atomic writes of files and folders, hashes, locks, and the removal of leftovers of a crash."""
 
 import fcntl
 import hashlib
@@ -13,16 +13,16 @@ from typing import Any
 
 from intarsia.errors import UsageError, UserError
 
-ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or where an installed copy lies
-LFS_START = b"version https://git-lfs"  # of the pointer that git-LFS leaves in place of a file
+ROOT = Path(__file__).resolve().parent.parent  # the checkout, or the folder of an installed copy
+LFS_START = b"version https://git-lfs"  # start of the pointer that git-LFS leaves in place of a file
 _TEMPORARY = ".tmp-"
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced to disk and renamed onto `path`.
+    """Yield a temporary path in the folder of `path`; on success, sync it to disk and rename it to `path`.
 
-    A reader sees the old file or the whole new one, never a part. On an exception nothing is left behind.
+    A reader sees the old file or the whole new one, never a part. After an exception no file is left.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}{_TEMPORARY}{uuid.uuid4().hex}")
@@ -36,37 +36,37 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def is_same_file(one: Path, other: Path) -> bool:
-    """Whether both are there and are one file, by whatever names."""
+    """Whether both paths exist and are the same file."""
     return one.exists() and other.exists() and one.samefile(other)
 
 
 def check_replaceable(folder: Path, marker: str) -> None:
-    """Refuse to put a new folder in the place of what holds anything, but no file `marker`.
+    """Refuse to replace a folder that contains files but not the file `marker`.
 
     Raises:
-        UsageError: naming what would be lost.
+        UsageError: if something would be lost; the message names it.
     """
     if folder.is_file():
         raise UsageError(f"{folder} is a file; choose another folder")
     content = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if content and marker not in content:
         raise UsageError(
-            f"{folder} holds {content[0]} and no {marker}, and is not replaced; choose another folder"
+            f"{folder} contains {content[0]} but no {marker} and is not replaced; choose another folder"
         )
 
 
 @contextmanager
 def atomic_folder(path: Path | str, marker: str) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it is synced to disk and takes the place of `path`.
+    """Yield a temporary folder next to `path`; on success, sync it to disk and replace `path` by it.
 
-    A reader sees the old folder or the whole new one, never a part. On an exception the old one stays.
+    A reader sees the old folder or the whole new one, never a part. After an exception the old one remains.
 
     Args:
-        path: of the folder.
-        marker: a file that such folders hold, see `check_replaceable`.
+        path: path of the folder.
+        marker: name of a file that every such folder contains, see `check_replaceable`.
 
     Raises:
-        UsageError: where `path` is something else.
+        UsageError: if `path` is something else.
     """
     target = Path(path)
     check_replaceable(target, marker)
@@ -89,13 +89,13 @@ def atomic_folder(path: Path | str, marker: str) -> Iterator[Path]:
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:
-    """Write `content` (text as UTF-8) to `path`, whole or not at all."""
+    """Write `content` (text as UTF-8) to `path` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Write `content` as indented JSON, keys in the order given, whole or not at all."""
+    """Write `content` as indented JSON atomically, keys in the order given."""
     atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -103,7 +103,7 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: if the file is missing or is not JSON, naming the file and the line.
+        UserError: if the file is missing or is not JSON; the message has the file and the line.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -116,10 +116,11 @@ def read_json(path: Path | str) -> Any:
 
 @contextmanager
 def locked(path: Path | str, busy: str) -> Iterator[None]:
-    """Hold the file `path` against other processes; the lock goes with this one, however it ends.
+    """Lock the file `path` against other processes; the lock ends with this process, even if it is killed.
 
     Raises:
-        UserError: saying `busy`, where another process holds it, or that it cannot be written or locked.
+        UserError: with the text `busy` if another process has the lock; or if the file cannot be written or
+            locked.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
@@ -130,15 +131,15 @@ def locked(path: Path | str, busy: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(busy) from None
-        except OSError as error:  # Lustre, if it is mounted without `flock`
+        except OSError as error:  # for example Lustre mounted without `flock`
             raise UserError(
-                f"{path} cannot be locked ({error.strerror}); use a folder on a file system that has locks"
+                f"{path} cannot be locked ({error.strerror}); use a folder on a file system with file locks"
             ) from None
         yield
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
+    """Wait until a file, or a folder's list of entries, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -147,7 +148,7 @@ def sync(path: Path) -> None:
 
 
 def sweep_temporaries(folder: Path | str) -> int:
-    """Delete what killed writers left in `folder`; return how many files that were.
+    """Delete temporary files that killed writers left in `folder`; return their number.
 
     Call it only while no other process writes there.
     """
@@ -169,15 +170,15 @@ def sha256_file(path: Path | str) -> str:
 
 
 def fingerprint(content: Any) -> str:
-    """The sha256 of anything JSON can hold; equal contents give equal ones, whatever the key order."""
+    """The sha256 of any JSON value; equal values have equal hashes, independent of the key order."""
     return sha256_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """Check that a data file is there and is itself.
+    """Refuse a data file that is missing or is only a git-LFS pointer.
 
     Raises:
-        UserError: if it is missing, or a git-LFS pointer in its place.
+        UserError: if it is missing or a git-LFS pointer.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file")
@@ -187,7 +188,7 @@ def refuse_lfs_pointer(path: Path) -> None:
 
 
 def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every file below a folder: its path from there and its entry. Links to folders are followed, once."""
+    """All files below a folder: relative path and directory entry; links to folders are followed once."""
     pending = [""]
     while pending:
         below = pending.pop()
@@ -201,5 +202,5 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def _leads_aside(link: Path) -> bool:
-    """Whether a link is one to a folder, and not to one that it lies in, which would have no end."""
+    """Whether a link leads to a folder that does not contain the link, which would be an endless loop."""
     return link.is_dir() and link.resolve() not in link.parent.resolve().joinpath(link.name).parents

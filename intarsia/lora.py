@@ -1,6 +1,6 @@
-"""Low-rank adapters in files: reading them, and adding them into a model's own weights.
+"""Low-rank adapters in files: read them and add them to a model's weights.
 
-The file is diffusers' (`pytorch_lora_weights.safetensors`); nothing but tensors is needed to merge it.
+The file is diffusers' `pytorch_lora_weights.safetensors`; merging needs its tensors only.
 """
 
 import json
@@ -15,7 +15,7 @@ from intarsia.model import EditModel
 from intarsia.model_folder import ADAPTERS
 from intarsia.pretrained import State, load_strictly, read_weights, without_prefix
 
-EXEMPLAR_ENCODER = "exemplar_encoder.safetensors"  # beside it, where the exemplar encoder was trained, too
+EXEMPLAR_ENCODER = "exemplar_encoder.safetensors"  # present if the encoder was trained, too
 _METADATA = "lora_adapter_metadata"  # diffusers' key in the file's header
 _PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora.down.weight", ".lora.up.weight"))
 
@@ -24,13 +24,13 @@ def merge_adapters(model: EditModel, folder: Path, scale: float = 1.0) -> int:
     """Add adapters into the UNet's weights, W + scale · α/r · B A (Hu et al. 2021, equation 3), in place.
 
     Args:
-        model: the base that the adapters were trained on; its exemplar encoder is replaced where the folder
+        model: base model that the adapters were trained on; its exemplar encoder is replaced if the folder
             has one.
-        folder: with `pytorch_lora_weights.safetensors`, as training writes it.
-        scale: 1 for the model that was trained, less for less of it.
+        folder: folder with `pytorch_lora_weights.safetensors`, as training writes it.
+        scale: factor of the adapters; 1 gives the trained model, 0 the base.
 
     Returns:
-        How many weights were changed.
+        The number of changed weights.
 
     Raises:
         UserError: if the folder holds no adapters or they belong to a model of another shape.
@@ -40,7 +40,7 @@ def merge_adapters(model: EditModel, folder: Path, scale: float = 1.0) -> int:
     factor, weights = _alpha_over_rank(path), dict(model.unet.named_parameters())
     pairs = _pairs(state)
     if not pairs or 2 * len(pairs) != len(state):
-        raise UserError(f"{path} holds {len(state)} tensors of a UNet that are not pairs of adapters")
+        raise UserError(f"{path} contains {len(state)} tensors of a UNet that are not pairs of adapters")
     for name, (down, up) in pairs.items():
         _add(weights.get(f"{name}.weight"), scale * factor * _product(down, up), f"{path}: {name}")
     if (folder / EXEMPLAR_ENCODER).is_file():
@@ -77,7 +77,7 @@ def _add(weight: nn.Parameter | None, change: Tensor, where: str) -> None:
 
 
 def _alpha_over_rank(path: Path) -> float:
-    """The scale in the file's header; without one α = r, as diffusers has it."""
+    """The scale in the file's header; without one α = r, as in diffusers."""
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_METADATA)

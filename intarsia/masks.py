@@ -1,4 +1,4 @@
-"""Edit masks: the box, or a shape bulging out of it by Bezier curves with jittered points."""
+"""Edit masks: a box, or a shape of Bezier curves with jittered points around the box."""
 
 from dataclasses import dataclass
 
@@ -7,23 +7,23 @@ from PIL import Image, ImageDraw
 
 from intarsia.boxes import Box
 
-BEZIER_SHARE = 0.5  # of the masks; the others are rectangles
-JITTER = 5  # pixels, each way
-LARGEST_HOLE = 0.05  # of the box that a Bezier shape may leave uncovered
+BEZIER_SHARE = 0.5  # share of Bezier masks; the others are rectangles
+JITTER = 5  # largest shift of a point along each axis, in pixels
+LARGEST_HOLE = 0.05  # largest share of the box that a Bezier shape may leave uncovered
 
-_STEPS = [i * 0.05 for i in range(1, 19)]  # along a curve
+_STEPS = [i * 0.05 for i in range(1, 19)]  # parameters t of the points on a curve
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class EditMask:
-    """An edit mask in the geometry of the picture.
+    """An edit mask in pixels of the picture.
 
     Attributes:
-        pixels: uint8 [H, W], 255 = repaint, 0 = keep.
+        pixels: mask, uint8 [H, W], 255 = repaint, 0 = keep.
         kind: "bezier" or "box".
-        polygon: the points of a Bezier shape, pixels; empty for a box.
+        polygon: points of a Bezier shape, in pixels; empty for a box.
     """
 
     pixels: np.ndarray
@@ -35,10 +35,10 @@ def draw_edit_mask(box: Box, extended: Box, size: tuple[int, int], rng: np.rando
     """Draw one edit mask as Paint by Example's training does: half Bezier shapes, half extended boxes.
 
     Args:
-        box: the annotated box, inside the picture, at least one pixel.
-        extended: the extended box (`extend_box`).
+        box: annotated box, inside the picture, at least one pixel.
+        extended: extended box (`extend_box`).
         size: (width, height) of the picture.
-        rng: the sample's generator.
+        rng: generator of the sample.
     """
     if rng.random() < BEZIER_SHARE:
         polygon = bezier_polygon(box, extended, rng)
@@ -55,13 +55,13 @@ def box_mask(box: Box, size: tuple[int, int]) -> np.ndarray:
 
 
 def bezier_polygon(box: Box, extended: Box, rng: np.random.Generator) -> tuple[Point, ...]:
-    """The jittered points of four quadratic Bezier curves round `box`, at most 18 for each.
+    """The jittered points of four quadratic Bezier curves around `box`, at most 18 per curve.
 
-    The curves run top, right, bottom, left, from corner to corner of the annotated box; the middle node of
-    each is the side's centre moved out to the extended box, so that a side bulges by half its extension.
-    Points are taken at t = 0.05 … 0.90 and moved by independent whole numbers in -5 … 5. As in Paint by
-    Example's code a point is left out when its exact x or y already occurred on the same curve, so that a
-    side without extension keeps two or three.
+    The curves follow the top, right, bottom and left sides of the annotated box from corner to corner. The
+    middle node of each is the side's centre moved out to the extended box, so a side bulges by half its
+    extension. Points are computed at t = 0.05 … 0.90 and moved by independent whole numbers in -5 … 5. As in
+    Paint by Example's code, a point is omitted if its exact x or y already occurred on the same curve, so a
+    side without extension has two or three points.
     """
     centre_x, centre_y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
     nodes: list[tuple[Point, Point, Point]] = [
@@ -72,7 +72,7 @@ def bezier_polygon(box: Box, extended: Box, rng: np.random.Generator) -> tuple[P
     ]
     points = [point for curve in nodes for point in _curve_points(*curve)]
     jitter = rng.integers(-JITTER, JITTER, size=(len(points), 2), endpoint=True)
-    # Five decimals hold these values exactly (multiples of 1/800); what lies behind is rounding noise.
+    # Five decimals represent these values exactly (multiples of 1/800); further decimals are rounding noise.
     return tuple(
         (round(x + dx, 5), round(y + dy, 5)) for (x, y), (dx, dy) in zip(points, jitter.tolist(), strict=True)
     )
@@ -83,7 +83,7 @@ def _curve_points(start: Point, middle: Point, end: Point) -> list[Point]:
     ys: list[float] = []
     (x0, y0), (x1, y1), (x2, y2) = start, middle, end
     for t in _STEPS:
-        rest = 1.0 - t  # the order of operations decides exact repeats
+        rest = 1.0 - t  # the order of operations determines which values repeat exactly
         x = (rest * x0 + 2.0 * t * x1) * rest + t * t * x2
         y = (rest * y0 + 2.0 * t * y1) * rest + t * t * y2
         if x not in xs and y not in ys:
@@ -93,19 +93,19 @@ def _curve_points(start: Point, middle: Point, end: Point) -> list[Point]:
 
 
 def polygon_mask(polygon: tuple[Point, ...], box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Fill `polygon`; where it misses more than 5 % of `box`, the box is added to it.
+    """Fill `polygon`; if it misses more than 5 % of `box`, add the box.
 
-    The original fills whatever the points give. On a box of a few pixels a jitter of five leaves next to
-    nothing; on one that touches the picture's edges the corners are cut off, since a side without extension
-    keeps two or three points.
+    The original code fills the polygon only. For a box of a few pixels, a jitter of five pixels leaves almost
+    nothing; for a box at the picture's edges the corners are cut off, because a side without extension has
+    two or three points.
 
     Args:
         polygon: points in pixels; parts outside the picture are cut off.
-        box: the annotated box.
+        box: annotated box.
         size: (width, height) of the picture.
 
     Returns:
-        uint8 [H, W], 255 = repaint.
+        Mask, uint8 [H, W], 255 = repaint.
     """
     picture = Image.new("L", size)
     if len(polygon) >= 2:

@@ -1,4 +1,4 @@
-"""The edit model: UNet, autoencoder, and what makes the condition: a frozen tower and a trained encoder."""
+"""The edit model: UNet, autoencoder, frozen image tower and trained exemplar encoder."""
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -14,14 +14,14 @@ from intarsia.stable_diffusion import load_unet, load_vae
 
 
 class EditModel(nn.Module):
-    """All networks of one model; autoencoder and CLIP are frozen and stay in evaluation mode.
+    """All networks of one model; autoencoder and CLIP are frozen and remain in evaluation mode.
 
     Attributes:
-        config: the geometry.
-        unet: `UNet2DConditionModel`; its input is noisy latents and a condition's channels.
-        vae: `AutoencoderKL`.
-        image_encoder: `CLIPVisionModel`, the frozen tower.
-        exemplar_encoder: the trained encoder: features to tokens; `ExemplarEncoder` by default.
+        config: geometry of the model.
+        unet: denoising network, `UNet2DConditionModel`; input: noisy latents and the condition's channels.
+        vae: autoencoder, `AutoencoderKL`.
+        image_encoder: frozen image tower, `CLIPVisionModel`.
+        exemplar_encoder: trained encoder from features to tokens; `ExemplarEncoder` by default.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -40,7 +40,7 @@ class EditModel(nn.Module):
         return condition_kind(self.config)
 
     def train(self, mode: bool = True) -> "EditModel":
-        """Set training mode; the frozen parts stay in evaluation mode."""
+        """Set training mode; the frozen parts remain in evaluation mode."""
         super().train(mode)
         self.vae.eval()
         self.image_encoder.eval()
@@ -53,12 +53,12 @@ class EditModel(nn.Module):
 
 
 def build_model(config: ModelConfig, seed: int) -> EditModel:
-    """A model with random weights from `seed`, then with whatever `config.init` names.
+    """A model with random weights from `seed`, or with weights from the files in `config.init`.
 
-    Equal seeds give equal weights; the global random state is left as it was.
+    Equal seeds give equal weights; the global random state does not change.
 
     Raises:
-        UserError: if a file named by `config.init` is missing or does not fit.
+        UserError: if a file in `config.init` is missing or does not fit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -79,11 +79,11 @@ def build_model(config: ModelConfig, seed: int) -> EditModel:
 
 
 def empty_model(config: ModelConfig) -> EditModel:
-    """A model whose weights are reserved but not set; quick even at real size. Fill it before use."""
+    """A model with uninitialised weights, made fast even at real size; load weights before use."""
     with torch.device("meta"):
         model = EditModel(config)
     model.to_empty(device="cpu")
-    # The one value that is computed, not loaded.
+    # Position ids are the only values that are computed and not loaded.
     embeddings = model.image_encoder.get_submodule(f"{vision_prefix(model.image_encoder)}embeddings")
     embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
     return model

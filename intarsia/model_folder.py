@@ -1,4 +1,4 @@
-"""What makes a folder a model folder; no torch, so that a wrong one is refused at once."""
+"""Recognise a model folder and read its notes; without torch, so that a wrong folder is refused at once."""
 
 from pathlib import Path
 from typing import Any
@@ -8,51 +8,51 @@ from intarsia.errors import UserError
 from intarsia.files import fingerprint, read_json, sha256_file
 
 INDEX = "model_index.json"
-NOTES = "intarsia.json"  # what diffusers has no name for; absent where all of it is Paint by Example's
-ADAPTERS = "pytorch_lora_weights.safetensors"  # of a folder of adapters instead
+NOTES = "intarsia.json"  # fields without a place in diffusers' files; absent for Paint by Example's model
+ADAPTERS = "pytorch_lora_weights.safetensors"  # marks a folder of adapters
 
 
 def check_model_folder(folder: Path | str) -> None:
-    """Refuse what is no model folder, with what it seems to be instead.
+    """Refuse a folder that is not a model folder.
 
     Raises:
-        UserError: naming the folder and, where it can be told, the way from there to a model.
+        UserError: with the folder and, if its contents are recognised, how to get a model from it.
     """
     folder = Path(folder)
     if (folder / INDEX).is_file():
         return
     if folder.is_file():
         raise UserError(
-            f"{folder} is a file, not a model folder; `python -m sampling import {folder} --out DIR` makes "
-            "one of an original checkpoint"
+            f"{folder} is a file, not a model folder; `python -m sampling import {folder} --out DIR` "
+            "converts an original checkpoint"
         )
     if not folder.is_dir():
         raise UserError(f"model folder {folder} does not exist")
-    raise UserError(f"{folder} is not a model folder: it holds no {INDEX}{_way_out(folder)}")
+    raise UserError(f"{folder} is not a model folder: it has no {INDEX}{_way_out(folder)}")
 
 
 def _way_out(folder: Path) -> str:
     if (folder / "model" / INDEX).is_file():
-        return f"; {folder / 'model'} is one"
+        return f"; use {folder / 'model'}"
     if (folder / ADAPTERS).is_file():
-        return f" but adapters: python -m sampling merge-lora --lora {folder} --model BASE --out DIR"
+        return f" but adapters; run python -m sampling merge-lora --lora {folder} --model BASE --out DIR"
     if folder.parent.name == "checkpoints":
-        return " but a training checkpoint; the run writes RUN/model when it is finished"
+        return " but a training checkpoint; the run writes RUN/model when it finishes"
     if (folder / "checkpoints").is_dir():
-        return "; a run writes RUN/model when it is finished: run its command again"
+        return "; a run writes RUN/model when it finishes: run its command again"
     return ""
 
 
 def notes_of(config: ModelConfig) -> dict[str, Any]:
-    """What `intarsia.json` says of a model; empty, and then not written, for one like Paint by Example's."""
+    """Content of `intarsia.json` for a model; empty for Paint by Example's, then the file is not written."""
     return {} if config.condition == "exemplar" else {"condition": config.condition}
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
-    """What `intarsia.json` of a model folder says, as fields of `ModelConfig`.
+    """Content of a model folder's `intarsia.json`, as fields of `ModelConfig`.
 
     Raises:
-        UserError: for a file that is not such an object, or a condition that this program does not know.
+        UserError: if the file has other content, or the condition is unknown.
     """
     path = folder / NOTES
     notes = read_json(path) if path.is_file() else {}
@@ -61,16 +61,16 @@ def read_notes(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} does not describe a model; it may have been written by a later version")
     if notes.get("condition", "exemplar") not in CONDITIONS:
         raise UserError(
-            f"{path} says condition={notes['condition']!r}; this program knows {', '.join(CONDITIONS)}"
+            f"{path} has condition={notes['condition']!r}; this version supports {', '.join(CONDITIONS)}"
         )
     return notes
 
 
 def check_same_notes(config: ModelConfig, folder: Path) -> None:
-    """Refuse to begin a model with the weights of one of another kind, which may fit by their shapes.
+    """Refuse to start a model from weights of another kind, whose shapes may fit.
 
     Raises:
-        UserError: naming the field and both values.
+        UserError: if a field differs; the message has the field and both values.
     """
     theirs, ours = read_notes(folder), notes_of(config)
     for name in sorted(set(theirs) | set(ours)):
@@ -83,9 +83,9 @@ def check_same_notes(config: ModelConfig, folder: Path) -> None:
 
 
 def model_hash(folder: Path | str) -> str:
-    """The sha256 of a model folder: of the hashes of its weights and config files, by name.
+    """The sha256 of a model folder, computed from the names and hashes of its weights and config files.
 
-    Cards and other files that do not change what the model computes are left out.
+    Cards and other files that do not affect the model's results are ignored.
     """
     folder = Path(folder)
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin", ".json"))

@@ -1,8 +1,8 @@
-"""Checkpoints of the original Paint by Example: one file, the names of the latent diffusion authors.
+"""Checkpoints of the original Paint by Example: one file with the weight names of latent diffusion.
 
-The map between its names and ours goes both ways and loses nothing: a checkpoint that is read and written
-again has the same tensors, bit for bit. diffusers' importer is the peer of the UNet's and the autoencoder's
-half of it; a way back it does not know.
+The mapping between its names and ours is reversible: a checkpoint that is read and written again has the same
+tensors, bit for bit. Tests compare the UNet and the autoencoder with diffusers' importer; diffusers has no
+exporter.
 """
 
 import re
@@ -25,8 +25,9 @@ _COND = "cond_stage_model."
 _VISION = f"{_COND}transformer.vision_model."
 _CONV_IN = f"{_UNET}input_blocks.0.0.weight"
 _PROBE = f"{_COND}mapper.resblocks.0.ln_1.weight"  # only Paint by Example has a mapper
-_AVERAGED = "model_ema."  # then the UNet's name after "model.", without its dots
+_AVERAGED = "model_ema."  # followed by the UNet's name after "model.", without its dots
 
+# Our names on the left, the original names on the right.
 _UNET_TOP = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
@@ -56,11 +57,11 @@ _QKV = ("to_q", "to_k", "to_v")
 
 @dataclass(frozen=True)
 class OriginalPlace:
-    """Where a weight of ours lies in an original checkpoint.
+    """The location of one of our weights in an original checkpoint.
 
     Attributes:
-        name: of the tensor there.
-        third: which third of its rows, where query, key and value are one tensor there; None = all of it.
+        name: name of the tensor in the checkpoint.
+        third: index of the third of its rows, if query, key and value are one tensor there; None = all rows.
     """
 
     name: str
@@ -68,10 +69,11 @@ class OriginalPlace:
 
 
 def original_places(model: EditModel) -> dict[str, OriginalPlace]:
-    """The place of every weight of the model, by its name in `model.state_dict()`."""
+    """The location of every weight of the model, by its name in `model.state_dict()`."""
     vision = f"image_encoder.{vision_prefix(model.image_encoder)}"
     places = {}
     for name in model.state_dict():
+        # The first word of a name is the network.
         part, _, rest = name.partition(".")
         if part == "unet":
             places[name] = OriginalPlace(_UNET + _unet_name(rest, model.config))
@@ -85,14 +87,15 @@ def original_places(model: EditModel) -> dict[str, OriginalPlace]:
 
 
 def to_original(model: EditModel) -> State:
-    """The `state_dict` of an original checkpoint: weights, CLIP's position numbers and the noise levels.
+    """The `state_dict` of an original checkpoint: weights, CLIP's position ids and the noise levels.
 
     Raises:
-        UserError: for a model with another condition, which such a checkpoint has no names for.
+        UserError: for a model with another condition, because the checkpoint has no names for its weights.
     """
     if model.config.condition != "exemplar":
         raise UserError(f"an original checkpoint cannot hold a model with condition={model.config.condition}")
     own = model.state_dict()
+    # Query, key and value share one name there; our state dict lists them in the order of the thirds.
     joined: dict[str, list[Tensor]] = defaultdict(list)
     for name, place in original_places(model).items():
         joined[place.name].append(own[name])
@@ -105,17 +108,17 @@ def to_original(model: EditModel) -> State:
 
 
 def from_original(model: EditModel, state: State, where: Path | str, averaged: bool = False) -> None:
-    """Fill a model from the `state_dict` of an original checkpoint; every weight must be there.
+    """Fill a model from the `state_dict` of an original checkpoint; every weight must be present.
 
     Args:
-        model: of the checkpoint's geometry.
-        state: the tensors. Where there are noise levels among them, they must be the model's.
-        where: the file, for messages.
-        averaged: take the UNet's averaged weights (`model_ema.*`) in place of the plain ones.
+        model: model with the checkpoint's geometry.
+        state: tensors by name; if they include noise levels, these must equal the model's.
+        where: path of the file, for messages.
+        averaged: whether to use the UNet's averaged weights (`model_ema.*`) instead of the plain ones.
 
     Raises:
         UserError: if it is another kind of checkpoint, has other noise levels or no averaged weights, or a
-            weight is missing, left over or of another shape.
+            weight is missing, unexpected or of another shape.
     """
     _refuse_other_kinds(state, where)
     _refuse_other_noise(state, model.config.noise, where)
@@ -123,6 +126,7 @@ def from_original(model: EditModel, state: State, where: Path | str, averaged: b
         state = _with_averages(state, where)
     places = original_places(model)
     known = {place.name for place in places.values()}
+    # Unknown weights of the four networks keep their names, so that `load_strictly` reports them.
     ours = {
         name: value
         for name, value in state.items()
@@ -130,6 +134,7 @@ def from_original(model: EditModel, state: State, where: Path | str, averaged: b
         and name not in known
         and not name.endswith("position_ids")
     }
+    # The opposite of `to_original`: flatten 1x1 convolutions, and split query, key and value.
     for name, place in places.items():
         if place.name in state:
             value = state[place.name]
@@ -139,10 +144,10 @@ def from_original(model: EditModel, state: State, where: Path | str, averaged: b
 
 
 def noise_buffers(noise: NoiseConfig) -> State:
-    """What an original checkpoint stores of the noise levels, float32 [num_train_timesteps] each.
+    """The noise levels that an original checkpoint stores, float32 [num_train_timesteps] each.
 
-    Computed in float64 as there: betas whose square roots are evenly spaced, ā_t = Π (1 − β), and the
-    posterior q(x_{t−1} | x_t, x_0) of Ho et al. 2020 (equations 6 and 7).
+    They are computed in float64, as in the original code: betas with evenly spaced square roots,
+    ā_t = Π (1 − β), and the posterior q(x_{t−1} | x_t, x_0) of Ho et al. 2020 (equations 6 and 7).
     """
     betas = np.linspace(noise.beta_start**0.5, noise.beta_end**0.5, noise.num_train_timesteps) ** 2
     alphas = 1.0 - betas
@@ -173,8 +178,9 @@ def has_averages(state: State) -> bool:
 
 def _with_averages(state: State, where: Path | str) -> State:
     if not has_averages(state):
-        raise UserError(f"{where} holds no averaged weights (nothing under {_AVERAGED}); leave --ema out")
+        raise UserError(f"{where} has no averaged weights (nothing under {_AVERAGED}); omit --ema")
     result = dict(state)
+    # Remove plain weights even without an average, so that the load fails for an incomplete file.
     for name in state:
         if name.startswith(_UNET):
             result.pop(name)
@@ -189,36 +195,37 @@ def _refuse_other_kinds(state: State, where: Path | str) -> None:
         return
     if _CONV_IN not in state:
         raise UserError(
-            f"{where} is no original Paint by Example checkpoint (no {_CONV_IN}); give its .ckpt or a "
+            f"{where} is not an original Paint by Example checkpoint (no {_CONV_IN}); give its .ckpt or a "
             ".safetensors with the same names"
         )
     channels = state[_CONV_IN].shape[1]
     if channels == 9:
         raise UserError(
-            f"{where} is a text-guided inpainting model without exemplar encoder: its input channels are "
-            "latents, mask (1 = repaint), masked image, ours are latents, masked image, mask (1 = keep), and "
-            "turning the mask round is not exact at the picture's border. Train from the 4-channel Stable "
+            f"{where} is a text-guided inpainting model without exemplar encoder. Its input channels are "
+            "latents, mask (1 = repaint), masked image; ours are latents, masked image, mask (1 = keep), and "
+            "inverting the mask is not exact at the picture's border. Train from the 4-channel Stable "
             "Diffusion instead (model.init.stable_diffusion)"
         )
     raise UserError(
-        f"{where} is a text-to-image model with {channels} input channels and no exemplar encoder; training "
-        f"starts from it: model.init.stable_diffusion={where}"
+        f"{where} is a text-to-image model with {channels} input channels and no exemplar encoder; to train "
+        f"from it, set model.init.stable_diffusion={where}"
     )
 
 
 def _refuse_other_noise(state: State, noise: NoiseConfig, where: Path | str) -> None:
+    # Weights-only files have no noise levels; float16 files round them.
     theirs = state.get("betas")
     ours = noise_buffers(noise)["betas"]
     if theirs is None or (theirs.shape == ours.shape and torch.allclose(theirs.float(), ours, rtol=1e-3)):
         return
     raise UserError(
         f"{where} has {len(theirs)} noise levels with betas from {theirs[0]:g} to {theirs[-1]:g}, the model "
-        f"config {len(ours)} from {ours[0]:g} to {ours[-1]:g}; put the file's into model.noise"
+        f"config {len(ours)} from {ours[0]:g} to {ours[-1]:g}; copy the file's values to model.noise"
     )
 
 
 def _is_pointwise(name: str) -> bool:
-    """Whether it is a weight of the autoencoder's attention: 1x1 convolutions there, plain matrices here."""
+    """Whether it is an attention weight of the autoencoder: a 1x1 convolution there, a matrix here."""
     return ".mid.attn_1." in name and name.endswith(".weight") and not name.endswith(".norm.weight")
 
 
@@ -230,17 +237,19 @@ def _unet_name(name: str, config: ModelConfig) -> str:
     if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name):
         way, level, kind, layer, rest = match.groups()
         side = "input_blocks" if way == "down" else "output_blocks"
+        # One level has `layers` blocks and a down-sampler, or layers + 1 blocks; input block 0 is conv_in.
         index = int(level) * (layers + 1) + int(layer) + (way == "down")
         return f"{side}.{index}.{int(kind == 'attentions')}.{_block_name(kind, rest)}"
     if match := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.(.*)", name):
         return f"input_blocks.{(int(match[1]) + 1) * (layers + 1)}.0.op.{match[2]}"
     if match := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv\.(.*)", name):
         level = int(match[1])
+        # The up-sampler belongs to the level's last block, after its resnet and its attention, if any.
         after_attention = config.unet.up_block_types[level].startswith("CrossAttn")
         return f"output_blocks.{level * (layers + 1) + layers}.{1 + after_attention}.conv.{match[2]}"
     match = re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.*)", name)
     assert match, name
-    place = 1 if match[1] == "attentions" else 2 * int(match[2])
+    place = 1 if match[1] == "attentions" else 2 * int(match[2])  # resnet, attention, resnet
     return f"middle_block.{place}.{_block_name(match[1], match[3])}"
 
 
@@ -258,6 +267,7 @@ def _vae_name(name: str, config: ModelConfig) -> str:
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
     name = re.sub(r"down_blocks\.(\d)\.resnets", r"down.\1.block", name)
     name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
+    # The original counts the up levels from the finest one, diffusers from the deepest.
     name = re.sub(r"up_blocks\.(\d)\.resnets", lambda m: f"up.{top - int(m[1])}.block", name)
     name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{top - int(m[1])}.upsample", name)
     return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
@@ -266,6 +276,7 @@ def _vae_name(name: str, config: ModelConfig) -> str:
 def _encoder_place(name: str) -> OriginalPlace:
     if name == "null_exemplar":
         return OriginalPlace("learnable_vector")
+    # The leaf is weight or bias; the rest is the layer.
     layer, _, leaf = name.rpartition(".")
     if layer in _ENCODER_TOP:
         return OriginalPlace(f"{_ENCODER_TOP[layer]}.{leaf}")

@@ -1,4 +1,4 @@
-"""Weights from files into modules: safe reading, strict checks, and the names other people's files use."""
+"""Load weights from files into modules: safe reading, strict checks, and the names in other formats."""
 
 import logging
 import zipfile
@@ -17,10 +17,10 @@ from intarsia.files import read_json
 log = logging.getLogger(__name__)
 State = dict[str, Tensor]
 
-# Kept by old versions of transformers, computed by new ones.
+# Old versions of transformers store it, new versions compute it.
 _CLIP_BUFFER = "embeddings.position_ids"
 _CLIP_PROBE = "embeddings.class_embedding"
-# What damaged files have been seen to raise in their readers.
+# Exceptions that readers have raised for damaged files.
 _UNREADABLE = (
     SafetensorError,
     UnpicklingError,
@@ -34,13 +34,13 @@ _UNREADABLE = (
 
 
 def read_weights(path: Path) -> State:
-    """The tensors of a .safetensors, .bin or .ckpt file, on the CPU; nothing in the file is executed.
+    """The tensors of a .safetensors, .bin or .ckpt file, on the CPU; no code in the file is executed.
 
-    A training checkpoint's `state_dict` is unpacked. Foreign classes in it (trainers leave their own objects
-    beside the weights) are read as inert stand-ins.
+    A training checkpoint's `state_dict` is unpacked. Classes of other projects in it (trainers store their
+    own objects next to the weights) are replaced by inert objects.
 
     Raises:
-        UserError: if the file is missing, damaged, or holds no tensors.
+        UserError: if the file is missing, damaged, or has no tensors.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist")
@@ -48,19 +48,19 @@ def read_weights(path: Path) -> State:
         content = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except _UNREADABLE as error:
         raise UserError(
-            f"{path} cannot be read as weights ({_first_sentence(error)}); give a whole .safetensors "
-            "file, or a pickled one with nothing but weights"
+            f"{path} cannot be read as weights ({_first_sentence(error)}); give a complete .safetensors "
+            "file, or a pickled file that contains only weights"
         ) from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     state = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
     if not state:
-        raise UserError(f"{path} holds no named tensors; it is not a file of weights")
+        raise UserError(f"{path} contains no named tensors; it is not a file of weights")
     return state
 
 
 class _Inert:
-    """Stands for any foreign class in a checkpoint; it does nothing with what it is given."""
+    """Replacement for any foreign class in a checkpoint; it ignores its arguments."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         pass
@@ -85,10 +85,11 @@ def _first_sentence(error: Exception) -> str:
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
-    """Copy `state` into `module`; every weight must be there, none may be left over, all shapes must fit.
+    """Copy `state` into `module`; names and shapes must match exactly.
 
     Raises:
-        UserError: one sentence with the counts and the first name of each kind of mismatch.
+        UserError: if weights are missing, unexpected or of another shape; the message has the number and the
+            first name of each kind.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in state]
@@ -105,13 +106,13 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path | 
         problems.append(f"{len(wrong)} of another shape (first {name}: {shapes})")
     if problems:
         raise UserError(
-            f"{where}: the weights do not fit the model, {', '.join(problems)}; give the file and the model "
+            f"{where}: the weights do not fit the model, {', '.join(problems)}; give a file and a model "
             "config that belong together"
         )
     module.load_state_dict(state)
 
 
-# Numbers of a network that change what it computes but not the shape of any weight.
+# Config values that change a network's results but not the shape of any weight.
 _SILENT_KEYS = (
     "attention_head_dim",
     "norm_num_groups",
@@ -123,40 +124,42 @@ _SILENT_KEYS = (
 
 
 def check_geometry(module: nn.Module, folder: Path) -> None:
-    """Compare the config.json beside some weights with `module` where a difference would fit in silence.
+    """Compare a folder's config.json with `module` in the values that no weight shape shows.
+
+    A folder without config.json is accepted.
 
     Raises:
-        UserError: naming the first number that differs. A folder without config.json has nothing to compare.
+        UserError: if a value differs; the message names the first one.
     """
     path = folder / "config.json"
     if not path.is_file():
         return
     theirs, ours = read_json(path), module.config
-    theirs = theirs.get("vision_config", theirs)  # a whole CLIPModel's
+    theirs = theirs.get("vision_config", theirs)  # config of a whole CLIPModel
     for key in _SILENT_KEYS:
         own = getattr(ours, key, None)
-        own = list(own) if isinstance(own, tuple) else own  # as JSON has it
+        own = list(own) if isinstance(own, tuple) else own  # JSON has lists only
         if own is not None and theirs.get(key, own) != own:
             raise UserError(
-                f"{path} says {key}={theirs[key]}, the model config {own}; the weights would fit and compute "
-                "something else: put the file's value into the model config"
+                f"{path} has {key}={theirs[key]}, the model config {own}; the weights would load but give "
+                "other results: copy the file's value to the model config"
             )
 
 
 def tell_other_prediction(folder: Path, prediction_type: str) -> None:
-    """Warn where weights that were trained to answer one thing are to be trained for another.
+    """Warn if the given weights were trained for another prediction type than the new model's.
 
-    It may be meant (Lin et al. 2023 make models of velocities out of models of noise), but it takes a while.
+    This may be intended (Lin et al. 2023 turn noise models into velocity models), but it takes a while.
 
     Args:
-        folder: with diffusers' scheduler/scheduler_config.json; without one nothing is said.
-        prediction_type: what the new model shall answer.
+        folder: model folder with diffusers' scheduler/scheduler_config.json; without it there is no warning.
+        prediction_type: prediction type of the new model.
     """
     path = folder / "scheduler" / "scheduler_config.json"
     theirs = read_json(path).get("prediction_type", "epsilon") if path.is_file() else prediction_type
     if theirs != prediction_type:
         log.warning(
-            "%s answers %s, and model.noise.prediction_type is %s: it will have to learn that first",
+            "%s predicts %s, but model.noise.prediction_type is %s; training must first adapt the weights",
             folder,
             theirs,
             prediction_type,
@@ -167,36 +170,36 @@ def weights_file(folder: Path, stem: str, legacy_stem: str | None = None) -> Pat
     """The weights file of a diffusers or transformers folder: safetensors first, full precision first.
 
     Raises:
-        UserError: if the folder holds none of the usual names.
+        UserError: if the folder has no file with one of the usual names.
     """
     names = [f"{stem}.safetensors", f"{legacy_stem or stem}.bin"]
     names += [f"{stem}.fp16.safetensors", f"{legacy_stem or stem}.fp16.bin"]
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"{folder} holds no weights; looked for {', '.join(names)}")
+    raise UserError(f"{folder} contains no weights; looked for {', '.join(names)}")
 
 
 def load_image_encoder(image_encoder: nn.Module, folder: Path) -> None:
     """Fill a `CLIPVisionModel` from a folder with a transformers `CLIPVisionModel` or a whole `CLIPModel`.
 
     Raises:
-        UserError: if there is no vision tower in the folder or it does not fit.
+        UserError: if the folder has no vision tower or the tower does not fit.
     """
     path = weights_file(folder, "model", "pytorch_model") if folder.is_dir() else folder
     check_geometry(image_encoder, path.parent)
     state = read_weights(path)
     prefixes = [name.removesuffix(_CLIP_PROBE) for name in state if name.endswith(_CLIP_PROBE)]
     if len(prefixes) != 1:
-        raise UserError(f"{path} holds no CLIP vision tower (no weight named {_CLIP_PROBE})")
+        raise UserError(f"{path} contains no CLIP vision tower (no weight named {_CLIP_PROBE})")
     load_vision(image_encoder, without_prefix(state, prefixes[0]), path)
 
 
 def load_vision(image_encoder: nn.Module, vision: State, where: Path | str) -> None:
-    """Fill a `CLIPVisionModel` from weights under their plain names (`embeddings...`, `encoder.layers...`).
+    """Fill a `CLIPVisionModel` from weights with plain names (`embeddings...`, `encoder.layers...`).
 
     Raises:
-        UserError: if a weight is missing, left over or of another shape.
+        UserError: if a weight is missing, unexpected or of another shape.
     """
     prefix = vision_prefix(image_encoder)
     load_strictly(
@@ -205,13 +208,13 @@ def load_vision(image_encoder: nn.Module, vision: State, where: Path | str) -> N
 
 
 def vision_prefix(image_encoder: nn.Module) -> str:
-    """What this version of transformers writes before the plain names of a `CLIPVisionModel`'s weights."""
+    """The prefix of a `CLIPVisionModel`'s weight names in this version of transformers."""
     probe = next(name for name in image_encoder.state_dict() if name.endswith(_CLIP_PROBE))
     return probe.removesuffix(_CLIP_PROBE)
 
 
 def without_prefix(state: State, prefix: str) -> State:
-    """The part of `state` below `prefix`, with the prefix cut off."""
+    """The entries of `state` that begin with `prefix`, with the prefix removed."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
@@ -222,8 +225,8 @@ def load_model_folder(model: nn.Module, folder: Path) -> None:
     """Fill the four networks of an `EditModel` from a model folder.
 
     Raises:
-        UserError: if any weight is missing, left over or of another shape. This matters for CLIP: other
-            libraries read a folder whose CLIP names they do not know without a word, and leave CLIP random.
+        UserError: if any weight is missing, unexpected or of another shape. This matters for CLIP: other
+            libraries silently leave CLIP random if they do not recognise the weight names of a folder.
     """
     for part in ("unet", "vae"):
         path = weights_file(folder / part, "diffusion_pytorch_model")
@@ -238,9 +241,9 @@ def load_model_folder(model: nn.Module, folder: Path) -> None:
 
 
 def image_encoder_state(image_encoder: nn.Module, exemplar_encoder: nn.Module) -> State:
-    """The weights of a model folder's image_encoder/, under names that every version of the readers knows.
+    """The weights of a model folder's image_encoder/, with names that all versions of the readers support.
 
-    transformers 5 would write CLIP under flat names, which transformers 4 skips in silence.
+    transformers 5 would write flat CLIP names, which transformers 4 silently skips.
     """
     prefix = vision_prefix(image_encoder)
     vision = without_prefix(image_encoder.state_dict(), prefix)
@@ -251,7 +254,7 @@ def image_encoder_state(image_encoder: nn.Module, exemplar_encoder: nn.Module) -
 
 
 def modern_attention_names(state: State) -> State:
-    """Rename the autoencoder attention of old diffusers folders (Stable Diffusion 1.4's among them)."""
+    """Rename the autoencoder's attention weights of old diffusers folders, such as Stable Diffusion 1.4's."""
     names = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
     renamed = {}
     for name, value in state.items():

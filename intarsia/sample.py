@@ -1,4 +1,4 @@
-"""The training sample, and the one place that knows how a shard names and encodes its members."""
+"""The training sample, and the names and encodings of its members in a shard."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,28 +12,28 @@ from intarsia.boxes import Box
 from intarsia.errors import UserError
 from intarsia.png import decode_png, encode_png
 
-SCHEMA_VERSION = 1  # of a sample's record
-FORMAT_VERSION = 1  # of a shard folder
-EXEMPLAR_SIZE = 224  # CLIP ViT-L/14's input
+SCHEMA_VERSION = 1  # version of a sample's record
+FORMAT_VERSION = 1  # version of a shard folder
+EXEMPLAR_SIZE = 224  # input size of CLIP ViT-L/14
 JPEG_QUALITY = 95
 OBJECT_MASK = "object_mask.png"  # an optional member, last
 _OPTIONAL = (
     "source_size",
     "draws_per_box",
     "exemplar_background",
-)  # parts of few records
+)  # fields that most records omit
 _NOTHING: np.ndarray = np.empty(0, np.uint8)
 MEMBERS = ("image.jpg", "edit_mask.png", "exemplar.jpg", "json")
 
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """A box that may be chosen, with what its annotation says.
+    """A box that can be chosen, with its annotation.
 
     Attributes:
-        box: in pixels of the upright picture.
-        label: the class's name.
-        flags: the annotation's remarks by name (is_crowd, is_group_of, …): 1 yes, 0 no, -1 unknown.
+        box: box in pixels of the upright picture.
+        label: class name.
+        flags: flags of the annotation by name (is_crowd, is_group_of, …): 1 = yes, 0 = no, -1 = unknown.
     """
 
     box: Box
@@ -43,33 +43,33 @@ class LabelledBox:
 
 @dataclass(frozen=True)
 class SampleMeta:
-    """Where a sample comes from and every choice that made it; JSON of it is a member of the shard.
+    """The origin of a sample and all choices that made it; the shard stores it as JSON.
 
     Attributes:
-        key: the sample's name in its shard, without dots.
+        key: name of the sample in its shard, without dots.
         source: "coco", "openimages" or "boxes".
-        image_id: the picture's name in its annotations.
-        file: the picture's path below the folder of pictures.
-        image_size: (width, height) of the upright source picture, pixels.
-        source_bytes: size of the source file.
-        source_sha256: of the source file.
-        boxes: every box that could have been chosen.
-        box: the chosen one.
-        label: its class.
-        extended: the chosen box, extended at random.
-        window: the part of the source picture that the image shows.
-        squashed: whether that part was not square and was made so.
+        image_id: name of the picture in its annotations.
+        file: path of the picture, relative to the folder of pictures.
+        image_size: (width, height) of the upright source picture, in pixels.
+        source_bytes: size of the source file, in bytes.
+        source_sha256: sha256 of the source file.
+        boxes: all boxes that could have been chosen.
+        box: chosen box.
+        label: class of the chosen box.
+        extended: chosen box, extended at random.
+        window: part of the source picture that the image shows.
+        squashed: whether this part was not square and was resized to a square.
         mask_kind: "bezier" or "box".
-        polygon: the points of a Bezier mask, in pixels of the source picture.
-        augmentation: the exemplar's draws by name.
-        seed: of the data set.
-        draw: which of the independent draws of this picture.
-        source_size: (width, height) of the source picture where it was stored smaller and all boxes are in
-            pixels of the smaller one; otherwise None, and not in the JSON.
-        draws_per_box: how many draws each box has, where each has its own; otherwise 0, and not in the JSON.
-        exemplar_background: "grey" or "white" where the exemplar's was removed; otherwise empty, and not in
-            the JSON.
-        schema_version: of this record.
+        polygon: points of a Bezier mask, in pixels of the source picture.
+        augmentation: random values of the exemplar's augmentation, by name.
+        seed: seed of the data set.
+        draw: index of the draw of this picture.
+        source_size: (width, height) of the original picture if a smaller copy is stored; all boxes are then
+            in pixels of the copy. Otherwise None, and not in the JSON.
+        draws_per_box: number of draws per box if each box has its own; otherwise 0, and not in the JSON.
+        exemplar_background: "grey" or "white" if the exemplar's background was removed; otherwise empty, and
+            not in the JSON.
+        schema_version: version of this record.
     """
 
     key: str
@@ -116,7 +116,7 @@ class SampleMeta:
         """
         record = json.loads(content)
         if record["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {record['schema_version']}, this is version {SCHEMA_VERSION}")
+            raise ValueError(f"schema version {record['schema_version']}, expected {SCHEMA_VERSION}")
         record |= {name: Box(*record[name]) for name in ("box", "extended", "window")}
         record["boxes"] = tuple(
             LabelledBox(Box(*item["box"]), item["label"], item["flags"]) for item in record["boxes"]
@@ -133,11 +133,11 @@ class Sample:
     """One training example.
 
     Attributes:
-        image: uint8 [H, W, 3] RGB.
-        edit_mask: uint8 [H, W], 255 = repaint, 0 = keep; edges may be soft.
-        exemplar: uint8 [224, 224, 3] RGB, augmented.
-        meta: origin and draws.
-        object_mask: uint8 [H, W] as edit_mask, 255 = the object itself; None where it is not known.
+        image: picture, uint8 [H, W, 3] RGB.
+        edit_mask: mask, uint8 [H, W], 255 = repaint, 0 = keep; edges may be soft.
+        exemplar: augmented exemplar, uint8 [224, 224, 3] RGB.
+        meta: origin and random choices.
+        object_mask: mask of the object, uint8 [H, W], 255 = object; None if unknown.
     """
 
     image: np.ndarray
@@ -148,11 +148,11 @@ class Sample:
 
 
 def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, bytes]:
-    """The members of a sample, suffix to content, in the order of the tar.
+    """The members of a sample, content by suffix, in the order of the tar.
 
     Args:
-        sample: what to encode.
-        image_jpeg: a JPEG file of `sample.image` to be kept as it is, instead of encoding the pixels again.
+        sample: sample to encode.
+        image_jpeg: JPEG file of `sample.image` to store unchanged, instead of encoding the pixels again.
     """
     contents = (
         image_jpeg or encode_jpeg(sample.image),
@@ -167,10 +167,10 @@ def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, 
 
 
 def check_format(manifest: Mapping[str, Any], folder: object) -> None:
-    """Refuse the manifest of a shard folder of another format version.
+    """Refuse the manifest of a shard folder with another format version.
 
     Raises:
-        UserError: naming both versions.
+        UserError: with both versions.
     """
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
@@ -184,12 +184,13 @@ def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = Tru
     """Read back what `encode_sample` wrote.
 
     Args:
-        members: suffix to content; other entries are ignored.
-        key: the sample's name for error messages; otherwise the one in its JSON is used.
-        whole: False leaves edit mask and exemplar empty, for one who draws them afresh.
+        members: content by suffix; other entries are ignored.
+        key: name of the sample for error messages; by default the name in its JSON.
+        whole: whether to decode edit mask and exemplar; False leaves them empty, for callers that draw new
+            ones.
 
     Raises:
-        UserError: naming the sample and the member that is missing or damaged.
+        UserError: if a member is missing or damaged; the message has the sample and the member.
     """
     json_name = MEMBERS[3]
     meta: SampleMeta = _decode(members, json_name, SampleMeta.from_json, key)
@@ -203,7 +204,7 @@ def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = Tru
     )
     for name, mask in ((MEMBERS[1], edit_mask), (OBJECT_MASK, object_mask)):
         if mask is not None and mask.shape != image.shape[:2]:
-            raise UserError(f"sample {meta.key}: {name} is {mask.shape}, the image {image.shape[:2]}")
+            raise UserError(f"sample {meta.key}: {name} has shape {mask.shape}, the image {image.shape[:2]}")
     return Sample(image, edit_mask, exemplar, meta, object_mask)
 
 
@@ -213,18 +214,18 @@ def _decode(members: Mapping[str, bytes], name: str, decoder: Callable[[bytes], 
     try:
         return decoder(members[name])
     except (ValueError, KeyError, TypeError, OSError, SyntaxError) as error:
-        # A codec's own words help nobody; the record's say which field or version is wrong.
+        # A codec's message is of no use to users; the record's error shows which field or version is wrong.
         fault = f"cannot be read ({error})" if name == MEMBERS[3] else "is damaged"
         raise UserError(f"sample {key or '(no key)'}: member {name} {fault}") from None
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
-    """JPEG of uint8 [H, W, 3] RGB, colour at half resolution (4:2:0)."""
+    """Encode uint8 [H, W, 3] RGB as JPEG, colour at half resolution (4:2:0)."""
     return simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels), quality=quality, colorspace="RGB", colorsubsampling="420"
     )
 
 
 def decode_jpeg(content: bytes) -> np.ndarray:
-    """uint8 [H, W, 3] RGB of a JPEG; ValueError for one with any damage."""
+    """Decode a JPEG to uint8 [H, W, 3] RGB; ValueError for any damage."""
     return simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)

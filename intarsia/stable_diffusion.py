@@ -1,4 +1,4 @@
-"""The start from Stable Diffusion: its UNet, widened for the extra channels, and its autoencoder."""
+"""Initial weights from Stable Diffusion: its UNet, widened for the extra channels, and its autoencoder."""
 
 from pathlib import Path
 
@@ -22,19 +22,20 @@ def load_unet(unet: nn.Module, path: Path) -> None:
     The added input channels start at zero, so that before training the output equals Stable Diffusion's.
 
     Args:
-        unet: takes `unet.config.in_channels` channels, the first `out_channels` of them the noisy latents.
-        path: a folder in diffusers layout (with unet/), or one .ckpt / .safetensors with the original names.
+        unet: network to fill; of its `unet.config.in_channels` input channels, the first `out_channels` are
+            the noisy latents.
+        path: folder in diffusers layout (with unet/), or one .ckpt / .safetensors with the original names.
 
     Raises:
-        UserError: if the weights are not there or do not fit.
+        UserError: if the weights are missing or do not fit.
     """
     state, where = _unet_state(unet, path)
     conv_in = state.get("conv_in.weight")
     latent_channels = unet.config.out_channels
     if conv_in is not None and conv_in.shape[1] != latent_channels:
         raise UserError(
-            f"{where}: this UNet takes {conv_in.shape[1]} channels; the start is Stable Diffusion's "
-            f"text-to-image UNet with {latent_channels} (an inpainting UNet orders its channels differently)"
+            f"{where}: this UNet takes {conv_in.shape[1]} channels; give Stable Diffusion's text-to-image "
+            f"UNet with {latent_channels} (an inpainting UNet orders its channels differently)"
         )
     if conv_in is not None:
         state["conv_in.weight"] = widen(conv_in, unet.config.in_channels)
@@ -42,15 +43,15 @@ def load_unet(unet: nn.Module, path: Path) -> None:
 
 
 def load_vae(vae: nn.Module, path: Path) -> None:
-    """Fill an `AutoencoderKL` from Stable Diffusion (folder or single file) or an autoencoder of its own.
+    """Fill an `AutoencoderKL` from Stable Diffusion (folder or single file) or from a separate autoencoder.
 
     Args:
-        vae: the autoencoder to fill.
-        path: a diffusers folder that has vae/, the folder of an `AutoencoderKL`, or one file with the
-            original names or diffusers' names.
+        vae: autoencoder to fill.
+        path: diffusers folder with vae/, folder of an `AutoencoderKL`, or one file with the original names
+            or diffusers' names.
 
     Raises:
-        UserError: if the weights are not there or do not fit.
+        UserError: if the weights are missing or do not fit.
     """
     if path.is_dir():
         folder = path / "vae" if (path / "vae").is_dir() else path
@@ -65,7 +66,7 @@ def load_vae(vae: nn.Module, path: Path) -> None:
 
             state = convert_ldm_vae_checkpoint(state, vae.config)
             if not state:
-                raise UserError(f"{path} holds no autoencoder (no weights under first_stage_model)")
+                raise UserError(f"{path} contains no autoencoder (no weights under first_stage_model)")
     load_strictly(vae, state, where)
 
 
@@ -84,5 +85,5 @@ def _unet_state(unet: nn.Module, path: Path) -> tuple[State, Path]:
 
     state = convert_ldm_unet_checkpoint(read_weights(path), unet.config)
     if not state:
-        raise UserError(f"{path} holds no UNet (no weights under model.diffusion_model)")
+        raise UserError(f"{path} contains no UNet (no weights under model.diffusion_model)")
     return state, path

@@ -1,4 +1,4 @@
-"""The one place that starts a run of Weights & Biases."""
+"""Start runs of Weights & Biases."""
 
 import os
 from pathlib import Path
@@ -8,14 +8,14 @@ from intarsia.errors import UserError
 
 
 class OutOfReach(UserError):
-    """W&B's server does not answer, or does not accept the user."""
+    """An error if W&B's server does not answer, or does not accept the user."""
 
 
 def import_wandb(without: str) -> Any:
-    """The module `wandb`.
+    """Import the module `wandb`.
 
     Args:
-        without: how to do without W&B, for the error: "leave --wandb out".
+        without: advice how to work without W&B, for the error message.
 
     Raises:
         UserError: if it is not installed.
@@ -34,11 +34,11 @@ def start_tracking_run(
 
     Args:
         project: name of the W&B project.
-        without: how to do without W&B, for an error: "leave --wandb out".
-        offline: how to record offline, for an error: "give --wandb offline".
-        mode: online or offline; None = what `WANDB_MODE` or the login says.
+        without: advice how to work without W&B, for an error message.
+        offline: advice how to record offline, for an error message.
+        mode: online or offline; None = according to `WANDB_MODE` or the login.
         options: other options of `wandb.init`, such as name, job_type and config. Without `dir`, the run's
-            files are below `WANDB_DIR` or the working folder.
+            files are in `WANDB_DIR` or the working folder.
 
     Returns:
         The `wandb.Run`.
@@ -46,10 +46,10 @@ def start_tracking_run(
     Raises:
         UserError: if W&B is not installed, or cannot record offline.
         OutOfReach: if the server cannot be reached or does not accept the user.
-        wandb.Error, OSError: for a run that W&B cannot write.
+        wandb.Error, OSError: if W&B cannot write the run.
     """
     wandb = import_wandb(without)
-    # W&B itself would take the folder of the process's first run.
+    # By default W&B would use the folder of the process's first run.
     options = {"dir": os.environ.get("WANDB_DIR", Path.cwd())} | options
     quiet = wandb.Settings(silent=True, console="off")
     try:

@@ -1,4 +1,4 @@
-"""Model folders: diffusers' layout, written whole or not at all, read back with every weight accounted for.
+"""Write model folders in diffusers' layout atomically, and read them back with strict checks.
 
 The layout is that of the Hub's Paint by Example repository: `diffusers.PaintByExamplePipeline` loads it.
 """
@@ -23,20 +23,20 @@ from intarsia.model_folder import INDEX, NOTES, check_model_folder, notes_of, re
 from intarsia.pretrained import image_encoder_state, load_model_folder
 
 _PIPELINE = "PaintByExamplePipeline"
-# Sizes that a fully convolutional network only notes down, and how a VAE prefers to be run.
+# Config values that do not affect results: a network's nominal size, a VAE's preferred precision.
 _FREE_KEYS = {"sample_size", "force_upcast"}
 
 
 def save_model(model: EditModel, folder: Path | str, card: str | None = None) -> None:
-    """Write a model folder; an existing one is replaced only once the new one is complete.
+    """Write a model folder; an existing one is replaced only when the new one is complete.
 
     Args:
-        model: its weights are written as they are, in their own dtype.
-        folder: the model folder to make.
-        card: the Markdown of README.md; a short card by default.
+        model: model whose weights are written in their own dtype.
+        folder: model folder to make.
+        card: Markdown text of README.md; a short card by default.
 
     Raises:
-        UsageError: where the folder is there and holds something else than a model.
+        UsageError: if the folder exists and contains something other than a model.
     """
     with atomic_folder(folder, INDEX) as out:
         model.unet.save_pretrained(out / "unet")
@@ -52,7 +52,7 @@ def save_model(model: EditModel, folder: Path | str, card: str | None = None) ->
         write_json(out / INDEX, _index_json(type(scheduler).__name__))
         if notes := notes_of(model.config):
             write_json(out / NOTES, notes)
-        for path in out.rglob("*.safetensors"):  # the writers leave them readable to their owner only
+        for path in out.rglob("*.safetensors"):  # the writers make them readable only by their owner
             path.chmod(0o644)
         (out / "README.md").write_text(card or _default_card(model.config), encoding="utf-8")
 
@@ -63,13 +63,14 @@ def read_model(
     """Read a model folder, ours or one from the Hub, in evaluation mode.
 
     Args:
-        folder: in diffusers' layout (`model_index.json`, `unet/`, `vae/`, `image_encoder/`, `scheduler/`).
-        device: where the model shall live.
-        dtype: of all its weights.
+        folder: model folder in diffusers' layout (`model_index.json`, `unet/`, `vae/`, `image_encoder/`,
+            `scheduler/`).
+        device: device of the model.
+        dtype: dtype of all weights.
 
     Raises:
-        UserError: if it is no model folder, its geometry is one we do not build, or any weight is missing,
-            left over or of another shape.
+        UserError: if it is not a model folder, its geometry is not supported, or any weight is missing,
+            unexpected or of another shape.
     """
     folder = Path(folder)
     config = read_model_config(folder)
@@ -81,16 +82,16 @@ def read_model(
 
 
 def read_model_config(folder: Path | str) -> ModelConfig:
-    """The geometry of a model folder, out of its networks' own config files.
+    """The geometry of a model folder, from its networks' config files.
 
     Raises:
-        UserError: if it is no model folder or its numbers make no model.
+        UserError: if it is not a model folder or its values do not make a valid model.
     """
     folder = Path(folder)
     check_model_folder(folder)
     name = read_json(folder / INDEX).get("_class_name")
     if name != _PIPELINE:
-        raise UserError(f"{folder} holds a {name}, not an exemplar editing model ({_PIPELINE})")
+        raise UserError(f"{folder} contains a {name}, not an exemplar editing model ({_PIPELINE})")
     unet = read_json(folder / "unet" / "config.json")
     vae = read_json(folder / "vae" / "config.json")
     image_encoder = read_json(folder / "image_encoder" / "config.json")
@@ -113,7 +114,7 @@ def _known(content: dict[str, Any], schema: type[Config]) -> dict[str, Any]:
 
 
 def _refuse_other_geometry(network: nn.Module, path: Path) -> None:
-    """Refuse a folder whose network has a switch that our config has no name for set in another way."""
+    """Refuse a folder whose network has another value of an option that our config does not contain."""
     ours = json.loads(json.dumps(dict(network.config)))
     for name, value in read_json(path).items():
         if name.startswith("_") or name in _FREE_KEYS or name not in ours or ours[name] == value:
@@ -122,9 +123,9 @@ def _refuse_other_geometry(network: nn.Module, path: Path) -> None:
 
 
 def _noise_scheduler(noise: NoiseConfig) -> PNDMScheduler | DDIMScheduler:
-    """What a reader of the folder samples with: Paint by Example's PLMS under diffusers' name.
+    """The scheduler that is written into the folder: Paint by Example's PLMS under diffusers' name.
 
-    PLMS divides by the signal that is left at the first step; without any, the folder says DDIM.
+    PLMS divides by the signal that is left at the first step; if there is none, the folder has DDIM.
     """
     options = {**noise.model_dump(), "steps_offset": 1, "set_alpha_to_one": False}
     if noise.rescale_betas_zero_snr:
@@ -134,12 +135,12 @@ def _noise_scheduler(noise: NoiseConfig) -> PNDMScheduler | DDIMScheduler:
 
 
 def _image_encoder_json(config: ModelConfig) -> dict[str, Any]:
-    """Every vision field is written: readers differ in their defaults."""
+    """Config of the vision tower with every field, because readers have different defaults."""
     return {
         "architectures": ["PaintByExampleImageEncoder"],
         "model_type": "clip_vision_model",
         **config.image_encoder.model_dump(),
-        "projection_dim": config.unet.cross_attention_dim,  # width of the token; diffusers' name for it
+        "projection_dim": config.unet.cross_attention_dim,  # width of the token (diffusers' name)
         "num_channels": 3,
         "attention_dropout": 0.0,
         "dropout": 0.0,
@@ -150,7 +151,7 @@ def _image_encoder_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def _preprocessor_json(config: ModelConfig) -> dict[str, Any]:
-    """transformers' `CLIPImageProcessor`, by the class name that versions 4 and 5 both know."""
+    """Config of transformers' `CLIPImageProcessor`, with a class name that versions 4 and 5 support."""
     size = config.image_encoder.image_size
     return {
         "image_processor_type": "CLIPImageProcessor",

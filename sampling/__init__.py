@@ -1,8 +1,8 @@
-"""Edits pictures with a trained model.
+"""Edit pictures with a trained model.
 
     from sampling import EditRequest, EditSettings, edit, load_model
 
-What stands here is loaded when it is first asked for, so that the command line answers `--help` at once.
+These names are imported when they are first used, so that the command line answers `--help` at once.
 """
 
 import importlib

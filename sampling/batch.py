@@ -1,4 +1,4 @@
-"""Many edits into one folder: the same command again does what is missing, one bad row stops nothing."""
+"""Make many edits in one folder; a second run makes only the missing ones, and bad rows are skipped."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from sampling.provenance import Provenance, made_from, source_file
 from sampling.settings import EditSettings
 
 RESULTS = "results.jsonl"
-_LINE_SECONDS = 10.0  # between two lines where there is no terminal
+_LINE_SECONDS = 10.0  # time between two lines of progress if there is no terminal
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What all edits of a batch share.
+    """Options that all edits of a batch share.
 
     Attributes:
-        out: the folder of results.
-        settings: for each edit; a row's own go before them.
-        seed: for rows without one of their own.
-        pattern: a `Provenance` with everything that is the same for all rows.
-        shard: (i, n): of the rows, every n-th from the i-th on, counted from 0.
+        out: folder of results.
+        settings: settings of each edit; a row's own settings override them.
+        seed: seed of rows without one.
+        pattern: `Provenance` with all values that are the same for all rows.
+        shard: (i, n) selects every n-th row from row i on, counted from 0.
     """
 
     out: Path
@@ -49,7 +49,7 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class _Todo:
-    """A row that has to be done: what it is, and what it will be made from."""
+    """A row to paint, with its inputs and settings."""
 
     job: Job
     provenance: Provenance
@@ -57,18 +57,18 @@ class _Todo:
 
 
 def run_batch(jobs: Sequence[Job], options: BatchOptions, open_painter: Callable[[], Paint]) -> Counter[str]:
-    """Do this shard's rows, and keep a record of each in results.jsonl.
+    """Make the edits of this shard's rows, and write a record of each to results.jsonl.
 
-    A row is done when its PNG is there and its record names the same inputs, settings and model. Others are
-    done, those that failed before as well.
+    A row is kept if its PNG exists and its record has the same inputs, settings and model. All other rows are
+    made, including those that failed before.
 
     Args:
-        jobs: the whole list; `options.shard` says which rows are ours.
-        options: the rest.
-        open_painter: loads what paints; not called where nothing is left to do.
+        jobs: all rows of the list; `options.shard` selects the rows to make.
+        options: options that all edits share.
+        open_painter: function that loads the painter; not called if no row is left to make.
 
     Returns:
-        How many rows were "made", "kept" and "failed".
+        The numbers of rows "made", "kept" and "failed".
 
     Raises:
         UsageError: if a result would replace an input.
@@ -109,14 +109,14 @@ def run_batch(jobs: Sequence[Job], options: BatchOptions, open_painter: Callable
 
 
 def failures(out: Path, jobs: Sequence[Job]) -> dict[str, str]:
-    """Name -> error of those jobs whose newest record is a failure, in the jobs' order."""
+    """The errors of the jobs whose newest record is a failure, by name, in the order of the jobs."""
     records = _read_records(out)
     failed = [job.name for job in jobs if records.get(job.name, {}).get("status") == "failed"]
     return {name: records[name]["error"] for name in failed}
 
 
 def pending(jobs: Sequence[Job], options: BatchOptions) -> list[str]:
-    """The names of the jobs, of all shards, that are neither done with these options nor failed."""
+    """The names of the jobs of all shards that are neither made with these options nor failed."""
     records = _read_records(options.out)
     names = []
     for job in jobs:
@@ -178,7 +178,7 @@ _Outcome = tuple[EditResult, PictureFile, float] | UserError
 
 
 def _paint(chunk: Sequence[_Todo], settings: EditSettings, paint: Paint) -> Iterator[tuple[_Todo, _Outcome]]:
-    """The chunk's results in order; a row that cannot be done is an error, and the others are done."""
+    """The results of a chunk in order; a row that cannot be made yields an error and does not stop others."""
     read: list[tuple[_Todo, EditRequest, PictureFile]] = []
     for item in chunk:
         try:
@@ -193,7 +193,7 @@ def _paint(chunk: Sequence[_Todo], settings: EditSettings, paint: Paint) -> Iter
     except UserError as error:
         if len(read) == 1:
             yield read[0][0], error
-        else:  # one of them is to blame: each by itself
+        else:  # one row causes the error: paint each row separately
             for item, _, _ in read:
                 yield from _paint([item], settings, paint)
         return
@@ -234,9 +234,9 @@ def _keep(
 
 
 def _read_records(out: Path) -> dict[str, dict[str, Any]]:
-    """The newest record of each name over all shards' files; a line that a crash cut short is left out."""
+    """The newest record of each name in all shards' files; lines that a crash truncated are ignored."""
     records: dict[str, dict[str, Any]] = {}
-    # Oldest first: the shards' files are written before the merged one, and both by later runs.
+    # Oldest file first, so that newer records replace older ones.
     for path in sorted(out.glob("results*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
         for line in path.read_text(encoding="utf-8").splitlines():
             with suppress(json.JSONDecodeError):
@@ -246,7 +246,7 @@ def _read_records(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def _merge(out: Path, jobs: Sequence[Job]) -> None:
-    """Write results.jsonl out of all shards' files, in the list's order; whoever ends last has all of it."""
+    """Write results.jsonl from all shards' files in the list's order; the last process writes all records."""
     with (out / f".{RESULTS}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         records = _read_records(out)
@@ -261,16 +261,16 @@ def _alone(lock: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"another process works on these rows in {lock.parent}; wait for it, or give --shard i/n"
+                f"another process is working on these rows in {lock.parent}; wait for it, or give --shard i/n"
             ) from None
         yield
 
 
 class _Teller:
-    """Progress with the time left: a bar on a terminal, a line every ten seconds elsewhere."""
+    """Progress and remaining time: a bar on a terminal, otherwise a line every ten seconds."""
 
     def __init__(self, total: int, failed: int) -> None:
-        """`total`: of the rows; `failed`: of them, before anything was painted."""
+        """Start with `total` rows, of which `failed` have failed before painting."""
         from tqdm import tqdm
 
         self.total, self.done, self.failed = total, failed, failed

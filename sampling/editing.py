@@ -1,4 +1,4 @@
-"""Edit requests to edited pictures."""
+"""Edit pictures: from requests to results."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,11 +37,11 @@ class EditRequest:
     """One picture to edit.
 
     Attributes:
-        image: uint8 [H, W, 3] RGB, any size.
-        edit_mask: bool or float [H, W], 1 = repaint.
-        exemplar: uint8 [h, w, 3] RGB, any size; what to paint.
-        seed: of this picture's noise.
-        guidance_scale: goes before the settings' one, so that several can share a batch.
+        image: picture, uint8 [H, W, 3] RGB, any size.
+        edit_mask: area to repaint, bool or float [H, W], 1 = repaint.
+        exemplar: picture of the object to paint, uint8 [h, w, 3] RGB, any size.
+        seed: seed of this picture's noise.
+        guidance_scale: guidance scale of this picture, instead of the settings'; one batch can have several.
     """
 
     image: Picture
@@ -53,17 +53,17 @@ class EditRequest:
 
 @dataclass(frozen=True)
 class EditResult:
-    """One edited picture and what it was made from.
+    """One edited picture, its request and settings.
 
     Attributes:
-        image: uint8 [H, W, 3] RGB of the input's size.
-        request: as it was given.
-        settings: those that this picture was made with, its own guidance scale among them.
-        remarks: why the result may disappoint, one sentence each, with what to do.
-        window: the part of the picture that the model saw.
-        colour_shift: by how many levels red, green and blue of what the model painted on the known ring
-            around the mask lay above the picture's own, before any correction.
-        seconds: of this picture's batch, by part: fit, encode, denoise, decode, paste.
+        image: edited picture, uint8 [H, W, 3] RGB, same size as the input.
+        request: request as given.
+        settings: settings of this picture, including its own guidance scale.
+        remarks: reasons why the result may disappoint, one sentence each, with what to do.
+        window: part of the picture that the model saw.
+        colour_shift: mean difference, result minus picture, of red, green and blue on the known ring around
+            the mask, in levels of 255, before any correction.
+        seconds: time of this picture's batch in seconds, by part: fit, encode, denoise, decode, paste.
     """
 
     image: Picture
@@ -82,19 +82,19 @@ def edit(
     on_step: OnStep | None = None,
     device: torch.device | None = None,
 ) -> list[EditResult]:
-    """Edit pictures; each result depends on its own request alone, not on the others or the batch size.
+    """Edit pictures; each result depends only on its own request, not on the others or the batch size.
 
     Args:
-        model: any device and dtype; its parts may differ in dtype.
-        requests: any number, of any sizes.
-        settings: the same for all.
-        on_step: called as `on_step(done, total)` after every step of every batch.
-        device: where to compute; the model's own device by default. Networks that live elsewhere visit it
+        model: model on any device, with any dtype; its parts may have different dtypes.
+        requests: requests, any number, with pictures of any size.
+        settings: settings of all requests.
+        on_step: function called as `on_step(done, total)` after every step of every batch.
+        device: device of the computation; by default the model's. Networks on another device are moved to it
             one at a time.
 
     Raises:
-        UserError: for a mask that does not fit its picture, marks nothing, or marks too little to be seen;
-            for a scheduler or known region that the model does not allow; and if the model's output is not
+        UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area; for a
+            scheduler or known region that the model does not support; and if the model's output is not
             finite, which would otherwise be a black picture.
     """
     encoder = Encoder(model, device or model.unet.device)
@@ -104,7 +104,7 @@ def edit(
     for number, batch in enumerate(batches):
         report: OnStep | None = None
         if on_step:
-            # Bound now: the callback of each batch knows how many batches went before.
+            # `before` is bound now, because each batch needs its own number of finished batches.
             def report(done: int, total: int, before: int = number) -> None:
                 on_step(before * total + done, len(batches) * total)
 
@@ -134,7 +134,7 @@ def _edit_batch(
         shape = (model.config.vae.latent_channels,) + (model.config.latent_size,) * 2
         noise = torch.stack([image_noise(r.seed, shape, draws=2) for r in requests], dim=1)
     with _timed(seconds, "encode", device):
-        told = settings.known_region != "replace"  # else the UNet is told that everything is to be painted
+        told = settings.known_region != "replace"  # otherwise the UNet's mask covers everything
         condition = encoder.condition(image, fitted_mask if told else fitted_mask | 255, exemplar, noise[0])
         held = settings.known_region != "model" or settings.latent_blend
         known = encoder.known(image, fitted_mask, noise) if held else None
@@ -164,7 +164,7 @@ def _edit_batch(
 
 
 def _squares(requests: Sequence[EditRequest], settings: EditSettings, size: int) -> list[_Square]:
-    """Every request on the model's square; pictures that several requests share are fitted once."""
+    """Fit every request to the model's square; pictures that several requests share are fitted once."""
     fitted: dict[tuple[int, int], _Square] = {}
     keys = [(id(request.image), id(request.edit_mask)) for request in requests]
     for key, request in zip(keys, requests, strict=True):
@@ -205,8 +205,8 @@ def _check_known_region(model: EditModel, settings: EditSettings) -> None:
     config = model.config
     if config.unet.in_channels == config.vae.latent_channels and settings.known_region != "replace":
         raise UserError(
-            f"the model's UNet has {config.unet.in_channels} input channels: it cannot be told what lies "
-            "outside the mask; take --known-region replace"
+            f"the model's UNet has {config.unet.in_channels} input channels and cannot see the picture "
+            "outside the mask; use --known-region replace"
         )
 
 
@@ -214,8 +214,8 @@ def _finite(painted: Tensor, dtype: torch.dtype) -> Tensor:
     if painted.isfinite().all():
         return painted
     raise UserError(
-        f"the model painted values that are not numbers (dtype {dtype}); take float32 or bfloat16 instead of "
-        "float16, and if that does not help, the weights are broken"
+        f"the model's output has values that are not finite (dtype {dtype}); use float32 or bfloat16 instead "
+        "of float16, and if that does not help, the weights are damaged"
     )
 
 
@@ -223,7 +223,7 @@ def _finite(painted: Tensor, dtype: torch.dtype) -> Tensor:
 def _timed(seconds: dict[str, float], part: str, device: torch.device) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    if device.type == "cuda":  # kernels run on after the call that started them
+    if device.type == "cuda":  # kernels are asynchronous
         torch.cuda.synchronize(device)
     seconds[part] = time.perf_counter() - start
 

@@ -1,4 +1,4 @@
-"""The files of one edit, read and checked together."""
+"""Read and check the files of one edit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from sampling.settings import ExemplarBackground
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an edit is made of.
+    """The inputs of one edit.
 
     Attributes:
-        source: the picture, with what its result is to keep of the file.
-        edit_mask: bool [H, W] of the picture's size, True = repaint.
-        exemplar: uint8 [h, w, 3].
-        remarks: what reading had to change or decide, one sentence each.
+        source: picture, with the file's data that the result keeps.
+        edit_mask: mask of the picture's size, bool [H, W], True = repaint.
+        exemplar: exemplar, uint8 [h, w, 3].
+        remarks: changes that reading made, one sentence each.
     """
 
     source: PictureFile
@@ -29,7 +29,7 @@ class Inputs:
 def read_inputs(
     files: Mapping[str, Path], invert_mask: bool = False, exemplar_background: ExemplarBackground = "crop"
 ) -> Inputs:
-    """Read "image", "mask" and "exemplar" of `files`.
+    """Read the files "image", "mask" and "exemplar".
 
     Raises:
         UserError: as `open_picture`, `open_mask`, `open_exemplar` and `check_mask`.

@@ -1,4 +1,4 @@
-"""Lists of edits to make: a CSV, a JSONL file, or a folder; each row by itself right or wrong."""
+"""Read lists of edits: a CSV file, a JSONL file, or a folder; each row is checked separately."""
 
 import csv
 import json
@@ -14,11 +14,11 @@ from intarsia.words import counted
 from sampling.settings import EditSettings
 
 FILES = ("image", "mask", "exemplar")
-# The folder of exemplars is called `reference` in the examples that come with the original.
+# The folder of exemplars is called `reference` in the examples of the original code.
 _FOLDERS = {"image": ("image",), "mask": ("mask",), "exemplar": ("exemplar", "reference")}
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # endings
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # file name endings
 _OWN = ("name", "seed", "truth")
-_LONGEST = 200  # bytes of a name, so that files can be called so, with an ending and while they are written
+_LONGEST = 200  # largest length of a name in bytes; leaves room for the endings of (temporary) files
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Job:
     """One edit of a list.
 
     Attributes:
-        name: of the result, NAME.png.
+        name: name of the result, NAME.png.
         files: paths of image, mask and exemplar.
-        seed: of the noise; None takes the command's.
-        settings: fields of `EditSettings` that the row gives.
-        truth: what the result should be, where the row knows it; for `evaluation bench`.
-        error: why the row cannot be done; empty where it can.
+        seed: seed of the noise; None = the command's seed.
+        settings: fields of `EditSettings` that the row sets.
+        truth: path of the true picture for `evaluation bench`, if the row has it.
+        error: reason why the row cannot be made; empty if it can.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Job:
 
 
 def read_jobs(path: Path) -> list[Job]:
-    """The edits of a list, in its order; paths in it are relative to the folder that it lies in.
+    """The edits of a list, in order; paths in the list are relative to its folder.
 
     Args:
-        path: a CSV with a header or a JSONL file (columns or keys image, mask, exemplar, and, if wanted,
-            name, seed, truth and any setting of an edit), or a folder with image/, mask/ and exemplar/,
-            whose files belong together by their names without ending.
+        path: CSV file with a header or JSONL file (columns or keys image, mask, exemplar, and optionally
+            name, seed, truth and any setting of an edit), or a folder with image/, mask/ and exemplar/, where
+            files with the same name, ignoring the ending, form one edit.
 
     Raises:
-        UsageError: if the list cannot be read, has unknown or missing columns, or names a result twice.
+        UsageError: if the list cannot be read, has unknown or missing columns, or has a name twice.
     """
     if path.is_dir():
         rows = _folder_rows(path)
@@ -66,11 +66,11 @@ def read_jobs(path: Path) -> list[Job]:
     base = path if path.is_dir() else path.parent
     jobs = [_job(row, number, base) for number, row in enumerate(rows, 1)]
     if not jobs:
-        raise UsageError(f"{path} holds no edits")
+        raise UsageError(f"{path} contains no edits")
     twice = [name for name, count in Counter(job.name for job in jobs).items() if count > 1]
     if twice:
         raise UsageError(
-            f"{path} names {counted(len(twice), 'result')} twice, first {twice[0]!r}; names must differ"
+            f"{path} has {counted(len(twice), 'name')} more than once, first {twice[0]!r}; names must differ"
         )
     return jobs
 
@@ -85,9 +85,9 @@ def _job(row: dict[str, Any], number: int, base: Path) -> Job:
             raise UsageError(row["error"])
         missing = [key for key in FILES if key not in files]
         if missing:
-            raise UsageError(f"{', '.join(missing)} not given")
+            raise UsageError(f"the row has no {', '.join(missing)}")
         if Path(name).name != name or name == ".." or "\0" in name or len(name.encode()) > _LONGEST:
-            raise UsageError(f"name={name!r} is no plain file name of at most {_LONGEST} bytes")
+            raise UsageError(f"name={name!r} is not a plain file name of at most {_LONGEST} bytes")
         seed = None if row.get("seed") in (None, "") else _seed(row["seed"])
         build_config(EditSettings, settings, where=f"row {number}")
     except UsageError as error:
@@ -111,9 +111,9 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
             reader = csv.DictReader(file, skipinitialspace=True)
             _check_keys(list(reader.fieldnames or []), path)
             for row in reader:
-                error = "more fields than the header has" if None in row else ""
+                error = "the row has more fields than the header" if None in row else ""
                 row.pop(None, None)
-                # An empty field leaves the command's value.
+                # An empty field means the command's value.
                 yield {k: v for k, v in row.items() if v not in (None, "")} | {"error": error}
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a CSV in UTF-8 ({error})") from None
@@ -134,7 +134,7 @@ def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise UsageError(f"{path}, line {number}: not valid JSON ({error})") from None
         if not isinstance(row, dict):
-            raise UsageError(f"{path}, line {number}: must be an object with image, mask and exemplar")
+            raise UsageError(f"{path}, line {number} must be an object with image, mask and exemplar")
         _check_keys(list(row), path, number)
         yield row
 
@@ -147,10 +147,10 @@ def _check_keys(keys: list[Any], path: Path, line: int | None = None) -> None:
         raise UsageError(f"{where}: unknown column {unknown[0]!r}; valid: {', '.join(valid)}")
     twice = [key for key in keys if keys.count(key) > 1]
     if twice:
-        raise UsageError(f"{where}: two columns are called {twice[0]}; leave one out")
+        raise UsageError(f"{where}: two columns are called {twice[0]}; remove one")
     missing = [key for key in FILES if key not in keys]
     if missing:
-        raise UsageError(f"{where}: no column {', '.join(missing)}; needed are {', '.join(FILES)}")
+        raise UsageError(f"{where}: no column {', '.join(missing)}; required: {', '.join(FILES)}")
 
 
 def _folder_rows(folder: Path) -> Iterator[dict[str, Any]]:
@@ -159,7 +159,7 @@ def _folder_rows(folder: Path) -> Iterator[dict[str, Any]]:
         place = next((folder / name for name in names if (folder / name).is_dir()), None)
         if place is None:
             raise UsageError(
-                f"{folder} has no folder {' or '.join(names)}/; needed are image/, mask/, exemplar/"
+                f"{folder} has no folder {' or '.join(names)}/; required: image/, mask/, exemplar/"
             )
         found[kind] = {}
         for file in sorted(place.iterdir()):

@@ -1,4 +1,4 @@
-"""Edits side by side with what they were made from, as one picture."""
+"""Show edits and their inputs side by side in one picture."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from sampling.settings import EditSettings
 
 _MARGIN = 8
 _HEADER = 22
-_HOLE = 128  # mid-grey, as the model sees the hole
+_HOLE = 128  # mid-grey, the value of the hole at the model's input
 
 
 def preview_grid(
@@ -22,19 +22,19 @@ def preview_grid(
     settings: EditSettings,
     truths: Sequence[Picture] | None = None,
 ) -> Image.Image:
-    """Edit the requests and show them, one row each; the same seeds give the same grid for the same model."""
+    """Edit the requests and show one row each; equal seeds give equal grids for the same model."""
     return grid(edit(model, requests, settings), truths)
 
 
 def grid(
     results: Sequence[EditResult], truths: Sequence[Picture] | None = None, cell: int = 256
 ) -> Image.Image:
-    """Rows of: picture with the hole, exemplar, edit, and the truth where it is known.
+    """One row per result: picture with the hole, exemplar, edit, and optionally the true picture.
 
     Args:
-        results: one row each.
-        truths: the pictures that the edits should have come near to, one for each result.
-        cell: side in pixels of the square that each picture is fitted into; its proportions are kept.
+        results: results to show.
+        truths: true pictures, one per result.
+        cell: side of the square around each picture, in pixels; proportions are kept.
     """
     titles = ["picture with the hole", "exemplar", "edit"] + (["truth"] if truths is not None else [])
     rows = [[with_hole(result.request), result.request.exemplar, result.image] for result in results]
@@ -44,11 +44,11 @@ def grid(
 
 
 def sweep_grid(results: Sequence[EditResult], cell: int = 256) -> Image.Image:
-    """One row for each seed: picture with the hole, exemplar, then the edit at each guidance scale.
+    """One row per seed: picture with the hole, exemplar, then the edit at each guidance scale.
 
     Args:
-        results: of one picture and exemplar, every seed at every scale.
-        cell: as in `grid`.
+        results: results of one picture and exemplar, with every seed at every scale.
+        cell: side of the square around each picture, in pixels.
     """
     images = {(r.request.seed, r.settings.guidance_scale): r.image for r in results}
     seeds = list(dict.fromkeys(seed for seed, _ in images))
@@ -65,7 +65,7 @@ def sheet(
     cell: int = 256,
     labels: Sequence[str] = (),
 ) -> Image.Image:
-    """Rows of pictures under titles; `cell` as in `grid`, `labels` are written into the rows' first cells."""
+    """Rows of pictures below titles; `labels` are written in the rows' first cells, `cell` as in `grid`."""
     pitch = cell + _MARGIN
     paper = Image.new("RGB", (_MARGIN + len(titles) * pitch, _HEADER + len(rows) * pitch), "white")
     draw = ImageDraw.Draw(paper)
@@ -85,7 +85,7 @@ def sheet(
 
 
 def with_hole(request: EditRequest) -> Picture:
-    """The picture with mid-grey where it will be repainted."""
+    """The picture with the area to repaint in mid-grey."""
     mask = check_mask(request.edit_mask, request.image)
     return np.where(mask[..., None], np.uint8(_HOLE), request.image)
 

@@ -1,4 +1,4 @@
-"""What a result was made from, written into its PNG, and the command that makes it again."""
+"""Store the inputs and settings of a result in its PNG, and print the command that makes it again."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from intarsia.files import fingerprint, sha256_file
 from sampling.painters.painter import painter_of
 from sampling.settings import EditSettings, ExemplarBackground, InversionSettings, MachineSettings
 
-KEYWORD = "intarsia"  # of the PNG's text entry
+KEYWORD = "intarsia"  # keyword of the PNG's text entry
 PROVENANCE_VERSION = 1
-_OPTIONS = {  # settings whose option is not --its-name VALUE
+_OPTIONS = {  # settings whose option is not --name VALUE
     "karras": {True: "--karras"},
     "latent_blend": {True: "--latent-blend"},
     "composite": {False: "--no-composite"},
@@ -28,7 +28,7 @@ _OPTIONS = {  # settings whose option is not --its-name VALUE
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file as it was read: where it lay, and what it held."""
+    """A file that was read: its path, and the hash of its content."""
 
     path: str
     sha256: str
@@ -39,14 +39,15 @@ class Provenance:
     """Everything that one edit depends on.
 
     Attributes:
-        image, mask, exemplar: the files.
-        model: the model folder and the hash of its weights and configs; what another painter depends on.
-        seed: of the noise.
-        settings: of the edit, `EditSettings.plain()`; of an inversion, `InversionSettings` and the canvas'.
-        invert_mask, exemplar_background: how mask and exemplar were read.
-        device, dtype: where the model ran; on another machine the rounding differs.
-        libraries: versions of those that the numbers depend on.
-        painter: name of what paints.
+        image, mask, exemplar: input files.
+        model: model folder and the hash of its weights and configs; for other painters, their fingerprint.
+        seed: seed of the noise.
+        settings: settings of the edit (`EditSettings.plain()`), or of an inversion (`InversionSettings` and
+            those of the canvas).
+        invert_mask, exemplar_background: options for reading mask and exemplar.
+        device, dtype: device and dtype of the model; another device rounds differently.
+        libraries: versions of the libraries that affect the numbers.
+        painter: name of the painter.
     """
 
     image: SourceFile
@@ -67,7 +68,7 @@ class Provenance:
         return {KEYWORD: json.dumps({"version": PROVENANCE_VERSION, **self._content()}, sort_keys=True)}
 
     def work(self) -> str:
-        """The hash of what has to be done: equal for equal inputs wherever they lie and whatever runs it."""
+        """The hash of the work: it depends on the inputs' contents, not on their paths or the machine."""
         content = self._content()
         for name in ("image", "mask", "exemplar", "model"):
             content[name] = getattr(self, name).sha256
@@ -75,11 +76,11 @@ class Provenance:
         return fingerprint(content)
 
     def what_painted(self) -> dict[str, str]:
-        """The model folder and its hash; of a painter without one, its name and fingerprint."""
+        """The model folder and its hash; for a painter without a model, its name and fingerprint."""
         return asdict(self.model) | ({} if self.model.path else {"path": f"painter {self.painter}"})
 
     def _content(self) -> dict[str, Any]:
-        """All fields; of the painter only another one than was there before there were several."""
+        """All fields; `painter` only if it is not "own", so that hashes of older results remain valid."""
         content = asdict(self)
         if self.painter == "own":
             del content["painter"]
@@ -96,7 +97,7 @@ def pattern(
     exemplar_background: ExemplarBackground = "crop",
     painter: str = "own",
 ) -> Provenance:
-    """What all edits of one command have in common; files, seed and settings are still to be put in."""
+    """The provenance that all edits of one command share, still without files, seed and settings."""
     from sampling.denoise.machine import pick_device, pick_dtype
 
     device = pick_device(machine.device)
@@ -120,7 +121,7 @@ def pattern(
 def made_from(
     shared: Provenance, files: Mapping[str, SourceFile], seed: int, settings: Mapping[str, Any]
 ) -> Provenance:
-    """`shared` with the image, mask and exemplar, seed and settings of one edit."""
+    """`shared` completed with the files, seed and settings of one edit."""
     return replace(
         shared,
         image=files["image"],
@@ -135,7 +136,7 @@ def source_file(path: Path | str) -> SourceFile:
     """A file with its hash.
 
     Raises:
-        UserError: if it is not there.
+        UserError: if it does not exist.
     """
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist")
@@ -143,10 +144,10 @@ def source_file(path: Path | str) -> SourceFile:
 
 
 def read_provenance(path: Path | str) -> Provenance:
-    """What a result's PNG says of itself.
+    """The provenance stored in a result's PNG.
 
     Raises:
-        UserError: if it is no PNG of ours, or one of another version.
+        UserError: if the file is not one of our PNGs, or was written by another version.
     """
     try:
         with Image.open(path) as image:
@@ -158,8 +159,8 @@ def read_provenance(path: Path | str) -> Provenance:
         raise UserError(f"{path} is not a picture that can be read") from None
     if text is None:
         raise UserError(
-            f"{path} does not say how it was made; only the PNGs that `edit`, `batch`, `invert` and the page "
-            "write do, and programs that save them again often drop it"
+            f"{path} does not record how it was made; only PNGs written by `edit`, `batch`, `invert` and the "
+            "page do, and other programs often remove the record when they save them again"
         )
     try:
         content = json.loads(text)
@@ -169,11 +170,11 @@ def read_provenance(path: Path | str) -> Provenance:
             content[name] = SourceFile(**content[name])
         return Provenance(**content)
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise UserError(f"{path}: what it says of its making is damaged") from None
+        raise UserError(f"{path}: the record of how it was made is damaged") from None
 
 
 def remake_command(provenance: Provenance, out: str) -> str:
-    """The shell command that makes the result again, into `out`; options at their defaults are left out."""
+    """The shell command that makes the result again as `out`; options with default values are omitted."""
     default, command = EditSettings().plain(), "edit"
     if "method" in provenance.settings:
         default, command = default | InversionSettings().model_dump(), "invert"
@@ -182,7 +183,7 @@ def remake_command(provenance: Provenance, out: str) -> str:
         words += ["--painter", provenance.painter]
     for name in ("model", "image", "mask", "exemplar"):
         if name == "model" and not provenance.model.path:
-            continue  # a painter without
+            continue  # a painter without a model
         words += [f"--{name}", getattr(provenance, name).path]
     words += ["--out", out, "--seed", str(provenance.seed)]
     for name, value in provenance.settings.items():
@@ -198,19 +199,21 @@ def remake_command(provenance: Provenance, out: str) -> str:
 
 
 def changed_files(provenance: Provenance) -> list[str]:
-    """A sentence for each input that is gone or no longer what it was, and for each library."""
+    """One sentence for each input that is missing or has changed, and for each library with a new version."""
     remarks, painter = [], painter_of(provenance.painter)
     for name in ("image", "mask", "exemplar", "model"):
         noted = getattr(provenance, name)
-        path = Path(noted.path)  # of a painter without a model: this folder
+        path = Path(noted.path)  # for a painter without a model: the current folder
         if not path.exists():
-            remarks.append(f"{name} {path} is not there, seen from this folder: the command cannot run")
+            remarks.append(f"{name} {path} does not exist, seen from this folder: the command cannot run")
         elif noted.sha256 != (painter.fingerprint(path) if name == "model" else sha256_file(path)):
-            remarks.append(f"{name} {path} has changed since: the command will make another picture")
+            remarks.append(f"{name} {path} has changed: the command will make another picture")
     for name, version in _libraries().items():
         noted = provenance.libraries.get(name, version)
         if noted != version:
-            remarks.append(f"it was made with {name} {noted}, and {version} is here: rounding may differ")
+            remarks.append(
+                f"it was made with {name} {noted}, but {version} is installed: rounding may differ"
+            )
     return remarks
 
 
@@ -225,4 +228,4 @@ def _option(name: str) -> str:
 def _word(value: Any) -> str:
     if isinstance(value, tuple | list):
         return ",".join(map(_word, value))
-    return str(value).removesuffix(".0")  # of a float: the shortest that reads as the same number
+    return str(value).removesuffix(".0")  # shortest text for a float

@@ -1,4 +1,4 @@
-"""The samplers: one row each, which options, help, page and tests read; nothing heavy is imported."""
+"""The table of samplers for options, help, page and tests, without heavy imports."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 
 class Sampler(NamedTuple):
-    """One of diffusers' schedulers as we use it.
+    """One of diffusers' schedulers with our options.
 
     Attributes:
-        scheduler: name of its class in diffusers.
+        scheduler: class name in diffusers.
         steps: number of steps that is usually enough.
-        options: constructor options beside the model's noise levels.
-        karras: whether it takes Karras et al.'s spacing of the noise levels.
-        eta: whether its share of fresh noise can be chosen.
+        options: constructor options in addition to the model's noise levels.
+        karras: whether it supports Karras et al.'s spacing of the noise levels.
+        eta: whether its share of fresh noise can be set.
     """
 
     scheduler: str
@@ -23,8 +23,8 @@ class Sampler(NamedTuple):
     eta: bool = False
 
 
-# Alpha at the last step is the first training step's in PLMS and DDIM, not 1, as in the original; the others
-# end at no noise. PLMS is diffusers' PNDM without its Runge-Kutta start.
+# As in the original code, PLMS and DDIM end at the alpha of the first training step, not at 1; the others end
+# at no noise. PLMS is diffusers' PNDM without its Runge-Kutta start.
 SAMPLERS: dict[str, Sampler] = {
     "plms": Sampler("PNDMScheduler", 50, {"skip_prk_steps": True, "set_alpha_to_one": False}),
     "ddim": Sampler("DDIMScheduler", 50, {"clip_sample": False, "set_alpha_to_one": False}, eta=True),
@@ -37,6 +37,6 @@ SAMPLERS: dict[str, Sampler] = {
     "unipc": Sampler("UniPCMultistepScheduler", 20, karras=True),
     "euler": Sampler("EulerDiscreteScheduler", 40, karras=True),
     "euler-ancestral": Sampler("EulerAncestralDiscreteScheduler", 40),
-    "heun": Sampler("HeunDiscreteScheduler", 25, karras=True),  # asks the model twice in each step
+    "heun": Sampler("HeunDiscreteScheduler", 25, karras=True),  # two model calls per step
     "ddpm": Sampler("DDPMScheduler", 250, {"clip_sample": False}),
 }

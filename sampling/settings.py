@@ -1,4 +1,4 @@
-"""How to edit, as plain typed numbers; no torch here, so that a wrong option is refused at once."""
+"""The settings of edits as plain typed values, without torch, so that a wrong option is refused at once."""
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -20,34 +20,34 @@ InversionMethod = Literal["ddim", "direct", "null-condition", "negative-conditio
 
 
 class EditSettings(Config):
-    """Everything about an edit except the pictures and the seed."""
+    """All settings of an edit except the pictures and the seed."""
 
-    # Beyond half of the 1000 training steps the even spacing would no longer start from pure noise.
+    # With more than half of the 1000 training steps, the even spacing would not start from pure noise.
     num_inference_steps: int = Field(default=50, ge=1, le=500)
-    guidance_scale: float = Field(default=5.0, ge=0.0, le=100.0)  # 1 = the exemplar's prediction, unguided
-    # Guided only while timestep / training timesteps lies between these; 1 = pure noise.
+    guidance_scale: float = Field(default=5.0, ge=0.0, le=100.0)  # 1 = no guidance
+    # Range of timestep / training timesteps with guidance; 1 = pure noise.
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     scheduler: SchedulerName = "plms"
-    karras: bool = False  # Karras et al.'s spacing of the noise levels
-    eta: float = Field(default=0.0, ge=0.0, le=1.0)  # DDIM's noise: 0 none, 1 as much as DDPM
-    fit: Fit = "auto"  # how the picture meets the model's square; see sampling/canvas/canvas.py
-    context: float = Field(default=1.0, ge=0.0, le=20.0)  # of a crop, in lengths of the mask's longer side
-    known_region: KnownRegion = "model"  # how the model is held to what lies outside the mask
-    latent_blend: bool = False  # the picture's own latents outside the mask before the last decoding
-    # Pixels inside the mask over which the edit fades in; far beyond the limit Pillow's blur crashes.
+    karras: bool = False  # spacing of the noise levels of Karras et al.
+    eta: float = Field(default=0.0, ge=0.0, le=1.0)  # DDIM's noise: 0 = none, 1 = as much as DDPM
+    fit: Fit = "auto"  # fit of the picture to the model's square; see sampling/canvas/canvas.py
+    context: float = Field(default=1.0, ge=0.0, le=20.0)  # margin of a crop, in longer sides of the mask
+    known_region: KnownRegion = "model"  # how the surroundings of the mask are kept
+    latent_blend: bool = False  # use the picture's own latents outside the mask before decoding
+    # Width in pixels, inside the mask, of the soft seam; far above the limit Pillow's blur crashes.
     blend: int = Field(default=0, ge=0, le=10_000)
-    match_colour: MatchColour = "none"  # correct the colours by what the model made of the known ring
-    composite: bool = True  # outside the mask the input's own pixels; false: all that the model painted
-    batch_size: PositiveInt = 4  # pictures at once; has no influence on the result
+    match_colour: MatchColour = "none"  # correct the colours by the known ring around the mask
+    composite: bool = True  # true: the input's pixels outside the mask; false: all pixels of the model
+    batch_size: PositiveInt = 4  # pictures at the same time; does not affect the results
 
     def plain(self) -> dict[str, Any]:
-        """All that decides the result, as JSON has it."""
+        """All values that affect the result, as JSON values."""
         return self.model_dump(mode="json", exclude={"batch_size"})
 
     @field_validator("guidance_interval", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """`0.2,0.8`, as a list of jobs has it."""
+        """Split a text such as `0.2,0.8` from a list of jobs."""
         return tuple(value.split(",")) if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -65,28 +65,28 @@ class EditSettings(Config):
 
 
 class MachineSettings(Config):
-    """Where and how the model runs; speed and memory, and the rounding of the arithmetic."""
+    """Device, precision and memory options; they affect speed and rounding."""
 
-    device: str = "auto"  # auto takes a GPU where there is one
+    device: str = "auto"  # auto: a GPU if there is one
     dtype: Literal["auto", Dtype] = "auto"  # auto: bfloat16 on a GPU, else float32
-    compile: bool = False  # the UNet by torch.compile: slow to start, quicker steps
-    low_vram: bool = False  # only the network at work is on the device; the autoencoder works in parts
+    compile: bool = False  # torch.compile of the UNet: a slow start, faster steps
+    low_vram: bool = False  # only the network in use is on the device; the autoencoder works in parts
 
 
 class InversionSettings(Config):
-    """How to edit from the picture instead of noise."""
+    """Settings of edits that start from the picture instead of noise."""
 
     method: InversionMethod = "direct"
     num_inference_steps: int = Field(default=50, ge=1, le=500)
-    guidance_scale: float = Field(default=7.5, ge=0.0, le=100.0)  # of the edit; 1 = unguided
-    # Share of the walk that the edit begins at: below 1 it keeps more of the picture's pose and layout.
+    guidance_scale: float = Field(default=7.5, ge=0.0, le=100.0)  # scale of the edit; 1 = no guidance
+    # Share of the steps at which the edit begins: values below 1 keep more of the picture's pose and layout.
     strength: float | None = Field(default=None, gt=0, le=1)  # null = 1, and 0.76 for ddpm, as published
-    offset_scale: float = Field(default=1.0, ge=0, le=1)  # direct: share of the difference that is added back
+    offset_scale: float = Field(default=1.0, ge=0, le=1)  # direct: added share of the difference
     inner_steps: int = Field(
         default=10, ge=1
-    )  # null-condition: most updates of the null tokens at each place
+    )  # null-condition: largest number of updates of the null tokens per place
 
     def start(self, steps: int) -> int:
-        """The place that the edit begins at, 1 … steps."""
+        """The place where the edit begins, 1 … steps."""
         strength = self.strength or (0.76 if self.method == "ddpm" else 1.0)
         return max(1, round(strength * steps))

@@ -22,12 +22,12 @@
 set -euo pipefail
 
 fail() { echo "error: $*" >&2; exit 2; }
-[[ -n ${SLURM_JOB_ID-} ]] || fail "this is a job script: sbatch slurm/dataprep.sh build SOURCE ..."
+[[ -n ${SLURM_JOB_ID-} ]] || fail "this is a job script; submit it: sbatch slurm/dataprep.sh build SOURCE ..."
 [[ ${1-} == build ]] || fail "slurm/dataprep.sh runs \`build\`; other commands of dataprep need no cluster"
 cd "$SLURM_SUBMIT_DIR"
-[[ -f dataprep/workers/pipeline.py ]] || fail "submit from the root of the checkout, $PWD is not one"
+[[ -f dataprep/workers/pipeline.py ]] || fail "submit from the root of the checkout; $PWD is not one"
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
-[[ -x $PYTHON ]] || fail "there is no $PYTHON; run make setup, or set PYTHON"
+[[ -x $PYTHON ]] || fail "$PYTHON does not exist; run make setup, or set PYTHON"
 echo "dataprep.sh: job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}, nodes $SLURM_JOB_NODELIST"
 
 restart() {
@@ -75,7 +75,7 @@ build=$!
 status=0
 while kill -0 "$build" 2>/dev/null; do     # `wait` returns early when a signal arrives
   if ! kill -0 "$ray" 2>/dev/null; then    # without its cluster the build would wait forever
-    echo "error: Ray ended" >&2
+    echo "error: Ray has stopped" >&2
     kill "$build" 2>/dev/null || true
   fi
   sleep 1 & wait $! || true
@@ -86,6 +86,6 @@ wait "$ray" 2>/dev/null || true
 log=dataprep-$SLURM_JOB_ID.ray.log
 case $status in
   0 | 2) rm -f "$log" ;;                 # a mistake in the command is not in Ray's log
-  *) echo "the build ended with exit code $status, Ray's log is $log; submit the same command again" >&2 ;;
+  *) echo "the build ended with exit code $status; Ray's log is $log; submit the same command again" >&2 ;;
 esac
 exit "$status"

@@ -20,6 +20,6 @@
 #SBATCH --open-mode=append          # a restarted part continues the same log
 #SBATCH --output=%x-%j.out
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:?error: this is a job script: sbatch --array=0-7 slurm/evaluate.sh ...}"
-source slurm/part.sh || { echo "error: submit from the root of the checkout, $PWD is not one" >&2; exit 2; }
+cd "${SLURM_SUBMIT_DIR:?error: this is a job script; submit it: sbatch --array=0-7 slurm/evaluate.sh ...}"
+source slurm/part.sh || { echo "error: submit from the root of the checkout; $PWD is not one" >&2; exit 2; }
 run_part evaluation "$@"

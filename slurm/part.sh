@@ -8,7 +8,7 @@ restart() { # a minute before the time limit
 
 run_part() { # PACKAGE [ARGUMENTS...]: runs part SLURM_ARRAY_TASK_ID of a job array, or all of the work
   PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
-  [[ -x $PYTHON ]] || fail "there is no $PYTHON; run make setup, or set PYTHON"
+  [[ -x $PYTHON ]] || fail "$PYTHON does not exist; run make setup, or set PYTHON"
   local job=$SLURM_JOB_ID shard=() work status=0
   if [[ -n ${SLURM_ARRAY_TASK_ID-} ]]; then
     # A gap in the array would leave its rows undone.

@@ -29,11 +29,11 @@ set -euo pipefail
 # No trap on TERM: scancel ends this shell at once, so nothing below restarts the job.
 
 fail() { echo "error: $*" >&2; exit 2; }
-[[ -n ${SLURM_JOB_ID-} ]] || fail "this is a job script: sbatch slurm/train.sh CONFIG.yaml ..."
+[[ -n ${SLURM_JOB_ID-} ]] || fail "this is a job script; submit it: sbatch slurm/train.sh CONFIG.yaml ..."
 cd "$SLURM_SUBMIT_DIR"
-[[ -f training/loop.py ]] || fail "submit from the root of the checkout, $PWD is not one"
+[[ -f training/loop.py ]] || fail "submit from the root of the checkout; $PWD is not one"
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
-[[ -x $PYTHON ]] || fail "there is no $PYTHON; run make setup, or set PYTHON"
+[[ -x $PYTHON ]] || fail "$PYTHON does not exist; run make setup, or set PYTHON"
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}   # since Slurm 22.05 srun does not inherit it
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
@@ -43,12 +43,12 @@ job=$SLURM_JOB_ID restarts=${SLURM_RESTART_COUNT:-0}
 [[ -z ${SLURM_ARRAY_TASK_ID-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 tasks=${SLURM_NTASKS_PER_NODE:-1} gpus=${SLURM_GPUS_ON_NODE:-0}
 ((gpus == 0 || gpus == tasks)) ||
-  fail "$gpus GPUs and $tasks tasks per node; give each GPU its task: --ntasks-per-node=$gpus"
+  fail "$gpus GPUs and $tasks tasks per node; give one task per GPU: --ntasks-per-node=$gpus"
 
 plan=$("$PYTHON" -m training "$@" --dry-run) || exit  # reports mistakes before any rank starts
 run=$("$PYTHON" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)["run"] or "")' <<<"$plan")
 [[ -n $run ]] || fail "no run folder given: add run=FOLDER; the same folder again continues the run"
-mkdir -p "$run/logs" || fail "run=$run: the folder cannot be made"
+mkdir -p "$run/logs" || fail "run=$run: the folder cannot be created"
 newest() { cat "$run/checkpoints/latest" 2>/dev/null || echo "the beginning"; }
 echo "train.sh: job $job, restart $restarts, run $run from $(newest)"
 echo "train.sh: nodes $SLURM_JOB_NODELIST, tasks per node $tasks, CPUs per task $SRUN_CPUS_PER_TASK," \
@@ -69,7 +69,7 @@ wait $! || status=$?
 again() { # WHY
   if ((restarts < ${MAX_RESTARTS:-50})); then
     echo "train.sh: $1; the job starts again"
-    scontrol requeue "$job" || echo "error: it may not; submit the same command again" >&2
+    scontrol requeue "$job" || echo "error: the requeue failed; submit the same command again" >&2
   else
     echo "error: $1, and the job was restarted $restarts times; submit the same command again" >&2
   fi
@@ -78,10 +78,10 @@ again() { # WHY
 # srun prints in order of time: "srun: error: node2: task 1: Exited with exit code 1", or "... tasks 0-3: Killed".
 # Tasks with 76 lost another rank that ended before them, in whatever order srun prints them.
 ends=$(grep -oE '[^ ]+: tasks? [0-9].*' "$said" || true)
-first=$(grep -m 1 -v 'exit code 76$' <<<"$ends" || echo "the ranks lost each other")
+first=$(grep -m 1 -v 'exit code 76$' <<<"$ends" || echo "the ranks lost contact with each other")
 case $first in
   *"exit code 75") again "saved and stopped before the end" ;;   # EX_TEMPFAIL of sysexits.h
-  *"User defined signal 1"*) again "told to stop while starting" ;;
+  *"User defined signal 1"*) again "stopped while starting" ;;
   "") exit "$status" ;;                                          # not caused by a rank: srun has printed the error
 esac
 rank=$(sed -E 's/.*: tasks? ([0-9]+).*/\1/' <<<"$first")
@@ -92,6 +92,6 @@ else
   place="job $job, killed after $(newest)"     # the same place every time: no progress
   echo "$place" >>"$run/logs/killed"
   (($(grep -cxF "$place" "$run/logs/killed") > 2)) || again "$first"
-  echo "error: $first, three times without a save in between; submit the same command again" >&2
+  echo "error: $first, three times without a checkpoint in between; submit the same command again" >&2
 fi
 exit "$status"

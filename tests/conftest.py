@@ -20,7 +20,7 @@ _ROWS = pytest.StashKey[dict[str, dict[str, str]]]()  # section -> fault -> outc
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fault-table", type=Path, help="Markdown file whose table of faults is to be written")
+    parser.addoption("--fault-table", type=Path, help="Markdown file whose fault tables are updated")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,7 +69,7 @@ def _quick_tests_start_no_processes(request: pytest.FixtureRequest) -> Iterator[
 
 @pytest.fixture
 def record_fault(request: pytest.FixtureRequest) -> Iterator[Recorder]:
-    """Notes a row; it counts only if the test passes up to here, so call it last."""
+    """Record a row; call it last, because only a test that has passed may write its row."""
     rows = request.config.stash[_ROWS].setdefault(section_of(request.path), {})
     yield lambda fault, outcome: rows.update({fault: outcome})
 

@@ -1,4 +1,4 @@
-"""What tests of faults share: hashes of folders, and the table that `pytest --fault-table FILE` writes."""
+"""Helpers of the fault tests: hashes of folders, and the table that `pytest --fault-table FILE` writes."""
 
 import hashlib
 import itertools
@@ -10,35 +10,35 @@ SECTIONS = {"dataprep": "Data prep", "train": "Training", "sampling": "Sampling 
 
 
 class Recorder(Protocol):
-    """Notes a fault that was staged, and what came of it; called last in a test."""
+    """Record a staged fault and its outcome; call it last in a test."""
 
     def __call__(self, fault: str, outcome: str) -> None: ...
 
 
 def content(out: Path) -> dict[str, str]:
-    """sha256 of whatever must not depend on how a build went: tars, sidecars, rejects."""
+    """sha256 of all files that must not depend on faults during a build: tars, sidecars, rejects."""
     names = [*out.glob("*-*.tar"), *out.glob("*-*.json"), *out.glob("rejects.jsonl")]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(names)}
 
 
 def stamps(out: Path) -> dict[str, int]:
-    """When each committed shard was committed, nanoseconds."""
+    """Time when each complete shard was written, in nanoseconds."""
     return {path.name: path.stat().st_mtime_ns for path in out.glob("*-*.json")}
 
 
 def rebuilt(out: Path, before: dict[str, int]) -> set[str]:
-    """Which of the shards that were committed `before` were built again."""
+    """The shards that were complete `before` and were built again."""
     now = stamps(out)
     return {name for name, time in before.items() if now.get(name) != time}
 
 
 def section_of(test: Path) -> str:
-    """The heading below which a test file's faults stand."""
+    """The heading of the table with a test file's faults."""
     return next(title for word, title in SECTIONS.items() if word in f"{test.parent.name} {test.name}")
 
 
 def write_table(path: Path, section: str, rows: dict[str, str]) -> None:
-    """Put rows (fault -> outcome) into the table of a section of a Markdown file; all else stays."""
+    """Update the table of a section of a Markdown file with rows (fault -> outcome); the rest is kept."""
     before, title, text = path.read_text(encoding="utf-8").partition(f"## {section}\n")
     between, header, after = text.partition(HEADER)
     assert header, f"{path} has no table of faults below {section!r}"

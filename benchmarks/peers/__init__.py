@@ -1,1 +1,1 @@
-"""The same work written plainly, with the usual libraries: what we measure ourselves against."""
+"""Plain implementations with the usual libraries, for comparison."""

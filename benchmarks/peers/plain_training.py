@@ -1,9 +1,9 @@
-"""One training step as diffusers' example scripts write it: diffusers' networks, accelerate, torch's AdamW.
+"""One training step in the style of diffusers' example scripts: diffusers, accelerate, torch's AdamW.
 
-The networks' sizes are the config's and the arithmetic is the same; what `training` does for speed is left
-out: both pictures go through the autoencoder one after the other, cross-attention is computed whole, all of
-the UNet is trained, nothing is compiled or channels-last. Mixed precision and activation checkpointing follow
-the config.
+The networks have the config's sizes and the arithmetic is the same, without the optimisations of `training`:
+the autoencoder encodes both pictures one after the other, cross-attention is computed in full, the whole UNet
+is trained, and nothing is compiled or channels-last. Mixed precision and activation checkpointing follow the
+config.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ class PlainTrainer:
     """Networks and optimizer; `step` trains one micro-batch.
 
     Args:
-        config: the geometry, precision and optimizer are used.
+        config: training config; only geometry, precision and optimizer are used.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -50,11 +50,11 @@ class PlainTrainer:
 
     @property
     def device(self) -> Any:
-        """Where it trains."""
+        """Device of the training."""
         return self.accelerator.device
 
     def step(self, batch: Batch) -> float:
-        """Train on a micro-batch; its loss."""
+        """Train on a micro-batch; return its loss."""
         with torch.no_grad():
             image = batch.image.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             mask = batch.edit_mask.to(self.device)[:, None].float() / 255

@@ -1,1 +1,1 @@
-"""What the UNet is told besides the noisy latents; each kind of condition is one module and one row."""
+"""Conditions of the UNet: each kind is one module and one row of a table."""

@@ -11,10 +11,10 @@ from intarsia.conditions.condition import ConditionKind
 
 
 class ExemplarEncoder(nn.Module):
-    """The pooled CLIP vector of the exemplar -> one token for the UNet's cross-attention.
+    """Map the pooled CLIP vector of the exemplar to one token for the UNet's cross-attention.
 
-    Pre-norm transformer blocks, a final LayerNorm and a projection; beside them `null_exemplar`, the learned
-    token that stands for "no exemplar" in guidance. The names of its weights are those of diffusers'
+    The layers are pre-norm transformer blocks, a final LayerNorm and a projection. `null_exemplar` is the
+    learned token that means "no exemplar" in guidance. Weight names are those of diffusers'
     `PaintByExampleImageEncoder`, except `null_exemplar` (there `uncond_vector`).
     """
 
@@ -36,8 +36,8 @@ class ExemplarEncoder(nn.Module):
 class MapperBlock(nn.Module):
     """One pre-norm transformer block: self-attention with one head, then an MLP of four times the width.
 
-    With a single token the attention's softmax is 1; it is written out because the weights exist and because
-    more tokens may follow.
+    With a single token the attention's softmax is 1. The attention is still computed, because its weights
+    exist and other conditions may have more tokens.
     """
 
     def __init__(self, width: int) -> None:
@@ -46,7 +46,7 @@ class MapperBlock(nn.Module):
         self.attn1 = SelfAttention(width)
         self.norm3 = nn.LayerNorm(width)
         self.ff = nn.ModuleDict({"net": FeedForward(width)})
-        # GLIDE's transformer starts like this, and Paint by Example takes its mapper from there.
+        # GLIDE initialises its transformer like this, and Paint by Example's mapper comes from GLIDE.
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=width**-0.5)

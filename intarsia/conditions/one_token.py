@@ -1,4 +1,4 @@
-"""What a single context token means for the cross-attention: its softmax is 1, so the value is the answer."""
+"""Cross-attention to a single context token: the softmax is 1, so the output depends on the value only."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _NO_INFLUENCE = (".attn2.to_q.", ".attn2.to_k.", ".norm2.")
 
 
 def cannot_learn(name: str, num_tokens: int) -> bool:
-    """Whether a weight of the UNet has no influence on its answer, and so no gradient, with so many tokens.
+    """Whether a UNet weight has no influence on the output, and so no gradient, with `num_tokens` tokens.
 
     With one token these are the cross-attention's query and key, and the norm before the query.
     """
@@ -17,10 +17,10 @@ def cannot_learn(name: str, num_tokens: int) -> bool:
 
 
 class OneTokenProcessor(AttnProcessor2_0):
-    """Cross-attention to one token as to_out(to_v(token)) for every query; all else as diffusers does it.
+    """Cross-attention to one token as to_out(to_v(token)) for every query; other cases go to diffusers.
 
-    Exact, and it leaves out the projections of query and key and the attention itself, 3.2 % of the
-    arithmetic of Stable Diffusion's UNet.
+    The result is exact. Leaving out query, key and the attention itself saves 3.2 % of the arithmetic of
+    Stable Diffusion's UNet.
     """
 
     def __call__(

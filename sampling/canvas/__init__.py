@@ -1,1 +1,1 @@
-"""A picture of any size onto the model's square and back, without a visible seam."""
+"""Fit a picture of any size to the model's square and back, without a visible seam."""

@@ -1,13 +1,13 @@
-"""Any picture onto the model's square and the model's square back into the picture.
+"""Fit a picture of any size to the model's square, and put the square back into the picture.
 
-Three fits. *resize* squashes the whole picture, as Paint by Example's test does. *pad* keeps its proportions
-and continues its edges over the rest of the square. *crop* takes a window around the mask. *auto*, the
-default, crops where the mask is small against the picture, and resizes otherwise; small means: one side of
-the picture is longer than the model's square, and the crop's window has at most half of the picture's pixels.
+There are three fits. *resize* squashes the whole picture, as Paint by Example's test does. *pad* keeps its
+proportions and continues its edges over the rest of the square. *crop* uses a window around the mask. *auto*,
+the default, crops if one side of the picture is longer than the model's square and the crop's window has at
+most half of the picture's pixels; otherwise it resizes.
 
-The window of a crop is a square of (1 + context) times the longer side of the mask's box, but at least half
-the model's size, so that known pixels are never enlarged more than twofold; it lies centred on the box,
-moved into the picture. Where the picture is narrower than that, the window is as narrow and gets squashed.
+The window of a crop is a square whose side is (1 + context) times the longer side of the mask's box, but at
+least half the model's size, so that known pixels are enlarged at most twofold. It is centred on the box and
+moved into the picture. If the picture is narrower, so is the window, and it is squashed.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from sampling.settings import EditSettings
 
 @dataclass(frozen=True)
 class Canvas:
-    """How one picture lies on the model's square.
+    """The position of one picture on the model's square.
 
     Attributes:
-        window: the part of the picture that the model sees, in the picture's pixels.
-        frame: the part of the square that the window fills; `pad` leaves margins around it.
-        size: side of the square.
+        window: part of the picture that the model sees, in the picture's pixels.
+        frame: part of the square that the window fills; `pad` leaves margins around it.
+        size: side of the square, in pixels.
     """
 
     window: Box
@@ -39,11 +39,11 @@ class Canvas:
     size: int
 
     def fit_image(self, image: Picture) -> Picture:
-        """What the model sees of uint8 [H, W, 3]: uint8 [size, size, 3] (bilinear, antialiased)."""
+        """Fit the window of a picture, uint8 [H, W, 3], to uint8 [size, size, 3] (bilinear, antialiased)."""
         return self._fit(self.window.cut(image))
 
     def fit_mask(self, edit_mask: Mask) -> NDArray[np.uint8]:
-        """What the model sees of a mask: uint8 [size, size], 255 = repaint; its edge turns soft.
+        """Fit the window of a mask to uint8 [size, size], 255 = repaint; its edge becomes soft.
 
         Raises:
             UserError: if the marked area is so small that no pixel of the square is half covered.
@@ -51,22 +51,22 @@ class Canvas:
         fitted = self._fit(self.window.cut(edit_mask).astype(np.uint8) * 255)
         if fitted.max() < 128:
             raise UserError(
-                f"a mask marks too little to be seen at {self.size} x {self.size} pixels; mark a larger area "
-                "or take --fit crop, which samples a window around it"
+                f"a mask marks too small an area for {self.size} x {self.size} pixels; mark a larger area "
+                "or use --fit crop, which samples a window around the mask"
             )
         return fitted
 
     def paste_back(self, edited: Picture, image: Picture, edit_mask: Mask | None, blend: int = 0) -> Picture:
-        """The picture with the model's square put back into it.
+        """Put the model's square back into the picture.
 
-        Only the mask's box is brought to the picture's size (Lanczos), so a large picture costs little.
+        Only the mask's box is resized to the picture's size (Lanczos), so a large picture costs little.
 
         Args:
-            edited: uint8 [size, size, 3], the model's result.
-            image: the input picture [H, W, 3].
-            edit_mask: bool [H, W], where the result is to be seen; everywhere else the input's own pixels
-                stay, bit for bit. None: the result covers the window.
-            blend: pixels inside the mask over which the input fades into the result.
+            edited: result of the model, uint8 [size, size, 3].
+            image: input picture, uint8 [H, W, 3].
+            edit_mask: area that shows the result, bool [H, W]; outside, the input's pixels remain, bit for
+                bit. None: the result covers the whole window.
+            blend: width in pixels, inside the mask, over which the input fades into the result.
         """
         result = image.copy()
         if edit_mask is None:
@@ -84,12 +84,12 @@ class Canvas:
         small = _resize(part, self.frame.width, self.frame.height, Image.Resampling.BILINEAR)
         if self.frame.area == self.size**2:
             return small
-        # Edges are continued, the hole's too: what is repainted at the border has no false neighbours.
+        # Edges are continued, those of the hole too, so that an edit at the border has no false neighbours.
         margins = [(self.frame.y0, self.size - self.frame.y1), (self.frame.x0, self.size - self.frame.x1)]
         return np.pad(small, margins + [(0, 0)] * (part.ndim - 2), mode="edge")
 
     def _enlarged(self, edited: Picture, area: Box) -> Picture:
-        """The square's content for `area` of the picture, at the picture's size."""
+        """The part of the square that belongs to `area` of the picture, at the picture's resolution."""
         across, down = self.frame.width / self.window.width, self.frame.height / self.window.height
         box = (
             self.frame.x0 + (area.x0 - self.window.x0) * across,
@@ -106,12 +106,12 @@ class Canvas:
 
 
 def lay_canvas(edit_mask: Mask, size: int, settings: EditSettings) -> Canvas:
-    """Choose the part of a picture that the model sees, by `settings.fit`; the rule stands above.
+    """Choose the part of a picture that the model sees, by `settings.fit`; see the module's docstring.
 
     Args:
-        edit_mask: bool [H, W] in the picture's geometry, not empty.
-        size: side of the model's square.
-        settings: `fit` and `context` are read.
+        edit_mask: mask of the picture's size, bool [H, W], not empty.
+        size: side of the model's square, in pixels.
+        settings: settings of the edit; only `fit` and `context` are used.
     """
     height, width = edit_mask.shape
     whole, square = Box(0, 0, width, height), Box(0, 0, size, size)
@@ -125,13 +125,13 @@ def lay_canvas(edit_mask: Mask, size: int, settings: EditSettings) -> Canvas:
 
 
 def mask_box(edit_mask: Mask) -> Box:
-    """The smallest box around everything that a mask marks."""
+    """The smallest box that contains all marked pixels of a mask."""
     rows, columns = np.flatnonzero(edit_mask.any(1)), np.flatnonzero(edit_mask.any(0))
     return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
 def check_mask(edit_mask: NDArray[np.bool_] | NDArray[np.floating], image: Picture) -> Mask:
-    """An edit mask in the picture's own geometry, True = repaint (numbers are divided at one half).
+    """Check an edit mask and make it bool [H, W], True = repaint; numbers are split at one half.
 
     Raises:
         UserError: if its size is not the picture's or it marks nothing.
@@ -140,7 +140,7 @@ def check_mask(edit_mask: NDArray[np.bool_] | NDArray[np.floating], image: Pictu
     if edit_mask.shape != (height, width):
         sizes = " x ".join(str(side) for side in reversed(edit_mask.shape))
         turned = edit_mask.shape == (width, height)
-        advice = "turn it as the picture is seen upright" if turned else "give a mask of the same size"
+        advice = "rotate it to match the upright picture" if turned else "give a mask of the same size"
         raise UserError(f"the mask is {sizes} pixels but the picture {width} x {height}; {advice}")
     mask = edit_mask if edit_mask.dtype == np.bool_ else edit_mask >= 0.5
     if not mask.any():
@@ -149,7 +149,7 @@ def check_mask(edit_mask: NDArray[np.bool_] | NDArray[np.floating], image: Pictu
 
 
 def fit_exemplar(exemplar: Picture) -> Picture:
-    """Squash an exemplar to uint8 [224, 224, 3], bicubic, as Paint by Example's test."""
+    """Squash an exemplar to uint8 [224, 224, 3], bicubic, as in Paint by Example's test."""
     return _resize(exemplar, EXEMPLAR_SIZE, EXEMPLAR_SIZE, Image.Resampling.BICUBIC)
 
 

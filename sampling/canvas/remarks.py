@@ -1,4 +1,4 @@
-"""Why nothing may have happened: one sentence for each cause that can be seen, with what to do."""
+"""Notes on edits that may disappoint: one sentence for each visible cause, with what to do."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,12 @@ from sampling.canvas.canvas import Canvas
 from sampling.pictures import Mask, Picture
 from sampling.settings import EditSettings, InversionSettings
 
-_SMALL = 0.02  # of what the model sees; objects in training cover more
-_NEARLY_ALL = 0.9  # of the picture
-_FLAT = 4.0  # levels of standard deviation of an exemplar
-_SMALL_EXEMPLAR = 32  # pixels of its shorter side
-_SQUASHED = 2.0  # proportions of a window that are no longer seen in training
-_UNCHANGED = 2.0  # levels, mean difference inside the mask
+_SMALL = 0.02  # share of the model's square; objects in training cover more
+_NEARLY_ALL = 0.9  # share of the picture
+_FLAT = 4.0  # standard deviation of an exemplar, in levels of 255
+_SMALL_EXEMPLAR = 32  # shorter side of an exemplar, in pixels
+_SQUASHED = 2.0  # aspect ratio of a window that does not occur in training
+_UNCHANGED = 2.0  # mean difference inside the mask, in levels of 255
 
 
 def before_painting(
@@ -27,27 +27,27 @@ def before_painting(
     """Remarks on a request.
 
     Args:
-        canvas: how the picture lies on the model's square.
-        edit_mask: bool [H, W].
-        fitted_mask: uint8 [S, S], 255 = repaint.
-        exemplar: uint8 [h, w, 3].
-        settings: of the edit.
+        canvas: position of the picture on the model's square.
+        edit_mask: mask of the picture, bool [H, W].
+        fitted_mask: mask of the square, uint8 [S, S], 255 = repaint.
+        exemplar: exemplar, uint8 [h, w, 3].
+        settings: settings of the edit.
     """
     seen, share = (fitted_mask >= 128).mean(), edit_mask.mean()
     if seen < _SMALL:
         whole = canvas.window.area == edit_mask.size and max(edit_mask.shape) > canvas.size // 2
-        advice = "--fit crop samples a window around it" if whole else "mark a larger area"
+        advice = "use --fit crop, which samples a window around it" if whole else "mark a larger area"
         yield f"the mask covers only {seen:.1%} of what the model sees, too little for an object; {advice}"
     if share > _NEARLY_ALL:
         yield (
-            f"the mask covers {share:.0%} of the picture; white is repainted: if black was meant, give "
+            f"the mask covers {share:.0%} of the picture; white is repainted: to repaint black instead, give "
             "--invert-mask"
         )
     stretch = canvas.window.width / canvas.window.height * canvas.frame.height / canvas.frame.width
     if max(stretch, 1 / stretch) > _SQUASHED:
         yield (
-            f"what the model sees is squashed {max(stretch, 1 / stretch):.1f} : 1; --fit pad keeps its "
-            "proportions, --fit crop takes a window around the mask"
+            f"the model sees a picture squashed {max(stretch, 1 / stretch):.1f} : 1; --fit pad keeps its "
+            "proportions, --fit crop uses a window around the mask"
         )
     if settings.guidance_scale <= 1.0:
         yield (
@@ -57,15 +57,15 @@ def before_painting(
         yield "the exemplar is nearly one colour; check that it shows the object"
     if min(exemplar.shape[:2]) < _SMALL_EXEMPLAR:
         height, width = exemplar.shape[:2]
-        yield f"the exemplar is only {width} x {height} pixels; the encoder looks at 224 x 224"
+        yield f"the exemplar is only {width} x {height} pixels; the encoder's input is 224 x 224"
 
 
 def after_painting(edited: Picture, shown: Picture, fitted_mask: NDArray[np.uint8]) -> Iterator[str]:
-    """Remarks on what was painted: uint8 [S, S, 3], beside what the model was shown, and [S, S]."""
+    """Remarks on a result: uint8 [S, S, 3], compared with the input square `shown` inside the mask [S, S]."""
     inside = fitted_mask >= 128
     difference = np.abs(edited[inside].astype(np.int16) - shown[inside]).mean()
     if difference < _UNCHANGED:
         yield (
-            f"inside the mask hardly anything changed ({difference:.1f} of 255 levels on average); try "
+            f"almost nothing changed inside the mask ({difference:.1f} of 255 levels on average); try "
             "another --seed, a higher --guidance-scale or a larger mask"
         )

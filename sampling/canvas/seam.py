@@ -1,4 +1,4 @@
-"""The seam between what was painted and what was there: feathering, colour correction, and its measure."""
+"""The seam between the edit and its surroundings: feathering, colour correction, and its measurement."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,21 +8,21 @@ from intarsia.boxes import Box, pad_box
 from sampling.pictures import Mask, Picture
 from sampling.settings import MatchColour
 
-_RING = 1 / 32  # width of the known ring, of the square's side
+_RING = 1 / 32  # width of the known ring, as a share of the square's side
 
 
 def inside_weight(edit_mask: Mask, area: Box, blend: int) -> NDArray[np.float32]:
-    """How much of the result shows at each pixel of `area`, float32 [h, w] in [0, 1].
+    """The weight of the result at each pixel of `area`, float32 [h, w] in [0, 1].
 
-    0 outside the mask; from its edge inwards it rises evenly to 1 over `blend` pixels (twice the share of
-    the mask in the square around a pixel, less one: exact for straight edges, and the same cost for any
-    `blend`). The picture's own border is no edge. A part of the mask narrower than twice `blend` stays
-    mixed all over.
+    It is 0 outside the mask and rises linearly from the mask's edge to 1 over `blend` pixels inside. It is
+    twice the share of mask pixels in a square around the pixel, minus one: exact for straight edges, and the
+    same cost for any `blend`. The picture's border does not count as an edge. Parts of the mask narrower than
+    twice `blend` are mixed everywhere.
 
     Args:
-        edit_mask: bool [H, W].
-        area: the mask's box.
-        blend: in pixels, 1 or more.
+        edit_mask: mask of the picture, bool [H, W].
+        area: box of the mask.
+        blend: width of the seam in pixels, 1 or more.
     """
     height, width = edit_mask.shape
     around = pad_box(area, blend + 1, (width, height))
@@ -33,12 +33,12 @@ def inside_weight(edit_mask: Mask, area: Box, blend: int) -> NDArray[np.float32]
 
 
 def known_ring(fitted_mask: NDArray[np.uint8]) -> Mask:
-    """The known pixels next to the hole: bool [S, S], at most S / 32 pixels from it (by rows and columns).
+    """The known pixels around the hole: bool [S, S], at most S / 32 pixels away in rows and columns.
 
-    Empty where the mask covers everything.
+    It is empty if the mask covers everything.
 
     Args:
-        fitted_mask: uint8 [S, S], 255 = repaint, 0 = known.
+        fitted_mask: mask of the square, uint8 [S, S], 255 = repaint, 0 = known.
     """
     reach = Image.fromarray(fitted_mask)
     for _ in range(max(1, round(len(fitted_mask) * _RING))):
@@ -47,7 +47,7 @@ def known_ring(fitted_mask: NDArray[np.uint8]) -> Mask:
 
 
 def colour_shift(edited: Picture, known: Picture, ring: Mask) -> tuple[float, float, float]:
-    """By how many levels (of 255) red, green and blue of the result lie above the picture's on the ring."""
+    """Mean difference, result minus picture, of red, green and blue on the ring, in levels of 255."""
     if not ring.any():
         return (0.0, 0.0, 0.0)
     red, green, blue = edited[ring].mean(0, dtype=np.float64) - known[ring].mean(0, dtype=np.float64)
@@ -55,17 +55,17 @@ def colour_shift(edited: Picture, known: Picture, ring: Mask) -> tuple[float, fl
 
 
 def match_ring(edited: Picture, known: Picture, ring: Mask, how: MatchColour) -> Picture:
-    """The result with the colours that it should have, judged by the known ring around the hole.
+    """Correct the colours of the result by the known ring around the hole.
 
-    The model paints the ring, too, and there the truth is known: each channel is moved so that its mean on
-    the ring is the picture's, and with "deviation" stretched so that its standard deviation is, too (at most
-    twofold either way: a flat ring says little).
+    The model also paints the ring, where the truth is known. Each channel is shifted so that its mean on the
+    ring equals the picture's. With "deviation" it is also scaled so that its standard deviation does, by at
+    most a factor of two, because a flat ring contains little information.
 
     Args:
-        edited: uint8 [S, S, 3], the model's square.
-        known: uint8 [S, S, 3], what the model was shown.
-        ring: bool [S, S], from `known_ring`.
-        how: "none" changes nothing.
+        edited: result of the model, uint8 [S, S, 3].
+        known: input square of the model, uint8 [S, S, 3].
+        ring: known pixels around the hole, bool [S, S], from `known_ring`.
+        how: kind of correction; "none" changes nothing.
     """
     if how == "none" or not ring.any():
         return edited

@@ -1,1 +1,1 @@
-"""From noise to latents: condition, guidance, the loop, and the machine it runs on."""
+"""From noise to latents: condition, guidance, the denoise loop, and its device."""

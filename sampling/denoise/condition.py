@@ -1,4 +1,4 @@
-"""What the UNet is told besides the noisy latents; each distinct picture and exemplar is encoded once."""
+"""Encode pictures and exemplars as conditions of the UNet; each distinct one is encoded once."""
 
 import hashlib
 from collections.abc import Callable
@@ -24,9 +24,9 @@ from sampling.denoise.sampler import Known
 
 
 class Encoder:
-    """Pictures and exemplars -> conditions; it remembers what it has encoded, for the length of its life.
+    """Encode pictures and exemplars as conditions, and cache the encodings as long as the object exists.
 
-    A remembered picture takes 131 KB for a square of 512 pixels, an exemplar its tokens.
+    A cached picture takes 131 KB for a square of 512 pixels, an exemplar the size of its tokens.
     """
 
     def __init__(self, model: EditModel, device: torch.device) -> None:
@@ -36,13 +36,13 @@ class Encoder:
         self._tokens: dict[bytes, Tensor] = {}
 
     def condition(self, image: Tensor, edit_mask: Tensor, exemplar: Tensor, noise: Tensor) -> Condition:
-        """What the UNet is told.
+        """The condition of a batch.
 
         Args:
-            image: uint8 [B, S, S, 3], CPU.
-            edit_mask: uint8 [B, S, S], 255 = repaint, CPU.
-            exemplar: uint8 [B, 224, 224, 3], CPU.
-            noise: standard normal [B, C, h, w], for the sample of the masked image's latents.
+            image: pictures, uint8 [B, S, S, 3], CPU.
+            edit_mask: masks, uint8 [B, S, S], 255 = repaint, CPU.
+            exemplar: exemplars, uint8 [B, 224, 224, 3], CPU.
+            noise: standard normal noise [B, C, h, w] to sample the masked image's latents.
         """
         dtype = self.model.unet.dtype
         grid = latent_mask(mask_to_unit(edit_mask), noise.shape[-2:])
@@ -54,12 +54,12 @@ class Encoder:
         )
 
     def known(self, image: Tensor, edit_mask: Tensor, noise: Tensor) -> Known:
-        """The whole picture's latents, to be held where no pixel of a latent cell is to be repainted.
+        """The latents of the whole pictures, known in the cells without any pixel to repaint.
 
         Args:
-            image: uint8 [B, S, S, 3], CPU.
-            edit_mask: uint8 [B, S, S], CPU.
-            noise: [2, B, C, h, w], the autoencoder's and x_T.
+            image: pictures, uint8 [B, S, S, 3], CPU.
+            edit_mask: masks, uint8 [B, S, S], 255 = repaint, CPU.
+            noise: noise of the autoencoder's sample and x_T, [2, B, C, h, w].
         """
         cell = edit_mask.shape[-1] // noise.shape[-1]
         touched = F.max_pool2d(mask_to_unit(edit_mask), cell)
@@ -67,7 +67,7 @@ class Encoder:
         return Known(latents, noise[1].to(self.device), (touched == 0).to(self.device))
 
     def latents(self, image: Tensor, edit_mask: Tensor, noise: Tensor) -> Tensor:
-        """Scaled latents of pictures with their holes, a sample of the posterior: [B, C, h, w], float32."""
+        """Scaled latents of pictures with holes, sampled from the posterior: float32 [B, C, h, w]."""
         both = torch.cat([image, edit_mask[..., None]], dim=-1)
         moments = self._remembered(self._moments, both, self._encode_pictures)
         mean, deviation = moments.to(self.device).unbind(1)

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: away from the prediction without an exemplar, towards the one with it."""
+"""Classifier-free guidance: combine the predictions with and without the exemplar."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,15 +22,15 @@ def guided_model(
     interval: tuple[float, float] = (0.0, 1.0),
     num_train_timesteps: int = 1000,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The UNet as the denoise loop wants it: (latents, timestep) -> guided noise.
+    """The UNet as a function for the denoise loop: (latents, timestep) -> guided noise.
 
     Args:
-        unet: the UNet.
-        condition: what is painted where.
-        guidance_scale: w of each row.
-        interval: guided only where timestep / num_train_timesteps lies within (Kynkäänniemi et al. 2024);
-            elsewhere the scale is 1, and the branch without exemplar is not computed.
-        num_train_timesteps: of the model.
+        unet: denoising network.
+        condition: condition of the batch.
+        guidance_scale: guidance scale w of each row.
+        interval: range of timestep / num_train_timesteps with guidance (Kynkäänniemi et al. 2024); outside,
+            the scale is 1, and the branch without exemplar is not computed.
+        num_train_timesteps: number of the model's training timesteps.
     """
     unguided = [1.0] * len(guidance_scale)
 
@@ -48,23 +48,24 @@ def guided_noise(
     condition: Condition,
     guidance_scale: float | Sequence[float],
 ) -> Tensor:
-    """What the UNet answers to `noisy_latents` (noise, or velocity), guided; float32 [B, C, h, w].
+    """The UNet's guided prediction (noise, or velocity) for `noisy_latents`; float32 [B, C, h, w].
 
-    Both branches are in one batch and share what comes before the UNet's first look at the tokens. Where the
-    scale is 1 the branch without exemplar cancels out and is not computed.
+    Both branches are in one batch and share the layers before the UNet's first cross-attention. In rows with
+    scale 1 the branch without exemplar cancels out and is not computed.
 
     Args:
-        unet: the UNet.
-        noisy_latents: [B, C, h, w], float32.
-        timestep: scalar.
-        condition: what is painted where.
-        guidance_scale: w, one for all or one for each row.
+        unet: denoising network.
+        noisy_latents: noisy latents, float32 [B, C, h, w].
+        timestep: timestep, scalar.
+        condition: condition of the batch.
+        guidance_scale: guidance scale w, one for all rows or one per row.
     """
     latents, count = noisy_latents.to(unet.dtype), len(noisy_latents)
     each = guidance_scale if isinstance(guidance_scale, Sequence) else [guidance_scale] * count
     guided = [row for row, scale in enumerate(each) if scale != 1.0]
     if not guided:
         return condition.predict(unet, latents, timestep).float()
+    # The batch is: guided rows with null tokens, then all rows with their own tokens.
     rows = torch.tensor([*guided, *range(count)], device=latents.device)
     some = rows[:-count]
     both = stack_rows(condition.null_rows(some), condition)

@@ -1,4 +1,4 @@
-"""Where the model runs: device, precision, and how to do with little memory."""
+"""Choose the device and precision of the model, and limit its memory."""
 
 import ctypes
 import sys
@@ -15,12 +15,12 @@ from intarsia.errors import UsageError
 from intarsia.model import EditModel
 from sampling.settings import MachineSettings
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # their numbers in glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # values in glibc's malloc.h
 M = TypeVar("M", bound=nn.Module)
 
 
 class Machine(NamedTuple):
-    """A model and the device that it works on; its weights may wait elsewhere (`low_vram`)."""
+    """A model and its compute device; with `low_vram` its weights are stored elsewhere."""
 
     model: EditModel
     device: torch.device
@@ -29,16 +29,16 @@ class Machine(NamedTuple):
 def load_model(
     folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> EditModel:
-    """Read a model folder, as `intarsia.weights.read_model` does, to sample with it.
+    """Read a model folder with `intarsia.weights.read_model` and prepare the model for sampling.
 
-    In float16 the autoencoder stays float32: it overflows in half precision, which gives black pictures. On a
-    CPU it works on one picture at a time, channels last, which is an eighth quicker than on four together;
-    and the process keeps the memory that it frees.
+    In float16 the autoencoder remains float32, because it overflows in half precision, which gives black
+    pictures. On a CPU it processes one picture at a time, channels last, which is an eighth faster than four
+    together; and the process keeps the memory that it frees.
 
     Args:
-        folder: of the model.
-        device: where it shall live and work.
-        dtype: of the weights.
+        folder: model folder.
+        device: device of the weights and the computation.
+        dtype: dtype of the weights.
 
     Raises:
         UserError: as `intarsia.weights.read_model`.
@@ -47,13 +47,13 @@ def load_model(
 
 
 def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
-    """`load_model` as the command line's options have it.
+    """`load_model` with the options of the command line.
 
-    With `low_vram` the weights wait in the CPU's memory, and `edit` brings one network at a time to the
-    device, the autoencoder in parts.
+    With `low_vram` the weights are in the CPU's memory, and `edit` moves one network at a time to the device;
+    the autoencoder works in slices and tiles.
 
     Raises:
-        UsageError: if the device is not there.
+        UsageError: if the device does not exist.
         UserError: as `load_model`.
     """
     device = pick_device(settings.device)
@@ -68,7 +68,7 @@ def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
 
 
 def _made_ready(model: EditModel, device: torch.device) -> EditModel:
-    """`model` that shall work on `device`, wherever it waits."""
+    """Prepare `model` for computation on `device`, wherever its weights are now."""
     if model.vae.dtype == torch.float16:
         model.vae.float()
     if device.type == "cpu":
@@ -79,10 +79,10 @@ def _made_ready(model: EditModel, device: torch.device) -> EditModel:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" takes a GPU where there is one.
+    """The device called `name`; "auto" = a GPU if there is one.
 
     Raises:
-        UsageError: if it is not there.
+        UsageError: if the device does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -90,12 +90,12 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError):
-        raise UsageError(f"--device {name} is not there on this machine; try cpu or auto") from None
+        raise UsageError(f"--device {name} does not exist on this machine; try cpu or auto") from None
     return device
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision called `name`; "auto": bfloat16 on a GPU that has it, float16 on others, else float32."""
+    """The dtype called `name`; "auto": bfloat16 on a GPU if supported, else float16; float32 on a CPU."""
     if name != "auto":
         return getattr(torch, name)
     if device.type != "cuda":
@@ -105,7 +105,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def visiting(module: M, device: torch.device) -> Iterator[M]:
-    """`module` on `device`, and back where it was afterwards; nothing happens if it lives there."""
+    """Move `module` to `device` and back afterwards; nothing happens if it is already there."""
     home = next(module.parameters()).device
     if home == device:
         yield module
@@ -118,12 +118,12 @@ def visiting(module: M, device: torch.device) -> Iterator[M]:
 
 
 def keep_freed_memory() -> None:
-    """Let large blocks that are freed wait for their next use in this process; only glibc can do that.
+    """Keep freed large blocks in this process for their next use; works with glibc only.
 
-    Otherwise they go back to the kernel, which zeroes every page of the next one: 7 % of the CPU time of
-    eight edits. The process then holds the most that it ever needed.
+    Otherwise they return to the kernel, which zeroes every page of the next block: 7 % of the CPU time of
+    eight edits. The process then keeps its peak memory.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:
-        mallopt(_MMAP_MAX, 0)  # every block on the heap
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)  # and the heap does not shrink
+        mallopt(_MMAP_MAX, 0)  # allocate every block on the heap
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)  # never shrink the heap

@@ -1,4 +1,4 @@
-"""The denoise loop: from noise to latents, over any of diffusers' schedulers."""
+"""The denoise loop, from noise to latents, with several of diffusers' schedulers."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ OnStep = Callable[[int, int], None]  # (steps done, steps in all)
 
 @dataclass(frozen=True)
 class Known:
-    """The part of the latents that is known, held at every step: GLIDE's way of inpainting.
+    """The known part of the latents, which replaces the sampled values at every step (GLIDE's inpainting).
 
     Attributes:
-        latents: [B, C, h, w], scaled, of the whole picture.
-        noise: standard normal [B, C, h, w], the image's own x_T.
-        cells: bool [B, 1, h, w], True where the latents are known.
+        latents: scaled latents of the whole picture, [B, C, h, w].
+        noise: standard normal noise, the image's own x_T, [B, C, h, w].
+        cells: mask of the known latents, bool [B, 1, h, w], True = known.
     """
 
     latents: Tensor
@@ -36,14 +36,14 @@ class Known:
 
 @dataclass(frozen=True)
 class StepOptions:
-    """What a step may need besides the model.
+    """Options of the steps.
 
     Attributes:
-        eta: DDIM's share of fresh noise; other schedulers leave it alone.
-        generators: one for each row, on the CPU; where the fresh noise of stochastic steps comes from.
-        known: replaces its cells after every step, noised to the level that the latents then have; after the
-            last one as it is.
-        hold_last_only: replaces them after the last step only.
+        eta: DDIM's share of fresh noise; other schedulers ignore it.
+        generators: random generators of the fresh noise of stochastic steps, one per row, on the CPU.
+        known: known latents; their cells replace the sampled ones after every step, with noise of the current
+            level, and without noise after the last step.
+        hold_last_only: whether to replace the cells after the last step only.
     """
 
     eta: float = 0.0
@@ -53,29 +53,30 @@ class StepOptions:
 
 
 def new_noise_scheduler(noise: NoiseConfig, name: SchedulerName, karras: bool = False) -> Any:
-    """A fresh diffusers scheduler; it holds the state of one run of `denoise`, so take a new one for each.
+    """A new diffusers scheduler; it has the state of one run of `denoise`, so make a new one for each run.
 
     Args:
-        noise: noise levels of the model: its betas, its timestep spacing and what its UNet answers.
-        name: a key of `SAMPLERS`.
-        karras: Karras et al. 2022's spacing of the noise levels (equation 5), for those that take it.
+        noise: noise levels of the model, with its timestep spacing and prediction type.
+        name: scheduler name, a key of `SAMPLERS`.
+        karras: whether to use Karras et al. 2022's spacing of the noise levels (equation 5), if the scheduler
+            supports it.
 
     Raises:
-        UserError: for a scheduler that does not take what the model was trained with, such as PLMS, which
-            divides by the signal, and a last timestep without any.
+        UserError: for a scheduler that does not support an option of the model. For example, PLMS divides by
+            the signal and cannot start at a timestep without signal.
     """
     kind = getattr(diffusers, SAMPLERS[name].scheduler)
     accepted = inspect.signature(kind).parameters
-    # The model says the spacing: "leading" with an offset of 1 gives Paint by Example's timesteps, 1, 21 ...
-    # 981 for 50 steps.
+    # The spacing comes from the model: "leading" with an offset of 1 gives Paint by Example's timesteps,
+    # 1, 21 ... 981 for 50 steps.
     levels = noise.model_dump() | {"steps_offset": 1}
     if "use_karras_sigmas" in accepted:
         levels["use_karras_sigmas"] = karras
     for option in levels.keys() - accepted.keys():
         if levels.pop(option):
             raise UserError(
-                f"the scheduler {name} does not take {option}, and this model was trained with it; take the "
-                "scheduler ddim"
+                f"the scheduler {name} does not support {option}, but this model was trained with it; "
+                "use the scheduler ddim"
             )
     return kind(**levels, **SAMPLERS[name].options)
 
@@ -88,23 +89,23 @@ def denoise(
     on_step: OnStep | None = None,
     options: StepOptions | None = None,
 ) -> Tensor:
-    """Walk from noise to clean latents.
+    """Denoise from pure noise to clean latents.
 
     Args:
-        predict_noise: the model, conditioned and guided.
-        noise_scheduler: from `new_noise_scheduler`.
-        latents: x_T, standard normal, float32 [B, C, h, w].
-        num_inference_steps: number of steps. PLMS asks the model once more (its second step corrects the
-            first), Heun twice in each step but the last.
-        on_step: called after every step of the scheduler, of which there is one for each call of the model.
-        options: fresh noise, and what is known.
+        predict_noise: function (latents, timestep) -> conditioned and guided noise.
+        noise_scheduler: scheduler from `new_noise_scheduler`.
+        latents: start x_T, standard normal, float32 [B, C, h, w].
+        num_inference_steps: number of steps. PLMS calls the model once more (its second step corrects the
+            first), Heun twice per step except the last.
+        on_step: function called after every step of the scheduler, one per call of the model.
+        options: options of the steps: fresh noise and known latents.
 
     Returns:
-        Scaled latents [B, C, h, w], float32.
+        Scaled latents, float32 [B, C, h, w].
     """
     options = options or StepOptions()
     noise_scheduler.set_timesteps(num_inference_steps, device=latents.device)
-    if hasattr(noise_scheduler, "set_begin_index"):  # so that add_noise goes by the step, not by the timestep
+    if hasattr(noise_scheduler, "set_begin_index"):  # add_noise then uses the step, not the timestep
         noise_scheduler.set_begin_index(0)
     timesteps = noise_scheduler.timesteps
     extra = _step_arguments(noise_scheduler, options)
@@ -120,28 +121,28 @@ def denoise(
 
 
 def image_noise(seed: int, shape: tuple[int, int, int], draws: int) -> Tensor:
-    """Standard normal noise that belongs to one image, float32 [draws, C, h, w] on the CPU.
+    """Standard normal noise of one image, float32 [draws, C, h, w] on the CPU.
 
-    It comes from the image's own seed alone, so the image is the same in any batch and on any device.
+    It depends only on the image's own seed, so the image is the same in any batch and on any device.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn((draws, *shape), generator=generator)
 
 
 def step_generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """Where the fresh noise of stochastic steps comes from: one generator for each image, by its own seed."""
+    """Random generators of the fresh noise of stochastic steps, one per image, from the image's seed."""
     return [torch.Generator("cpu").manual_seed(derive_seed(seed, "steps")) for seed in seeds]
 
 
 def _held(latents: Tensor, known: Known, noise_scheduler: Any, level: Tensor) -> Tensor:
-    """`latents` with the known cells replaced; `level` is the timestep they are at, empty at the end."""
+    """`latents` with the known cells replaced; `level` is their timestep, or empty after the last step."""
     clean = len(level) == 0
     noised = known.latents if clean else noise_scheduler.add_noise(known.latents, known.noise, level)
     return torch.where(known.cells, noised, latents)
 
 
 def _step_arguments(noise_scheduler: Any, options: StepOptions) -> dict[str, Any]:
-    """What this scheduler's `step` takes of our options; they differ."""
+    """Those of our options that this scheduler's `step` accepts."""
     offered = {"eta": options.eta, "generator": list(options.generators) if options.generators else None}
     accepted = inspect.signature(noise_scheduler.step).parameters
     return {name: value for name, value in offered.items() if name in accepted}

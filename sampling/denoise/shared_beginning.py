@@ -1,6 +1,6 @@
-"""What the UNet does before it looks at the exemplar, once for the branches of guidance that share it.
+"""Compute the UNet's layers before the first cross-attention once for both branches of guidance.
 
-Both branches have the same latents, so up to the first cross-attention their rows are the same.
+Both branches have the same latents, so their rows are equal up to the first cross-attention.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 @contextmanager
 def shared_beginning(unet: UNet2DConditionModel, rows: Tensor, own: int) -> Iterator[None]:
-    """Within it, what begins a batch is computed for its last rows alone, and copied to the others.
+    """Inside this context, the first layers are computed for the last rows of a batch only, and copied.
 
     Args:
-        unet: asked for a batch as long as `rows`.
-        rows: int64 [R], which of the last rows each row begins like; those rows themselves stand in order.
-        own: how many the last rows are.
+        unet: denoising network, to be called with a batch of `len(rows)` rows.
+        rows: indices, among the last rows, of the row with the same latents, int64 [R]; each of the last
+            rows has its own index.
+        own: number of the last rows.
 
-    A UNet that is compiled, or has a compiled part (as in training's previews), is left alone: a graph does
-    not notice hooks that come and go.
+    A UNet that is compiled, or has a compiled part (as in training's previews), is not changed: a compiled
+    graph does not notice new hooks.
     """
     if any(getattr(module, "_compiled_call_impl", None) for module in unet.modules()):
         yield
@@ -50,7 +51,7 @@ def shared_beginning(unet: UNet2DConditionModel, rows: Tensor, own: int) -> Iter
 
 
 def beginning(unet: UNet2DConditionModel) -> list[nn.Module]:
-    """The modules before the first cross-attention, in their order; no token has reached them."""
+    """The modules before the first cross-attention, in order; their outputs do not depend on tokens."""
     blocks = [*unet.down_blocks, unet.mid_block]
     plain = list(takewhile(lambda block: not hasattr(block, "attentions"), blocks))
     block = blocks[len(plain)]
@@ -61,7 +62,7 @@ def beginning(unet: UNet2DConditionModel) -> list[nn.Module]:
 
 
 def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`value` with every tensor changed, also within tuples and dicts."""
+    """`value` with `change` applied to every tensor, also inside tuples and dicts."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple):

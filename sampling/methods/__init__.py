@@ -1,1 +1,1 @@
-"""Editing that starts from the picture instead of noise."""
+"""Editing methods that start from the picture instead of noise."""

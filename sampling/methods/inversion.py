@@ -1,11 +1,11 @@
-"""Editing that starts from the picture instead of noise: five ways to find latents that lead back to it.
+"""Edit from the picture instead of noise, with five methods to find latents that lead back to the picture.
 
-The source condition is the token of the picture's own object under the mask, which is what the model saw in
-training; the target condition is the exemplar's token. Hole and mask are the same for both. Everything works
-on latents and on a `Denoiser`, a function that names the noise for a given token.
+The source condition is the tokens of the picture's own object under the mask, as in training; the target
+condition is the exemplar's tokens. Hole and mask are the same for both. All functions work on latents and a
+`Denoiser`, a function that predicts the noise for given tokens.
 
-Latents at place 0 are the picture's; those at place n (num_inference_steps) are all but noise. The source
-branch should come back to the picture; beside it, the target branch becomes the edit.
+Place 0 has the picture's latents, place n (num_inference_steps) latents that are almost only noise. The
+source branch should return to the picture; the target branch, computed in parallel, becomes the edit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +27,11 @@ StepRule = Callable[[Tensor, Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Levels:
-    """The noise levels that the walk stops at.
+    """The noise levels of inversion and sampling.
 
     Attributes:
-        timesteps: n of them, growing; place i + 1 lies at timesteps[i].
-        signal: ā at the places 0 … n, falling.
+        timesteps: n increasing timesteps; place i + 1 has timesteps[i].
+        signal: decreasing values of ā at the places 0 … n.
     """
 
     timesteps: tuple[int, ...]
@@ -39,13 +39,13 @@ class Levels:
 
     @property
     def steps(self) -> int:
-        """n."""
+        """Number of steps n."""
         return len(self.timesteps)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the model is told of the object, [1, n, D] each; `null` is its null exemplar."""
+    """The tokens of the source object, the exemplar and no exemplar (`null`), [1, n, D] each."""
 
     source: Tensor
     target: Tensor
@@ -54,7 +54,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Inverted:
-    """Latents [B, C, h, w] at place 0: where the source branch arrived, and the edit."""
+    """Latents [B, C, h, w] at place 0: the end of the source branch, and the edit."""
 
     reconstruction: Tensor
     edit: Tensor
@@ -62,12 +62,12 @@ class Inverted:
 
 @dataclass(frozen=True)
 class SourceBranch:
-    """The way down of the source branch, and how the target branch walks beside it.
+    """The source branch from `start` down to place 0, and the step that the target branch uses.
 
     Attributes:
-        latents: at each place from `start` down to 0.
-        step: (latents, guided noise, place) -> latents one place below.
-        nulls: the null token for the step down from each place, where it is not the model's.
+        latents: latents at each place from `start` down to 0.
+        step: function (latents, guided noise, place) -> latents one place below.
+        nulls: null tokens for the step down from each place, if they are not the model's.
     """
 
     latents: Mapping[int, Tensor]
@@ -76,7 +76,7 @@ class SourceBranch:
 
 
 def new_levels(noise: NoiseConfig, num_inference_steps: int) -> Levels:
-    """DDIM's levels; place 0 has the first training step's, as diffusers with `set_alpha_to_one=False`."""
+    """DDIM's levels; place 0 has that of training step 0, as diffusers with `set_alpha_to_one=False`."""
     scheduler = new_noise_scheduler(noise, "ddim")
     scheduler.set_timesteps(num_inference_steps)
     timesteps = tuple(sorted(int(timestep) for timestep in scheduler.timesteps))
@@ -95,14 +95,14 @@ def invert(
     """Reconstruct a picture's latents and edit them.
 
     Args:
-        denoiser: names the noise; gradient is asked of it in null-condition optimisation alone.
-        latents: the picture's, scaled, float32 [B, C, h, w].
-        tokens: source, target and null.
-        settings: the method and its numbers.
-        levels: from `new_levels`.
-        keep: [B, 1, h, w], 1 = keep: there, after every step, the edit takes the source branch's latents.
-            None leaves the edit to itself.
-        noise: standard normal [n, B, C, h, w] for the method "ddpm"; the others draw nothing.
+        denoiser: function that predicts the noise; only null-condition optimisation needs its gradient.
+        latents: scaled latents of the picture, float32 [B, C, h, w].
+        tokens: tokens of source, target and no exemplar.
+        settings: method and its settings.
+        levels: noise levels from `new_levels`.
+        keep: mask [B, 1, h, w], 1 = keep; after every step the source branch's latents replace the edit's
+            there. None = no replacement.
+        noise: standard normal noise [n, B, C, h, w] for the method "ddpm"; the others need none.
     """
     with torch.no_grad():
         source = find_source(denoiser, latents, tokens, settings, levels, noise)
@@ -125,9 +125,9 @@ def find_source(
     levels: Levels,
     noise: Tensor | None = None,
 ) -> SourceBranch:
-    """The source branch of `settings.method`; arguments as for `invert`."""
+    """The source branch of `settings.method`; the arguments are those of `invert`."""
     if settings.method == "ddpm":
-        assert noise is not None, "ddpm inversion draws noise"
+        assert noise is not None, "ddpm inversion needs noise"
         return _ddpm(denoiser, latents, tokens, settings, levels, noise)
     upwards = ddim_inversion(denoiser, latents, tokens.source, levels)
 
@@ -138,9 +138,9 @@ def find_source(
     if settings.method == "null-condition":
         return _null_condition(denoiser, upwards[: start + 1], tokens, settings, levels, step)
     offset = settings.offset_scale if settings.method == "direct" else 0.0
-    if offset == 1.0:  # adding the whole difference gives the inversion's latents, to rounding
+    if offset == 1.0:  # adding the whole difference gives the inversion's latents, except for rounding
         return SourceBranch(dict(enumerate(upwards[: start + 1])), step)
-    # Where the condition itself stands in for the null token, guidance cancels out at every scale.
+    # If the null tokens are the condition's own, guidance cancels out at every scale.
     negative = settings.method == "negative-condition"
     scale = 1.0 if negative else settings.guidance_scale
     downwards = {start: upwards[start]}
@@ -153,10 +153,10 @@ def find_source(
 
 
 def ddim_inversion(denoiser: Denoiser, latents: Tensor, token: Tensor, levels: Levels) -> list[Tensor]:
-    """The latents at the places 0 … n on the way from the picture to noise, unguided.
+    """The latents at the places 0 … n from the picture to noise, unguided.
 
-    Between two places goes the noise that the model names for the noisier one's timestep, in the latents of
-    the clearer one; diffusers' `DDIMInverseScheduler` does the same.
+    The step between two places uses the noise that the model predicts from the less noisy latents at the
+    noisier place's timestep, as diffusers' `DDIMInverseScheduler` does.
     """
     upwards = [latents]
     for place, timestep in enumerate(levels.timesteps):
@@ -166,13 +166,13 @@ def ddim_inversion(denoiser: Denoiser, latents: Tensor, token: Tensor, levels: L
 
 
 def move(latents: Tensor, noise: Tensor, signal: float, to: float) -> Tensor:
-    """DDIM's step from one ā to another, either way (equation 12 of Song et al. 2021 with σ = 0)."""
+    """DDIM's step from one ā to another, in either direction (equation 12 of Song et al. 2021, σ = 0)."""
     clean = (latents - (1 - signal) ** 0.5 * noise) / signal**0.5
     return to**0.5 * clean + (1 - to) ** 0.5 * noise
 
 
 def most_calls(settings: InversionSettings, levels: Levels) -> int:
-    """How often `invert` asks the denoiser at most; early stops of the null optimisation make it fewer."""
+    """The largest number of denoiser calls in `invert`; the null optimisation may stop earlier."""
     start = settings.start(levels.steps)
     up = 0 if settings.method == "ddpm" else levels.steps
     down = start * (2 + settings.inner_steps if settings.method == "null-condition" else 1)
@@ -188,12 +188,12 @@ def _null_condition(
     levels: Levels,
     step: StepRule,
 ) -> SourceBranch:
-    """The null token, for each place, that leads the guided source branch to where the inversion was.
+    """Optimise the null tokens of each place so that the guided source branch follows the inversion.
 
-    The counterpart of null-text inversion (Mokady et al. 2023).
+    This is the counterpart of null-text inversion (Mokady et al. 2023).
 
-    Adam starts each place from the token of the place before; its rate falls linearly from 1e-2 to half of
-    that, and it stops early at a mean squared error of 1e-5 + 2e-5 · (places done).
+    At each place, Adam starts from the tokens of the previous place. Its learning rate decreases linearly
+    from 1e-2 to 5e-3, and it stops early at a mean squared error of 1e-5 + 2e-5 · (places done).
     """
     start = len(upwards) - 1
     null = tokens.null
@@ -230,9 +230,9 @@ def _ddpm(
 ) -> SourceBranch:
     """Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024).
 
-    Noisy latents are drawn for each place on their own, and the noise of each step is what leads from one to
-    the next: z = (x_below − μ(x)) / σ; x_below = μ(x) + σ z is then set again, so that rounding does not add
-    up. The last step's noise is kept.
+    Noisy latents are drawn independently for each place, and the noise of each step is computed from two
+    neighbours: z = (x_below − μ(x)) / σ. Then x_below = μ(x) + σ z is computed again, so that rounding errors
+    do not accumulate. The last step's noise is kept.
     """
     start = settings.start(levels.steps)
     places = {0: latents}
@@ -266,7 +266,7 @@ def _ddpm(
 def _guided(
     denoiser: Denoiser, latents: Tensor, timestep: int, tokens: tuple[Tensor, Tensor], scale: float
 ) -> Tensor:
-    """Guided noise for (null, condition), both branches in one call."""
+    """Guided noise for (null, condition) tokens, both branches in one call."""
     null, condition = (token.expand(len(latents), -1, -1) for token in tokens)
     if scale == 1.0:
         return denoiser(latents, timestep, condition)

@@ -1,4 +1,4 @@
-"""A picture, mask and exemplar through inversion: reconstruction and edit, and how far the picture moved."""
+"""Reconstruct and edit a picture by inversion, and measure the reconstruction error."""
 
 import math
 import time
@@ -29,17 +29,18 @@ from sampling.settings import EditSettings, InversionSettings
 
 @dataclass(frozen=True)
 class InversionResult:
-    """What one method made of a picture.
+    """The result of one method for one picture.
 
     Attributes:
-        reconstruction: uint8 [H, W, 3]; within the window the model sees, all of it as the model gave it.
-        image: uint8 [H, W, 3], the edit, put together as the canvas options say.
-        latent_error: ‖reconstructed − own latents‖ / ‖own latents‖.
-        background_psnr: dB, of the model's edit against the picture outside the mask, at the model's size and
-            before anything is put back; infinite for equal pixels. The autoencoder's own loss is part of it.
-        seconds: for inversion and edit, without encoding and decoding.
-        calls: of the UNet.
-        remarks: why the edit may disappoint, one sentence each, with what to do.
+        reconstruction: reconstructed picture, uint8 [H, W, 3]; inside the window that the model sees, all
+            pixels are the model's.
+        image: edited picture, uint8 [H, W, 3], composed according to the canvas settings.
+        latent_error: relative error ‖reconstructed − own latents‖ / ‖own latents‖.
+        background_psnr: PSNR in dB of the model's edit against the picture outside the mask, at the model's
+            size and before compositing; infinite for equal pixels. It includes the autoencoder's error.
+        seconds: time of inversion and edit in seconds, without encoding and decoding.
+        calls: number of UNet calls.
+        remarks: reasons why the edit may disappoint, one sentence each, with what to do.
     """
 
     reconstruction: Picture
@@ -63,18 +64,19 @@ def invert_picture(
     """Invert one picture and edit it.
 
     The source exemplar is the picture's own content in the mask's box. Latents are the autoencoder's means,
-    without noise; a seed has a say in the method "ddpm" alone.
+    without noise; the seed matters for the method "ddpm" only.
 
     Args:
-        model: any device and dtype.
-        request: its guidance scale is not looked at.
-        settings: the method and its numbers.
-        canvas_settings: fit, context, blend, match_colour and composite are looked at.
-        device: where to compute; the model's own by default.
-        on_step: called as on_step(done, most) after every call of the UNet.
+        model: model on any device, with any dtype.
+        request: request to edit; its guidance scale is ignored.
+        settings: method and its settings.
+        canvas_settings: settings of the canvas; only fit, context, blend, match_colour and composite are
+            used.
+        device: device of the computation; by default the model's.
+        on_step: function called as on_step(done, most) after every call of the UNet.
 
     Raises:
-        UserError: for a mask that does not fit its picture, marks nothing, or too little to be seen.
+        UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area.
     """
     encoder = Encoder(model, device or model.unet.device)
     edit_mask = check_mask(request.edit_mask, request.image)
@@ -113,7 +115,7 @@ def invert_picture(
 
 
 class _Start(NamedTuple):
-    """A picture as inversion takes it: `latents` [1, C, h, w], `keep` [1, 1, h, w] with 1 = keep."""
+    """The inputs of inversion: `latents` [1, C, h, w], `keep` [1, 1, h, w], 1 = keep."""
 
     latents: Tensor
     condition: Condition
@@ -124,7 +126,7 @@ class _Start(NamedTuple):
 def _encode(
     encoder: Encoder, image: Picture, fitted_mask: np.ndarray, exemplars: tuple[Picture, Picture]
 ) -> _Start:
-    """Latents, condition and tokens of a square, its mask, and the source's and the target's exemplar."""
+    """Encode a square, its mask, and the exemplars of source and target."""
     config = encoder.model.config
     square, mask = torch.from_numpy(image)[None], torch.from_numpy(fitted_mask)[None]
     both = torch.from_numpy(np.stack([fit_exemplar(exemplar) for exemplar in exemplars]))
@@ -146,12 +148,12 @@ def _decode(encoder: Encoder, latents: Tensor) -> NDArray[np.uint8]:
 
 
 def model_denoiser(unet: torch.nn.Module, condition: Condition, noise: NoiseConfig) -> Denoiser:
-    """The UNet as inversion wants it: unguided, of any batch size, its answer turned into noise.
+    """The UNet as a `Denoiser`: unguided, any batch size, its prediction converted to noise.
 
     Args:
-        unet: the UNet.
-        condition: of one picture; the tokens are given with each call.
-        noise: a model of velocities answers v, and the noise is √ā · v + √(1 − ā) · latents.
+        unet: denoising network.
+        condition: condition of one picture; each call gives its own tokens.
+        noise: noise levels; a velocity model predicts v, and the noise is √ā · v + √(1 − ā) · latents.
     """
     alphas = new_noise_scheduler(noise, "ddim").alphas_cumprod
 
@@ -167,6 +169,6 @@ def model_denoiser(unet: torch.nn.Module, condition: Condition, noise: NoiseConf
 
 
 def _psnr(result: Picture, truth: Picture, where: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB, peak 255, of the pixels where bool [S, S] holds."""
+    """Peak signal-to-noise ratio in dB, peak 255, of the pixels where `where`, bool [S, S], is true."""
     error = float(np.mean((result[where].astype(np.float64) - truth[where]) ** 2)) if where.any() else 0.0
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)

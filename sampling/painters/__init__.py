@@ -1,1 +1,1 @@
-"""Whatever paints edits: the own model first, and doors for others."""
+"""Painters: our own model, and the interface for others."""

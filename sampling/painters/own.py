@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def painting_with(model: EditModel, device: torch.device | None = None) -> Paint:
-    """The painter of a model that is loaded; `device` is where it works, by default where it is."""
+    """The painter of a loaded model; `device` is where it computes, by default the model's device."""
     from sampling.editing import edit
 
     def paint(
@@ -33,7 +33,7 @@ def painting_with(model: EditModel, device: torch.device | None = None) -> Paint
 
 def _named(model: Path | None) -> Path:
     if model is None:
-        raise UsageError("--model is missing; give the model folder")
+        raise UsageError("--model is missing; give a model folder")
     return model
 
 

@@ -1,4 +1,4 @@
-"""A painter makes edits of requests. Batch, page, endpoint and evaluation ask one, never a model."""
+"""The interface of painters, which turn requests into edits for batch, page, endpoint and evaluation."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from sampling.pictures import Picture
     from sampling.settings import EditSettings, MachineSettings
 
-# Painters by name: the module that holds each one's PAINTER.
+# Painters by name: the module with each one's PAINTER.
 PAINTERS = {"own": "sampling.painters.own"}
 
 
 class Paint(Protocol):
-    """Edits of requests, in their order; each depends on its own request alone."""
+    """A function that makes edits of requests, in order; each result depends only on its own request."""
 
     def __call__(
         self, requests: Sequence[EditRequest], settings: EditSettings, on_step: OnStep | None = None
     ) -> list[EditResult]:
-        """Paint.
+        """Make the edits.
 
         Args:
-            requests: pictures of any number and size.
-            settings: settings that all of them share; a painter leaves alone what it has no use for.
-            on_step: called as `on_step(done, total)` while it works.
+            requests: requests, any number, with pictures of any size.
+            settings: settings of all requests; a painter ignores those that do not apply to it.
+            on_step: function called as `on_step(done, total)` for progress.
 
         Raises:
             UserError: for a request that cannot be painted.
@@ -47,9 +47,11 @@ class Painter:
     """One kind of painter.
 
     Attributes:
-        check: refuses what `--model` names before any library is loaded; it gets None where nothing is named.
-        open: (model, machine) -> `Paint`; weights are loaded here.
-        fingerprint: hash of all that the painter's results depend on besides request and settings.
+        check: function that refuses a wrong `--model` before any library is loaded; its argument is None if
+            the option is missing.
+        open: function (model, machine) -> `Paint`, which loads the weights.
+        fingerprint: function from a model folder to the hash of everything that affects the results, except
+            request and settings.
     """
 
     check: Callable[[Path | None], None]
@@ -58,20 +60,20 @@ class Painter:
 
 
 def painter_of(name: str) -> Painter:
-    """The painter of that name in PAINTERS."""
+    """The painter called `name` in PAINTERS."""
     return cast(Painter, import_module(PAINTERS[name]).PAINTER)
 
 
 def finished(
     request: EditRequest, painted: Picture, settings: EditSettings, remarks: Sequence[str] = ()
 ) -> EditResult:
-    """A result of a painter that gives a whole picture.
+    """The result of a painter that returns a whole picture.
 
     Args:
-        request: what was asked for.
-        painted: uint8 [H, W, 3] RGB, of the request's size.
-        settings: `composite` decides whether the picture's own pixels stay outside the mask.
-        remarks: why the result may disappoint, one sentence each, with what to do.
+        request: request to which the result belongs.
+        painted: painted picture, uint8 [H, W, 3] RGB, same size as the request's.
+        settings: settings of the edit; `composite` keeps the picture's own pixels outside the mask.
+        remarks: reasons why the result may disappoint, one sentence each, with what to do.
 
     Raises:
         UserError: for a mask that does not fit its picture or marks nothing.

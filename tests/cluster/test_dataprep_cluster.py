@@ -111,7 +111,7 @@ def test_a_node_that_is_powered_off(
     assert_whole(out, reference)
     assert not rebuilt(out, before)
     record_fault(
-        "Slurm: a node is powered off half-way", "the job is requeued by Slurm and completes by itself"
+        "Slurm: a node is powered off halfway", "Slurm requeues the job, which completes automatically"
     )
 
 
@@ -131,8 +131,13 @@ def test_the_signal_before_the_time_limit_and_preemption(
     assert job.ends() == "COMPLETED", job.log
     assert_whole(out, reference)
     assert not rebuilt(out, before)
-    record_fault("Slurm: the time limit comes", "the job requeues itself a minute before and completes")
-    record_fault("Slurm: a job of higher priority takes the nodes", "requeued by Slurm; completes by itself")
+    record_fault(
+        "Slurm: the time limit is reached", "the job requeues itself one minute before and completes"
+    )
+    record_fault(
+        "Slurm: a job of higher priority takes the nodes",
+        "Slurm requeues the job, which completes automatically",
+    )
 
 
 def test_a_dead_raylet_ends_the_job_and_the_same_command_goes_on(
@@ -152,7 +157,8 @@ def test_a_dead_raylet_ends_the_job_and_the_same_command_goes_on(
     assert_whole(out, reference)
     assert not rebuilt(out, before)
     record_fault(
-        "Slurm: a node's raylet is killed", "the job fails with one sentence; submitted again it completes"
+        "Slurm: a node's raylet is killed",
+        "the job fails with one error sentence; submitted again, it completes",
     )
 
 

@@ -145,7 +145,7 @@ def test_a_cancelled_part_that_is_submitted_again(
     assert before.items() <= (batch.made(0) | batch.made(1)).items()
     assert f"{len(before) - ROWS // 2} already there, 0 failed" in again[1].log
     assert_whole(batch, whole)
-    record_fault("a part of a job array is cancelled", "the same command makes the edits that are missing")
+    record_fault("a part of a job array is cancelled", "the same command makes the missing edits")
 
 
 def test_the_signal_before_the_time_limit_and_preemption(
@@ -161,8 +161,8 @@ def test_the_signal_before_the_time_limit_and_preemption(
     assert [part.ends() for part in (first, second)] == ["COMPLETED"] * 2, first.log + second.log
     assert before.items() <= (batch.made(0) | batch.made(1)).items()
     assert_whole(batch, whole)
-    outcome = "the part starts again by itself and makes the edits that are missing"
-    record_fault("the time limit of a part of a job array comes", outcome)
+    outcome = "the part restarts automatically and makes the missing edits"
+    record_fault("a part of a job array reaches its time limit", outcome)
     record_fault("a part of a job array is preempted", outcome)
 
 

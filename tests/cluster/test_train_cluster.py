@@ -230,9 +230,11 @@ def test_what_operators_do(run: Run, undisturbed: Run, record_fault: Recorder) -
     assert continued(job) + continued(again) == stops
     assert "starts again" not in job.log  # Slurm did it, or nobody
     assert_equal(run, undisturbed)
-    record_fault("`scontrol requeue`", "saved after the running step; goes on by itself")
-    record_fault("preemption by a job of higher priority", "saved after the running step; goes on by itself")
-    record_fault("`scancel`", "saved after the running step; the same command goes on")
+    record_fault("`scontrol requeue`", "saves after the current step; continues automatically")
+    record_fault(
+        "preemption by a job of higher priority", "saves after the current step; continues automatically"
+    )
+    record_fault("`scancel`", "saves after the current step; the same command continues")
 
 
 def test_killed_ranks(run: Run, undisturbed: Run, record_fault: Recorder) -> None:
@@ -258,9 +260,11 @@ def test_killed_ranks(run: Run, undisturbed: Run, record_fault: Recorder) -> Non
     assert job.log.count("task 1: Killed; the job starts again") == 2
     assert (run.folder / "logs" / "rank-0.out").read_text().count("error: another rank has gone") == 2
     assert_equal(run, undisturbed)
-    outcome = "the job starts again from the last checkpoint"
+    outcome = "the job restarts from the last checkpoint"
     record_fault("a rank is killed (SIGKILL) in the middle of a step", outcome)
-    record_fault("a rank is killed while it writes a checkpoint", "the torn one is swept; " + outcome)
+    record_fault(
+        "a rank is killed while it writes a checkpoint", "the incomplete checkpoint is removed; " + outcome
+    )
     record_fault("a rank is killed while it loads data", outcome)
 
 
@@ -284,9 +288,9 @@ def test_the_time_limit_and_a_lost_node(run: Run, undisturbed: Run, record_fault
     assert_equal(run, undisturbed)
     record_fault(
         "the time limit (`--signal=USR1@…`)",
-        "saved after the running step; the job requeues itself and goes on",
+        "saves after the current step; the job requeues itself and continues",
     )
-    record_fault("a node is powered off", "requeued by Slurm; goes on from the last checkpoint")
+    record_fault("a node is powered off", "Slurm requeues the job, which continues from the last checkpoint")
 
 
 def test_a_full_disk_and_a_corrupt_shard(
@@ -327,11 +331,12 @@ def test_a_full_disk_and_a_corrupt_shard(
     assert_equal(run, undisturbed)
     record_fault(
         "the disk is full at a checkpoint",
-        "one sentence, the last whole one stays; with room the same command goes on",
+        "one error sentence, the last complete checkpoint is kept; with free space the same command "
+        "continues",
     )
     record_fault(
-        "a shard turns corrupt",
-        "one sentence with shard and sample; with the shard back the same command goes on",
+        "a shard becomes corrupt",
+        "one error sentence with shard and sample; with the shard restored the same command continues",
     )
     make_healthy()
 

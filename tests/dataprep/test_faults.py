@@ -120,7 +120,9 @@ def test_the_driver_is_killed_at_any_moment(
             assert not rebuilt(tmp_path / "out", before)
             before = stamps(tmp_path / "out")
     assert_completes(toy_coco, tmp_path / "out", reference, before)
-    record_fault("the driver is killed, at random moments", "the same command goes on; whole shards stay")
+    record_fault(
+        "the driver is killed, at random moments", "the same command continues; complete shards are kept"
+    )
 
 
 def test_workers_are_killed_at_any_moment(
@@ -140,7 +142,9 @@ def test_workers_are_killed_at_any_moment(
     assert "quarantined" not in said
     assert content(tmp_path / "out") == reference
     assert verify_folder(tmp_path / "out") == []
-    record_fault("workers are killed, at random moments", "the build goes on by itself; no picture is blamed")
+    record_fault(
+        "workers are killed, at random moments", "the build continues automatically; no picture is rejected"
+    )
 
 
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
@@ -154,7 +158,7 @@ def test_a_process_of_rays_is_killed(
     if name == "raylet" or build.process.wait(120) != 0:
         assert "run the same command again" in build.ends_with_one_sentence()
     assert_completes(toy_coco, tmp_path / "out", reference, stamps(tmp_path / "out"))
-    record_fault(f"Ray's {name} is killed", "one sentence; the same command goes on")
+    record_fault(f"Ray's {name} is killed", "one error sentence; the same command continues")
 
 
 @pytest.fixture
@@ -180,7 +184,7 @@ def test_the_disk_is_full(
     before = stamps(out) if out.exists() else {}
     resize("500m")
     assert_completes(toy_coco, out, reference, before)
-    record_fault("the disk is full", "one sentence; with room again the same command goes on")
+    record_fault("the disk is full", "one error sentence; with free space the same command continues")
 
 
 def test_the_folder_of_pictures_is_taken_away(
@@ -197,8 +201,8 @@ def test_the_folder_of_pictures_is_taken_away(
     (tmp_path / "away").rename(images)
     assert_completes(inputs, out, reference, before)
     record_fault(
-        "the folder of pictures is taken away",
-        "one sentence, no reject; with it back the same command goes on",
+        "the folder of pictures is removed",
+        "one error sentence, no rejects; with the folder restored the same command continues",
     )
 
 
@@ -232,7 +236,9 @@ def test_a_picture_kills_its_decoder_each_time(
     assert verify_folder(out) == []
     Build(inputs, whole, *more, environment=environment).ends()
     assert content(whole) == content(out)
-    record_fault("a picture kills its decoder each time", "it is quarantined by name, the build goes on")
+    record_fault(
+        "a picture crashes its decoder every time", "the picture is quarantined by name; the build continues"
+    )
 
 
 def test_workers_die_at_their_start_each_time(
@@ -243,7 +249,7 @@ def test_workers_die_at_their_start_each_time(
     said = Build(toy_coco, tmp_path / "out", environment=environment).ends_with_one_sentence()
     assert "6 workers of Ray died at their start, before any shard was begun" in said
     assert_completes(toy_coco, tmp_path / "out", reference, {})
-    record_fault("workers die at their start, each time", "one sentence; the same command goes on")
+    record_fault("workers die at the start, every time", "one error sentence; the same command continues")
 
 
 def test_two_builds_at_once_and_another_command(
@@ -258,5 +264,7 @@ def test_two_builds_at_once_and_another_command(
     other = Build(toy_coco, out, "--seed", "3").ends(2)
     assert "was built with other options (seed: 0 -> 3)" in other
     assert content(out) == reference
-    record_fault("two builds at once", "the second is refused")
-    record_fault("other options or inputs on an old folder", "refused with the difference shown")
+    record_fault("two builds at the same time", "the second is refused")
+    record_fault(
+        "other options or inputs for an existing folder", "refused; the message shows the difference"
+    )

@@ -72,9 +72,13 @@ REFUSED = [
     ("steps: 0", [], "steps=0: Input should be greater than or equal to 1"),
     ("", ["inner.rate=-1"], "inner.rate=-1: must be above 0"),
     ("", ["steps"], "override 'steps' is not of the form a.b=c"),
-    ("", ["steps.more=1", "steps.more.most=2"], "override 'steps.more.most=2': more holds a value"),
+    (
+        "",
+        ["steps.more=1", "steps.more.most=2"],
+        "override 'steps.more.most=2': more is a value and has no keys",
+    ),
     ("", ["note=[1"], "override 'note=[1': the value is not valid YAML"),
-    ("- 1", [], "must hold keys and values, not a list"),
+    ("- 1", [], "must contain keys and values, not a list"),
     ("a: [", [], "is not valid YAML"),
     ("extends: none.yaml", [], "none.yaml does not exist"),
 ]
@@ -99,7 +103,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_a_file_that_is_no_config_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"config file no/such\.yaml does not exist"):
         load_config(Outer, "no/such.yaml")
-    with pytest.raises(UsageError, match="is a folder; a YAML file is wanted"):
+    with pytest.raises(UsageError, match="is a folder; give a YAML file"):
         load_config(Outer, tmp_path)
     (tmp_path / "picture.yaml").write_bytes(b"\x89PNG\xff")
     with pytest.raises(UsageError, match=r"picture\.yaml is not valid YAML"):

@@ -118,7 +118,7 @@ def test_a_folder_takes_the_place_of_its_like_only(tmp_path: Path) -> None:
     assert [(tmp_path / name / "index").read_text() for name in ("new", "empty")] == ["2", "3"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(UsageError, match=r"mine holds thesis\.tex and no index, and is not replaced"):
+    with pytest.raises(UsageError, match=r"mine contains thesis\.tex but no index and is not replaced"):
         make("mine", "4")
     with pytest.raises(UsageError, match=r"thesis\.tex is a file; choose another folder"):
         make("mine/thesis.tex", "5")

@@ -131,7 +131,7 @@ REFUSED = [
     ({"noise": {"prediction_type": "sample"}}, "noise.prediction_type='sample'"),
     (
         {"init": {"model_folder": "a", "vae": "b"}},
-        "holds every part already; remove init.vae",
+        "already contains every part; remove it or init.vae",
     ),
     ({"unet": {"chanels": 1}}, "unknown key 'unet.chanels'"),
 ]

@@ -124,7 +124,7 @@ def test_averaged_weights_are_taken_when_asked_for_and_only_of_the_unet() -> Non
         assert torch.equal(value, (average if name.startswith(unet) else plain)[name])
     for name, value in to_original(filled(config, both)).items():
         assert torch.equal(value, plain[name])
-    with pytest.raises(UserError, match=r"some\.ckpt holds no averaged weights"):
+    with pytest.raises(UserError, match=r"some\.ckpt has no averaged weights"):
         filled(config, plain, averaged=True)
 
 
@@ -144,7 +144,7 @@ def test_what_is_no_original_checkpoint_is_refused_with_the_reason() -> None:
     sentence = refused(other | {conv_in: widen(state[conv_in][:, :4], 4)})
     assert "text-to-image model with 4 input channels" in sentence
     assert "model.init.stable_diffusion=some.ckpt" in sentence
-    assert "no original Paint by Example checkpoint" in refused({"a": torch.zeros(1)})
+    assert "not an original Paint by Example checkpoint" in refused({"a": torch.zeros(1)})
     assert "betas from 0.1 to 0.2, the model config 1000 from 0.00085 to 0.012" in refused(
         state | {"betas": torch.linspace(0.1, 0.2, 1000)}
     )

@@ -101,7 +101,7 @@ def test_a_cut_member_is_named(name: str, share: float) -> None:
 def test_a_mask_of_another_size_is_refused() -> None:
     members = encode_sample(make_sample())
     members["edit_mask.png"] = encode_sample(make_sample(72))["edit_mask.png"]
-    with pytest.raises(UserError, match=r"edit_mask\.png is \(72, 72\), the image \(64, 64\)"):
+    with pytest.raises(UserError, match=r"edit_mask\.png has shape \(72, 72\), the image \(64, 64\)"):
         decode_sample(members)
 
 
@@ -109,7 +109,7 @@ def test_a_record_of_another_version_is_refused() -> None:
     members = encode_sample(make_sample())
     record = json.loads(members["json"])
     members["json"] = json.dumps(record | {"schema_version": 99}).encode()
-    with pytest.raises(UserError, match="schema version 99, this is version 1"):
+    with pytest.raises(UserError, match="schema version 99, expected 1"):
         decode_sample(members)
 
 

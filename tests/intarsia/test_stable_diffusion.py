@@ -181,13 +181,13 @@ def test_what_is_no_stable_diffusion_is_refused_in_words(
     (tmp_path / "text.ckpt").write_text("hello")
     assert "text.ckpt cannot be read as weights" in refuse(tmp_path, stable_diffusion=tmp_path / "text.ckpt")
     torch.save({"a": 1}, tmp_path / "a.ckpt")
-    assert "a.ckpt holds no named tensors" in refuse(tmp_path, stable_diffusion=tmp_path / "a.ckpt")
+    assert "a.ckpt contains no named tensors" in refuse(tmp_path, stable_diffusion=tmp_path / "a.ckpt")
     torch.save({"a": torch.zeros(1)}, tmp_path / "b.ckpt")
-    assert "b.ckpt holds no UNet" in refuse(tmp_path, stable_diffusion=tmp_path / "b.ckpt")
-    assert "holds no CLIP vision tower" in refuse(tmp_path, image_encoder=tmp_path / "b.ckpt")
+    assert "b.ckpt contains no UNet" in refuse(tmp_path, stable_diffusion=tmp_path / "b.ckpt")
+    assert "contains no CLIP vision tower" in refuse(tmp_path, image_encoder=tmp_path / "b.ckpt")
     (tmp_path / "empty").mkdir()
-    assert "holds no weights" in refuse(tmp_path, stable_diffusion=tmp_path / "empty")
-    assert "holds no weights" in refuse(tmp_path, image_encoder=tmp_path / "empty")
+    assert "contains no weights" in refuse(tmp_path, stable_diffusion=tmp_path / "empty")
+    assert "contains no weights" in refuse(tmp_path, image_encoder=tmp_path / "empty")
 
     inpainting = dict(original)
     name = "model.diffusion_model.input_blocks.0.0.weight"
@@ -225,7 +225,7 @@ def test_weights_that_fit_but_compute_something_else_are_refused(
     shutil.copytree(sd_folder, folder)
     path = folder / part / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    assert f"says {key}={value}" in refuse(tmp_path, stable_diffusion=folder)
+    assert f"has {key}={value}" in refuse(tmp_path, stable_diffusion=folder)
 
 
 def test_stable_diffusion_2_is_a_start_too_and_is_saved_with_its_geometry(
@@ -245,7 +245,7 @@ def test_stable_diffusion_2_is_a_start_too_and_is_saved_with_its_geometry(
         assert torch.equal(value[:, :4] if name == "conv_in.weight" else value, expected[name])
     save_model(started, tmp_path / "model")
     assert read_model(tmp_path / "model").config.unet == started.config.unet
-    with pytest.raises(UserError, match=r"says attention_head_dim=\[2, 4\], the model config 8; the weights"):
+    with pytest.raises(UserError, match=r"has attention_head_dim=\[2, 4\], the model config 8; the weights"):
         build_model(tiny_config(geometry[0], f"model.init.stable_diffusion={tmp_path / 'sd2'}"), 0)
 
 
@@ -257,7 +257,7 @@ def test_a_base_that_answers_something_else_is_told_of(
     (base / "scheduler").mkdir()
     (base / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "v_prediction"}))
     started_from(base)
-    assert "answers v_prediction, and model.noise.prediction_type is epsilon" in caplog.text
+    assert "predicts v_prediction, but model.noise.prediction_type is epsilon" in caplog.text
     caplog.clear()
     build_model(
         tiny_config(f"model.init.stable_diffusion={base}", "model.noise.prediction_type=v_prediction"), 0

@@ -138,12 +138,12 @@ SPOILED: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "no index",
         lambda f: (f / "model_index.json").unlink(),
-        "is not a model folder: it holds no model_index",
+        "is not a model folder: it has no model_index",
     ),
     (
         "another pipeline",
         lambda f: edit_json(f / "model_index.json", _class_name="StableDiffusionPipeline"),
-        "holds a StableDiffusionPipeline, not an exemplar editing model",
+        "contains a StableDiffusionPipeline, not an exemplar editing model",
     ),
     (
         "flat CLIP names",  # other readers take this without a word and leave CLIP random
@@ -181,7 +181,7 @@ SPOILED: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "no weights",
         lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").unlink(),
-        "vae holds no weights; looked for diffusion_pytorch_model.safetensors",
+        "vae contains no weights; looked for diffusion_pytorch_model.safetensors",
     ),
     (
         "a switch we do not build",
@@ -247,13 +247,13 @@ def test_a_folder_of_training_is_told_from_a_model_folder(tmp_path: Path) -> Non
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / ADAPTERS).touch()
     for folder, way_out in (
-        (checkpoint, "but a training checkpoint; the run writes RUN/model when it is finished"),
+        (checkpoint, "but a training checkpoint; the run writes RUN/model when it finishes"),
         (tmp_path / "run", r"run its command again"),
-        (tmp_path / "lora", "but adapters: python -m sampling merge-lora --lora .*lora --model BASE"),
+        (tmp_path / "lora", "but adapters; run python -m sampling merge-lora --lora .*lora --model BASE"),
     ):
         with pytest.raises(UserError, match=f"{folder} is not a model folder.*{way_out}"):
             check_model_folder(folder)
     (tmp_path / "run" / "model").mkdir()
     (tmp_path / "run" / "model" / "model_index.json").touch()
-    with pytest.raises(UserError, match=r"run/model is one$"):
+    with pytest.raises(UserError, match=r"; use .*run/model$"):
         check_model_folder(tmp_path / "run")

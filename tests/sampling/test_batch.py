@@ -125,16 +125,16 @@ def test_a_result_says_how_it_was_made_and_the_command_makes_the_same_bytes(
     monkeypatch.setattr(provenance, "_libraries", lambda: {"torch": "9.9", "diffusers": "9.8"})
     assert main(["show", str(result)]) == 0
     notes = capsys.readouterr().err
-    assert "p3.png has changed since: the command will make another picture" in notes
-    assert "p3.png is not there, seen from this folder: the command cannot run" in notes
+    assert "p3.png has changed: the command will make another picture" in notes
+    assert "p3.png does not exist, seen from this folder: the command cannot run" in notes
     assert f"it was made with torch {torch.__version__.partition('+')[0]}" in notes
-    assert "and 9.9 is here: rounding may differ" in notes
+    assert "but 9.9 is installed: rounding may differ" in notes
 
 
 def test_a_picture_of_another_origin_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(request(0).image).save(tmp_path / "a.png")
     assert main(["show", str(tmp_path / "a.png")]) == 1
-    assert "does not say how it was made" in capsys.readouterr().err
+    assert "does not record how it was made" in capsys.readouterr().err
 
 
 def test_a_folder_is_a_list_and_what_has_no_partner_is_an_error(jobs: Path) -> None:
@@ -148,9 +148,9 @@ def test_a_folder_is_a_list_and_what_has_no_partner_is_an_error(jobs: Path) -> N
     [
         ("image,mask\na,b\n", "no column exemplar"),
         ("image,mask,exemplar,gudance\n", "unknown column 'gudance'; valid: image, mask"),
-        ("image,mask,exemplar\n", "holds no edits"),
+        ("image,mask,exemplar\n", "contains no edits"),
         ("image,mask,exemplar,image\n", "two columns are called image"),
-        ("image,mask,exemplar,name\na,b,c,x\na,b,c,x\n", "names 1 result twice, first 'x'"),
+        ("image,mask,exemplar,name\na,b,c,x\na,b,c,x\n", "has 1 name more than once, first 'x'"),
     ],
 )
 def test_a_wrong_list_is_refused_at_once(tmp_path: Path, text: str, sentence: str) -> None:
@@ -187,10 +187,10 @@ def test_no_result_takes_the_place_of_an_input(
     [
         ("seed\na,b,c,-1", "seed='-1' must be a whole number"),
         ("guidance_scale\na,b,c,many", "guidance_scale='many'"),
-        ("name\na,b,c,../x", "is no plain file name"),
-        (f"name\na,b,c,{'é' * 101}", "is no plain file name of at most 200 bytes"),
-        ("seed\na,,c,1", "mask not given"),
-        ("seed\na,b,c,1,2", "more fields than the header has"),
+        ("name\na,b,c,../x", "is not a plain file name"),
+        (f"name\na,b,c,{'é' * 101}", "is not a plain file name of at most 200 bytes"),
+        ("seed\na,,c,1", "the row has no mask"),
+        ("seed\na,b,c,1,2", "the row has more fields than the header"),
     ],
 )
 def test_a_wrong_row_is_that_rows_error(tmp_path: Path, fields: str, sentence: str) -> None:

@@ -159,7 +159,7 @@ def test_masks_of_another_size_are_refused_with_both_sizes() -> None:
         UserError, match=r"the mask is 40 x 30 pixels but the picture 90 x 50; give a mask of"
     ):
         check_mask(np.ones((30, 40), bool), image)
-    with pytest.raises(UserError, match=r"50 x 90 pixels .* 90 x 50; turn it as the picture is seen upright"):
+    with pytest.raises(UserError, match=r"50 x 90 pixels .* 90 x 50; rotate it to match the upright picture"):
         check_mask(np.ones((90, 50), bool), image)
 
 

@@ -119,7 +119,7 @@ def test_an_inverted_mask_and_its_remark(
 
 WRONG = [
     ({"model": "no/model"}, 1, "model folder no/model does not exist"),
-    ({"model": "configs"}, 1, "configs is not a model folder: it holds no model_index.json"),
+    ({"model": "configs"}, 1, "configs is not a model folder: it has no model_index.json"),
     ({"model": "README.md"}, 1, "README.md is a file, not a model folder; `python -m sampling import"),
     ({"image": "no.jpg"}, 1, "no.jpg does not exist"),
     ({"image": "configs"}, 1, "configs is a folder; give one picture"),
@@ -137,7 +137,7 @@ WRONG = [
     ({"guidance_interval": "0.8,0.2"}, 2, "guidance_interval=0.8,0.2 must be two numbers 0 <= LOW < HIGH"),
     ({"eta": "0.5"}, 2, "eta=0.5 works with ddim only, not with plms"),
     ({"blend": "-1"}, 2, "blend=-1"),
-    ({"device": "abacus"}, 2, "--device abacus is not there on this machine; try cpu or auto"),
+    ({"device": "abacus"}, 2, "--device abacus does not exist on this machine; try cpu or auto"),
 ]
 
 

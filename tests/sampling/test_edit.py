@@ -133,14 +133,14 @@ def test_masks_that_cannot_be_meant_are_refused_in_words(model: EditModel) -> No
     large = request(0, 640, 640)
     dot = np.zeros((640, 640), bool)
     dot[3, 3] = True
-    with pytest.raises(UserError, match="a mask marks too little to be seen at 64 x 64 pixels"):
+    with pytest.raises(UserError, match="a mask marks too small an area for 64 x 64 pixels"):
         edit(model, [replace(large, edit_mask=dot)], QUICK.model_copy(update={"fit": "resize"}))
 
 
 def test_broken_weights_are_told_and_not_painted_black(model: EditModel) -> None:
     broken = copy.deepcopy(model)
     broken.unet.conv_out.bias.data.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"not numbers \(dtype torch\.float32\); take float32 or bfloat16"):
+    with pytest.raises(UserError, match=r"not finite \(dtype torch\.float32\); use float32 or bfloat16"):
         edit(broken, [request(0)], QUICK)
 
 

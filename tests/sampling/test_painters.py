@@ -129,7 +129,7 @@ def test_the_own_painter_wants_a_model(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sample(["edit", *words(files), "--out", str(tmp_path / "out.png")]) == 2
-    assert capsys.readouterr().err == "error: --model is missing; give the model folder\n"
+    assert capsys.readouterr().err == "error: --model is missing; give a model folder\n"
     with pytest.raises(SystemExit, match="2"):
         sample(["edit", "--painter", "gray", *words(files), "--out", str(tmp_path / "out.png")])
     assert "invalid choice: 'gray'" in capsys.readouterr().err

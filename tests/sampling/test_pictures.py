@@ -231,7 +231,7 @@ def test_an_opaque_alpha_channel_is_no_transparency(tmp_path: Path) -> None:
 
 def test_what_reading_changes_is_remarked(tmp_path: Path) -> None:
     deep = save(tmp_path, np.full((2, 2), 700, np.uint16), name="deep.png")
-    assert "deep.png has 16 bits a channel; they become 8" in open_picture(deep).remarks[0]
+    assert "deep.png has 16 bits per channel; they become 8" in open_picture(deep).remarks[0]
     Image.new("CMYK", (4, 4)).save(tmp_path / "c.jpg", icc_profile=b"no profile")
     ink = open_picture(tmp_path / "c.jpg")
     assert "c.jpg is CMYK; it becomes RGB" in ink.remarks[0]
@@ -242,7 +242,7 @@ def test_what_reading_changes_is_remarked(tmp_path: Path) -> None:
     assert "a.gif has 2 frames; only the first is used" in moving.remarks[0]
     assert (moving.pixels == (255, 0, 0)).all()
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(UserError, match=r"f\.tif has floating-point pixels; save it with 8 bits a channel"):
+    with pytest.raises(UserError, match=r"f\.tif has floating-point pixels; save it with 8 bits per channel"):
         open_picture(tmp_path / "f.tif")
     Image.fromarray(np.array([[70000]], np.int32)).save(tmp_path / "i.tif")
     with pytest.raises(UserError, match=r"i\.tif has 32-bit integer pixels; save it with 8 bits a channel"):
@@ -309,11 +309,11 @@ def test_an_empty_mask_is_refused_with_the_way_out(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"its brightest pixel has 1\)"):
         read_mask(save(tmp_path, np.eye(4, dtype=np.uint8), name="labels.png"))
-    with pytest.raises(UserError, match=r"0\.png has no white .* if black was meant, give --invert-mask"):
-        read_mask(black)
     with pytest.raises(
-        UserError, match=r"255\.png is white all over, so inverted .* leave out --invert-mask"
+        UserError, match=r"0\.png has no white .* to repaint black instead, give --invert-mask"
     ):
+        read_mask(black)
+    with pytest.raises(UserError, match=r"255\.png is completely white, so inverted .* omit --invert-mask"):
         read_mask(white, invert=True)
 
 
@@ -323,7 +323,7 @@ def test_soft_masks_are_divided_with_a_remark(tmp_path: Path) -> None:
     assert open_mask(save(tmp_path, hard)).remarks == ()
     hard[20:22] = 100
     [remark] = open_mask(save(tmp_path, hard)).remarks
-    assert "5.0% of the mask's pixels are neither black nor white; they are divided at one half" in remark
+    assert "5.0% of the mask's pixels are neither black nor white; they are split at one half" in remark
 
 
 def test_alpha_cuts_an_exemplar_out(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_alpha_cuts_an_exemplar_out(tmp_path: Path) -> None:
     assert cropped.shape == (20, 10, 3)
     assert (cropped == (200, 10, 60)).all()
     assert np.abs(np.array(NEUTRAL) - np.array(CLIP_MEAN) * 255).max() < 0.51
-    with pytest.raises(UserError, match=r"none\.png is transparent all over"):
+    with pytest.raises(UserError, match=r"none\.png is completely transparent"):
         read_exemplar(save(tmp_path, np.zeros((4, 4, 4), np.uint8), name="none.png"))
 
 

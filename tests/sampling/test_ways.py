@@ -89,7 +89,7 @@ def test_a_unet_of_four_channels_is_sampled_by_replacement_alone(tmp_path: Path)
     save_model(tiny_model(2, "model.unet.in_channels=4"), tmp_path / "model")
     model = read_model(tmp_path / "model")
     one = request(0)
-    with pytest.raises(UserError, match=r"has 4 input channels: .* take --known-region replace"):
+    with pytest.raises(UserError, match=r"has 4 input channels and .* use --known-region replace"):
         edit(model, [one], QUICK)
     [result] = edit(model, [one], with_settings(known_region="replace"))
     assert (result.image[~one.edit_mask] == one.image[~one.edit_mask]).all()
@@ -148,7 +148,7 @@ REMARKS = [
     (
         {"fit": "resize"},
         {"mask": (20, 20)},
-        ["0.1% of what the model sees, too little .* --fit crop samples"],
+        ["0.1% of what the model sees, too little .* use --fit crop, which samples"],
     ),
     ({"fit": "crop"}, {"mask": (3, 3)}, ["too little for an object; mark a larger area"]),
     ({}, {"mask": (400, 640)}, ["the mask covers 100% of the picture; .* give --invert-mask"]),
@@ -184,7 +184,7 @@ def test_squashing_and_an_unchanged_result_are_said(model: EditModel) -> None:
         nn.init.zeros_(module.weight)
         nn.init.zeros_(module.bias)  # paints mid-grey
     grey = replace(request(0), image=np.full((64, 64, 3), 128, np.uint8))
-    assert any("hardly anything changed" in remark for remark in edit(still, [grey], QUICK)[0].remarks)
+    assert any("almost nothing changed" in remark for remark in edit(still, [grey], QUICK)[0].remarks)
 
 
 def test_every_part_is_timed(model: EditModel) -> None:

@@ -240,8 +240,8 @@ WRONG = [
     (["--max-images", "0"], 2, "--max-images 0 must be more than 0"),
     (["--max-waiting", "-1"], 2, "--max-waiting -1 must be 0 or more"),
     (["--input", "no/folder"], 2, "--input no/folder is not a folder"),
-    (["--model", "configs"], 1, "configs is not a model folder: it holds no model_index.json"),
-    (["--device", "abacus"], 2, "--device abacus is not there on this machine"),
+    (["--model", "configs"], 1, "configs is not a model folder: it has no model_index.json"),
+    (["--device", "abacus"], 2, "--device abacus does not exist on this machine"),
 ]
 
 

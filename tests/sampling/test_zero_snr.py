@@ -70,7 +70,7 @@ def test_the_folder_tells_diffusers_the_same_levels_and_loads_back(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["plms", "heun"])
 def test_samplers_that_would_divide_by_it_refuse(name: str) -> None:
-    sentence = f"the scheduler {name} does not take rescale_betas_zero_snr.*; take the scheduler ddim"
+    sentence = f"the scheduler {name} does not support rescale_betas_zero_snr.*; use the scheduler ddim"
     with pytest.raises(UserError, match=sentence):
         new_noise_scheduler(NOISE, name)
 

@@ -58,7 +58,7 @@ def test_right_gradients_pass_and_leave_no_trace(tmp_path: Path, overrides: list
 
 def test_equal_values_with_wrong_gradients_are_refused(tmp_path: Path) -> None:
     trainee, config = compiled(tmp_path, halving)
-    with pytest.raises(UserError, match=r"wrong gradients here \(unet.* is off by .*set compile=false"):
+    with pytest.raises(UserError, match=r"wrong gradients here \(unet.* is wrong by .*set compile=false"):
         check_gradients(trainee, config, CPU)
 
 

@@ -206,7 +206,7 @@ def test_latents_of_a_shard_as_it_was_before_or_damaged_are_refused(
 def test_a_damaged_shard_is_not_encoded(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = Path(config.data.shards[0]) / "toy-train-000001.tar"
     tar.write_bytes(tar.read_bytes()[:-1] + b"x")
-    with pytest.raises(UserError, match=r"toy-train-000001\.tar is not what its manifest says; put it back"):
+    with pytest.raises(UserError, match=r"toy-train-000001\.tar differs from its manifest; restore it"):
         store(config, monkeypatch)
 
 

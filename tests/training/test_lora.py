@@ -134,8 +134,8 @@ def test_adapters_of_another_model_are_refused(base: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("targets", "words"),
     [
-        ("[attn2.to_q]", "attn2.to_q takes in the cross-attention's query or key"),
-        ("[to_k]", "to_k takes in the cross-attention's query or key"),
+        ("[attn2.to_q]", "attn2.to_q includes the cross-attention's query or key"),
+        ("[to_k]", "to_k includes the cross-attention's query or key"),
         ("[attn3.to_v]", r"the UNet has no layer attn3\.to_v"),
     ],
 )

@@ -219,7 +219,7 @@ def test_a_folder_of_something_else_is_not_replaced(
 ) -> None:
     one(RunFolder(tmp_path))
     assert main(["ema", str(tmp_path), "--sigma-rel", "0.1", "--out", str(tmp_path)]) == 2
-    assert "and no model_index.json, and is not replaced" in capsys.readouterr().err
+    assert "but no model_index.json and is not replaced" in capsys.readouterr().err
     assert main(["ema", str(tmp_path), "--sigma-rel", "0.1", "--out", str(tmp_path / "model")]) == 2
     assert "model is a result of the run itself; choose another folder" in capsys.readouterr().err
     assert main(["ema", "run", "--sigma-rel", "0.1"]) == 2

@@ -1,1 +1,1 @@
-"""What a run takes, in memory, hours and GPU-hours, before anything is spent."""
+"""Estimate the memory, hours and GPU-hours of a run before it starts."""

@@ -1,7 +1,7 @@
-"""What a step of training computes and holds, counted on tensors without content: no memory, no weights.
+"""Count the arithmetic and the memory of a training step on tensors without content.
 
-Every operation runs on fake tensors (torch's `FakeTensorMode`: meta tensors that remember their device), so
-the real model is counted in seconds on any machine.
+Every operation runs on fake tensors (torch's `FakeTensorMode`: meta tensors with a nominal device), so the
+real model is counted in seconds on any machine, without memory for its weights.
 """
 
 import weakref
@@ -34,7 +34,7 @@ def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any
     return int(sdpa_backward_flop_count(gradient, query, key, value))
 
 
-# The attention that fake CPU tensors take; torch's counter knows the GPU's alone. It gives shapes.
+# The attention operations of fake CPU tensors, which torch's counter lacks; it calls these with shapes.
 _CPU_ATTENTION = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
@@ -43,18 +43,18 @@ _CPU_ATTENTION = {
 
 @dataclass(frozen=True)
 class Counts:
-    """One rank's micro-batch, forwards and backwards.
+    """Counts of one rank's micro-batch, forward and backward pass.
 
     Attributes:
         trained, frozen: numbers of weights.
-        frozen_bytes: of the frozen weights, in the precision they compute in.
+        frozen_bytes: bytes of the frozen weights, in the precision of their computation.
         flops: floating-point operations per sample by part: vae, clip, forward, backward. A multiplication
             and an addition count as two; only matrix products, convolutions and attention are counted.
-        saved_bytes: kept by the forward pass for the backward one (`saved_tensors_hooks`), without weights.
-        step_bytes: the most that lives at once during forward and backward pass, weights not counted and
-            gradients left out.
-        step_and_grads_bytes: the same with the gradients as they come.
-        encode_bytes: the most that lives at once while the frozen networks run, weights not counted.
+        saved_bytes: bytes that the forward pass saves for the backward pass (`saved_tensors_hooks`), without
+            weights.
+        step_bytes: peak bytes during forward and backward pass, without weights and gradients.
+        step_and_grads_bytes: peak bytes during forward and backward pass, without weights, with gradients.
+        encode_bytes: peak bytes while the frozen networks run, without weights.
     """
 
     trained: int
@@ -68,7 +68,7 @@ class Counts:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that operations make inside the block, while they live.
+    """Count the bytes of all storages that operations create inside the context, while they exist.
 
     Args:
         known: modules whose weights are not counted.
@@ -80,9 +80,10 @@ class LiveBytes(TorchDispatchMode):
         self._sizes = {_storage(param): 0 for module in known for param in module.parameters()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and note what it made."""
+        """Run the operation and count the storages that it creates."""
         out = func(*args, **(kwargs or {}))
         for value in tree_iter(out):
+            # Views and in-place results share a storage that is already counted; `known` weights have size 0.
             if isinstance(value, Tensor) and _storage(value) not in self._sizes:
                 storage = value.untyped_storage()
                 self._sizes[_storage(value)] = storage.nbytes()
@@ -99,8 +100,8 @@ def count(config: TrainConfig, on_gpu: bool = True) -> Counts:
     """Count a micro-batch of a run.
 
     Args:
-        config: of the run; nothing is read from disk.
-        on_gpu: whether bf16 is counted with CUDA's rules, under which norms compute and answer in fp32.
+        config: config of the run; nothing is read from disk.
+        on_gpu: whether to count bf16 with CUDA's rules, where norms compute and return fp32.
     """
     model = _described(config)
     with FakeTensorMode(), torch.device("cpu"):
@@ -123,7 +124,7 @@ def count(config: TrainConfig, on_gpu: bool = True) -> Counts:
 
 
 def count_flops(config: TrainConfig) -> dict[str, float]:
-    """Floating-point operations per sample by part, as in `Counts`: the quick half of `count`."""
+    """Floating-point operations per sample by part, as in `Counts`: the fast part of `count`."""
     model = _described(config)
     with FakeTensorMode(), torch.device("cpu"):
         trainee = _networks(model, config, on_gpu=False)
@@ -132,7 +133,7 @@ def count_flops(config: TrainConfig) -> dict[str, float]:
 
 
 def _described(config: TrainConfig) -> EditModel:
-    """The model without weights. On meta tensors, since adapters cannot be added on fake ones."""
+    """The model without weights, on meta tensors, because adapters cannot be added to fake tensors."""
     with torch.device("meta"):
         model = EditModel(config.model)
         choose_trained(model, config)
@@ -143,6 +144,7 @@ def _networks(model: EditModel, config: TrainConfig, on_gpu: bool) -> nn.Module:
     _fake(model)
     trainee = task_of(config).trainee(model)
     if config.precision == "bf16":
+        # Fake CPU tensors follow the CPU's autocast rules, where norms keep bf16.
         if on_gpu:
             _norms_in_fp32(trainee)
         for network in (model.vae, model.image_encoder):
@@ -151,7 +153,7 @@ def _networks(model: EditModel, config: TrainConfig, on_gpu: bool) -> nn.Module:
 
 
 def _computation(trainee: nn.Module, config: TrainConfig) -> Callable[[], Tensor]:
-    """The forward pass of a micro-batch without content, to its loss."""
+    """A function that runs the forward pass of a micro-batch without content and returns its loss."""
     task = task_of(config)
     step = task.made_up(config, torch.empty)
 
@@ -164,16 +166,18 @@ def _computation(trainee: nn.Module, config: TrainConfig) -> Callable[[], Tensor
 
 
 def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, float], int]:
-    """FLOPs per sample of autoencoder (both pictures) and CLIP, and the most bytes alive."""
+    """FLOPs per sample of autoencoder (both pictures) and CLIP, and the peak bytes."""
     samples, side = config.micro_batch_size, config.model.image_encoder.image_size
     image = torch.empty(samples, 3, config.model.image_size, config.model.image_size)
     exemplar = torch.empty(samples, 3, side, side)
+    # One batch is encoded here; a step encodes two, one after the other, so the peak is the same.
     with torch.no_grad(), LiveBytes(model) as memory:
         with _flops() as vae:
             encode_latents(model.vae, image.to(model.vae.dtype), None)
         with _flops() as clip:
             model.encode_exemplar(exemplar.to(model.image_encoder.dtype))
-    asked = 1.0 if not config.data.latents else 0.5 if config.data.redraw else 0.0  # half: the masked picture
+    # Stored latents replace both pictures; with redraw, the masked picture is still encoded.
+    asked = 1.0 if not config.data.latents else 0.5 if config.data.redraw else 0.0
     parts = {
         "vae": asked * 2 * vae.get_total_flops() / samples,
         "clip": (1.0 if asked else 0.0) * clip.get_total_flops() / samples,
@@ -196,7 +200,8 @@ def _count_trained(trainee: nn.Module, compute: Callable[[], Tensor], samples: i
 
 
 def _count_memory(trainee: nn.Module, compute: Callable[[], Tensor]) -> tuple[int, int, int]:
-    """Bytes saved by the forward pass; the peak without and with gradients."""
+    """Bytes saved by the forward pass, and the peak bytes without and with gradients."""
+    # Saved weights take no extra memory, and several saved tensors may share one storage.
     weights = {_storage(param) for param in trainee.parameters()}
     saved: dict[int, int] = {}  # bytes of storages that are still there
 
@@ -207,19 +212,21 @@ def _count_memory(trainee: nn.Module, compute: Callable[[], Tensor]) -> tuple[in
             weakref.finalize(storage, saved.pop, key)
         return tensor
 
+    # First pass: gradients stay until the end, as in ZeRO stages 0 and 1.
     with LiveBytes(trainee) as with_gradients:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             loss = compute()
         kept = sum(saved.values())
         loss.backward()
     _drop_gradients(trainee)
+    # Second pass: each gradient is given away at once, as in stages 2 and 3.
     with _gradients_dropped(trainee), LiveBytes(trainee) as without:
         compute().backward()
     return kept, without.peak, with_gradients.peak
 
 
 def _gradients_dropped(module: nn.Module) -> AbstractContextManager:
-    """Inside the block each gradient is forgotten as soon as it is there."""
+    """Drop each gradient inside the context as soon as it is computed."""
 
     def forget(param: Tensor) -> None:
         param.grad = None
@@ -241,7 +248,7 @@ class _Undo(AbstractContextManager):
 
 
 def _fake(network: nn.Module) -> None:
-    for module in network.modules():  # `to_empty` refuses to make fake tensors of meta tensors
+    for module in network.modules():  # `to_empty` cannot make fake tensors from meta tensors
         for name, param in module._parameters.items():
             if param is not None:
                 empty = torch.empty(param.shape, dtype=param.dtype)
@@ -252,7 +259,7 @@ def _fake(network: nn.Module) -> None:
 
 
 def _halve(network: nn.Module) -> None:
-    for module in network.modules():  # `to` cannot convert the weights of fake tensors
+    for module in network.modules():  # `to` cannot convert weights that are fake tensors
         for name, param in module._parameters.items():
             if param is not None:
                 module._parameters[name] = nn.Parameter(param.to(torch.bfloat16), requires_grad=False)

@@ -1,4 +1,4 @@
-"""All that a run needs, as plain values: memory, disk, arithmetic, hours."""
+"""Compute the needs of a run as plain values: memory, disk, arithmetic, hours."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,11 +19,11 @@ def estimate_run(
     """All figures of a run, as plain values: bytes, floating-point operations, hours.
 
     Args:
-        config: training config.
-        shape: shape of its batches, for the planned number of ranks.
-        gpus: keys of `GPUS`.
-        mfu: share of a GPU's peak that the run's arithmetic reaches.
-        on_gpu: False = memory of a run on a CPU.
+        config: config of the run.
+        shape: shape of its batches, with the intended number of ranks.
+        gpus: GPU names, keys of `GPUS`.
+        mfu: share of a GPU's peak speed that the run's arithmetic reaches.
+        on_gpu: whether the run uses GPUs; False gives the memory of a run on CPUs.
     """
     from training.estimate.counting import count
     from training.optimizer.ema import decays_of
@@ -75,7 +75,7 @@ def _on(name: str, config: TrainConfig, shape: BatchShape, counts: "Counts", mfu
 
 
 def _data(config: TrainConfig, shape: BatchShape) -> dict[str, float] | None:
-    """Samples and bytes of the shards, and how much of them is read; None without shards."""
+    """Samples and bytes of the shards, and the bytes read from them; None without shards."""
     if not config.data.shards:
         return None
     shards = find_shards(config.data.shards)
@@ -85,7 +85,7 @@ def _data(config: TrainConfig, shape: BatchShape) -> dict[str, float] | None:
 
 
 def _checkpoints(config: TrainConfig, size: int) -> dict[str, int]:
-    """The largest number of checkpoints of `size` bytes that are kept, and their bytes."""
+    """The largest number of checkpoints, `size` bytes each, that are kept, and their bytes."""
     options = config.checkpoint
     number = min(-(-config.max_steps // options.every_steps), options.keep_last)
     number += config.max_steps // options.keep_every if options.keep_every else 0
@@ -93,12 +93,12 @@ def _checkpoints(config: TrainConfig, size: int) -> dict[str, int]:
 
 
 def _cpu_memory(config: TrainConfig, share: int, kinds: int) -> dict[str, int]:
-    """Bytes in a rank's CPU memory: the offloaded optimizer with its gradients, the copy of a checkpoint.
+    """Bytes of a rank in the CPU's memory: offloaded optimizer with gradients, and copy of a checkpoint.
 
     Args:
-        config: training config.
+        config: config of the run.
         share: bytes of a rank's part of the trained weights.
-        kinds: number of fp32 copies: master weights, moments and averages.
+        kinds: number of tensors per weight: master weight, moments and averages.
     """
     return {
         "optimizer": (kinds + 1) * share if config.offload_optimizer else 0,
@@ -107,7 +107,7 @@ def _cpu_memory(config: TrainConfig, share: int, kinds: int) -> dict[str, int]:
 
 
 def _snapshots(config: TrainConfig, size: int) -> dict[str, int]:
-    """The number of snapshots of `size` bytes that the run keeps, and their bytes."""
+    """The number of snapshots (`checkpoint/snapshots.py`), `size` bytes each, of a run, and their bytes."""
     options = config.optimizer
     if options.ema_kind != "post_hoc":
         return {"number": 0, "bytes": 0}

@@ -1,7 +1,7 @@
-"""Where one GPU's memory goes, by part and by ZeRO stage: arithmetic on counted numbers.
+"""Calculate one GPU's memory by part and by ZeRO stage from the counted numbers.
 
-It follows what DeepSpeed 0.19 does, as read in runtime/zero/stage_1_and_2.py and measured: from stage 1 on it
-keeps a second fp32 copy of its share of the weights, and one gradient buffer of its share for good.
+It follows DeepSpeed 0.19's runtime/zero/stage_1_and_2.py and our measurements: from stage 1 on, DeepSpeed
+permanently keeps a second fp32 copy of its share of the weights, and one gradient buffer of its share.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 STAGES = get_args(ZeroStage)
 _FP32 = 4
-_BUCKET = 500_000_000  # DeepSpeed's reduce_bucket_size, numbers
-_LIVE_WEIGHTS = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters, numbers
+_BUCKET = 500_000_000  # DeepSpeed's reduce_bucket_size, in numbers
+_LIVE_WEIGHTS = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters, in numbers
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Memory:
     """Bytes on one GPU.
 
     Attributes:
-        weights: trained weights; at stage 3 the share and the gathered ones.
-        frozen: autoencoder and CLIP.
-        master: DeepSpeed's own fp32 copy of its share of the weights.
-        moments: Adam's two.
+        weights: weights of the trained part; at stage 3 the rank's share and the weights gathered for use.
+        frozen: weights of autoencoder and CLIP.
+        master: DeepSpeed's fp32 copy of the rank's share of the weights.
+        moments: two moments of Adam.
         ema: averaged weights.
-        gradients: gradients at the end of the backward pass, DeepSpeed's buffers included.
-        activations: the most that forward and backward pass hold besides.
-        peak: the most at one moment; less than the sum, since not all parts live at once.
-        moment: when that is: encode, backward, reduce or step.
+        gradients: gradients at the end of the backward pass, including DeepSpeed's buffers.
+        activations: peak of forward and backward pass without the parts above.
+        peak: largest sum at one moment; less than the total, since not all parts exist at the same time.
+        moment: moment of the peak: encode, backward, reduce or step.
     """
 
     weights: int
@@ -51,9 +51,9 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
     Args:
         stage: ZeRO stage.
         ranks: number of ranks that share the optimizer's state.
-        counts: result of `counting.count`.
-        options: `averages`, how many averages of the weights there are, and the booleans `accumulates` (more
-            than one micro-batch per step), `offload` (optimizer state in the CPU's memory) and `on_gpu`.
+        counts: counts of `counting.count`.
+        options: `averages`, the number of averages of the weights, and the booleans `accumulates` (more than
+            one micro-batch per step), `offload` (optimizer state in the CPU's memory) and `on_gpu`.
     """
     whole = _FP32 * counts.trained
     share = -(-whole // ranks)
@@ -63,9 +63,10 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
     master = 0 if stage == 0 else state
     ema = state * options["averages"]
     steady = weights + counts.frozen_bytes + master + 2 * state + ema
-    kept = 0 if stage == 0 or options["offload"] else share  # the gradient buffer that is never given back
+    kept = 0 if stage == 0 or options["offload"] else share  # the permanent gradient buffer
     before = (whole if stage < 2 else kept) if options["accumulates"] else 0
     with_gradients = counts.step_and_grads_bytes if stage < 2 else counts.step_bytes
+    # Buckets exist from stage 1 on; on a CPU, stage 1 does without.
     reserved = bucket if stage and (options["on_gpu"] or stage > 1) else 0
     moments = {
         "encode": steady + kept + before + counts.encode_bytes,
@@ -89,7 +90,7 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
 
 
 def _at_reduction(stage: int, ranks: int, whole: int, bucket: int, on_gpu: bool) -> int:
-    """Gradients and the buffer that they are averaged in, which fills while they are given back."""
+    """Bytes of gradients and of the buffer that averages them, while the gradients are freed."""
     if stage == 0:
         return whole + (min(bucket, whole) if ranks > 1 else 0)
     if stage == 1:
@@ -99,12 +100,13 @@ def _at_reduction(stage: int, ranks: int, whole: int, bucket: int, on_gpu: bool)
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU by its maker's data sheet.
+    """One GPU according to its data sheet.
 
     Attributes:
-        memory_gb: memory in 10^9 bytes, as sold.
-        bf16_tflops: dense bf16 matrix products with fp32 accumulation, 10^12 operations per second at most.
-        fp32_tflops: peak without tensor cores, as for fp32 training without TF32.
+        memory_gb: nominal memory, in 10^9 bytes.
+        bf16_tflops: peak of dense bf16 matrix products with fp32 accumulation, in 10^12 operations per
+            second.
+        fp32_tflops: peak in fp32 without tensor cores, as in fp32 training without TF32, in the same unit.
         source: source of these numbers.
     """
 

@@ -1,10 +1,10 @@
-"""The figures of a run as tables."""
+"""Format the figures of a run as tables."""
 
 from typing import Any
 
 
 def estimate_text(content: dict[str, Any]) -> str:
-    """The figures of `estimate_run` and, under `measured`, of `calibrate` as tables."""
+    """Format the figures of `estimate_run` and, under `measured`, of `calibrate` as tables."""
     batch = content["batch"]
     checkpointing = "with" if content["activation_checkpointing"] else "without"
     lines = [
@@ -73,7 +73,7 @@ def _time_lines(content: dict[str, Any]) -> list[str]:
     ]
     for name, gpu in content["gpus"].items():
         tflops = gpu["bf16_tflops"] if kind == "bf16" else gpu["fp32_tflops"]
-        fits = "yes" if peak < 0.94 * gpu["memory_gb"] else "no"  # the driver and its libraries need some
+        fits = "yes" if peak < 0.94 * gpu["memory_gb"] else "no"  # 6 % for the driver and its libraries
         lines.append(
             f"  {name}".ljust(20) + f"{tflops:>12g}{gpu['memory_gb']:>4g}{fits:>6}"
             f"{gpu['images_per_s_per_gpu']:>14.1f}{gpu['hours']:>10,.1f}{gpu['gpu_hours']:>11,.0f}"

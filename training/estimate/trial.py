@@ -1,4 +1,4 @@
-"""A few real steps of a run on made-up pictures: how long they take here, and what they hold."""
+"""Run a few real training steps on random pictures, and measure their time and memory."""
 
 import resource
 import sys
@@ -21,12 +21,12 @@ from training.ranks.distributed import World
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured.
+    """The measurements.
 
     Attributes:
-        seconds: seconds of each step, without the first.
-        peak_bytes: the most memory at once; of a GPU what torch allocated, of a CPU what the process's
-            resident set grew by since before the model was built.
+        seconds: time of each step in seconds, without the first step.
+        peak_bytes: peak memory in bytes; on a GPU torch's allocations, on a CPU the growth of the process's
+            resident set since before the model was built.
     """
 
     seconds: list[float]
@@ -34,9 +34,9 @@ class Trial:
 
 
 def made_up_batch(config: TrainConfig, seed: int, first: int = 0) -> Batch:
-    """A micro-batch of noise, with a hole in the middle of each picture, at positions from `first` on.
+    """A micro-batch of random pixels with a hole in the middle of each picture, positions from `first` on.
 
-    With `data.latents` it holds what would be stored instead of pixels.
+    With `data.latents` it has random stored latents instead of pixels.
     """
     rng = torch.Generator().manual_seed(seed)
     samples, side = config.micro_batch_size, config.model.image_size
@@ -56,7 +56,7 @@ def made_up_batch(config: TrainConfig, seed: int, first: int = 0) -> Batch:
 
 
 def _made_up_latents(config: TrainConfig, rng: torch.Generator) -> dict[str, torch.Tensor]:
-    """What `cache-latents` stores, of noise: means and deviations of two posteriors, mask and features."""
+    """Random latents in the format of `cache-latents`: moments of two posteriors, mask and features."""
     model, samples = config.model, config.micro_batch_size
     cells = (model.latent_size, model.latent_size)
     moments = (samples, 2, model.vae.latent_channels, *cells)
@@ -72,13 +72,13 @@ def _made_up_latents(config: TrainConfig, rng: torch.Generator) -> dict[str, tor
 
 
 def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) -> Trial:
-    """Train `steps` steps, and one before them that is not counted. Collective; nothing is written.
+    """Train one step without measurement, then `steps` measured steps. Collective; nothing is written.
 
     Args:
-        config: training config; its shards are not read.
+        config: config of the run; its shards are not read.
         shape: shape of its batches.
-        world: the ranks, connected.
-        steps: number of steps to measure.
+        world: connected ranks.
+        steps: number of measured steps.
     """
     memory = PeakMemory(world.device)
     model = new_model(config, world.device, is_main=False)
@@ -89,7 +89,7 @@ def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) 
     seconds = []
     for step in range(steps + 1):
         if step == 1:
-            memory.restart()  # the model's making is over, and the optimizer's state is there
+            memory.restart()  # now the model is built, and the optimizer's state exists
         began = time.perf_counter()
         for accum in range(shape.accum):
             engine.backward(trainer, task, prepare(batch), last=accum + 1 == shape.accum)
@@ -103,21 +103,21 @@ def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) 
 
 
 class PeakMemory:
-    """The most memory since `restart`: of a GPU all of it, of a CPU beyond what there was before."""
+    """Peak memory since `restart`: on a GPU the total, on a CPU the growth since the object was made."""
 
     def __init__(self, device: Any) -> None:
         self._cuda = device.type == "cuda"
         self._base = 0 if self._cuda else _status("VmRSS")
 
     def restart(self) -> None:
-        """Forget the peak so far."""
+        """Reset the peak."""
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         else:
             Path("/proc/self/clear_refs").write_text("5")
 
     def peak(self) -> int:
-        """In bytes."""
+        """The peak in bytes."""
         return torch.cuda.max_memory_allocated() if self._cuda else _status("VmHWM") - self._base
 
 

@@ -1,1 +1,1 @@
-"""Latents that are stored once beside the shards; `data/latents.py` reads them."""
+"""Store latents next to the shards; `data/latents.py` reads them."""

@@ -1,4 +1,4 @@
-"""Shards to stored latents: one shard by one worker, and the Ray Data graph of such workers."""
+"""Encode shards as stored latents: one shard per worker, and the Ray Data graph of the workers."""
 
 import json
 import os
@@ -29,19 +29,19 @@ from training.data.shards import Shard, ShardReader
 from training.model.frozen import halve_frozen
 from training.objective.encode import posteriors
 
-_HALF = ("image", "masked")  # results of bfloat16 networks are exact in float16, too
-_READERS = 4  # threads that decode the next batch while the networks are at this one
+_HALF = ("image", "masked")  # outputs of bfloat16 networks are exact in float16
+_READERS = 4  # threads that decode the next batch while the networks process the current one
 
 
 @dataclass(frozen=True)
 class LatentJob:
-    """The work on one shard, without the networks.
+    """The data that a worker needs besides the networks.
 
     Attributes:
         shard: local shard to encode.
         folder: folder of latents and sidecar.
         digest: `frozen_hash` of the networks.
-        batch_size: samples of a batch of the networks.
+        batch_size: number of samples that the networks process at once.
     """
 
     shard: Shard
@@ -56,12 +56,12 @@ class LatentJob:
 
     @property
     def sidecar(self) -> Path:
-        """Path of the sidecar; it is written last, so latents without it are not complete."""
+        """Path of the sidecar, which is written last; latents without it are ignored."""
         return self.path.with_suffix(".json")
 
     @property
     def journal(self) -> Path:
-        """Path of the workers' notes of their starts; deleted once the sidecar is written."""
+        """Path of the file where workers note their starts; it is removed after the sidecar is written."""
         return self.path.with_name(f".{self.path.stem}.journal")
 
 
@@ -74,7 +74,7 @@ class _Tally:
 
 
 def frozen_networks(config: TrainConfig, device: torch.device) -> tuple[EditModel, str]:
-    """The run's model without what is trained, in the run's precision, and its `frozen_hash`."""
+    """The run's model without its trained part, in the run's precision, and its `frozen_hash`."""
     model = build_model(config.model, config.seed)
     digest = frozen_hash(model)
     del model.unet, model.exemplar_encoder
@@ -85,7 +85,7 @@ def frozen_networks(config: TrainConfig, device: torch.device) -> tuple[EditMode
 
 
 def has_latents(job: LatentJob) -> bool:
-    """Whether the latents of a job's shard were committed for these networks and this content."""
+    """Whether the latents of a job's shard are complete for these networks and this shard content."""
     if not job.sidecar.is_file():
         return False
     content, shard = read_json(job.sidecar), job.shard
@@ -95,15 +95,15 @@ def has_latents(job: LatentJob) -> bool:
 
 
 def encode_shard(model: EditModel, config: TrainConfig, job: LatentJob, device: torch.device) -> None:
-    """Encode one shard, as its draws of data prep are, and commit its latents.
+    """Encode one shard with its stored draws, and write its latents.
 
     Raises:
-        UserError: for a shard that is damaged or differs from its manifest.
+        UserError: if the shard is damaged or differs from its manifest.
         OSError: if the folder cannot be written.
     """
     shard = job.shard
     if shard.sha256 and sha256_file(shard.place) != shard.sha256:
-        raise UserError(f"shard {shard.place} is not what its manifest says; put it back, or build it again")
+        raise UserError(f"shard {shard.place} differs from its manifest; restore it, or build it again")
     order = DataOrder([shard.count], 0, 1)
     dataset = SampleDataset(ShardReader([shard], 1), order, config.model.image_size, 0, redraw=False)
     keys: list[str] = []
@@ -111,7 +111,7 @@ def encode_shard(model: EditModel, config: TrainConfig, job: LatentJob, device: 
     tally = _Tally()
     for samples in noted(_read(dataset, job), job.folder, job.path.stem, tally):
         batch = collate(list(enumerate(samples)))
-        assert not isinstance(batch, UserError)  # those were raised while reading
+        assert not isinstance(batch, UserError)  # errors were raised while reading
         seen = posteriors(model, batch, device)
         for name in STORED:
             parts[name].append(getattr(seen, name).to("cpu", torch.half if name in _HALF else torch.float32))
@@ -138,8 +138,8 @@ def _sidecar(job: LatentJob) -> dict[str, Any]:
 
 
 def _read(dataset: SampleDataset, job: LatentJob) -> Iterator[list[Sample]]:
-    """The shard's samples in batches, the next one being decoded meanwhile."""
-    dataset.reader.files.get(0)  # opened by one thread
+    """The shard's samples in batches; the next batch is decoded at the same time."""
+    dataset.reader.files.get(0)  # open it in one thread
     numbers = range(job.shard.count)
     groups: list[Sequence[int]] = [
         numbers[i : i + job.batch_size] for i in range(0, len(numbers), job.batch_size)
@@ -155,7 +155,7 @@ def _read(dataset: SampleDataset, job: LatentJob) -> Iterator[list[Sample]]:
 
 
 class ShardEncoder:
-    """A worker of Ray Data: the networks on its device, loaded once; then shard after shard."""
+    """A Ray Data worker that loads the networks once and encodes one shard per call."""
 
     def __init__(self, config: str) -> None:
         self.config = TrainConfig.model_validate_json(config)
@@ -163,7 +163,7 @@ class ShardEncoder:
         self.model, _ = frozen_networks(self.config, self.device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        """One shard; an error is data, since an exception would come out of Ray as pages of traceback."""
+        """Encode one shard; errors are returned, because Ray turns exceptions into pages of traceback."""
         job: LatentJob = pickle.loads(row["job"])
         try:
             note_start(job.journal, job.shard.name)
@@ -177,8 +177,8 @@ class ShardEncoder:
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """Make Ray's C++ part silent; it announces that on standard error, which is closed here meanwhile."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it would warn of every pool of workers
+    """Silence Ray's C++ part; it reports the new log level on standard error, which is closed meanwhile."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it would warn about every pool of workers
     kept = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -192,17 +192,17 @@ def _unheard() -> Iterator[None]:
 def encode_all(
     jobs: Sequence[LatentJob], config: TrainConfig, workers: int | None, address: str | None, verbose: bool
 ) -> Iterator[dict[str, Any]]:
-    """Encode shards in parallel, with a GPU for each worker if there are GPUs; yields each shard's counts.
+    """Encode shards in parallel, one GPU per worker if there are GPUs; yield the counts of each shard.
 
     Args:
-        jobs: shards to encode.
-        config: training config; its frozen networks encode.
-        workers: number of processes; None = one for each GPU, or CPU, of the machine.
+        jobs: jobs, one per shard.
+        config: config of the run.
+        workers: number of workers; None = the number of GPUs, or of CPUs without GPUs.
         address: address of a running Ray cluster whose nodes see the same folders; None = a local Ray.
         verbose: whether Ray and its workers print.
 
     Raises:
-        UserError: if Ray does not start or stops, or a shard failed.
+        UserError: if Ray does not start or stops, or a shard fails.
     """
     from dataprep.workers.pipeline import quiet_data, ray_running
 
@@ -226,6 +226,7 @@ def encode_all(
             report = json.loads(row["report"])
             if "error" in report:
                 raise UserError(
-                    f"encoding stopped: {report['error']}; what is stored stays, run the same command again"
+                    f"encoding stopped: {report['error']}; finished latents are kept, run the same command "
+                    "again"
                 )
             yield report

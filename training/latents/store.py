@@ -1,4 +1,4 @@
-"""Storing the missing latents of a shard folder, each shard by one worker."""
+"""Store the missing latents of a shard folder, one shard per worker."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ class Workers:
 
     Attributes:
         number: processes; None = one for each GPU, or CPU.
-        batch_size: samples that go through the networks at once.
+        batch_size: number of samples that the networks process at once.
         ray_address: address of a running Ray cluster that sees the same folders; None = a local Ray.
         verbose: whether Ray and its workers print.
     """
@@ -32,7 +32,7 @@ class Workers:
 
 
 def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: Reporter) -> Path:
-    """Store the missing latents of a shard folder.
+    """Store the missing latents.
 
     Args:
         shard_folder: finished shard folder on this machine.
@@ -44,15 +44,16 @@ def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: 
         The folder of the latents.
 
     Raises:
-        UserError: for shards that cannot be used, a folder where the same command is running, or a full disk.
+        UserError: for shards that cannot be used, if the same command is running in the folder, or if the
+            disk is full.
     """
     require_weights(config.model)
     shards = find_shards([shard_folder])
     check_size(shards, config.model.image_size)
     if shards[0].is_remote:
         raise UsageError(
-            f"{shard_folder}: latents are stored beside the shards, so give a folder of this machine; "
-            "the latents-… folder made there can be uploaded beside the remote shards"
+            f"{shard_folder}: latents are stored next to the shards, so give a folder of this machine; "
+            "then upload its latents-… folder next to the remote shards"
         )
     from training.data.latents import LATENTS_MANIFEST, check_redraw, latents_folder
     from training.latents.encode_shards import LatentJob, frozen_networks, has_latents
@@ -77,7 +78,7 @@ def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: 
                 write_json(folder / LATENTS_MANIFEST, _manifest(jobs, config, digest))
     except OSError as error:
         raise UserError(
-            f"storing latents stopped: {error}; those so far stay, run the same command again"
+            f"storing latents stopped: {error}; finished latents are kept, run the same command again"
         ) from error
     return folder
 
@@ -87,7 +88,7 @@ def _resolved(shard: Shard) -> Shard:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the files of killed workers."""
+    """Remove the files that killed workers left."""
     sweep_temporaries(folder)
     for journal in folder.glob(".*.journal"):
         journal.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""The model as a run trains it: initialised, frozen in part, adapted, compiled."""
+"""Prepare the model for training: initialise, freeze parts, add adapters, compile."""

@@ -1,8 +1,8 @@
-"""The base: weights of the trained part that stay as the files have them. Checkpoints leave them out.
+"""The base: frozen weights of the trained part that come from files and are not saved in checkpoints.
 
-A run with adapters trains 2.4 million weights beside 921 million that lie in its model folder already. A hash
-of them is in every checkpoint, so that a run does not go on over another base; and one of autoencoder and
-CLIP, which are in no run's checkpoints.
+A run with adapters trains 2.4 million weights; the 921 million others are already in its model folder. Every
+checkpoint has a hash of them, so that a run does not continue with another base, and a hash of autoencoder
+and CLIP, which no checkpoint contains.
 """
 
 from collections.abc import Iterable
@@ -20,14 +20,14 @@ _MARK = "_of_base"
 
 
 def is_of_base(param: nn.Parameter) -> bool:
-    """Whether checkpoints leave a parameter out."""
+    """Whether checkpoints omit a parameter."""
     return getattr(param, _MARK, False)
 
 
 def mark_base(model: EditModel, config: TrainConfig) -> None:
-    """Mark what is frozen and comes from a file: all that a run can have again without its checkpoint.
+    """Mark frozen weights that come from a file, which a run can load again without its checkpoint.
 
-    What began at random is not marked, even if it is frozen: another processor may draw other numbers.
+    Frozen weights with random values are not marked, because another processor may draw other numbers.
     """
     init = config.model.init
     for network, source in (
@@ -40,20 +40,20 @@ def mark_base(model: EditModel, config: TrainConfig) -> None:
 
 
 def unmark(params: Iterable[nn.Parameter]) -> None:
-    """Let checkpoints hold these again."""
+    """Include these parameters in checkpoints again."""
     for param in params:
         setattr(param, _MARK, False)
 
 
 def base_hash(model: EditModel) -> str:
-    """The sha256 of the marked weights and their names; empty where none is. Before ZeRO shards them."""
+    """The sha256 of the marked weights and their names; empty if there are none. Call it before ZeRO."""
     marked = [(name, param) for name, param in model.named_parameters() if is_of_base(param)]
     parts = [[name, sha256_bytes(_bytes(param))] for name, param in marked]
     return fingerprint(parts) if parts else ""
 
 
 def content_hashes(model: EditModel, world: World) -> dict[str, str]:
-    """What no checkpoint holds, for `fresh_state`: a second of work or three, and only rank 0 compares."""
+    """The hashes of weights outside checkpoints for `fresh_state`; rank 0 only, in one to three seconds."""
     return {"base_hash": base_hash(model), "frozen_hash": frozen_hash(model)} if world.is_main else {}
 
 

@@ -1,4 +1,4 @@
-"""The model as a run trains it: initialised, its parts frozen, laid out for speed."""
+"""Build the model for training: initialise it, freeze its parts, choose its memory layout."""
 
 import logging
 from collections.abc import Mapping
@@ -19,23 +19,23 @@ log = logging.getLogger(__name__)
 
 
 def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditModel:
-    """The model to be trained, on the device.
+    """The model to train, on the device.
 
     Args:
-        config: of the run.
-        device: where it is trained.
-        is_main: whether this rank writes the finished model, for which it keeps what others need not.
+        config: config of the run.
+        device: device of the training.
+        is_main: whether this rank writes the finished model; it then keeps exact copies of halved weights.
 
     Raises:
-        UserError: for weights that do not fit, parts to freeze that do not exist, and where compiling gives
-            wrong gradients.
+        UserError: for weights that do not fit, for parts to freeze that do not exist, and if compilation
+            gives wrong gradients.
     """
     set_number_formats(config.speed, device)
     model = build_model(config.model, config.seed)
     choose_trained(model, config)
     if config.precision == "bf16":
         halve_frozen(model, keep_exact=is_main)
-    model.vae.to(memory_format=torch.channels_last)  # its convolutions are the quicker for it
+    model.vae.to(memory_format=torch.channels_last)  # faster convolutions
     lay_out(model.unet, config.speed)
     model.to(device).train()
     if config.speed.compile_frozen:
@@ -43,12 +43,12 @@ def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditM
     if config.compile:
         blocks = compile_blocks(model.unet, **compile_options(config.speed))
         error = check_gradients(task_of(config).trainee(model), config, device)
-        log.info("compiled %d blocks; their gradients agree with plain ones to %.1e", blocks, error)
+        log.info("compiled %d blocks; their gradients differ from uncompiled ones by %.1e", blocks, error)
     return model
 
 
 def choose_trained(model: EditModel, config: TrainConfig) -> None:
-    """Freeze what the config leaves out, and arrange what the backward pass keeps.
+    """Freeze all parts that the config does not train, and set up adapters and activation checkpointing.
 
     Raises:
         UsageError: for parts to freeze that do not exist.
@@ -64,7 +64,7 @@ def choose_trained(model: EditModel, config: TrainConfig) -> None:
 
 
 def bare_twin(config: TrainConfig) -> EditModel:
-    """A model built like the one in training, without any weights."""
+    """A model with the structure of the one in training, without weights."""
     with torch.device("meta"):
         twin = EditModel(config.model)
         if config.lora:
@@ -73,14 +73,14 @@ def bare_twin(config: TrainConfig) -> EditModel:
 
 
 def twin_of(config: TrainConfig, model: EditModel, weights: Mapping[str, Tensor]) -> EditModel:
-    """A second model, which shares the frozen networks of `model` and has `weights` in its trained part.
+    """A second model that shares the frozen networks of `model` and has `weights` in its trained part.
 
-    The model in training cannot lend itself: under ZeRO stage 3 no rank has its weights.
+    The model in training cannot be used itself: under ZeRO stage 3 no rank has its weights.
 
     Args:
-        config: of the run.
-        model: the model in training.
-        weights: by parameter name of the trained part, whole; they are used, not copied.
+        config: config of the run.
+        model: model in training.
+        weights: whole weights of the trained part by parameter name; they are used, not copied.
     """
     twin = bare_twin(config)
     twin.vae, twin.image_encoder = model.vae, model.image_encoder

@@ -1,8 +1,8 @@
-"""torch.compile, block by block, and the check that its gradients are right before a run is spent on them.
+"""Compile the UNet block by block with torch.compile, and check the gradients before the run starts.
 
-Compiling a whole UNet has been seen to give gradients that are wrong by half under an equal loss (torch 2.13,
-inductor on a CPU); compiled block by block they were right to 1.5e-6. A wrong gradient raises no error, so
-every run that compiles first compares.
+A whole compiled UNet gave gradients that were wrong by one half, with the correct loss (torch 2.13, inductor
+on a CPU); with separately compiled blocks the error was 1.5e-6. A wrong gradient raises no error, so every
+run with compilation first compares.
 """
 
 import math
@@ -17,17 +17,17 @@ from intarsia.errors import UserError
 from training.config import TrainConfig
 from training.objective.task import Step, task_of
 
-_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")  # nearly all of the UNet's arithmetic
-_SHAPES = 128  # of blocks; beyond torch's own limit of 8 it would fall back to plain code without a word
-# Largest error of a gradient that rounding alone explains, as a share of its norm.
+_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")  # almost all of the UNet's arithmetic
+_SHAPES = 128  # number of block shapes; above its default limit of 8, torch silently runs uncompiled code
+# Largest error of a gradient that rounding can explain, as a share of its norm.
 _TOLERANCE = {"fp32": 1e-3, "bf16": 1e-1}
 
 
 def compile_blocks(unet: nn.Module, backend: str | Callable[..., Any] = "inductor", **options: Any) -> int:
-    """Let torch.compile see each repeated block by itself; return how many there are. Names stay as they are.
+    """Compile each repeated block separately; return the number of blocks. Weight names do not change.
 
     Args:
-        unet: a `UNet2DConditionModel`, changed in place; nothing is compiled before it is called.
+        unet: network to change in place, `UNet2DConditionModel`; its first call compiles.
         backend: backend of torch.compile.
         options: further options of torch.compile.
     """
@@ -39,18 +39,19 @@ def compile_blocks(unet: nn.Module, backend: str | Callable[..., Any] = "inducto
 
 
 def check_gradients(trainee: nn.Module, config: TrainConfig, device: torch.device) -> float:
-    """Compare the gradients of the compiled and of the plain trained part on one made-up micro-batch.
+    """Compare the gradients of the compiled and the uncompiled trained part on a random micro-batch.
 
     Args:
-        trainee: with compiled blocks, on the device; its gradients are empty afterwards.
-        config: the micro-batch has the run's own shape and precision, so that nothing is compiled twice.
-        device: of the trainee.
+        trainee: trained part with compiled blocks, on the device; its gradients are removed afterwards.
+        config: config of the run; the micro-batch has its shape and precision, so that nothing is compiled
+            twice.
+        device: device of the trained part.
 
     Returns:
         The largest error of any weight's gradient (`largest_error`).
 
     Raises:
-        UserError: where rounding does not explain it.
+        UserError: if rounding cannot explain this error.
     """
     rng = torch.Generator().manual_seed(0)
     step = task_of(config).made_up(config, lambda *shape: torch.randn(shape, generator=rng).to(device))
@@ -60,16 +61,17 @@ def check_gradients(trainee: nn.Module, config: TrainConfig, device: torch.devic
     name, error = largest_error(plain, compiled)
     if not error <= _TOLERANCE[config.precision]:
         raise UserError(
-            f"compile: torch {torch.__version__} compiles wrong gradients here ({name} is off by "
+            f"compile: torch {torch.__version__} compiles wrong gradients here ({name} is wrong by "
             f"{error:.1%}, rounding explains {_TOLERANCE[config.precision]:.1%}); set compile=false"
         )
     return error
 
 
 def largest_error(plain: dict[str, Tensor], compiled: dict[str, Tensor]) -> tuple[str, float]:
-    """The weight whose two gradients differ most, and by how much of the plain one's norm.
+    """The weight whose two gradients differ most, and the difference relative to the uncompiled one's norm.
 
-    Of a hundredth of the whole gradient's norm, where its own is smaller: there rounding is all there is.
+    The divisor is at least one hundredth of the whole gradient's norm, because rounding dominates smaller
+    gradients.
     """
     floor = float(torch.stack([gradient.norm() for gradient in plain.values()]).norm()) / 100
     errors = {

@@ -1,4 +1,4 @@
-"""What is not trained: parts that the config names, weights that cannot learn, and the frozen networks."""
+"""Freeze weights: parts named in the config, weights without gradient, and the frozen networks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,18 +12,18 @@ from intarsia.errors import UsageError
 from intarsia.model import EditModel
 
 _FROZEN_NETWORKS = ("vae", "image_encoder")
-_EXACT = "_exact_weights"  # where a halved network keeps its own weights, on the CPU
+_EXACT = "_exact_weights"  # attribute for the exact weights of a halved network, on the CPU
 
 
 def freeze_parts(trainee: nn.Module, parts: Sequence[str]) -> int:
-    """Freeze the named parts of what is trained; return how many weights that are.
+    """Freeze the named parts of the trained part; return the number of weights frozen.
 
     Args:
-        trainee: its parameters' names are meant, such as unet.conv_in.weight.
-        parts: a name, the beginning of names up to a dot (unet.down_blocks), or a pattern with * for either.
+        trainee: trained part, whose parameters have names such as unet.conv_in.weight.
+        parts: names, beginnings of names up to a dot (unet.down_blocks), or patterns of these with *.
 
     Raises:
-        UsageError: for a part that no weight belongs to, and if nothing is left to train.
+        UsageError: for a part without weights, and if no weight is left to train.
     """
     weights = dict(trainee.named_parameters())
     before = _trained(trainee)
@@ -31,7 +31,7 @@ def freeze_parts(trainee: nn.Module, parts: Sequence[str]) -> int:
         names = [name for name in weights if fnmatchcase(name, part) or fnmatchcase(name, f"{part}.*")]
         if not names:
             known = sorted({".".join(name.split(".")[:2]) for name in weights})
-            raise UsageError(f"freeze={part}: the model has no such part; there are {', '.join(known)}")
+            raise UsageError(f"freeze={part}: the model has no such part; it has {', '.join(known)}")
         for name in names:
             weights[name].requires_grad_(False)
     if not _trained(trainee):
@@ -44,7 +44,7 @@ def _trained(module: nn.Module) -> int:
 
 
 def freeze_unused(model: EditModel) -> int:
-    """Freeze the UNet's weights that the model's condition gives no gradient; return how many that are."""
+    """Freeze the UNet's weights that get no gradient with the model's condition; return their number."""
     before = _trained(model)
     for name, param in model.unet.named_parameters():
         if cannot_learn(name, model.config.num_tokens):
@@ -53,11 +53,11 @@ def freeze_unused(model: EditModel) -> int:
 
 
 def halve_frozen(model: EditModel, keep_exact: bool) -> None:
-    """Let the autoencoder and CLIP compute in bfloat16: half the memory, and twice the speed or more on GPUs.
+    """Convert the autoencoder and CLIP to bfloat16: half the memory, and at least twice the speed on GPUs.
 
     Args:
-        model: its frozen networks are changed in place.
-        keep_exact: whether `exact_frozen` will be asked for; their own weights then stay in the CPU's memory.
+        model: model whose frozen networks are changed in place.
+        keep_exact: whether to keep the exact weights in the CPU's memory, for `exact_frozen`.
     """
     for name in _FROZEN_NETWORKS:
         network = model.get_submodule(name)
@@ -69,7 +69,7 @@ def halve_frozen(model: EditModel, keep_exact: bool) -> None:
 
 @contextmanager
 def exact_frozen(model: EditModel) -> Iterator[None]:
-    """Inside the block halved networks have their own weights again, so that a saved model lost nothing."""
+    """Restore the exact weights of halved networks inside the context, so that a saved model is exact."""
     halved = []
     for name in _FROZEN_NETWORKS:
         network = model.get_submodule(name)
@@ -86,4 +86,4 @@ def exact_frozen(model: EditModel) -> Iterator[None]:
 
 
 def _cast(network: nn.Module, dtype: torch.dtype) -> None:
-    nn.Module.to(network, dtype)  # diffusers' own `to` warns of layers that are not there
+    nn.Module.to(network, dtype)  # diffusers' own `to` warns about missing layers

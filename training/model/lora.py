@@ -1,4 +1,4 @@
-"""Adapters of low rank (LoRA) in place of the UNet's own weights: trained, and written to files."""
+"""Low-rank adapters (LoRA): add them to the UNet for training, and write them to files."""
 
 from pathlib import Path
 
@@ -15,18 +15,18 @@ from training.config import LoraConfig
 
 
 def add_adapters(model: EditModel, options: LoraConfig, seed: int) -> None:
-    """Put adapters beside the target layers and freeze everything else, in place.
+    """Add adapters to the target layers with peft and freeze everything else, in place.
 
-    W x + α/r · B A x with A normal and B zero at start (Hu et al. 2021, section 4.1), so that the output
-    is at first the base's to the bit. peft does the work.
+    The layers compute W x + α/r · B A x. At the start A is normal and B is zero (Hu et al. 2021, section
+    4.1), so the output is equal to the base's, bit for bit.
 
     Args:
-        model: a model that can edit already.
-        options: rank, alpha, targets, and whether the exemplar encoder is trained as well.
-        seed: of the A matrices.
+        model: trained model, the base.
+        options: rank, alpha, targets, and whether to train the exemplar encoder as well.
+        seed: seed of the A matrices.
 
     Raises:
-        UsageError: for targets that do not exist, or that a single exemplar token can give no gradient.
+        UsageError: for targets that do not exist, or that get no gradient with a single exemplar token.
     """
     from peft import LoraConfig as PeftConfig
 
@@ -49,22 +49,22 @@ def _check_targets(model: EditModel, options: LoraConfig) -> None:
     for target in options.targets:
         hit = [name for name in names if name == target or name.endswith(f".{target}")]
         if not hit:
-            raise UsageError(f"lora.targets: the UNet has no layer {target}; take attn1.to_q, attn2.to_v, …")
+            raise UsageError(f"lora.targets: the UNet has no layer {target}; use attn1.to_q, attn2.to_v, …")
         if any(cannot_learn(f"{name}.weight", model.config.num_tokens) for name in hit):
             raise UsageError(
-                f"lora.targets: {target} takes in the cross-attention's query or key, which one exemplar "
-                "token gives no gradient; name attn1.to_q, attn1.to_k instead"
+                f"lora.targets: {target} includes the cross-attention's query or key, which get no gradient "
+                "with one exemplar token; use attn1.to_q, attn1.to_k instead"
             )
 
 
 def write_adapters(model: EditModel, options: LoraConfig, folder: Path, card: str) -> None:
-    """Write the adapters as diffusers does (`pytorch_lora_weights.safetensors`), whole or not at all.
+    """Write the adapters in diffusers' format (`pytorch_lora_weights.safetensors`) atomically.
 
     Args:
-        model: with adapters.
-        options: says whether the exemplar encoder was trained and goes beside them.
-        folder: to be made, or replaced.
-        card: the Markdown of README.md.
+        model: model with adapters.
+        options: options of the adapters; if the exemplar encoder was trained, it is written, too.
+        folder: folder to make or replace.
+        card: Markdown text of README.md.
     """
     from diffusers.loaders import StableDiffusionLoraLoaderMixin
     from peft import get_peft_model_state_dict
@@ -81,6 +81,6 @@ def write_adapters(model: EditModel, options: LoraConfig, folder: Path, card: st
             encoder = model.exemplar_encoder.state_dict()
             state = {name: value.detach().cpu().contiguous() for name, value in encoder.items()}
             save_file(state, out / EXEMPLAR_ENCODER, metadata={"format": "pt"})
-        for path in out.glob("*.safetensors"):  # the writers leave them readable to their owner only
+        for path in out.glob("*.safetensors"):  # the writers make them readable only by their owner
             path.chmod(0o644)
         (out / "README.md").write_text(card, encoding="utf-8")

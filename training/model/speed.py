@@ -1,4 +1,4 @@
-"""Ways to compute faster on a GPU, each switched on by itself: number formats, layouts, compiled parts."""
+"""Speed options for a GPU, each with its own switch: number formats, memory layouts, compiled parts."""
 
 import logging
 from contextlib import nullcontext
@@ -12,13 +12,13 @@ from intarsia.errors import UserError
 from training.config import SpeedConfig, TrainConfig
 
 _log = logging.getLogger(__name__)
-_FP8_MULTIPLE = 16  # sides of a matrix that fp8 tensor cores take
+_FP8_MULTIPLE = 16  # fp8 tensor cores need matrix sides that are multiples of it
 
 
 class HalfGroupNorm(nn.GroupNorm):
-    """Group normalisation that answers in the dtype of its input; the sums inside stay fp32.
+    """Group normalisation that returns the dtype of its input; its sums are still fp32.
 
-    Under autocast torch's own computes and answers in fp32, so that every convolution casts its input again.
+    Under autocast, torch's own layer returns fp32, so that every convolution has to cast its input again.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ class HalfGroupNorm(nn.GroupNorm):
 
 
 class HalfLayerNorm(nn.LayerNorm):
-    """Layer normalisation that answers in the dtype of its input; the sums inside stay fp32."""
+    """Layer normalisation that returns the dtype of its input; its sums are still fp32."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., width] -> the same shape and dtype."""
@@ -39,15 +39,15 @@ class HalfLayerNorm(nn.LayerNorm):
 
 
 def set_number_formats(speed: SpeedConfig, device: torch.device) -> None:
-    """Set what holds for the whole process, and log what has no effect here.
+    """Set the switches of the whole process, and log switches without effect on this device.
 
     Args:
         speed: switches of the run.
-        device: device that computes.
+        device: device of the computation.
     """
     on = [name for name in SpeedConfig.model_fields if getattr(speed, name) not in (False, "default")]
     if on and device.type != "cuda":
-        _log.info("speed.%s: has no effect or little on a %s", ", speed.".join(on), device.type.upper())
+        _log.info("speed.%s: little or no effect on a %s", ", speed.".join(on), device.type.upper())
     if speed.tf32:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         _log.info("fp32 matrix products and convolutions use TF32: 10 bits of mantissa")
@@ -56,10 +56,10 @@ def set_number_formats(speed: SpeedConfig, device: torch.device) -> None:
 
 
 def lay_out(unet: nn.Module, speed: SpeedConfig) -> None:
-    """Arrange the UNet's weights and layers as the switches say; names and values of the weights stay.
+    """Arrange the UNet's weights and layers by the switches; names and values of the weights do not change.
 
     Raises:
-        UserError: for fp8 where torchao or the GPU does not offer it.
+        UserError: for fp8 without torchao or without a GPU that supports it.
     """
     if speed.channels_last:
         unet.to(memory_format=torch.channels_last)
@@ -70,7 +70,7 @@ def lay_out(unet: nn.Module, speed: SpeedConfig) -> None:
 
 
 def halve_norms(module: nn.Module) -> int:
-    """Let every norm of a module answer in the dtype of its input; return the number of norms."""
+    """Make every norm of a module return the dtype of its input; return the number of norms."""
     halved = {nn.GroupNorm: HalfGroupNorm, nn.LayerNorm: HalfLayerNorm}
     norms = [part for part in module.modules() if type(part) in halved]
     for norm in norms:
@@ -79,20 +79,20 @@ def halve_norms(module: nn.Module) -> int:
 
 
 def compute_in_fp8(module: nn.Module, **options: Any) -> int:
-    """Let linear layers multiply in fp8 with dynamic scales (torchao); return the number of layers.
+    """Make linear layers multiply in fp8 with dynamic scales (torchao); return the number of layers.
 
     Args:
-        module: changed in place; weights stay in their own dtype.
+        module: network to change in place; weights keep their dtype.
         options: options of torchao's `Float8LinearConfig`.
 
     Raises:
-        UserError: where torchao is not installed or the GPU has no fp8.
+        UserError: if torchao is not installed or the GPU does not support fp8.
     """
     try:
         from torchao.float8 import Float8LinearConfig, convert_to_float8_training
     except ImportError as error:
         raise UserError(
-            "speed.fp8=true needs torchao, which is not installed; install it by: python -m pip install "
+            "speed.fp8=true needs torchao, which is not installed; install it with: python -m pip install "
             f"torchao ({error})"
         ) from None
     if not options and torch.cuda.get_device_capability() < (8, 9):
@@ -111,13 +111,13 @@ def compute_in_fp8(module: nn.Module, **options: Any) -> int:
 
 
 def compile_frozen(model: Any, config: TrainConfig, backend: str = "inductor") -> None:
-    """Let torch.compile see the networks that are not trained: they have no gradient that could be wrong."""
+    """Compile the frozen networks with torch.compile; without gradients, they need no gradient check."""
     for network in (model.vae.encoder, model.image_encoder):
         network.compile(backend=backend, dynamic=False, **compile_options(config.speed, backend))
 
 
 def compile_options(speed: SpeedConfig, backend: str = "inductor") -> dict[str, Any]:
-    """Options of torch.compile for the run's `compile_mode`; other backends than inductor take none."""
+    """Options of torch.compile for the run's `compile_mode`; backends other than inductor have none."""
     modes = {"default": None, "max-autotune": "max-autotune-no-cudagraphs", "cuda-graphs": "reduce-overhead"}
     mode = modes[speed.compile_mode]
     return {} if mode is None or backend != "inductor" else {"mode": mode}
@@ -128,6 +128,6 @@ def _cast(norm: Any, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _as_it_is(input: Tensor) -> Any:
-    """No autocast, which would compute a norm in fp32."""
+    """A context without autocast, which would compute a norm in fp32."""
     device = input.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

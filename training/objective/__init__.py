@@ -1,1 +1,1 @@
-"""What is learned: inputs, targets and weights of the loss."""
+"""The training objective: inputs, targets and weights of the loss."""

@@ -1,4 +1,4 @@
-"""Every random choice of a micro-batch, as a function of the run's seed and a global position alone."""
+"""The random draws of a micro-batch, which depend only on the run's seed and the global positions."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ from training.config import TrainConfig
 
 @dataclass(frozen=True)
 class Draws:
-    """Every random choice of a micro-batch.
+    """All random draws of a micro-batch.
 
     Attributes:
-        timesteps: int64 [B], uniform over the training timesteps.
-        dropped: bool [B], whether the null exemplar stands in for the exemplar.
-        noise: float32 [B, C, h, w], standard normal: what is added and to be predicted.
-        image_noise, masked_noise: the same shape; they sample the autoencoder's posteriors.
+        timesteps: timesteps, int64 [B], uniform over the training timesteps.
+        dropped: rows whose exemplar is replaced by the null exemplar, bool [B].
+        noise: standard normal noise that is added and predicted, float32 [B, C, h, w].
+        image_noise, masked_noise: noise of the same shape to sample the autoencoder's posteriors.
     """
 
     timesteps: Tensor
@@ -37,16 +37,16 @@ def noise_levels(config: NoiseConfig) -> DDPMScheduler:
 def draw(
     seed: int, positions: Tensor, config: ModelConfig, dropout: float, offset_noise: float = 0.0
 ) -> Draws:
-    """The draws of the samples at these positions of the global order: a function of seed and position alone.
+    """The draws of the samples at these positions of the global order; they depend on seed and position only.
 
     Args:
-        seed: of the run.
-        positions: int64 [B].
-        config: of the model; the latents' shape and the number of timesteps are used.
+        seed: seed of the run.
+        positions: positions in the global order, int64 [B].
+        config: model config; only the latents' shape and the number of timesteps are used.
         dropout: share of samples that get the null exemplar.
-        offset_noise: deviation of a further noise that is one number per sample and channel, so that whole
-            pictures learn to grow lighter and darker (N. Guttenberg 2023, "Diffusion with offset noise",
-            crosslabs.org: 0.1). It is drawn last: the other draws are those of a run without it.
+        offset_noise: standard deviation of an additional noise with one value per sample and channel, so that
+            the model learns very light and very dark pictures (N. Guttenberg 2023, "Diffusion with offset
+            noise", crosslabs.org: 0.1). It is drawn last, so the other draws do not change.
     """
     shape = (config.vae.latent_channels, config.latent_size, config.latent_size)
     rows = []
@@ -62,5 +62,5 @@ def draw(
 
 
 def draw_batch(config: TrainConfig, positions: Tensor) -> Draws:
-    """The draws of a run's samples at these positions of its global order, int64 [B]."""
+    """The draws of a run's samples at these positions, int64 [B], of its global order."""
     return draw(config.seed, positions, config.model, config.exemplar_dropout, config.objective.offset_noise)

@@ -1,6 +1,6 @@
-"""The task `edit`: to see the noise added to a picture's latents, given its surroundings and an exemplar.
+"""The task `edit`: predict the noise added to a picture's latents, given its surroundings and an exemplar.
 
-Paint by Example's objective, with one draw of timestep, noise and exemplar dropout per sample.
+This is Paint by Example's objective, with one draw of timestep, noise and exemplar dropout per sample.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ class EditTrainee(nn.Module):
         self.exemplar_encoder = model.exemplar_encoder
 
     def forward(self, step: Step) -> Tensor:
-        """The predicted noise, or velocity, [B, C, h, w]."""
+        """Predict the noise, or velocity, [B, C, h, w]."""
         tokens = self.exemplar_encoder(step.features)
         condition = Condition(tokens, self.exemplar_encoder.null_exemplar, step.channels)
         return condition.with_null(step.dropped).predict(self.unet, step.noisy_latents, step.timesteps)
@@ -45,12 +45,20 @@ def prepare(
     device: Any,
     objective: ObjectiveConfig | None = None,
 ) -> Step:
-    """Pixels to the trained part's input, on the device; the frozen networks run here, outside the engine.
+    """Turn pixels into the trained part's input; the frozen networks run here, outside the engine.
 
-    z_t = √ā_t · z + √(1 − ā_t) · noise, with z a posterior sample of the picture's latents; the masked
+    z_t = √ā_t · z + √(1 − ā_t) · noise, where z is a posterior sample of the picture's latents. The masked
     picture's latents are a sample, too (equation 4 and section 3.4 of the latent diffusion paper; the inputs
-    are Paint by Example's). A model of velocities (Salimans & Ho 2022, appendix D) is asked for
+    are Paint by Example's). The target of a velocity model (Salimans & Ho 2022, appendix D) is
     √ā_t · noise − √(1 − ā_t) · z instead of the noise.
+
+    Args:
+        model: model in training.
+        noise_scheduler: noise levels of training.
+        batch: micro-batch of pixels or stored latents.
+        draws: random draws of the micro-batch.
+        device: device of the result.
+        objective: weights of the loss; None = the defaults.
     """
     seen = posteriors(model, batch, device)
 
@@ -77,24 +85,24 @@ def prepare(
 
 
 def loss_of(prediction: Tensor, step: Step) -> Tensor:
-    """Mean squared error against the target, in float32; weighted where the step has weights."""
+    """Mean squared error against the target, float32, weighted if the step has weights."""
     if step.weight is None:
         return F.mse_loss(prediction.float(), step.target)
     return (step.weight * (prediction.float() - step.target).square()).mean()
 
 
 def errors_of(prediction: Tensor, step: Step) -> Tensor:
-    """Each sample's mean squared error, float32 [B]; unweighted, so that runs of other weightings compare."""
+    """Mean squared error of each sample, float32 [B], unweighted, so that all runs can be compared."""
     return (prediction.detach().float() - step.target).square().flatten(1).mean(dim=1)
 
 
 def sick_rows(prediction: Tensor, step: Step) -> Tensor:
-    """Which samples have a prediction or target that is not finite, bool [B]."""
+    """The samples whose prediction or target is not finite, bool [B]."""
     return ~torch.isfinite(prediction.detach() - step.target).flatten(1).all(dim=1)
 
 
 def made_up(config: TrainConfig, make: MakeTensor) -> Step:
-    """A micro-batch of the run's shapes whose values `make` gives; every second exemplar is dropped."""
+    """A micro-batch with the run's shapes and values from `make`; every second exemplar is dropped."""
     model, size = config.model, config.micro_batch_size
     cells = (model.latent_size, model.latent_size)
     noisy_latents = make(size, model.vae.latent_channels, *cells)

@@ -1,4 +1,4 @@
-"""What the frozen networks make of a micro-batch: latents with and without the hole, exemplars' features."""
+"""Encode a micro-batch with the frozen networks: latents with and without the hole, exemplars' features."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +20,13 @@ from training.data.batches import Batch
 
 @dataclass(frozen=True)
 class Posteriors:
-    """What the frozen networks say of a micro-batch before anything is drawn at random, float32.
+    """The outputs of the frozen networks for a micro-batch, before any random draw; float32.
 
     Attributes:
-        image: [B, 2, C, h, w], mean and standard deviation of the pictures' latents, unscaled.
-        masked: the same of the pictures with their holes.
-        mask: [B, 1, h, w], 1 = repaint, on the grid of latents.
-        features: [B, ...], what the frozen tower says of the exemplars (`ConditionKind.feature_shape`).
+        image: mean and standard deviation of the pictures' latents, unscaled, [B, 2, C, h, w].
+        masked: mean and standard deviation of the masked pictures' latents, unscaled, [B, 2, C, h, w].
+        mask: edit mask on the grid of latents, [B, 1, h, w], 1 = repaint.
+        features: features of the exemplars from the frozen tower, [B, *ConditionKind.feature_shape].
     """
 
     image: Tensor
@@ -37,10 +37,11 @@ class Posteriors:
 
 @torch.no_grad()
 def posteriors(model: EditModel, batch: Batch, device: Any) -> Posteriors:
-    """What is stored of a micro-batch; the rest through the frozen networks, each in its own dtype.
+    """Use stored latents if there are any; compute the rest with the frozen networks, each in its own dtype.
 
-    The autoencoder sees the whole pictures and those with holes one after the other, because its activations
-    are often the most that lives at once; and only the latter where the others' latents are stored.
+    The autoencoder processes the whole pictures and those with holes one after the other, because its
+    activations often determine the peak memory. If the whole pictures' latents are stored, it processes only
+    those with holes.
     """
     stored = {name: value.to(device, non_blocking=True).float() for name, value in batch.stored.items()}
     if batch.image is None or batch.edit_mask is None or batch.exemplar is None:
@@ -50,7 +51,7 @@ def posteriors(model: EditModel, batch: Batch, device: Any) -> Posteriors:
     pictures = [mask_image(image, edit_mask)] if "image" in stored else [image, mask_image(image, edit_mask)]
     exemplar = batch.exemplar.to(device, non_blocking=True)
     exemplar = exemplar_to_clip(exemplar, model.config.image_encoder.image_size)
-    with torch.autocast(image.device.type, enabled=False):  # the engine's precision is none of theirs
+    with torch.autocast(image.device.type, enabled=False):  # they have their own precision
         moments = [torch.stack(latent_moments(model.vae, p.to(model.vae.dtype)), dim=1) for p in pictures]
         features = model.encode_exemplar(exemplar.to(model.image_encoder.dtype)).float()
     *unstored, masked = (moment.float() for moment in moments)

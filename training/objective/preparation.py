@@ -1,4 +1,4 @@
-"""Micro-batches made ready for the trained part: at once, or one ahead on a stream of their own."""
+"""Prepare micro-batches for the trained part, immediately or one batch ahead on a separate CUDA stream."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -14,23 +14,23 @@ from training.objective.task import Step, task_of
 
 
 class Preparation:
-    """From a batch to a `Step`.
+    """Turn batches into `Step`s.
 
     Args:
-        config: the run's config.
-        model: model whose frozen networks are asked.
-        device: device that computes.
+        config: config of the run.
+        model: model with the frozen networks.
+        device: device of the computation.
     """
 
     def __init__(self, config: TrainConfig, model: EditModel, device: torch.device) -> None:
         self._config, self._model, self._device = config, model, device
         self._prepare = task_of(config).prepare
         self._levels = noise_levels(config.model.noise)
-        self._ready: dict[int, tuple[Step, Any]] = {}  # by the batch's first position
+        self._ready: dict[int, tuple[Step, Any]] = {}  # keys: first positions of the batches
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, batch: Batch) -> Step:
-        """The batch's step; one that was prepared ahead is waited for by the device, not by the processor."""
+        """The step of a batch; if it was prepared ahead, the GPU waits for it, not the CPU."""
         if self._config.speed.compile_mode == "cuda-graphs":
             torch.compiler.cudagraph_mark_step_begin()
         step, done = self._ready.pop(int(batch.positions[0]), (None, None))
@@ -39,20 +39,20 @@ class Preparation:
         if done is not None:
             here = torch.cuda.current_stream(self._device)
             here.wait_event(done)
-            for value in vars(step).values():  # made on the other stream: not to be freed for it too early
+            for value in vars(step).values():  # prevents that the other stream reuses its memory early
                 if value is not None:
                     value.record_stream(here)
         return step
 
     def batches(self, dataset: SampleDataset, shape: BatchShape, rank: int, span: range) -> Iterator[Batch]:
-        """`data.batches.batches` as the run's switches for speed have it; call this object with each."""
+        """The batches of `data.batches.batches` with the run's speed switches; call this object with each."""
         speed = self._config.speed
         draw = partial(draw_batch, self._config) if speed.draws_in_workers else None
         found = batches(self._config.data, dataset, shape, rank, span, speed.pin_memory, draw)
         return self.ahead(found) if speed.encode_ahead else found
 
     def ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, each prepared while the one before it is trained on."""
+        """The batches; each is prepared while the previous one is trained."""
         current = self._begin(next(batches, None))
         while current is not None:
             coming = self._begin(next(batches, None))
@@ -60,7 +60,7 @@ class Preparation:
             current = coming
 
     def _begin(self, batch: Batch | None) -> Batch | None:
-        """Begin to prepare a batch that will be asked for later: frozen networks depend on no step."""
+        """Start to prepare a later batch, which is possible because frozen networks do not change."""
         if batch is None:
             return None
         if self._stream is None:

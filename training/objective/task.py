@@ -1,4 +1,4 @@
-"""A task: what a run trains, and by what loss. Loop, engine and trackers ask it and know no more."""
+"""The interface of a task, which defines the trained part and the loss for loop, engine and trackers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ MakeTensor = Callable[..., Tensor]  # (*shape) -> float32 of that shape
 
 @dataclass(frozen=True)
 class Step:
-    """A micro-batch as the trained part gets it, and what it should answer.
+    """The input of the trained part for a micro-batch, with the target.
 
     Attributes:
-        noisy_latents: [B, C, h, w].
-        timesteps: int64 [B].
-        channels: [B, K, h, w], further input channels (`Condition.channels`).
-        features: [B, ...], what the frozen tower says of the exemplars (`ConditionKind.feature_shape`).
-        dropped: bool [B], rows that get the null tokens.
-        target: float32 [B, C, h, w]: the noise, or the velocity √ā_t · noise − √(1 − ā_t) · z.
-        weight: float32 [B, 1, h, w] or [B, 1, 1, 1], how much each squared error counts; None = once.
+        noisy_latents: noisy latents, [B, C, h, w].
+        timesteps: timesteps, int64 [B].
+        channels: input channels after the noisy latents, [B, K, h, w] (`Condition.channels`).
+        features: features of the exemplars from the frozen tower, [B, *ConditionKind.feature_shape].
+        dropped: rows that get the null tokens, bool [B].
+        target: noise, or velocity √ā_t · noise − √(1 − ā_t) · z, float32 [B, C, h, w].
+        weight: weight of each squared error, float32 [B, 1, h, w] or [B, 1, 1, 1]; None = 1.
     """
 
     noisy_latents: Tensor
@@ -38,16 +38,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Task:
-    """What a run learns.
+    """The functions that define what a run learns.
 
     Attributes:
-        trainee: trained part of a model as one module, from a `Step` to a prediction.
-        prepare: (model, noise scheduler, batch, draws, device, objective) -> `Step`; asks frozen networks.
-        loss: (prediction, step) -> scalar, float32.
-        errors: (prediction, step) -> float32 [B], each sample's own error, without weights or gradient; what
-            validation and the losses by noise level are made of.
-        sick: (prediction, step) -> bool [B], samples whose error is not finite.
-        made_up: (config, make) -> `Step` of the run's shapes with values from `make(*shape)`.
+        trainee: function from a model to its trained part, one module that maps a `Step` to a prediction.
+        prepare: function (model, noise scheduler, batch, draws, device, objective) -> `Step`, which calls the
+            frozen networks.
+        loss: function (prediction, step) -> float32 scalar.
+        errors: function (prediction, step) -> float32 [B], the error of each sample without weights and
+            gradient, for validation and the losses by noise level.
+        sick: function (prediction, step) -> bool [B], the samples whose error is not finite.
+        made_up: function (config, make) -> `Step` with the run's shapes and values from `make(*shape)`.
     """
 
     trainee: Callable[[EditModel], nn.Module]

@@ -1,4 +1,4 @@
-"""How much each squared error counts: by timestep, and by place."""
+"""Weights of the squared errors, by timestep and by position."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from training.config import ObjectiveConfig
 def error_weight(
     noise_scheduler: Any, timesteps: Tensor, edit_mask: Tensor, objective: ObjectiveConfig
 ) -> Tensor | None:
-    """The weight of each squared error, float32 [B, 1, h, w] or [B, 1, 1, 1]; None where all count once.
+    """The weight of each squared error, float32 [B, 1, h, w] or [B, 1, 1, 1]; None if all weights are 1.
 
     Args:
-        noise_scheduler: for its noise levels and for what is predicted.
-        timesteps: int64 [B].
-        edit_mask: [B, 1, h, w] in [0, 1], 1 = repaint.
-        objective: `min_snr_gamma` and `mask_weight`; both together multiply.
+        noise_scheduler: scheduler with noise levels and prediction type.
+        timesteps: timesteps, int64 [B].
+        edit_mask: mask on the grid of latents, [B, 1, h, w] in [0, 1], 1 = repaint.
+        objective: config with `min_snr_gamma` and `mask_weight`; their weights are multiplied.
     """
     weight = None
     if objective.min_snr_gamma is not None:
@@ -30,25 +30,25 @@ def error_weight(
 
 
 def signal_to_noise(noise_scheduler: Any, timesteps: Tensor) -> Tensor:
-    """SNR(t) = ā_t / (1 − ā_t) of timesteps int64 [B]; float32 [B]."""
+    """The signal-to-noise ratio SNR(t) = ā_t / (1 − ā_t) of timesteps int64 [B]; float32 [B]."""
     levels = noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
     return levels / (1 - levels)
 
 
 def min_snr_weight(snr: Tensor, gamma: float, velocity: bool) -> Tensor:
-    """min(SNR, γ) / SNR where noise is predicted, min(SNR, γ) / (SNR + 1) where velocities are.
+    """The weight min(SNR, γ) / SNR for noise prediction, min(SNR, γ) / (SNR + 1) for velocity prediction.
 
-    Hang et al. 2023, "Efficient diffusion training via min-SNR weighting strategy", section 3.4: as seen from
-    the clean picture, no timestep pulls harder than γ.
+    Hang et al. 2023, "Efficient diffusion training via min-SNR weighting strategy", section 3.4: for the
+    error of the clean picture, no timestep has a weight larger than γ.
     """
     return snr.clamp(max=gamma) / (snr + 1 if velocity else snr)
 
 
 def cell_weight(edit_mask: Tensor, mask_weight: float) -> Tensor:
-    """1 + (w − 1) · edit_mask over its mean: a plain weighted mean over each sample's cells [B, 1, h, w].
+    """The weight 1 + (w − 1) · edit_mask of each cell, divided by the sample's mean weight; [B, 1, h, w].
 
-    The mean of 1 keeps the loss's scale, and lets a small hole count as much as a large one. No paper stands
-    behind it; Paint by Example weights all cells alike (w = 1).
+    The mean of 1 keeps the scale of the loss, and gives samples with small and large holes the same weight.
+    This weighting is not from a paper; Paint by Example weights all cells equally (w = 1).
     """
     cells = 1 + (mask_weight - 1) * edit_mask
     return cells / cells.mean(dim=(1, 2, 3), keepdim=True)
