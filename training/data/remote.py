@@ -36,6 +36,10 @@ def read_remote(url: str, size: int | None = None) -> Iterator[bytes]:
                 expected = length if size is None else size
                 while piece := stream.read(PIECE_BYTES):
                     done += len(piece)
+                    if expected is not None and done > expected:
+                        raise UserError(
+                            f"{url} is longer than its {expected} bytes; put the right file there"
+                        )
                     yield piece
         except FileNotFoundError as error:
             raise UserError(f"{url} is not there ({error}); put it back, or correct data.shards") from None
@@ -45,8 +49,6 @@ def read_remote(url: str, size: int | None = None) -> Iterator[bytes]:
             problem = f"{type(error).__name__}: {error}"
         if not problem and (expected is None or done == expected):
             return
-        if expected is not None and done > expected:
-            raise UserError(f"{url} is longer than its {expected} bytes; put the right file there")
         failures = 1 if done > before else failures + 1
         if failures == TRIES:
             problem = problem or f"{done} of {expected} bytes came"
