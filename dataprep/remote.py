@@ -56,6 +56,8 @@ def read_remote(url: str, patience: Patience, size: int | None = None) -> Iterat
                 expected = length if size is None else size
                 while piece := stream.read(PIECE_BYTES):
                     done += len(piece)
+                    if expected is not None and done > expected:
+                        break  # the cache has room for no more
                     yield piece
         except (FileNotFoundError, UserError):
             raise

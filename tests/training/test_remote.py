@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import random
 import signal
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from dataprep import remote as fetcher
 from dataprep.remote import Patience
 from intarsia.errors import UsageError, UserError
+from intarsia.files import sha256_bytes
 from tests.training.file_server import FileServer, serving
 from tests.training.synthetic import make_shards
 from training.config import BatchShape, DataConfig
@@ -217,6 +219,51 @@ def test_many_processes_share_the_copies(server: FileServer, tmp_path: Path) -> 
     for process in processes:
         process.join()
     assert sum(path.stat().st_size for path in copies(tmp_path)) <= 2 * largest
+
+
+_SMALL = {f"http://nowhere/{number}.tar": bytes([number]) * 4096 for number in range(6)}
+_ROOM = 2 * 4096
+
+
+def _fetch_small(folder: Path, seed: int) -> None:
+    """In a process of its own, where listing a folder takes long: the time in which races are lost."""
+
+    class SlowFolder(type(folder)):  # type: ignore[misc]
+        def iterdir(self) -> Iterator[Path]:
+            names = list(super().iterdir())
+            time.sleep(0.003)
+            return iter(names)
+
+    shard_cache.read_remote = lambda url, size: iter([_SMALL[url][:2048], _SMALL[url][2048:]])
+    folder = SlowFolder(folder)
+    cache, rng = ShardCache(folder, _ROOM), random.Random(seed)
+    for url in rng.choices(list(_SMALL), k=60):
+        os.close(cache.open(url, 4096, sha256_bytes(_SMALL[url])))
+
+
+def test_the_bound_holds_at_every_moment_of_many_races(tmp_path: Path) -> None:
+    """360 fetches by six processes into room for two of six files."""
+    cache, context = ShardCache(tmp_path / "cache", _ROOM), multiprocessing.get_context("fork")
+    processes = [context.Process(target=_fetch_small, args=(cache.folder, seed)) for seed in range(6)]
+    for process in processes:
+        process.start()
+    seen = set()
+    while any(process.is_alive() for process in processes):
+        with cache._locked("all"):  # whatever is added is added under this lock
+            seen.add(sum(path.stat().st_size for path in copies(tmp_path)))
+        time.sleep(0.001)
+    assert [process.exitcode for process in processes] == [0] * 6
+    assert max(seen) == _ROOM
+
+
+def test_a_file_that_is_longer_than_its_manifest_says_is_not_copied_to_its_end(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PIECE_BYTES", 1000)
+    pieces = read_remote(f"{server.address}/shards/{tar(server, 0).name}", 2500)
+    assert [len(next(pieces)) for _ in range(2)] == [1000, 1000]
+    with pytest.raises(UserError, match="is longer than its 2500 bytes; put the right file there"):
+        next(pieces)
 
 
 def _fetch_slowly(cache: ShardCache, url: str, size: int, sha256: str) -> None:

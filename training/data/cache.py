@@ -92,7 +92,8 @@ class ShardCache:
                     f"{url} is not what its manifest says: its sha256 is {digest.hexdigest()[:12]}…, not "
                     f"{sha256[:12]}…; restore it, then run the same command again"
                 )
-            part.replace(path)
+            with self._locked("all"):  # or whoever adds up the copies may see neither of the two names
+                part.replace(path)
         except OSError as error:
             raise UserError(
                 f"{url} cannot be copied to {self.folder} ({error.strerror or error}); make room there, or "
