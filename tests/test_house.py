@@ -75,9 +75,8 @@ def misnamed(root: Path) -> list[str]:
     for path in (path for path in sources(root).values() if path.parent.name == "commands"):
         text = path.read_text()
         calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
-        named = [
-            ast.literal_eval(call.args[0]) for call in calls if getattr(call.func, "attr", "") == "add_parser"
-        ]
+        added = [call.args[0] for call in calls if getattr(call.func, "attr", "") == "add_parser"]
+        named = [word.value for word in added if isinstance(word, ast.Constant)]  # others: rows of a table
         words = [name.replace("-", "_").replace(" ", "_") for name in named]
         if path.stem != "__init__" and words != [path.stem.rstrip("_")]:
             found.append(f"{path.relative_to(root)} declares {named}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataprep.commands.build_options import add_build_options, check_workers
+from dataprep.build_options import add_build_options, check_workers
 from dataprep.sources.table import SOURCES
 from intarsia.command_line import Commands
 from intarsia.errors import UserError
