@@ -5,6 +5,7 @@
 # make test-portable  the numeric tests again, as three other processors would compute; four minutes
 # make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; twenty minutes
 # make test-web       the page in a headless Chromium (root installs Debian's if it is missing)
+# make gpu            ten minutes on one GPU: correctness, speed, memory, against plain code and diffusers
 # make check          lint (and format), types, laws (who imports whom, sizes, links in the docs)
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +19,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export WANDB_MODE ?= offline
 
-.PHONY: setup demo test test-quick test-portable test-cluster test-web check lint types laws format clean
+.PHONY: setup demo test test-quick test-portable test-cluster test-web gpu check lint types laws format clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -46,6 +47,9 @@ test-portable: setup
 test-cluster: setup
 	command -v slurmctld >/dev/null || tests/cluster/slurm-cluster install
 	$(BIN)/python -m pytest -m cluster
+
+gpu: setup
+	$(BIN)/python -m benchmarks.gpu
 
 test-web: setup
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
