@@ -4,8 +4,9 @@ import ast
 import re
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ ORDER = ["intarsia", "dataprep", "sampling", "evaluation", "training", "slurm"]
 HEAVY = ["torch", "ray", "diffusers", "deepspeed", "transformers", "gradio"]
 LONG = ("loop.py", "cli.py", "__main__.py")  # whose functions may have 120 lines
 DOORS = {"intarsia": 21}  # folders that may have more than 15 modules
+EVERYWHERE = {"main", "add", "run"}  # the same word for the same thing in every package
+TWICE = {  # public names that may be defined in several places, and why
+    "log": "the logger of a module",
+}
 
 
 def sources(root: Path) -> dict[str, Path]:
@@ -48,6 +53,26 @@ def upward(root: Path) -> list[str]:
     ]
 
 
+def rings(root: Path, words: int) -> list[str]:
+    """Imports that lie on a ring of modules, or, with two words of their names, of chapters and doors."""
+    modules, edges = sources(root), defaultdict(set)
+    for module, path in modules.items():
+        for name in imports(path):
+            target = name if name in modules else name.rpartition(".")[0]
+            here, there = (".".join(full.split(".")[:words]) for full in (module, target))
+            if target in modules and here != there:
+                edges[here].add(there)
+
+    def reached(start: str) -> set[str]:
+        found, new = set(), {start}
+        while new:
+            found |= new
+            new = set().union(*(edges[node] for node in new if node in edges)) - found
+        return found
+
+    return [f"{a} -> {b}" for a in sorted(edges) for b in sorted(edges[a]) if a in reached(b)]
+
+
 def too_long(root: Path) -> list[str]:
     """Files of more than 400 lines, and functions of more than 60."""
     found = []
@@ -69,6 +94,26 @@ def crowded(root: Path) -> list[str]:
     return [f"{folder}: {count} modules" for folder, count in counts.items() if count > DOORS.get(folder, 15)]
 
 
+def twice(root: Path) -> list[str]:
+    """Public classes, functions and constants that are defined in more than one place."""
+    places = defaultdict(list)
+    for module, path in sources(root).items():
+        for node in ast.parse(path.read_text()).body:
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                    names = [name]
+                case ast.Assign(targets=targets):
+                    names = [target.id for target in targets if isinstance(target, ast.Name)]
+                case ast.AnnAssign(target=ast.Name(id=name)):
+                    names = [name]
+                case _:
+                    names = []
+            for name in names:
+                if not name.startswith("_") and name not in EVERYWHERE and name not in TWICE:
+                    places[name].append(module)
+    return [f"{name}: {', '.join(modules)}" for name, modules in places.items() if len(modules) > 1]
+
+
 def misnamed(root: Path) -> list[str]:
     """Modules of commands/ that declare no command, or another than their own name says."""
     found = []
@@ -85,8 +130,11 @@ def misnamed(root: Path) -> list[str]:
 
 LAWS: dict[str, Callable[[Path], list[str]]] = {
     "imports point down only": upward,
+    "chapters form no ring": partial(rings, words=2),
+    "modules form no ring": partial(rings, words=9),
     "files and functions can be read": too_long,
     "folders hold a chapter": crowded,
+    "a public name is defined once": twice,
     "a command has its module's name": misnamed,
     "no module bears a standard library's name": lambda root: [
         module for module in sources(root) if module.rpartition(".")[2] in sys.stdlib_module_names
@@ -104,6 +152,20 @@ BROKEN = {  # law -> files that break it, and what is said of them
         {"sampling/a/b.py": "def f():\n    from training.loop import run"},
         ["sampling.a.b imports training.loop.run"],
     ),
+    "chapters form no ring": (
+        {
+            "slurm/__init__.py": "",
+            "slurm/door.py": "from slurm.a.one import f",
+            "slurm/a/one.py": "def f():\n    from slurm.b import two",
+            "slurm/b/two.py": "import slurm.door",
+            "slurm/b/three.py": "from slurm.b.two import g",
+        },
+        ["slurm.a -> slurm.b", "slurm.b -> slurm.door", "slurm.door -> slurm.a"],
+    ),
+    "modules form no ring": (
+        {"slurm/b/two.py": "from slurm.b import three", "slurm/b/three.py": "from slurm.b.two import g"},
+        ["slurm.b.three -> slurm.b.two", "slurm.b.two -> slurm.b.three"],
+    ),
     "files and functions can be read": (
         {
             "slurm/long.py": "# line\n" * 401,
@@ -119,6 +181,13 @@ BROKEN = {  # law -> files that break it, and what is said of them
             for n in range(most)
         },
         ["slurm/a: 16 modules"],
+    ),
+    "a public name is defined once": (
+        {
+            "intarsia/a.py": "class Plan: ...\n_own = 1\ndef main(): ...",
+            "slurm/b/c.py": "Plan: int = 2\n_own = 1\ndef main(): ...",
+        },
+        ["Plan: intarsia.a, slurm.b.c"],
     ),
     "a command has its module's name": (
         {

@@ -197,7 +197,7 @@ def test_a_result_of_another_size_is_named(bench, results, weights, tmp_path, ca
     Image.new("RGB", (256, 256)).save(tmp_path / "small/000000000000.png")
     assert run(bench, tmp_path / "small", weights) == 1
     message = capsys.readouterr().err
-    assert "small/000000000000.png: the picture is 256 × 256 pixels; PIE-Bench wants 512 × 512" in message
+    assert "small/000000000000.png: the picture is 256 × 256 pixels; PIE-Bench needs 512 × 512" in message
 
 
 def test_missing_weights_are_told_before_any_work(bench, results, tmp_path, capsys, monkeypatch) -> None:
