@@ -1,4 +1,4 @@
-"""`python -m dataprep build SOURCE`: make a shard folder, or go on with one."""
+"""`python -m dataprep build SOURCE`: make a shard folder, or continue one."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add `build` to the command line, with a sub-command for each source."""
-    build = commands.add_parser("build", help="make a shard folder, or go on with one")
+    build = commands.add_parser("build", help="make a shard folder, or continue one")
     sources = build.add_subparsers(required=True, metavar="SOURCE", dest="source")
     for source in SOURCES.values():
         parser = sources.add_parser(source.name, help=source.help)

@@ -13,45 +13,59 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         "--images",
         required=True,
         nargs="+",
-        help="the pictures: a folder, flat or with sub-folders; .tar or .tar.gz files; or s3://, gs://, http://",
+        help="pictures: a folder, flat or with sub-folders; .tar or .tar.gz files; or s3://, gs://, http://",
     )
-    add("--out", type=Path, required=True, help="the shard folder; the same command again goes on with it")
-    add("--split", default="train", help="part of the shards' names (default %(default)s)")
-    add("--name", help="the first part of the shards' names (default: the source)")
-    add("--seed", type=int, default=0, help="of every random choice (default %(default)s)")
+    add("--out", type=Path, required=True, help="shard folder; the same command again continues it")
+    add("--split", default="train", help="second part of the shards' names (default %(default)s)")
+    add("--name", help="first part of the shards' names (default: the source)")
+    add("--seed", type=int, default=0, help="seed of every random choice (default %(default)s)")
     add(
         "--profile",
         default="tuple",
         choices=["tuple", "source"],
-        help="tuple: square crops of --image-size; source: whole pictures, for a loader that draws afresh",
+        help="tuple: square crops of --image-size; source: whole pictures, for a loader that draws again",
     )
     add("--image-size", type=int, default=512, help="side of the crops in pixels (default %(default)s)")
-    add("--images-per-shard", type=int, default=1000, help="pictures (default %(default)s)")
-    add("--draws-per-image", type=int, default=1, help="samples of each picture (default %(default)s)")
-    add("--all-boxes", action="store_true", help="so many samples of each box, not of each picture")
-    add("--object-masks", action="store_true", help="also store the object's own mask, where there is one")
+    add(
+        "--images-per-shard",
+        type=int,
+        default=1000,
+        help="number of pictures in a shard (default %(default)s)",
+    )
+    add(
+        "--draws-per-image",
+        type=int,
+        default=1,
+        help="number of samples of each picture (default %(default)s)",
+    )
+    add(
+        "--all-boxes",
+        action="store_true",
+        help="make that number of samples of each box, not of each picture",
+    )
+    add("--object-masks", action="store_true", help="also store the object's own mask, if there is one")
     add(
         "--exemplar-background",
         default="keep",
         choices=["keep", "grey", "white"],
-        help="what stands round the object in the exemplar, where its mask is known (default %(default)s); "
+        help="background of the object in the exemplar, if its mask is known (default %(default)s); "
         "--profile source then needs --all-boxes and --object-masks",
     )
     add(
         "--short-side",
         type=int,
         metavar="PX",
-        help="--profile source: larger pictures are stored with this short side (default: as they are)",
+        help="short side at which --profile source stores larger pictures (default: as they are)",
     )
-    add("--workers", type=int, help="processes on this machine (default: one per CPU)")
-    add("--ray-address", help="of a running Ray cluster, e.g. auto (default: one of our own)")
+    add("--workers", type=int, help="number of processes on this machine (default: one per CPU)")
+    add("--ray-address", help="address of a running Ray cluster, e.g. auto (default: start a local Ray)")
     add(
         "--wandb",
         metavar="PROJECT",
-        help="log manifest, card and contact sheet as a W&B artifact",
+        help="log manifest, card and contact sheet as a W&B artifact of this project",
     )
-    add("-v", "--verbose", action="store_true", help="show what Ray and its workers say")
-    add("--dry-run", action="store_true", help="tell what would be built; no picture is read")
+    add("-v", "--verbose", action="store_true", help="show what Ray and its workers print")
+    add("--dry-run", action="store_true", help="print what would be built; no picture is read")
     _add_filter_options(parser)
 
 
@@ -62,49 +76,74 @@ def _add_filter_options(parser: argparse.ArgumentParser) -> None:
         default="default",
         choices=["pbe", "default"],
         help="pbe: 2 to 80 %% of the picture's area, as Paint by Example; default: also no crowd, group-of "
-        "or inside boxes, and sides of 32 px at least. Each option below goes on top of it",
+        "or inside boxes, and sides of at least 32 px. Each option below is added to it",
     )
-    add("--min-area", type=float, metavar="SHARE", help="of the picture, instead of 0.02")
-    add("--max-area", type=float, metavar="SHARE", help="of the picture, instead of 0.8")
-    add("--min-side", type=int, metavar="PX", help="of the box at source, instead of 32 (pbe: 1)")
-    add("--max-aspect", type=float, metavar="RATIO", help="of longer side to shorter side, at least 1")
+    add("--min-area", type=float, metavar="SHARE", help="smallest share of the picture, instead of 0.02")
+    add("--max-area", type=float, metavar="SHARE", help="largest share of the picture, instead of 0.8")
+    add(
+        "--min-side",
+        type=int,
+        metavar="PX",
+        help="shortest side of a box in source pixels, instead of 32 (pbe: 1)",
+    )
+    add(
+        "--max-aspect",
+        type=float,
+        metavar="RATIO",
+        help="largest ratio of longer side to shorter side, at least 1",
+    )
     add(
         "--drop",
         type=_names,
         default=(),
         metavar="FLAGS",
-        help="boxes so flagged, of crowd,group_of,inside,depiction,occluded,truncated,difficult",
+        help="flags whose boxes are dropped, of crowd,group_of,inside,depiction,occluded,truncated,difficult",
     )
     add(
         "--only-classes",
         type=_names,
         default=(),
         metavar="NAMES",
-        help="boxes of these classes: 'Cat,Dog', or @FILE with a name a line; with --hierarchy a name stands "
-        "for all kinds below it",
+        help="classes to keep: 'Cat,Dog', or @FILE with one name per line; with --hierarchy a name includes "
+        "all kinds below it",
     )
-    add("--not-classes", type=_names, default=(), metavar="NAMES", help="no boxes of these")
+    add("--not-classes", type=_names, default=(), metavar="NAMES", help="classes to drop")
     add(
         "--max-iou",
         type=float,
         metavar="IOU",
-        help="a box goes that a larger one of its picture overlaps by more (near-duplicates: 0.8)",
+        help="overlap with a larger box of the picture above which a box is dropped (near-duplicates: 0.8)",
     )
-    add("--per-class-max", type=int, metavar="N", help="boxes of one class, chosen by the seed")
+    add(
+        "--per-class-max",
+        type=int,
+        metavar="N",
+        help="largest number of boxes of one class, chosen by the seed",
+    )
     add(
         "--class-temperature",
         type=float,
         metavar="T",
-        help="thin out classes above the median size: n boxes to n^(1/T), scaled; 1 leaves them all",
+        help="reduce classes above the median size: n boxes to n^(1/T), scaled; 1 keeps them all",
     )
     add(
         "--min-sharpness",
         type=float,
         metavar="VALUE",
-        help="variance of the Laplacian of the box at 224 px; below 50 looks blurred",
+        help="lowest variance of the Laplacian of the box at 224 px; below 50 looks blurred",
     )
-    add("--brightness", type=_levels, metavar="LO,HI", help="mean grey level of the box, 0 to 255")
-    add("--exclude", type=Path, metavar="LIST", help="names of pictures, one a line, e.g. of `duplicates`")
+    add(
+        "--brightness",
+        type=_levels,
+        metavar="LO,HI",
+        help="range of the mean grey level of the box, within 0 to 255",
+    )
+    add(
+        "--exclude",
+        type=Path,
+        metavar="LIST",
+        help="list of pictures to leave out, one per line, e.g. of `duplicates`",
+    )
 
 
 def check_workers(workers: int | None) -> None:

@@ -1,4 +1,4 @@
-"""What a build is made from: annotations, names of pictures, masks; described, read and planned."""
+"""What a build is made from: annotations, names of pictures, masks; read and planned."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +21,14 @@ class BuildRequest:
     """What a build is made from, and how.
 
     Attributes:
-        config: the options that decide the result.
-        inputs: the annotation files by role (annotations, boxes, classes), and hierarchy and exclude where
-            they are given.
-        images: the folder of pictures, tars (one a line), or an address.
-        out: the shard folder.
-        command: the command line, for the data set card.
-        workers: processes; None for one per CPU.
-        ray_address: of a running cluster, or None.
-        verbose: whether Ray and its workers may speak.
+        config: options that decide the result.
+        inputs: files and folders by role: those of the source, and exclude if it is given.
+        images: folder of pictures, tars (one per line), or an address.
+        out: shard folder.
+        command: command line, for the data set card.
+        workers: number of processes; None for one per CPU.
+        ray_address: address of a running Ray cluster; None for a local Ray.
+        verbose: whether Ray and its workers may print.
     """
 
     config: BuildConfig
@@ -55,8 +54,9 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> BuildPlan:
     """Read annotations and the names of the pictures, and plan; no picture is opened.
 
     Args:
-        request: of the build.
-        unpack: packed tars beside the folder; otherwise they are believed to hold what is annotated.
+        request: request of the build.
+        unpack: whether to unpack packed tars beside the folder; otherwise they are assumed to hold all that
+            is annotated.
 
     Raises:
         UserError: if an input cannot be read, or nothing is left to build.
@@ -75,7 +75,7 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> BuildPlan:
         )
     if not len(plan.order):
         raise UserError(
-            f"nothing is left to build: none is kept of {_rejected_in_words(plan)}; "
+            f"nothing is left to build: nothing is kept of {_rejected_in_words(plan)}; "
             f"check --images {request.images} and the filters"
         )
     return plan
@@ -93,7 +93,7 @@ def _rejected_in_words(plan: BuildPlan) -> str:
 
 
 def pictures_place(request: BuildRequest) -> str:
-    """Where workers find the pictures: what packed tars hold lies unpacked beside the shard folder."""
+    """Where workers find the pictures: those of packed tars are unpacked beside the shard folder."""
     images = locate(request.images)
     if packed_tars(images):
         return str(request.out.resolve().with_name(f"{request.out.resolve().name}.pictures"))
@@ -101,7 +101,7 @@ def pictures_place(request: BuildRequest) -> str:
 
 
 def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> PictureIndex:
-    """The files that there are; where that is not to be known without reading them all, those annotated."""
+    """The existing files; if these cannot be listed without reading them all, those annotated."""
     place, packed = pictures_place(request), packed_tars(locate(request.images))
     if packed and unpack:
         rows = notes.picture[notes.picture >= 0]
@@ -137,6 +137,6 @@ def _check_masks(request: BuildRequest) -> None:
 
 
 def restore_pictures(request: BuildRequest) -> None:
-    """Unpack again what packed tars hold, where that was deleted since the build was planned."""
+    """Unpack packed tars again, if the pictures were deleted since the build was planned."""
     if packed_tars(locate(request.images)) and not Path(pictures_place(request)).is_dir():
         new_plan(request)

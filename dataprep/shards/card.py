@@ -15,8 +15,8 @@ def data_card(content: dict[str, Any], header: dict[str, Any]) -> str:
     """The card of a finished folder.
 
     Args:
-        content: of its manifest.
-        header: of its plan.
+        content: content of the manifest.
+        header: header of the plan.
     """
     return f"# {content['name']}\n\n{_summary(content)}\n{_origin(content, header)}\n{_contents(content)}"
 
@@ -93,7 +93,7 @@ def _cell(value: Any) -> str:
 
 
 def rules_in_words(config: BuildConfig) -> list[str]:
-    """One line for each rule that was in force."""
+    """One line for each rule that was applied."""
     rules = rules_of(config)
     lines = [f"area of {rules.smallest_area:g} to {rules.largest_area:g} of the picture's"]
     if rules.smallest_side > 1:

@@ -71,7 +71,7 @@ class Source:
         read: reader of the annotations.
         key: image id -> what a sample key begins with, before letters that a key may not have are replaced.
         has_masks: whether the annotations know object masks.
-        mask_hint: what else names the PNGs of --segmentations, where masks come from there.
+        mask_hint: what else to give beside --segmentations, if masks come from there.
         all_pictures: whether every picture of the folder is one of the data set, so that one without any
             annotations is counted.
         families: inputs -> class name -> names of the classes that it stands for, for the names that are

@@ -47,7 +47,7 @@ def read_yolo(labels: Path | str, names: YoloNames) -> "Annotations":
 
     Args:
         labels: folder of the text files, with or without sub-folders.
-        names: what the classes are called.
+        names: names of the classes.
 
     Raises:
         UserError: if the folder is missing or holds no label file, or a line is something else; with file,

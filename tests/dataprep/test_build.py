@@ -342,7 +342,9 @@ def test_nothing_to_build_is_told_with_the_reasons_and_leaves_nothing(
     for out in ("new/deep", "there"):
         assert main([*command_line(toy_coco, tmp_path / out), "--images", str(tmp_path / "empty")]) == 1
         error = capsys.readouterr().err
-        assert "none is kept of 17 pictures (file_missing 16, no_box 1) and 36 boxes (file_missing" in error
+        assert (
+            "nothing is kept of 17 pictures (file_missing 16, no_box 1) and 36 boxes (file_missing" in error
+        )
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "there"]
 
 

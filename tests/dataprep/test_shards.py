@@ -324,7 +324,7 @@ def test_verify_names_what_is_wrong(
 
 
 def test_verify_and_stats_need_a_finished_folder(tmp_path: Path, toy_coco: Inputs) -> None:
-    with pytest.raises(UserError, match=r"is no shard folder: it has no manifest\.json"):
+    with pytest.raises(UserError, match=r"is not a shard folder: it has no manifest\.json"):
         verify_folder(tmp_path)
     plan_of(toy_request(tmp_path, tmp_path / "out", inputs=toy_coco))
     with pytest.raises(UserError, match="is not finished; run its build command again"):
