@@ -34,7 +34,7 @@ def plan_build(request: BuildRequest) -> dict[str, Any]:
 
 
 def build(request: BuildRequest, report: Callable[[BuildProgress], None] = lambda _: None) -> dict[str, Any]:
-    """Build whatever is missing in the request's folder and return its manifest.
+    """Build what is missing in the request's folder and return its manifest.
 
     The result of a finished folder is its manifest. Options or inputs other than those that the folder was
     planned with are refused.

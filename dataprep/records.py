@@ -58,7 +58,7 @@ class RejectReason(StrEnum):
     QUARANTINED = "quarantined"  # it killed the worker, twice
     RENDER_FAILED = "render_failed"  # an error in our code; its text is the detail
     # a file
-    OTHER_FILE = "other_file"  # lies among the annotations and is not one
+    OTHER_FILE = "other_file"  # is among the files of annotations and is not one
     # a draw
     EMPTY_MASK = "empty_mask"
     # a sample's object mask; the sample stays, without it

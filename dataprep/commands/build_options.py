@@ -160,7 +160,7 @@ def _names(text: str) -> tuple[str, ...]:
     from dataprep.choose.filters import read_names
 
     names = read_names(text)
-    if not names:  # which nobody means by "all"
+    if not names:  # an empty list is a mistake, not "all"
         raise argparse.ArgumentTypeError(f"{text!r} holds no name; give one, or leave the option out")
     return names
 

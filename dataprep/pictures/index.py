@@ -115,7 +115,7 @@ def index_paths(paths: Iterable[str]) -> PictureIndex:
 
 
 def index_pictures(folder: Path | str) -> PictureIndex:
-    """Every picture below `folder`, whatever its sub-folders (train_0 … train_f, val2017 or none).
+    """Every picture below `folder`, with any sub-folders (train_0 … train_f, val2017) or none.
 
     Raises:
         UserError: if there is no such folder.

@@ -42,7 +42,7 @@ def describe_inputs(request: BuildRequest) -> dict[str, Any]:
 
 
 def _describe_folder(folder: Path, endings: tuple[str, ...]) -> dict[str, Any]:
-    """Number and size of the files, and a hash of all paths, sizes and times, in whatever order they come."""
+    """Number and size of the files, and a hash of all paths, sizes and times that does not depend on their order."""
     number = size = total = 0
     for path, entry in walk_files(folder):
         if endings and not path.lower().endswith(endings):
