@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from dataprep.commands.build_options import check_workers
+from dataprep.options import check_workers
 from intarsia.command_line import Commands
 from intarsia.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dataprep.pictures.stores import describe_store, locate
 from dataprep.plan.inputs import BuildRequest
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import source_of
 from intarsia.errors import UsageError, UserError
 from intarsia.files import walk_files
 
@@ -25,7 +25,7 @@ def describe_inputs(request: BuildRequest) -> dict[str, Any]:
         UserError: for an input that does not exist.
     """
     described: dict[str, Any] = {"images": describe_store(locate(request.images))}
-    endings = {item.role: item.endings for item in SOURCES[request.config.source].inputs}
+    endings = {item.role: item.endings for item in source_of(request.config.source).inputs}
     for role, path in request.inputs.items():
         if not path.exists():
             raise UserError(f"--{role} {path} does not exist")
@@ -42,7 +42,7 @@ def describe_inputs(request: BuildRequest) -> dict[str, Any]:
 
 
 def _describe_folder(folder: Path, endings: tuple[str, ...]) -> dict[str, Any]:
-    """Number and size of the files, and a hash of all paths, sizes and times that does not depend on their order."""
+    """Number and size of the files, and a hash of paths, sizes and times in any order."""
     number = size = total = 0
     for path, entry in walk_files(folder):
         if endings and not path.lower().endswith(endings):
@@ -78,7 +78,7 @@ def refuse_changed_files(request: BuildRequest, old: Mapping[str, Any], new: Map
     Raises:
         UsageError: if a file of a folder is not what it was.
     """
-    for item in SOURCES[request.config.source].inputs:
+    for item in source_of(request.config.source).inputs:
         before, now = (inputs.get(item.role, {}).get("files") for inputs in (old, new))
         if not item.planned and before and now and before != now:
             raise UsageError(

@@ -11,8 +11,7 @@ from dataprep.pictures.stores import locate, open_store, packed_tars
 from dataprep.pictures.tar_store import unpack_tars
 from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
-from dataprep.sources.source import SEGMENTATIONS
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import SEGMENTATIONS, source_of
 from intarsia.errors import UsageError, UserError
 
 
@@ -43,10 +42,11 @@ class BuildRequest:
 
 def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
     """Read the request's annotation files; the rules may be applied on the way."""
-    source = SOURCES[request.config.source]
+    name = request.config.source
+    source = source_of(name)
     notes = source.read(request.inputs, rules, request.config.needs_masks)
     if notes.unit != source.unit:
-        raise ValueError(f"the reader of {source.name} gives {notes.unit}, its row says {source.unit}")
+        raise ValueError(f"the reader of {name} gives {notes.unit}, its row says {source.unit}")
     return notes
 
 
@@ -61,7 +61,7 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> BuildPlan:
     Raises:
         UserError: if an input cannot be read, or nothing is left to build.
     """
-    families = SOURCES[request.config.source].families(request.inputs)
+    families = source_of(request.config.source).families(request.inputs)
     _check_masks(request)
     annotations = read_annotations(request, rules_of(request.config, families))
     check_options(request.config, annotations.flags, {*families, *annotations.labels})
@@ -119,7 +119,8 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
 
 
 def _check_masks(request: BuildRequest) -> None:
-    source, config, given = SOURCES[request.config.source], request.config, SEGMENTATIONS in request.inputs
+    config, given = request.config, SEGMENTATIONS in request.inputs
+    source = source_of(config.source)
     if given and not config.needs_masks:
         raise UsageError(
             "--segmentations is for --object-masks or --exemplar-background: give one, or leave it out"
@@ -127,7 +128,7 @@ def _check_masks(request: BuildRequest) -> None:
     if config.needs_masks and not source.has_masks:
         raise UsageError(
             f"--object-masks and --exemplar-background need object masks, which annotations of the source "
-            f"{source.name} do not have; leave them out"
+            f"{config.source} do not have; leave them out"
         )
     if config.needs_masks and source.mask_hint and not given:
         raise UsageError(

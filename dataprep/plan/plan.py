@@ -15,7 +15,7 @@ from dataprep.choose.joint_rules import judge_balance, near_duplicates
 from dataprep.choose.rules import judge_boxes
 from dataprep.pictures.index import PictureIndex
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import SOURCES, source_of
 from intarsia.rng import derive_seeds
 
 
@@ -145,7 +145,7 @@ def make_build_plan(
     # Pictures: the file of each one. If there is none, its boxes are rejected with it.
     files = _find_files(notes, index)
     annotated = len(files)
-    if SOURCES[config.source].all_pictures:
+    if source_of(config.source).all_pictures:
         notes, files = _with_other_pictures(notes, files, index)
     fate: np.ndarray = np.full(len(files), -1, np.int16)
     fate[pc.equal(files, "").to_numpy(zero_copy_only=False)] = REASONS.index(RejectReason.FILE_MISSING)

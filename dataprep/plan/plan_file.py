@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dataprep.plan.plan import BuildPlan
 from dataprep.records import BoxRecord, BoxUnit, PictureRecord
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import source_of
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, fingerprint
 from intarsia.sample import FORMAT_VERSION
@@ -40,7 +40,7 @@ def plan_table(plan: BuildPlan, first: int = 0, last: int | None = None) -> pa.T
         columns["segmentation"] = notes.segmentation(rows)
     boxes = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
     image_ids = [notes.image_ids[p] for p in order]
-    sample_key = SOURCES[plan.config.source].sample_key
+    sample_key = source_of(plan.config.source).sample_key
     return pa.table(
         {
             "image_id": pa.array(image_ids, pa.string()),
@@ -164,7 +164,7 @@ def read_plan_rows(path: Path, shard: int) -> list[PictureRecord]:
         header = _header_of(file.schema_arrow)
         rows = file.read_row_group(shard).to_pylist()
     # Plans of earlier versions do not name the unit.
-    unit: BoxUnit = header.get("unit") or SOURCES[header["config"]["source"]].unit
+    unit: BoxUnit = header.get("unit") or source_of(header["config"]["source"]).unit
     return [
         PictureRecord(
             image_id=row["image_id"],

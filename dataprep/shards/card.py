@@ -7,7 +7,7 @@ from dataprep.choose.filters import rules_of
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE
 from dataprep.shards.figures import bar_lines, histogram_lines, reject_table
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import source_of
 from intarsia.words import counted
 
 
@@ -48,7 +48,7 @@ def _origin(content: dict[str, Any], header: dict[str, Any]) -> str:
 
 {inputs}
 
-Licences: {SOURCES[config["source"]].licence}.
+Licences: {source_of(config["source"]).licence}.
 
     {content["command"] or "(through the library)"}
 

@@ -127,7 +127,7 @@ class _Records:
                 f"{path}: category_id {unknown[0]!r} of an annotation is not among its categories"
             )
         return Annotations(
-            unit=COCO.unit,
+            unit=SOURCE.unit,
             image_ids=[str(image_id) for image_id in self.places],
             files=self.files,
             sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
@@ -168,8 +168,7 @@ def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Ann
     return read_coco(inputs["annotations"], masks)
 
 
-COCO = Source(
-    name="coco",
+SOURCE = Source(
     help="from a COCO instances file",
     inputs=(SourceInput("annotations", "instances_*.json"),),
     unit="pixels",

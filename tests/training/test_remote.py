@@ -234,7 +234,7 @@ def _fetch_small(folder: Path, seed: int) -> None:
             time.sleep(0.003)
             return iter(names)
 
-    shard_cache.read_remote = lambda url, size: iter([_SMALL[url][:2048], _SMALL[url][2048:]])
+    shard_cache.read_shard_file = lambda url, size: iter([_SMALL[url][:2048], _SMALL[url][2048:]])
     folder = SlowFolder(folder)
     cache, rng = ShardCache(folder, _ROOM), random.Random(seed)
     for url in rng.choices(list(_SMALL), k=60):
@@ -259,8 +259,8 @@ def test_the_bound_holds_at_every_moment_of_many_races(tmp_path: Path) -> None:
 def test_a_file_that_is_longer_than_its_manifest_says_is_not_copied_to_its_end(
     server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "PIECE_BYTES", 1000)
-    pieces = read_remote(f"{server.address}/shards/{tar(server, 0).name}", 2500)
+    monkeypatch.setattr(fetcher, "PIECE_BYTES", 1000)
+    pieces = read_shard_file(f"{server.address}/shards/{tar(server, 0).name}", 2500)
     assert [len(next(pieces)) for _ in range(2)] == [1000, 1000]
     with pytest.raises(UserError, match="is longer than its 2500 bytes; put the right file there"):
         next(pieces)

@@ -1,13 +1,36 @@
-"""The options of `build`; the help texts are their documentation."""
+"""The options of data prep's commands; the help texts are their documentation."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
+from dataprep.sources.source import SOURCES, source_of
+from intarsia.command_line import Commands, Parser
 from intarsia.errors import UsageError
 
 
-def add_build_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all sources have; those that decide the result are `BuildConfig`'s."""
+def add_source_commands(build: Parser, run: Callable[[argparse.Namespace], int]) -> None:
+    """Add a sub-command of `build` for each source, with its options and those that all have.
+
+    Args:
+        build: parser of `build`.
+        run: function that does the command.
+    """
+    commands: Commands = build.add_subparsers(required=True, metavar="SOURCE", dest="source")
+    for name in SOURCES:
+        source = source_of(name)
+        parser = commands.add_parser(name, help=source.help)
+        for item in source.inputs:
+            parser.add_argument(f"--{item.role}", type=Path, required=item.required, help=item.help)
+        _add_sample_options(parser)
+        _add_run_options(parser)
+        choosing = parser.add_argument_group("choosing boxes")
+        _add_box_options(choosing)
+        _add_choice_options(choosing)
+        parser.set_defaults(run=run)
+
+
+def _add_sample_options(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "--images",
@@ -57,6 +80,10 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help="short side at which --profile source stores larger pictures (default: as they are)",
     )
+
+
+def _add_run_options(parser: Parser) -> None:
+    add = parser.add_argument
     add("--workers", type=int, help="number of processes on this machine (default: one per CPU)")
     add("--ray-address", help="address of a running Ray cluster, e.g. auto (default: start a local Ray)")
     add(
@@ -66,11 +93,11 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
     )
     add("-v", "--verbose", action="store_true", help="show what Ray and its workers print")
     add("--dry-run", action="store_true", help="print what would be built; no picture is read")
-    _add_filter_options(parser)
 
 
-def _add_filter_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("choosing boxes").add_argument
+def _add_box_options(group: argparse._ArgumentGroup) -> None:
+    """Options about one box at a time."""
+    add = group.add_argument
     add(
         "--filters",
         default="default",
@@ -108,6 +135,11 @@ def _add_filter_options(parser: argparse.ArgumentParser) -> None:
         "all kinds below it",
     )
     add("--not-classes", type=_names, default=(), metavar="NAMES", help="classes to drop")
+
+
+def _add_choice_options(group: argparse._ArgumentGroup) -> None:
+    """Options about several boxes, pixels and whole pictures."""
+    add = group.add_argument
     add(
         "--max-iou",
         type=float,
