@@ -1,4 +1,4 @@
-"""The build from annotations to a finished folder: plan or go on, run what is missing, merge."""
+"""The build from annotations to a finished folder: plan or continue, build what is missing, merge."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -28,27 +28,27 @@ from intarsia.files import atomic_path, locked, sweep_temporaries
 
 
 def plan_build(request: BuildRequest) -> dict[str, Any]:
-    """The first half of `build`: write the plan and its rejects, or find them there; the plan's header."""
+    """The first half of `build`: write the plan and its rejects, or find them; returns the plan's header."""
     with _locked(request.out):
         return _plan_header(request)
 
 
 def build(request: BuildRequest, report: Callable[[BuildProgress], None] = lambda _: None) -> dict[str, Any]:
-    """Build whatever is missing in the request's folder and return its manifest.
+    """Build what is missing in the request's folder and return its manifest.
 
-    A finished folder is answered from its manifest. Options or inputs other than those that the folder was
+    The result of a finished folder is its manifest. Options or inputs other than those that the folder was
     planned with are refused.
 
     Raises:
         UsageError: for a folder that belongs to another build.
-        UserError: for inputs that cannot be read, a folder in which another build is running or that cannot
-            be written (a full disk), or whatever else stops a build; the shards so far stay.
+        UserError: for inputs that cannot be read, a folder that another build uses or that cannot be written
+            (a full disk), or anything else that stops a build; the shards so far are kept.
     """
     try:
         return _build(request, report)
     except OSError as error:
         raise UserError(
-            f"building stopped: {error}; the shards so far stay, run the same command again"
+            f"building stopped: {error}; the shards so far are kept, run the same command again"
         ) from error
 
 
@@ -80,7 +80,7 @@ def _build(request: BuildRequest, report: Callable[[BuildProgress], None]) -> di
 
 
 def _finished(out: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The manifest, if it and the card are there as they should be."""
+    """The manifest, if it and the card exist and belong to this build."""
     try:
         content = read_shard_manifest(out)
     except UserError:
@@ -124,7 +124,7 @@ def _run_missing(
 
 
 def _plan_header(request: BuildRequest) -> dict[str, Any]:
-    """The header of the folder's plan, which is made where there is none."""
+    """The header of the folder's plan, which is made if there is none."""
     out, path = request.out, request.out / PLAN_FILE
     inputs = describe_inputs(request)
     if not path.is_file():
@@ -144,13 +144,13 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
         return header
     plan = new_plan(request)
     if plan_fingerprint(plan, header["config"]) != header["fingerprint"]:
-        which = ", ".join(f"--{role}" for role in changed) or "what lies in them"
+        which = ", ".join(f"--{role}" for role in changed) or "their content"
         raise UsageError(
             f"{out} was planned from other inputs ({_plan_difference(header, plan)}; changed: {which}); "
             "give those, or choose another --out, or delete that folder"
         )
     if not rejects.is_file():
-        (out / SHARD_MANIFEST).unlink(missing_ok=True)  # what the shards rejected is to be merged again too
+        (out / SHARD_MANIFEST).unlink(missing_ok=True)  # what the shards rejected must be merged again too
         _write_plan_rejects(plan, rejects)
     return header
 
@@ -184,11 +184,11 @@ def _write_plan_rejects(plan: BuildPlan, path: Path) -> None:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Make the folder and hold it against a second build; the lock goes with the process, however it ends.
+    """Make the folder and lock it against a second build; the lock ends with the process, however that ends.
 
     Raises:
-        UsageError: where it cannot be made, or holds what no build made.
-        UserError: where another build is running in it.
+        UsageError: if it cannot be made, or holds files that no build made.
+        UserError: if another build is running in it.
     """
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
@@ -204,7 +204,7 @@ def _locked(out: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if not (out / PLAN_FILE).exists():  # refused before it was begun: nothing of it stays
+            if not (out / PLAN_FILE).exists():  # refused before it began: nothing of it is left
                 for file in (lock, out / INDEX_FILE):
                     file.unlink(missing_ok=True)
                 with suppress(OSError):
@@ -213,7 +213,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def free_space_warning(out: Path, needed: int) -> str | None:
-    """A sentence where the disk below `out` has fewer bytes free than `needed`; None where it has enough."""
+    """A sentence if the disk below `out` has fewer bytes free than `needed`; None if it has enough."""
     existing = next(p for p in [out, *out.resolve().parents] if p.exists())
     free = shutil.disk_usage(existing).free
     if free >= needed:

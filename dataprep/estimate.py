@@ -1,4 +1,4 @@
-"""What a plan will come to: samples, classes, bytes and hours; no picture of the data set is read."""
+"""What a plan will give: samples, classes, bytes and hours; no picture of the data set is read."""
 
 import tempfile
 import time
@@ -27,17 +27,17 @@ _TIMED_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class BuildEstimate:
-    """What a build will give, as far as annotations tell.
+    """What a build will give, as far as annotations show.
 
     Attributes:
-        pictures: that will be read and, so far as is known, kept.
-        boxes: of these.
-        samples: draws of these pictures.
-        too_small: boxes that their size in pixels speaks against, by reason; empty where sizes are unknown.
+        pictures: number of pictures that will be read and, as far as is known, kept.
+        boxes: number of boxes of these pictures.
+        samples: number of draws of these pictures.
+        too_small: number of boxes that fail by their size in pixels, by reason; empty if sizes are unknown.
         labels: class -> expected samples, the most frequent first.
         picture_size: (width, height) of the picture that was timed.
-        cpu_seconds: of one picture with all its samples.
-        sample_bytes: of one sample in the tar.
+        cpu_seconds: processor time of one picture with all its samples.
+        sample_bytes: bytes of one sample in the tar.
     """
 
     pictures: int
@@ -51,12 +51,12 @@ class BuildEstimate:
 
     @property
     def bytes(self) -> int:
-        """Of all shards."""
+        """Bytes of all shards."""
         return int(self.samples * self.sample_bytes)
 
     @property
     def seconds(self) -> float:
-        """Of one processor of this machine, for all pictures."""
+        """Seconds of one processor of this machine, for all pictures."""
         return self.pictures * self.cpu_seconds
 
 
@@ -64,15 +64,18 @@ def estimate_build(plan: BuildPlan) -> BuildEstimate:
     """Count what the plan keeps and time one made-up picture through the functions of the build.
 
     Args:
-        plan: with at least one picture.
+        plan: plan with at least one picture.
     """
     notes, config = plan.annotations, plan.config
+    # Boxes that the plan keeps, in pictures that it keeps.
     rows = np.flatnonzero(plan.verdict < 0)
     rows = rows[plan.fate[notes.picture[rows]] < 0]
+    # The build checks sides when it reads a picture; if annotations give sizes, the result is known now.
     reasons = _judge_by_annotated_size(plan, rows)
     too_small = Counter(REASONS[code].value for code in reasons[reasons >= 0].tolist())
     rows = rows[reasons < 0]
     of_picture: np.ndarray = np.bincount(notes.picture[rows], minlength=len(plan.fate))
+    # A draw chooses one box of its picture, each with the same chance.
     among = np.ones(len(rows)) if config.all_boxes else of_picture[notes.picture[rows]]
     expected = np.bincount(
         notes.label[rows], weights=config.draws_per_image / among, minlength=len(notes.labels)
@@ -80,6 +83,7 @@ def estimate_build(plan: BuildPlan) -> BuildEstimate:
     labels = {notes.labels[code]: float(expected[code]) for code in np.argsort(-expected, kind="stable")}
     size = _typical_size(plan)
     pictures = int(np.count_nonzero(of_picture))
+    # The cost of a picture grows with its pixels and boxes: both are the typical ones here.
     seconds, sample_bytes = time_picture(plan, size, max(round(len(rows) / max(pictures, 1)), 1))
     return BuildEstimate(
         pictures=pictures,
@@ -94,11 +98,12 @@ def estimate_build(plan: BuildPlan) -> BuildEstimate:
 
 
 def _judge_by_annotated_size(plan: BuildPlan, rows: np.ndarray) -> np.ndarray:
-    """int16 [rows]: `judge_sizes` where annotations give the picture's size, -1 elsewhere."""
+    """int16 [rows]: `judge_sizes` if annotations give the picture's size, otherwise -1."""
     notes = plan.annotations
     reasons: np.ndarray = np.full(len(rows), -1, np.int16)
     sizes = notes.sizes[notes.picture[rows]].astype(np.int64)
     known = (sizes > 0).all(axis=1)
+    # As `BoxRecord.to_box`: to pixels, truncated, clipped.
     scale = np.tile(sizes, 2) if notes.unit == "fractions" else 1
     limit = np.tile(sizes, 2)
     corners = np.clip(np.trunc(notes.bounds[rows] * scale), 0, limit).astype(np.int64)
@@ -112,6 +117,7 @@ def _typical_size(plan: BuildPlan) -> tuple[int, int]:
     sizes = sizes[(sizes > 0).all(axis=1)]
     if not len(sizes):
         return USUAL_SIZE
+    # The median picture, not a mean of sides, which no picture may have.
     middle = sizes[np.argsort(sizes.prod(axis=1, dtype=np.int64), kind="stable")[len(sizes) // 2]]
     return int(middle[0]), int(middle[1])
 
@@ -120,10 +126,11 @@ def time_picture(plan: BuildPlan, size: tuple[int, int], boxes: int) -> tuple[fl
     """Processor seconds of one made-up picture with all its samples, and bytes of a sample in a tar.
 
     Args:
-        plan: whose options count.
-        size: (width, height).
-        boxes: how many may be chosen.
+        plan: plan whose options are used.
+        size: (width, height) of the picture.
+        boxes: number of boxes that may be chosen.
     """
+    # Rules about pixels could drop the made-up picture, and nothing would be timed.
     config = plan.config.model_copy(update={"min_sharpness": 0.0, "brightness": None, "min_side": 1})
     unit = plan.annotations.unit
     x, y = (1, 1) if unit == "fractions" else size
@@ -134,6 +141,7 @@ def time_picture(plan: BuildPlan, size: tuple[int, int], boxes: int) -> tuple[fl
         made_up_picture(size).save(Path(folder) / record.file, quality=QUALITY)
         job = ShardJob(folder, folder, 0, "", config)
         render_record(record, job, ShardTally())  # the first call pays for what is loaded late
+        # The median of processor times: other work on this machine does not count.
         times: list[float] = []
         spent, made, members = 0.0, 0, []
         while spent < _TIMED_SECONDS or len(times) < 3:
@@ -143,15 +151,17 @@ def time_picture(plan: BuildPlan, size: tuple[int, int], boxes: int) -> tuple[fl
             spent += times[-1]
             made += len(samples)
             members += [content for _, parts in samples for content in parts.values()]
+    # A member takes a header and whole blocks.
     stored = sum(_TAR_BLOCK * (1 + -(-len(content) // _TAR_BLOCK)) for content in members)
     return float(np.median(times)), stored / max(made, 1)
 
 
 def made_up_picture(size: tuple[int, int]) -> Image.Image:
-    """A picture of `size` (width, height) that packs about as well as a photograph: noise at all scales."""
+    """A picture of `size` (width, height) that compresses like a photograph: noise at all scales."""
     rng = np.random.default_rng(0)
     width, height = size
     pixels: np.ndarray = np.full((height, width, 3), 128, np.float32)
+    # Coarse noise is strong and fine noise weak, as in photographs.
     for scale, strength in ((1, 10), (16, 15), (64, 40)):
         shape = (-(-height // scale) + 1, -(-width // scale) + 1, 3)
         noise = rng.normal(0, strength, shape).astype(np.float32)
@@ -165,9 +175,10 @@ def amount(bytes_: float) -> str:
 
 
 def expected_rejects(plan: BuildPlan, found: BuildEstimate) -> dict[str, dict[str, int]]:
-    """The plan's rejects by reason, and those that annotated sizes let expect; as a manifest has them."""
+    """The plan's rejects by reason, and those expected from annotated sizes; in the form of a manifest."""
     rejected = plan.counts()["rejected"]
     boxes = Counter(rejected["boxes"]) + Counter(found.too_small)
     pictures = Counter(rejected["pictures"])
+    # A picture whose last box is too small is rejected, too.
     pictures[RejectReason.NO_BOX.value] += len(plan.order) - found.pictures
     return rejected | {"pictures": dict(+pictures), "boxes": dict(boxes)}

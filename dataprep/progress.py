@@ -1,7 +1,7 @@
-"""How far a build is, picture by picture: small files that workers leave, their sum, and a line for people.
+"""How far a build is, picture by picture: small files that workers write, their sum, and a line for people.
 
-The files lie in the shard folder, so that it works on a cluster and without Ray. Nothing depends on them:
-where they cannot be written or read, progress jumps by whole shards.
+The files are in the shard folder, so this works on a cluster and without Ray. Nothing depends on them: if
+they cannot be written or read, progress jumps by whole shards.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeVar
 
 PROGRESS_NOTES = ".progress"  # folder of the workers' files, below the shard folder
-NOTE_SECONDS = 0.5  # between two writings of a worker
+NOTE_SECONDS = 0.5  # between two notes of a worker
 POLL_SECONDS = 1.0
-LINE_SECONDS = 10.0  # between two lines where there is no terminal
+LINE_SECONDS = 10.0  # between two lines if there is no terminal
 
 R = TypeVar("R")
 
@@ -27,12 +27,12 @@ class BuildProgress:
     """How far a build is.
 
     Attributes:
-        shards_done: committed, those of earlier runs included.
-        shards: in all.
-        built: pictures worked through in this run, rejected ones included.
-        pictures: that this run has to work through.
-        rejected: of `built`.
-        samples: made in this run.
+        shards_done: committed shards, including those of earlier runs.
+        shards: number of all shards.
+        built: pictures finished in this run, including rejected ones.
+        pictures: pictures that this run has to finish.
+        rejected: rejected pictures among `built`.
+        samples: samples made in this run.
     """
 
     shards_done: int
@@ -44,20 +44,20 @@ class BuildProgress:
 
 
 class Tally(Protocol):
-    """What `ShardTally` counts, so far as it is told here."""
+    """The counts of `ShardTally` that are reported here."""
 
     kept: Any
     rejected: dict[str, Any]
 
 
 def noted(records: Iterable[R], folder: Path | str, shard: str, tally: Tally) -> Iterator[R]:
-    """The records as they are; in between, what `tally` has come to is left in a file, twice a second.
+    """The records as they are; in between, the counts of `tally` are written to a file, twice a second.
 
     Args:
         records: pictures of a shard.
-        folder: of the shards.
-        shard: its name without extension.
-        tally: of the shard, counted up by whoever takes the records.
+        folder: shard folder.
+        shard: name of the shard without extension.
+        tally: counts of the shard, which the caller updates between records.
     """
     path, last = Path(folder) / PROGRESS_NOTES / shard, time.monotonic()
     for record in records:
@@ -71,12 +71,12 @@ def noted(records: Iterable[R], folder: Path | str, shard: str, tally: Tally) ->
 
 
 class Meter:
-    """Sums up finished shards and the notes of those in work, and reports the sum.
+    """Sums up finished shards and the notes of those in progress, and reports the sum.
 
     Args:
-        folder: of the shards.
-        start: what is done before this run begins.
-        report: gets every sum; from one thread at a time.
+        folder: shard folder.
+        start: progress before this run begins.
+        report: function that gets every sum; called from one thread at a time.
     """
 
     def __init__(self, folder: Path, start: BuildProgress, report: Callable[[BuildProgress], None]) -> None:
@@ -138,22 +138,22 @@ def metered(folder: Path, start: BuildProgress, report: Callable[[BuildProgress]
 
 
 class Reporter:
-    """Writes progress: one line, written over, on a terminal; elsewhere a line every ten seconds at most.
+    """Writes progress: on a terminal one line, overwritten; elsewhere at most one line every ten seconds.
 
     Args:
-        stream: where to; standard error where None.
-        clock: seconds.
+        stream: text stream; standard error if None.
+        clock: function that returns seconds.
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream or sys.stderr
         self._clock = clock
-        self._idle = clock()  # when the last report without any picture came: workers were still starting
+        self._idle = clock()  # time of the last report without any picture: workers were still starting
         self._last = -LINE_SECONDS
         self._open = self._finished = False
 
     def __call__(self, progress: BuildProgress) -> None:
-        """Report; the last one, of a finished build, is always written."""
+        """Report; the last report of a finished build is always written."""
         if self._finished:  # the thread that polls may come once more
             return
         now, terminal = self._clock(), self._stream.isatty()
@@ -173,7 +173,7 @@ class Reporter:
         self._stream.flush()
 
     def close(self) -> None:
-        """End the line on a terminal, so that what follows stands on its own."""
+        """End the line on a terminal, so that what follows begins a new one."""
         if self._open:
             self._stream.write("\n")
             self._stream.flush()

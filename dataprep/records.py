@@ -20,7 +20,7 @@ class RejectReason(StrEnum):
     """Why a box, a picture or a draw was dropped."""
 
     # a box, by its annotation
-    BAD_BOX = "bad_box"  # a coordinate is no finite number
+    BAD_BOX = "bad_box"  # a coordinate is not a finite number
     EMPTY_BOX = "empty_box"  # no whole pixel inside the picture
     CROWD = "crowd"
     GROUP_OF = "group_of"
@@ -56,9 +56,9 @@ class RejectReason(StrEnum):
     UNSUPPORTED_PIXELS = "unsupported_pixels"
     SIZE_MISMATCH = "size_mismatch"
     QUARANTINED = "quarantined"  # it killed the worker, twice
-    RENDER_FAILED = "render_failed"  # an error of ours; its text is the detail
+    RENDER_FAILED = "render_failed"  # an error in our code; its text is the detail
     # a file
-    OTHER_FILE = "other_file"  # lies among the annotations and is not one
+    OTHER_FILE = "other_file"  # is among the files of annotations and is not one
     # a draw
     EMPTY_MASK = "empty_mask"
     # a sample's object mask; the sample stays, without it
@@ -79,11 +79,11 @@ class BoxRecord:
     """One annotated box.
 
     Attributes:
-        box_id: its name in the annotations: COCO's annotation id, or the row of a CSV.
+        box_id: name in the annotations, e.g. COCO's annotation id, or the row of a CSV.
         bounds: (x0, y0, x1, y1) as annotated, in the unit of the source.
-        label: the class's name.
-        flags: remarks by name: 1 yes, 0 no, -1 unknown.
-        segmentation: the object's outline (`object_masks`); empty where there is none or none is wanted.
+        label: class name.
+        flags: remarks of the annotation by name: 1 yes, 0 no, -1 unknown.
+        segmentation: outline of the object (`object_masks`); empty if there is none, or masks are not used.
     """
 
     box_id: int
@@ -104,11 +104,11 @@ class PictureRecord:
     """A picture with the boxes that may be chosen in it.
 
     Attributes:
-        image_id: its name in the annotations.
-        key: the same as a sample's key may bear it.
-        file: its path below the folder of pictures; empty where it was not found.
-        size: (width, height) as annotated; None where the annotations do not say.
-        boxes: in annotation order.
+        image_id: name of the picture in the annotations.
+        key: the same name in the letters that a sample's key may have.
+        file: path below the folder of pictures; empty if there is no such file.
+        size: (width, height) as annotated; None if the annotations do not give it.
+        boxes: annotated boxes in their order.
         unit: unit of their bounds.
     """
 
@@ -126,18 +126,18 @@ class FilterRules:
 
     Attributes:
         dropped_flags: flags whose value 1 drops a box; unknown (-1) does not.
-        smallest_area: of the picture's area, kept from here.
-        largest_area: of the picture's area, kept up to here.
-        smallest_side: pixels; looked at when the picture is read, since Open Images gives no sizes.
-        largest_aspect: longer side to shorter side in pixels; looked at when the picture is read.
-        classes: names that are wanted; None for all.
-        not_classes: names that are not.
-        largest_iou: a box goes that a larger one of its picture overlaps by more, as intersection over union.
-        per_class_max: boxes of one class; None for no limit.
+        smallest_area: smallest share of the picture's area that is kept.
+        largest_area: largest share of the picture's area that is kept.
+        smallest_side: pixels; checked when the picture is read, since Open Images gives no sizes.
+        largest_aspect: longer side to shorter side in pixels; checked when the picture is read.
+        classes: class names that are kept; None for all.
+        not_classes: class names that are dropped.
+        largest_iou: intersection over union with a larger box of the picture, above which a box is dropped.
+        per_class_max: largest number of boxes of one class; None for no limit.
         class_temperature: 1 leaves the classes as they are; the higher, the more alike their sizes become.
         least_sharpness: variance of the Laplacian of the box's pixels, see `pixels.crop_figures`.
-        darkest: mean grey level of the box's pixels, 0 … 255, kept from here.
-        brightest: the same, kept up to here.
+        darkest: lowest mean grey level of the box's pixels that is kept, 0 … 255.
+        brightest: highest mean grey level that is kept, 0 … 255.
     """
 
     dropped_flags: tuple[str, ...]
@@ -180,22 +180,22 @@ class Annotations:
     Attributes:
         unit: unit of the bounds.
         image_ids: names of the pictures [P].
-        files: their file names as annotated [P]; where empty, any picture called image_id.
-        sizes: int32 [P, 2] (width, height); 0 where unknown.
-        picture: int [N], each box's picture; -1 for one that is not listed.
+        files: file names as annotated [P]; if empty, any picture with the name image_id.
+        sizes: int32 [P, 2] (width, height); 0 if unknown.
+        picture: int [N], picture of each box; -1 for one that is not listed.
         box_ids: int [N].
         bounds: float64 [N, 4], x0, y0, x1, y1.
         label: int32 [N], into `labels`.
         labels: class names.
         flags: int8 [N] each: 1 yes, 0 no, -1 unknown.
         dropped: boxes besides these N that a reader which was given rules did not keep.
-        judged: those rules.
+        judged: rules that the reader was given.
         other_names: further names of the pictures [P], list after list; each is looked for where the ones
             before it are not found.
         label_files: number of files of annotations that were read, where there is one for each picture.
-        other_files: files that lie among these and are not read, by their paths.
-        segmentation: rows of boxes -> their objects' outlines (`object_masks`), text, empty where there is
-            none; None where none is wanted.
+        other_files: paths of the files among these that are not read.
+        segmentation: rows of boxes -> outlines of their objects (`object_masks`), text, empty if there is
+            none; None if masks are not used.
     """
 
     unit: BoxUnit

@@ -1,4 +1,4 @@
-"""Tars: plain USTAR, written member by member and hashed on the way; and where the files of any tar lie."""
+"""Tars: plain USTAR, written member by member and hashed on the way; and the places of files in any tar."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ _TIME = b"00000000000\0"
 _KIND = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)  # a file; no link, owner names, devices or prefix
 
 
-# Of the 512 bytes of a header that needs no second look: a file or folder, a short name, less than 8 GiB.
+# The 512 bytes of a header that needs no second look: a file or folder, a short name, less than 8 GiB.
 _PLAIN = re.compile(
     rb"(?P<name>[^\0].{99}).{24}(?P<size>[0-7]{11})[ \0].{12}(?P<sum>[0-7 ]{6}[0-7 \0]{2})(?P<kind>[05])"
     rb".{100}ustar.{83}\0.{166}",
@@ -31,8 +31,8 @@ def write_tar(path: Path | str, members: Iterable[tuple[str, bytes]]) -> str:
     `tarfile` writes the same bytes and takes thirty times as long over a header.
 
     Args:
-        path: of the tar; an existing one is overwritten.
-        members: names of at most 100 ASCII characters.
+        path: tar file; an existing one is overwritten.
+        members: pairs of name, of at most 100 ASCII characters, and content.
 
     Raises:
         OSError: if the file cannot be written.
@@ -73,10 +73,10 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
     kind (a name above 100 characters, a size above 8 GiB) it takes over.
 
     Args:
-        file: on a disk, a tar that is not packed.
+        file: tar on a disk that is not packed.
 
     Raises:
-        tarfile.TarError: for one that is cut or damaged.
+        tarfile.TarError: for a tar that is cut or damaged.
     """
     offset, end = 0, os.fstat(file.fileno()).st_size
     while (header := os.pread(file.fileno(), _BLOCK, offset)).rstrip(b"\0"):
@@ -94,7 +94,7 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
 
 
 def _checksum(header: bytes) -> int:
-    """The sum of its bytes, its own place (148 to 156) taken as blank."""
+    """The sum of a header's bytes, with the sum's own place (148 to 156) taken as blank."""
     return sum(header) - sum(header[148:156]) + 8 * ord(" ")
 
 

@@ -1,4 +1,4 @@
-"""Is a shard folder whole? Each thing that is not becomes one line."""
+"""Is a shard folder whole? Each problem becomes one line."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ from intarsia.errors import UserError
 from intarsia.files import read_json
 
 LATENTS = "latents-"  # folders in which training keeps what it made of the shards
-PROBLEMS_PER_SHARD = 20  # told; the others are counted
+PROBLEMS_PER_SHARD = 20  # that are listed; the others are counted
 SHARDS_PER_WORKER = 2  # below which another process is not worth its start
 _SIDECAR_KEYS = {"fingerprint", "shard", "samples", "bytes", "sha256", "kept", "rejected", "labels"}
 _SIDECAR_KEYS |= {"histograms", "rejects", "format_version"}
@@ -38,16 +38,17 @@ def verify_folder(
     """Check a finished folder: files, hashes, accounts, order of members, and what is in the samples.
 
     Args:
-        folder: made by `dataprep build`.
-        full: decode every sample, not a few of each shard, and count classes and histograms again.
-        workers: processes, at most.
-        report: is told how far it is.
+        folder: folder that `dataprep build` made.
+        full: whether to decode every sample, not a few of each shard, and to count classes and histograms
+            again.
+        workers: largest number of processes.
+        report: function that gets the progress.
 
     Returns:
         One line for each problem; empty for a whole folder.
 
     Raises:
-        UserError: if it is no finished shard folder at all, or a process dies on the way.
+        UserError: if it is not a finished shard folder, or a process dies on the way.
     """
     manifest = read_shard_manifest(folder)
     header = read_plan_header(folder / PLAN_FILE)
@@ -59,7 +60,7 @@ def verify_folder(
         if stored_fingerprint(folder / PLAN_FILE) != header["fingerprint"]:
             problems.append(f"{PLAN_FILE}: its content is not what its fingerprint stands for")
     except UserError as error:
-        return [*problems, f"{error}; nothing can be held against it"]
+        return [*problems, f"{error}; nothing can be compared with it"]
     sidecars, rejected = [], 0
     for number, (sidecar, found) in enumerate(_check_shards(folder, header, full, workers), 1):
         problems += found
@@ -82,7 +83,7 @@ def verify_folder(
 def _check_shards(
     folder: Path, header: dict[str, Any], full: bool, workers: int
 ) -> Iterator[tuple[dict[str, Any] | None, list[str]]]:
-    """Each shard's sidecar, where it has one, and its problems; in order."""
+    """Each shard's sidecar, if it has one, and its problems; in order."""
     check = partial(_check_shard, folder, header, full)
     shards = range(header["shards"])
     workers = min(workers, len(shards) // SHARDS_PER_WORKER)
@@ -94,7 +95,7 @@ def _check_shards(
             yield from pool.map(check, shards)
     except BrokenProcessPool:
         raise UserError(
-            f"{folder}: a process that looked at a shard was killed (out of memory, or by a decoder); "
+            f"{folder}: a process that checked a shard was killed (out of memory, or by a decoder); "
             "--workers 1 shows where"
         ) from None
 
@@ -117,17 +118,17 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         raise UserError(f"{path.name}: missing, so this shard is not complete")
     content = read_json(path)
     if not isinstance(content, dict) or not content.keys() >= _SIDECAR_KEYS:
-        raise UserError(f"{path.name}: is no sidecar; delete it and build again")
+        raise UserError(f"{path.name}: is not a sidecar; delete it and build again")
     return content
 
 
 def _alien_files(folder: Path, config: BuildConfig, shards: int) -> Iterator[str]:
-    """Whatever lies in the folder without being the build's; loaders take every tar that they find."""
+    """All files in the folder that are not the build's; loaders take every tar that they find."""
     known = {PLAN_FILE, SHARD_MANIFEST, REJECTS, CARD, LOCK, PROGRESS_NOTES, INDEX_FILE}
     known |= {f"{config.shard_name(shard)}.{kind}" for shard in range(shards) for kind in ("tar", "json")}
     for path in sorted(folder.iterdir()):
         if path.name not in known and not (path.name.startswith(LATENTS) and path.is_dir()):
-            yield f"{path.name}: no file of this build"
+            yield f"{path.name}: not a file of this build"
 
 
 def account_problems(manifest: dict[str, Any]) -> Iterator[str]:

@@ -18,9 +18,9 @@ def sample_problems(
     """What is wrong with a decoded sample, by the formats' promises.
 
     Args:
-        sample: as read from a shard.
-        config: of its build.
-        record: what the plan says of its picture.
+        sample: sample of a shard.
+        config: options of its build.
+        record: the plan's record of its picture.
     """
     meta = sample.meta
     width, height = meta.image_size if config.profile == "source" else (config.image_size,) * 2

@@ -19,7 +19,7 @@ from intarsia.errors import UserError
 from intarsia.files import sha256_file
 from intarsia.sample import MEMBERS, OBJECT_MASK, decode_sample
 
-SAMPLES_PER_SHARD = 4  # that are decoded where not all are
+SAMPLES_PER_SHARD = 4  # that are decoded unless all are
 _PLURAL = {"picture": "pictures", "box": "boxes", "draw": "draws", "mask": "masks", "file": "files"}
 ACCOUNTS = tuple(_PLURAL.values())
 
@@ -29,14 +29,14 @@ Group = tuple[str, list[tarfile.TarInfo]]  # a sample's key and its members, in 
 def shard_problems(
     folder: Path, sidecar: dict[str, Any], header: dict[str, Any], shard: int, full: bool
 ) -> Iterator[str]:
-    """What is wrong with one shard, a line each; nothing for a sound one.
+    """The problems of one shard, a line each; none for a sound one.
 
     Args:
-        folder: the shard folder.
-        sidecar: the shard's.
-        header: of the plan.
-        shard: its number.
-        full: decode every sample and count again; otherwise a few are decoded.
+        folder: shard folder.
+        sidecar: content of the shard's sidecar.
+        header: header of the plan.
+        shard: number of the shard.
+        full: whether to decode every sample and count again; otherwise a few are decoded.
     """
     config = BuildConfig(**header["config"])
     tar = folder / f"{config.shard_name(shard)}.tar"
@@ -67,7 +67,7 @@ def count_rejects(records: list[dict[str, Any]]) -> dict[str, Counter[str]]:
     """Records of rejects -> what -> reason -> number; a picture's boxes count with it.
 
     Raises:
-        KeyError, TypeError: for something that is no such record.
+        KeyError, TypeError: for something that is not such a record.
     """
     counts: dict[str, Counter[str]] = {what: Counter() for what in ACCOUNTS}
     for record in records:
@@ -93,7 +93,7 @@ def _sidecar_problems(
     try:
         listed = count_rejects(sidecar["rejects"])
     except (KeyError, TypeError):
-        yield "a reject in its sidecar is no record of one"
+        yield "a reject in its sidecar is not a record of one"
         return
     for what, counted in rejected.items():
         if {reason: number for reason, number in listed[what].items() if number} != counted:
@@ -157,7 +157,7 @@ def _key_problems(
         if key in seen:
             yield f"duplicate key {key}"
         elif picture not in places or not draw.isdecimal():
-            yield f"{key} is no sample of the plan"
+            yield f"{key} is not a sample of the plan"
         else:
             order.append((places[picture], int(draw)))
         seen.add(key)
@@ -179,9 +179,9 @@ def _member_problems(key: str, members: list[tarfile.TarInfo]) -> Iterator[str]:
             yield f"sample {key}: member {name} is missing"
     for name in dict.fromkeys(names):
         if name not in (*MEMBERS, OBJECT_MASK):
-            yield f"sample {key}: {name} is no member of a sample"
+            yield f"sample {key}: {name} is not a member of a sample"
         elif names.count(name) > 1:
-            yield f"sample {key}: member {name} stands {names.count(name)} times"
+            yield f"sample {key}: member {name} appears {names.count(name)} times"
     order = (*MEMBERS, OBJECT_MASK)[: len(names)]
     if sorted(names) == sorted(order) and tuple(names) != order:
         yield f"sample {key}: its members are not in the order {', '.join(order)}"

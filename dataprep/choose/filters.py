@@ -44,23 +44,24 @@ class FilterOptions(Config):
     def _known_flags(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in DROPPABLE:
-                raise ValueError(f"{name!r} is none of {', '.join(DROPPABLE)}")
+                raise ValueError(f"{name!r} is not one of {', '.join(DROPPABLE)}")
         return names
 
     @field_validator("brightness")
     @classmethod
     def _ordered(cls, limits: tuple[float, float] | None) -> tuple[float, float] | None:
         if limits is not None and not 0 <= limits[0] <= limits[1] <= 255:
-            raise ValueError("two grey levels LO,HI with 0 <= LO <= HI <= 255 are wanted")
+            raise ValueError("give two grey levels LO,HI with 0 <= LO <= HI <= 255")
         return limits
 
 
 def rules_of(options: FilterOptions, families: Mapping[str, Collection[str]] | None = None) -> FilterRules:
-    """The rules that options come to.
+    """The rules that options mean.
 
     Args:
-        options: of the build.
-        families: class name -> the names that it stands for (`read_hierarchy`); others stand for themselves.
+        options: options of the build.
+        families: class name -> names of the classes that it stands for (`read_hierarchy`); others stand for
+            themselves.
     """
     base = FILTERS[options.filters]
     flags = {*base.dropped_flags, *(f"is_{name}" for name in options.drop)}
@@ -94,12 +95,12 @@ def check_options(options: FilterOptions, flags: Collection[str], names: Collect
     """Check that the flags and classes of the options are ones that the annotations know.
 
     Args:
-        options: of the build.
-        flags: that the annotations carry (is_occluded, …).
-        names: of all their classes.
+        options: options of the build.
+        flags: flags of the annotations (is_occluded, …).
+        names: names of all their classes.
 
     Raises:
-        UsageError: for one that they do not know, with what comes near.
+        UsageError: for one that they do not know, with similar names.
     """
     for name in options.drop:
         if f"is_{name}" not in flags:
@@ -117,7 +118,7 @@ def read_names(text: str) -> tuple[str, ...]:
     """The names of `A,B,"C, with comma"`, or of the lines of a file given as `@FILE`.
 
     Raises:
-        UserError: if there is no such file.
+        UserError: if the file does not exist.
     """
     if text.startswith("@"):
         return tuple(read_lines(Path(text[1:])))
@@ -128,7 +129,7 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a list, without blank ones and those that begin with #.
 
     Raises:
-        UserError: if there is no such file, or it is no text.
+        UserError: if the file does not exist or is not text.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -141,12 +142,12 @@ def read_hierarchy(path: Path, names: Mapping[str, str]) -> dict[str, frozenset[
     """Families of classes from Open Images' bbox_labels_600_hierarchy.json.
 
     Args:
-        path: of the file: a tree of LabelName with lists `Subcategory` (kinds of it) and `Part` (parts of it,
-            which are no members of the family: a wheel is no car).
+        path: JSON file: a tree of LabelName with lists `Subcategory` (kinds of it) and `Part` (parts of it,
+            which are not members of the family: a wheel is not a car).
         names: label code -> class name.
 
     Returns:
-        Class name -> its own and the names of all kinds below it. A class may stand at several places.
+        Class name -> its own and the names of all kinds below it. A class may appear at several places.
 
     Raises:
         UserError: if the file is not such a tree.
@@ -165,6 +166,6 @@ def read_hierarchy(path: Path, names: Mapping[str, str]) -> dict[str, frozenset[
         walk(read_json(path))
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
         raise UserError(
-            f"{path} is no class hierarchy: a tree of LabelName and Subcategory is needed"
+            f"{path} is not a class hierarchy: a tree of LabelName and Subcategory is needed"
         ) from None
     return {name: frozenset(members) for name, members in families.items()}

@@ -13,13 +13,13 @@ _ROWS_AT_ONCE = 1 << 20  # of the overlap search, which bounds its memory
 def near_duplicates(notes: Annotations, rows: np.ndarray, largest_iou: float) -> np.ndarray:
     """Those of the boxes `rows` that a larger one of their picture overlaps by more than `largest_iou`.
 
-    Of equally large boxes the smaller id counts as the larger box. A box also goes where the larger one goes
-    itself, since of a chain of neighbours the largest is to stay, and since a tighter limit then never keeps
-    a box that a looser one drops.
+    Of equally large boxes the one with the smaller id counts as the larger. A box is dropped even if the
+    larger one is dropped too, so that the largest of a chain of neighbours stays, and so that a tighter limit
+    never keeps a box that a looser one drops.
 
     Args:
-        notes: whose boxes have, among `rows`, a positive area.
-        rows: int, any order.
+        notes: annotations whose boxes `rows` have a positive area.
+        rows: int, in any order.
         largest_iou: intersection over union, 0 … 1.
     """
     gone = [rows[:0]]
@@ -33,7 +33,7 @@ def near_duplicates(notes: Annotations, rows: np.ndarray, largest_iou: float) ->
 
 
 def _by_picture(picture: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """`rows` in pieces, each the rows of some whole pictures: what is computed of them is never all there."""
+    """`rows` in pieces of whole pictures, so that what is computed of them is never in memory as a whole."""
     rows = rows[np.argsort(picture[rows], kind="stable")]
     first = 0
     while first < len(rows):
@@ -52,7 +52,7 @@ def _overlapped(picture: np.ndarray, bounds: np.ndarray, area: np.ndarray, large
         step += 1
         large = large[large + step < len(picture)]
         small = large + step
-        # Boxes that follow are smaller still: once the areas alone rule it out, this row is through.
+        # Later boxes are smaller still: once the areas alone rule an overlap out, this row is done.
         open_still = (picture[large] == picture[small]) & (area[small] > largest_iou * area[large])
         large, small = large[open_still], small[open_still]
         a, b = bounds[large], bounds[small]
@@ -64,7 +64,7 @@ def _overlapped(picture: np.ndarray, bounds: np.ndarray, area: np.ndarray, large
 
 
 def class_quotas(numbers: np.ndarray, temperature: float) -> np.ndarray:
-    """How many boxes each class keeps at a temperature T: int64, at most `numbers`.
+    """The number of boxes that each class keeps at a temperature T: int64, at most `numbers`.
 
     A class of n boxes, more than the median m of all classes that have any, keeps n^(1/T) · m^(1 - 1/T) of
     them, rounded up: all at T = 1, m as T grows. Smaller classes stay whole.
@@ -78,15 +78,15 @@ def class_quotas(numbers: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def judge_balance(label: np.ndarray, box_ids: np.ndarray, seed: int, rules: FilterRules) -> np.ndarray:
-    """Which boxes go so that classes are balanced: int16 [N] as `judge_boxes`.
+    """Which boxes are dropped to balance classes: int16 [N] as `judge_boxes`.
 
-    Of a class those stay whose hash of seed and id is smallest: a choice at random that depends neither on
-    the order of the rows nor on other classes' boxes.
+    The boxes of a class with the smallest hashes of seed and id stay: a choice at random that depends neither
+    on the order of the rows nor on other classes' boxes.
 
     Args:
         label: int [N], classes of the boxes that all other rules keep.
         box_ids: int [N], each different.
-        seed: of the data set.
+        seed: seed of the data set.
         rules: per_class_max and class_temperature.
     """
     order = np.lexsort((box_ids, _hash_ids(derive_seed(seed, "balance"), box_ids), label))

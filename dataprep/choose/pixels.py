@@ -1,4 +1,4 @@
-"""Figures read off pixels that choices go by: how sharp and bright a crop is, and a picture's fingerprint."""
+"""Figures of pixels that boxes are chosen by: how sharp and bright a crop is, and a picture's hash."""
 
 import cv2
 import numpy as np
@@ -9,17 +9,17 @@ from intarsia.boxes import Box
 from intarsia.sample import EXEMPLAR_SIZE
 
 HASH_BITS = 64
-_HASH_BLOCK = 8  # points each way that a mean is taken of
+_HASH_BLOCK = 8  # points in each direction that a mean is taken of
 
 
 def crop_figures(pixels: np.ndarray, box: Box) -> tuple[float, float]:
-    """Sharpness and brightness of a box, as the exemplar shows it: grey, squashed to 224 without margin.
+    """Sharpness and brightness of a box as the exemplar shows it: grey, squashed to 224 without margin.
 
     Both come from whole numbers and are the same on every processor.
 
     Args:
         pixels: uint8 [H, W, 3] RGB.
-        box: inside it, at least one pixel.
+        box: part of the picture, at least one pixel.
 
     Returns:
         The variance of the Laplacian (below about 50 a photograph looks blurred), and the mean, 0 … 255.
@@ -31,7 +31,7 @@ def crop_figures(pixels: np.ndarray, box: Box) -> tuple[float, float]:
 
 
 def judge_crop(pixels: np.ndarray, box: Box, rules: FilterRules) -> Rejected | None:
-    """The rules that need the box's pixels; nothing is computed where none is set."""
+    """The rules that need the box's pixels; nothing is computed if none is set."""
     if rules.least_sharpness <= 0 and rules.darkest <= 0 and rules.brightest >= 255:
         return None
     sharpness, brightness = crop_figures(pixels, box)
@@ -48,11 +48,11 @@ def judge_crop(pixels: np.ndarray, box: Box, rules: FilterRules) -> Rejected | N
 
 
 def picture_hash(pixels: np.ndarray) -> int:
-    """A 64-bit difference hash: of nine by eight grey means, whether each is darker than its right neighbour.
+    """A 64-bit difference hash: whether each of nine by eight grey means is darker than its right neighbour.
 
-    Of the same photograph in another size or quality all but a few bits agree (on 100 of Open Images' at a
-    quarter of the size or at JPEG quality 30: 95 % within four); of two different ones about half (4,950
-    pairs: 14 or more). A picture of one colour has 0.
+    For the same photograph in another size or quality all but a few bits agree (100 of Open Images at a
+    quarter of the size or at JPEG quality 30: 95 % within four); for two different ones about half (4,950
+    pairs: 14 or more differ). A picture of one colour has 0.
 
     Args:
         pixels: uint8 [H, W, 3] RGB.

@@ -18,7 +18,7 @@ FLAG_REASONS = {
 }
 
 
-# "pbe" is Paint by Example's own rule. A crowd region of COCO is no object: it is dropped under both.
+# "pbe" is Paint by Example's own rule. A crowd region of COCO is not an object: both drop it.
 FILTERS = {
     "pbe": FilterRules(dropped_flags=("is_crowd",)),
     "default": FilterRules(dropped_flags=("is_crowd", "is_group_of", "is_inside"), smallest_side=32),
@@ -26,10 +26,10 @@ FILTERS = {
 
 
 def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
-    """Which boxes go, and why: int16 [N], -1 for a kept box, otherwise an index into REASONS.
+    """Which boxes are dropped, and why: int16 [N], -1 for a kept box, otherwise an index into REASONS.
 
     The area rule is Paint by Example's `read_bbox.py`: keep 0.02 <= (x1 - x0) * (y1 - y0) <= 0.8, in
-    fractions of the picture, everything else untouched. Where several reasons hold the first in this function
+    fractions of the picture, everything else untouched. If several reasons hold, the first in this function
     counts.
     """
     x0, y0, x1, y1 = annotations.bounds.T
@@ -38,7 +38,7 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
     if annotations.unit == "pixels":
         width, height = annotations.sizes[annotations.picture].T.astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            # not a number, which no rule hits, where the size is to be seen only when the picture is read
+            # not a number, which no rule hits, if the size is known only when the picture is read
             area = np.where(width * height > 0, area / (width * height), np.nan)
     checks: list[tuple[np.ndarray, RejectReason]] = [
         (annotations.picture < 0, RejectReason.PICTURE_UNKNOWN),
@@ -57,7 +57,7 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
 
 
 def first_reason(checks: list[tuple[np.ndarray, RejectReason]], number: int) -> np.ndarray:
-    """int16 [number]: of the checks (bool [number], reason) that hit, the first one's code; -1 for none."""
+    """int16 [number]: the code of the first check (bool [number], reason) that hits; -1 for none."""
     verdict: np.ndarray = np.full(number, -1, np.int16)
     for hit, reason in checks:
         verdict[hit & (verdict < 0)] = REASONS.index(reason)
@@ -77,7 +77,7 @@ def judge_sizes(sizes: np.ndarray, rules: FilterRules) -> np.ndarray:
 
     Args:
         sizes: int [N, 2], (width, height) of the boxes in whole pixels inside the picture.
-        rules: the limits.
+        rules: limits.
 
     Returns:
         int16 [N] as `judge_boxes`.
@@ -94,7 +94,7 @@ def judge_sizes(sizes: np.ndarray, rules: FilterRules) -> np.ndarray:
 def judge_late_area(
     bounds: tuple[float, float, float, float], size: tuple[int, int], rules: FilterRules
 ) -> Rejected | None:
-    """The area rule of a box in pixels, where only the picture itself tells its size (width, height)."""
+    """The area rule of a box in pixels, if only the picture itself shows its size (width, height)."""
     area = (bounds[2] - bounds[0]) * (bounds[3] - bounds[1]) / (size[0] * size[1])
     if area < rules.smallest_area:
         return Rejected(RejectReason.AREA_TOO_SMALL, f"{area:.4f} of the picture")
@@ -104,7 +104,7 @@ def judge_late_area(
 
 
 def judge_pixels(boxes: Sequence[Box], rules: FilterRules) -> list[Rejected | None]:
-    """`judge_sizes` of a picture's boxes, with particulars; None for one that may stay."""
+    """`judge_sizes` of a picture's boxes, with details; None for a box that may stay."""
     sizes = np.array([(box.width, box.height) for box in boxes], np.int64).reshape(-1, 2)
     codes = judge_sizes(sizes, rules).tolist()
     return [

@@ -1,14 +1,13 @@
-"""`python -m dataprep build SOURCE`: make a shard folder, or go on with one."""
+"""`python -m dataprep build SOURCE`: make a shard folder, or continue one."""
 
 import argparse
 import os
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataprep.build_options import add_build_options, check_workers
-from dataprep.sources.table import SOURCES
+from dataprep.options import add_source_commands, check_workers
+from dataprep.sources.source import source_of
 from intarsia.command_line import Commands
 from intarsia.errors import UserError
 from intarsia.words import counted
@@ -19,14 +18,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add `build` to the command line, with a sub-command for each source."""
-    build = commands.add_parser("build", help="make a shard folder, or go on with one")
-    sources = build.add_subparsers(required=True, metavar="SOURCE", dest="source")
-    for source in SOURCES.values():
-        parser = sources.add_parser(source.name, help=source.help)
-        for item in source.inputs:
-            parser.add_argument(f"--{item.role}", type=Path, required=item.required, help=item.help)
-        add_build_options(parser)
-        parser.set_defaults(run=_build)
+    add_source_commands(commands.add_parser("build", help="make a shard folder, or continue one"), _build)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -65,7 +57,7 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
     check_workers(options.workers)
     content = {name: getattr(options, name) for name in BuildConfig.model_fields}
     content["name"] = options.name or options.source
-    roles = [*(item.role for item in SOURCES[options.source].inputs), "exclude"]
+    roles = [*(item.role for item in source_of(options.source).inputs), "exclude"]
     return BuildRequest(
         config=build_config(BuildConfig, content, where="build options"),
         inputs={role: getattr(options, role) for role in roles if getattr(options, role)},

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from dataprep.build_options import check_workers
+from dataprep.options import check_workers
 from intarsia.command_line import Commands
 from intarsia.errors import UserError
 
@@ -33,7 +33,7 @@ def _verify(options: argparse.Namespace) -> int:
     if problems:
         raise UserError(
             f"{options.folder} is not whole; problems: {len(problems)}; delete the files that are "
-            "named, and run its build command again, which makes them anew"
+            "named, and run its build command again, which makes them again"
         )
     looked = "every sample" if options.full else "a look into each shard"
     print(f"{options.folder} is whole: counts, hashes, order and {looked} agree")

@@ -86,7 +86,7 @@ def cut_exemplar(
 
 
 def cut_shown(pixels: np.ndarray, box: Box, object_mask: np.ndarray | None, background: str) -> np.ndarray:
-    """`cut_exemplar` without a margin: just what lies in `box`."""
+    """`cut_exemplar` without a margin: only what is in `box`."""
     shown = box.cut(pixels)
     if object_mask is not None and background != "keep":
         inside = box.cut(object_mask)[:, :, None] >= 128

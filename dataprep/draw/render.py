@@ -37,15 +37,14 @@ class Subject:
     Attributes:
         source: name of the annotations' source.
         image_id: the picture's name in its annotations.
-        key: the same as sample keys bear it; with the seed and the draw it decides every random choice.
+        key: the same name in the letters of sample keys; decides every random choice, with seed and draw.
         file: path below the folder of pictures.
-        picture: the pixels.
-        boxes: at least one, each with at least one pixel.
-        source_size: (width, height) of the source picture where `picture` is smaller.
-        draws_per_box: how many draws each box has of its own, in the boxes' order; 0 where each draw chooses
-            among all.
+        picture: decoded picture.
+        boxes: boxes that may be chosen, at least one, each with at least one pixel.
+        source_size: (width, height) of the source picture if `picture` is smaller.
+        draws_per_box: number of draws of each box, in the boxes' order; 0 if each draw chooses among all.
         masks: a box's place among `boxes` -> its object mask, uint8 [H, W], 255 = object, or None.
-        background: of the exemplar, where the object mask is known: "keep", "grey", "white".
+        background: background of the exemplar if the object mask is known: "keep", "grey", "white".
     """
 
     source: str
@@ -63,10 +62,10 @@ class Subject:
 def choose_boxes(
     record: PictureRecord, picture: DecodedPicture, rules: FilterRules
 ) -> tuple[tuple[LabelledBox, ...], list[tuple[int, Rejected]]]:
-    """Turn a record's boxes into pixels of the picture and drop those that size or pixels speak against.
+    """Turn a record's boxes into pixels of the picture, and drop those that fail by size or pixels.
 
     Returns:
-        The boxes that may be chosen, and (box id, why not) for the others.
+        The boxes that may be chosen, and (box id, reason) for the others.
     """
     kept: list[LabelledBox] = []
     dropped: list[tuple[int, Rejected]] = []
@@ -88,8 +87,8 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
     Args:
         subject: picture and boxes.
         image_size: side of the square crop, pixels; None keeps the whole picture in its own geometry.
-        seed: of the data set.
-        draw: a number from 0 in data prep; from epoch * DRAWS_PER_EPOCH in a loader that draws afresh.
+        seed: seed of the data set.
+        draw: number from 0 on in data prep, from epoch * DRAWS_PER_EPOCH on in a loader that draws afresh.
     """
     rng = sample_rng(seed, subject.key, draw)
     picture = subject.picture
@@ -138,15 +137,15 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
 
 
 def redraw_sample(sample: Sample, image_size: int | None, seed: int, epoch: int) -> Sample | Rejected:
-    """A fresh draw from a sample of a `source` shard; of that, image and record alone are looked at.
+    """A fresh draw from a sample of a `source` shard; only its image and record are used.
 
     With the shard's own seed, epoch 0 gives what data prep drew, from the stored pixels. A sample that is its
     box's own stays with that box.
 
     Args:
-        sample: as stored, the whole picture.
+        sample: sample of a shard, with the whole picture.
         image_size: side of the square crop, pixels; None keeps the whole picture.
-        seed: of the draws.
+        seed: seed of the draws.
         epoch: 0 or more.
     """
     meta = sample.meta
@@ -168,13 +167,13 @@ def redraw_sample(sample: Sample, image_size: int | None, seed: int, epoch: int)
 def redraw_crop(sample: Sample, seed: int, epoch: int) -> Sample:
     """A fresh edit mask, and where it can be had a fresh exemplar, for the stored crop of a `tuple` shard.
 
-    Box and crop stay. The extended box is drawn anew as in data prep, given that it lies inside the crop. The
-    exemplar is augmented anew where its bare cut can be had (`_bare_exemplar`); otherwise it stays. A speck
-    that the fresh mask lost in the resize keeps its mask.
+    Box and crop stay. The extended box is drawn again as in data prep, inside the crop. The exemplar is
+    augmented again if it can be had without augmentation (`_bare_exemplar`); otherwise it stays. A box so
+    small that the fresh mask is empty after the resize keeps its mask.
 
     Args:
-        sample: as stored.
-        seed: of the draws.
+        sample: sample of a shard.
+        seed: seed of the draws.
         epoch: 1 or more; what is stored counts as epoch 0.
     """
     meta, side = sample.meta, sample.image.shape[0]
@@ -203,11 +202,11 @@ def redraw_crop(sample: Sample, seed: int, epoch: int) -> Sample:
 
 
 def _bare_exemplar(sample: Sample) -> np.ndarray | None:
-    """The exemplar before its augmentation, uint8 [224, 224, 3], from a stored crop; None where it is lost.
+    """The exemplar before its augmentation, uint8 [224, 224, 3], from a stored crop; None if it is lost.
 
-    One that was mirrored at most is turned back. Otherwise it is cut out of the crop, if that shows all of
-    the box with its margin and is no coarser than the exemplar itself: at the source's resolution or above,
-    or with 224 pixels a side.
+    An exemplar that was at most mirrored is mirrored back. Otherwise it is cut out of the crop, if that shows
+    all of the box with its margin and is not coarser than the exemplar itself: at the source's resolution or
+    above, or with 224 pixels per side.
     """
     meta, (height, width) = sample.meta, sample.image.shape[:2]
     drawn = Augmentation(**meta.augmentation)
@@ -229,8 +228,8 @@ def _bare_exemplar(sample: Sample) -> np.ndarray | None:
 def store_picture(picture: DecodedPicture, short_side: int | None) -> DecodedPicture:
     """The picture as profile `source` stores it: `jpeg` is stored, and `pixels` are decoded from that.
 
-    An upright JPEG is kept as it is where its short side is not above `short_side` pixels; everything else is
-    encoded anew, at quality 95, or 92 where it is made smaller.
+    An upright JPEG is kept as it is if its short side is not above `short_side` pixels; everything else is
+    encoded again, at quality 95, or 92 if it is made smaller.
     """
     width, height = picture.size
     short = min(width, height)

@@ -20,12 +20,12 @@ def write_contact_sheet(folder: Path, out: Path, choice: Choice) -> int:
     """Draw samples of a finished shard folder.
 
     Args:
-        folder: of shards.
-        out: a .png or .html file, which is written whole or not at all.
-        choice: which samples; fewer are shown where the folder has fewer.
+        folder: shard folder.
+        out: .png or .html file, written whole or not at all.
+        choice: samples to show; fewer are shown if the folder has fewer.
 
     Returns:
-        How many samples are shown.
+        The number of samples shown.
 
     Raises:
         UserError: for a folder that is not finished or holds no samples.

@@ -22,9 +22,9 @@ class Duplicate:
     """A picture that looks like one that comes before it.
 
     Attributes:
-        image_id: the picture that should go.
-        original: the first picture, in the order of names, that it is near to.
-        distance: bits in which their hashes differ.
+        image_id: picture to leave out.
+        original: first picture, in the order of names, that it looks like.
+        distance: number of bits in which their hashes differ.
     """
 
     image_id: str
@@ -36,8 +36,8 @@ def find_duplicates(folder: Path, distance: int) -> list[Duplicate]:
     """The near-duplicates among the pictures of a finished folder, in the order of their names.
 
     Args:
-        folder: of shards.
-        distance: of two hashes, in bits, up to which pictures are near.
+        folder: shard folder.
+        distance: largest number of differing bits of two hashes at which pictures look alike.
 
     Raises:
         UserError: if the folder is not finished, or was built before sidecars had hashes.
@@ -59,7 +59,7 @@ def find_duplicates(folder: Path, distance: int) -> list[Duplicate]:
 
 
 def nearest_before(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """int64 [N]: of each hash the first one that is near to it; its own place where none stands before it.
+    """int64 [N]: for each hash the first one that is near to it; its own place if there is none before it.
 
     The bits are dealt out to d + m bands. Two hashes that differ in at most d bits agree wholly in m bands at
     least, so that only those are compared which do in some m; m is such that few others do by chance. Hash

@@ -53,8 +53,8 @@ def contact_page(samples: list[Sample], name: str) -> str:
     """The page of these samples, in their order.
 
     Args:
-        samples: at least one.
-        name: of the folder, for the title.
+        samples: samples to show, at least one.
+        name: folder name, for the title.
     """
     labels = Counter(sample.meta.label for sample in samples)
     masks = Counter(_mask_of(sample) for sample in samples)

@@ -26,10 +26,10 @@ class Choice:
     """Which samples.
 
     Attributes:
-        number: of them, at most.
-        seed: of the choice at random.
-        label: only of this class; None for all.
-        worst: a name of WORST; None for a choice at random.
+        number: largest number of samples.
+        seed: seed of the choice at random.
+        label: class of the samples; None for all classes.
+        worst: name of a measure in WORST; None for a choice at random.
     """
 
     number: int
@@ -72,16 +72,16 @@ def pick_samples(folder: Path, choice: Choice) -> list[Sample]:
     """The chosen samples of a finished folder: in its order, or the worst first.
 
     Args:
-        folder: of shards.
-        choice: which.
+        folder: shard folder.
+        choice: samples to take.
 
     Raises:
         UserError: if the folder is not finished.
-        UsageError: if it has no such class or there is no such measure.
+        UsageError: if it has no such class, or the measure does not exist.
     """
     manifest = read_shard_manifest(folder)
     if choice.worst is not None and choice.worst not in WORST:
-        raise UsageError(f"--worst {choice.worst}: one of {', '.join(WORST)} is wanted")
+        raise UsageError(f"--worst {choice.worst}: give one of {', '.join(WORST)}")
     if choice.label is not None and choice.label not in manifest["labels"]:
         known = list(manifest["labels"])
         some = difflib.get_close_matches(choice.label, known, n=3, cutoff=0.5) or known[:8] or ["no class"]
@@ -127,7 +127,7 @@ def _worst_places(folder: Path, shards: list[dict[str, Any]], choice: Choice) ->
 
 
 def _shards_with_extremes(folder: Path, shards: list[dict[str, Any]], choice: Choice) -> list[int]:
-    """The shards that can hold one of the worst: for masks, which must be decoded, their histograms tell."""
+    """The shards that can hold one of the worst: for masks, which must be decoded, by their histograms."""
     sidecars = [_sidecar(folder, shard) for shard in shards]
     holders = [i for i, s in enumerate(sidecars) if choice.label is None or s["labels"].get(choice.label, 0)]
     if choice.worst not in ("smallest-mask", "largest-mask") or choice.label is not None:
@@ -143,7 +143,7 @@ def _sidecar(folder: Path, shard: dict[str, Any]) -> dict[str, Any]:
 
 
 def _candidates(folder: Path, number: int, shard: dict[str, Any], choice: Choice) -> Iterator[Candidate]:
-    """The samples of one shard, of the wanted class, without their pictures."""
+    """The samples of one shard that have the chosen class, without their pictures."""
     wants_mask = choice.worst in ("smallest-mask", "largest-mask")
     place, coverage = -1, 0.0
     with (folder / shard["url"]).open("rb") as file:

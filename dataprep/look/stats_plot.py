@@ -18,8 +18,8 @@ def write_stats_plot(content: dict[str, Any], out: Path) -> None:
     """Draw the histograms of `folder_stats`.
 
     Args:
-        content: of `folder_stats`.
-        out: a .png file, written whole or not at all.
+        content: result of `folder_stats`.
+        out: .png file, written whole or not at all.
 
     Raises:
         UsageError: for another kind of file.

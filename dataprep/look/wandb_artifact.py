@@ -21,14 +21,14 @@ _OFFLINE = "the shards are whole; `wandb login`, or set WANDB_MODE=offline, and 
 def log_folder(folder: Path, project: str) -> str:
     """Log one run with one artifact of type `dataset`: what the folder holds, and how it looks.
 
-    Whether that goes to a server or stays on the disk is W&B's own affair (`WANDB_MODE`, `WANDB_DIR`, login).
+    W&B decides whether that goes to a server or stays on the disk (`WANDB_MODE`, `WANDB_DIR`, login).
 
     Args:
-        folder: of shards, finished, with at least one sample.
-        project: of W&B.
+        folder: finished shard folder with at least one sample.
+        project: W&B project.
 
     Returns:
-        Where the run lies: its address, or its folder where W&B is offline.
+        The run's address, or its folder if W&B is offline.
 
     Raises:
         UserError: if W&B is not installed, or refuses.

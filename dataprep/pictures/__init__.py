@@ -1,1 +1,1 @@
-"""Picture files: where they lie, which file an annotation means, and one decode."""
+"""Picture files: where they are, which file an annotation means, and one reader."""

@@ -1,4 +1,4 @@
-"""Picture files: where they lie, and one decode to upright 8-bit RGB or a reason why not."""
+"""A picture file to upright 8-bit RGB, decoded once, or the reason why it cannot be used."""
 
 import os
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class DecodedPicture:
 
     Attributes:
         pixels: uint8 [H, W, 3] RGB, upright.
-        file_bytes: size of its file.
-        file_sha256: of its file.
-        jpeg: the file itself where that is a JPEG of exactly these pixels; otherwise None.
+        file_bytes: size of the file.
+        file_sha256: hash of the file.
+        jpeg: the file itself if it is a JPEG of exactly these pixels; otherwise None.
     """
 
     pixels: np.ndarray
@@ -40,14 +40,14 @@ class DecodedPicture:
 
 
 def check_source(root: Path, file: str) -> None:
-    """Tell a picture that is missing from a source that is gone (unmounted, renamed, a dead server).
+    """Distinguish a missing picture from a missing folder (unmounted, renamed, a dead server).
 
     Args:
-        root: the folder of pictures.
+        root: folder of pictures.
         file: path below it of a picture that could not be read.
 
     Raises:
-        UserError: if that picture's folder cannot be listed, or has nothing in it.
+        UserError: if that picture's folder cannot be listed, or is empty.
     """
     folder = (root / file).parent
     try:
@@ -68,7 +68,7 @@ class Readable(Protocol):
         """For messages."""
 
     def read_bytes(self) -> bytes:
-        """The whole content; OSError where that cannot be had."""
+        """The whole content; OSError if it cannot be read."""
 
 
 def load_picture(path: Readable, annotated_size: tuple[int, int] | None = None) -> DecodedPicture | Rejected:
@@ -78,9 +78,9 @@ def load_picture(path: Readable, annotated_size: tuple[int, int] | None = None) 
     paint over in grey. The rest goes through `reader`. EXIF orientation is applied.
 
     Args:
-        path: the file.
-        annotated_size: (width, height) that the boxes were drawn on, where known. A picture of this size only
-            without its EXIF rotation is left unrotated; one of another size is rejected.
+        path: picture file.
+        annotated_size: (width, height) that the boxes were drawn on, if known. A picture that has this size
+            only without its EXIF rotation is left unrotated; one of another size is rejected.
     """
     try:
         content = path.read_bytes()
@@ -114,7 +114,7 @@ def decode_picture(content: bytes) -> tuple[np.ndarray, int] | Rejected:
 
 
 def _decode_jpeg(content: bytes) -> np.ndarray | Rejected | None:
-    """The pixels, or why not, or None where the file is for Pillow (CMYK, odd subsampling)."""
+    """The pixels, or the reason, or None if the file is for Pillow (CMYK, odd subsampling)."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content, strict=True)
         if height * width > MAX_PIXELS:

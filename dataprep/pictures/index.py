@@ -34,7 +34,7 @@ class PictureIndex:
     """The picture files of a store.
 
     Attributes:
-        paths: text [F], in the order in which files of equal name are preferred.
+        paths: text [F]; of files with equal names the first one is used.
     """
 
     paths: pa.Array
@@ -47,18 +47,22 @@ class PictureIndex:
         counts. One that is annotated in a folder which is not there is looked for without it
         (`_without_folders`).
         """
+        # In columns of Arrow: as Python objects, two million names would take gigabytes.
         wanted = pa.array((file or name for file, name in zip(files, image_ids, strict=True)), pa.string())
         found: pa.Array = pa.nulls(len(wanted), pa.int32())
         names = pc.replace_substring_regex(self.paths, r"^.*/", "")
         stems = pc.replace_substring_regex(names, r"\.[^.]*$", "")
+        # From the strictest meaning of a name to the loosest; a name that is found is not looked for again.
         for known in (lambda: self.paths, lambda: names, lambda: stems, self._bare_paths):
             if found.null_count:
                 found = pc.coalesce(found, pc.index_in(wanted, value_set=known()))
+        # Names with a folder that does not exist: data is often moved without its annotations.
         places = found.fill_null(-1).to_numpy()
         rows = np.flatnonzero((places < 0) & pc.match_substring(wanted, "/").to_numpy(zero_copy_only=False))
         if len(rows) and len(self.paths):
             once = wanted.take(pa.array(rows)).dictionary_encode()
             others = self._without_folders(once.dictionary, names, stems)
+            # The number of pictures that claim each file; one that was found above counts twice.
             claims = np.bincount(others[others >= 0], minlength=len(self.paths))
             claims[places[places >= 0]] += 2
             others[claims[others] > 1] = -1  # another picture's too: the boxes of one would go to the other
@@ -71,17 +75,19 @@ class PictureIndex:
         return pc.replace_substring_regex(self.paths, r"\.[^./]*$", "")
 
     def _without_folders(self, wanted: pa.Array, names: pa.Array, stems: pa.Array) -> np.ndarray:
-        """int [wanted], -1 for none: the files at their paths less some folders in front, or so called.
+        """int [wanted], -1 for none: the files at these paths without some folders in front, or by name.
 
-        The name alone, with or without extension, must be that of a single file: of several it cannot be told
-        which is meant.
+        The name alone, with or without extension, must be that of a single file: among several, it is unknown
+        which one is meant.
         """
         found: pa.Array = pa.nulls(len(wanted), pa.int32())
+        # One folder less at a time: the longest path that matches is the best.
         while pc.any(pc.match_substring(wanted, "/")).as_py():
             wanted = pc.replace_substring_regex(wanted, r"^[^/]*/", "")
             found = pc.coalesce(found, pc.index_in(wanted, value_set=self.paths))
         places = found.fill_null(-1).to_numpy().copy()
         for known in (names, stems):
+            # Equal names get equal codes, so the count of a code is the number of files with that name.
             coded = known.dictionary_encode().indices.to_numpy()
             hits = pc.index_in(wanted, value_set=known).fill_null(-1).to_numpy()
             single = np.bincount(coded)[coded[hits]] == 1
@@ -96,10 +102,11 @@ def index_paths(paths: Iterable[str]) -> PictureIndex:
     for path in paths:
         if is_picture_name(path):
             piece.append(path)
-            if len(piece) == _CHUNK:
+            if len(piece) == _CHUNK:  # a Python list of all names would take several times the memory
                 chunks.append(pa.array(piece, pa.string()))
                 piece = []
     joined = pa.concat_arrays([*chunks, pa.array(piece, pa.string())])
+    # If several files have one name the first is used, and the order of a folder's listing is arbitrary.
     jpeg = pc.match_substring_regex(joined, r"\.jpe?g$", ignore_case=True)
     order = pc.sort_indices(
         pa.table({"jpeg": jpeg, "path": joined}), sort_keys=[("jpeg", "descending"), ("path", "ascending")]
@@ -108,7 +115,7 @@ def index_paths(paths: Iterable[str]) -> PictureIndex:
 
 
 def index_pictures(folder: Path | str) -> PictureIndex:
-    """Every picture below `folder`, whatever its sub-folders (train_0 … train_f, val2017 or none).
+    """Every picture below `folder`, with any sub-folders (train_0 … train_f, val2017) or none.
 
     Raises:
         UserError: if there is no such folder.
@@ -120,6 +127,6 @@ def index_pictures(folder: Path | str) -> PictureIndex:
 
 
 def is_picture_name(path: str) -> bool:
-    """Whether it ends as a picture's does, and is text: one that is not UTF-8 can stand in no annotation."""
+    """Whether a name ends as a picture's does and is text: no annotation can hold one that is not UTF-8."""
     text = path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
     return text and path.lower().endswith(EXTENSIONS)

@@ -14,28 +14,28 @@ from dataprep.remote import PasswordNeeded, Patience, read_remote, retried
 from intarsia.errors import UserError
 
 PICTURE_PATIENCE = Patience(tries=3, pause_s=0.5)
-INDEX_FILE = ".pictures.arrow"  # where the members of tars lie, in the shard folder
+INDEX_FILE = ".pictures.arrow"  # places of the members of tars, in the shard folder
 
 
 class PictureStore(Protocol):
     """The pictures of a data set; each worker opens its own."""
 
     def index(self) -> PictureIndex | None:
-        """All names; None where the store cannot tell them."""
+        """All names; None if the store cannot list them."""
 
     def place(self, file: str) -> Readable:
         """One picture, by its name in the index."""
 
     def check(self, file: str) -> None:
-        """After a picture could not be read: is the store still there? UserError where it is not."""
+        """After a picture could not be read: does the store still exist? UserError if it does not."""
 
 
 def open_store(images: str, folder: str) -> PictureStore:
     """The store of `--images`.
 
     Args:
-        images: from `locate`.
-        folder: the shard folder, in which the index of tars is kept.
+        images: result of `locate`.
+        folder: shard folder, in which the index of tars is kept.
 
     Raises:
         UserError: if it does not exist, or a package for its protocol is not installed.
@@ -51,10 +51,10 @@ def open_store(images: str, folder: str) -> PictureStore:
 
 
 def locate(images: str | Path) -> str:
-    """`--images` with paths made absolute and patterns filled in; several tars stand on a line each.
+    """`--images` with absolute paths and patterns filled in; several tars are on a line each.
 
     Raises:
-        UserError: if a pattern matches nothing, or there are several things that are not all tars.
+        UserError: if a pattern matches nothing, or there are several paths that are not all tars.
     """
     if is_uri(str(images)):
         return str(images)
@@ -63,16 +63,16 @@ def locate(images: str | Path) -> str:
         pattern = glob.has_magic(item) and not Path(item).exists()
         matches = sorted(glob.glob(item)) if pattern else [item]  # noqa: PTH207 - Path knows no absolute ones
         if not matches:
-            raise UserError(f"--images {item}: nothing is called so")
+            raise UserError(f"--images {item}: no file has such a name")
         found += [str(Path(match).resolve()) for match in matches]
     for path in found:
         if not path.endswith((".tar", *PACKED)) and (len(found) > 1 or Path(path).is_file()):
-            raise UserError(f"--images {path}: one folder, or .tar and .tar.gz files, are wanted")
+            raise UserError(f"--images {path}: give one folder, or .tar and .tar.gz files")
     return "\n".join(found)
 
 
 def packed_tars(images: str) -> list[Path]:
-    """The tars of a located store, if one of them at least can only be read from start to end."""
+    """The tars of a located store, if at least one of them can only be read from start to end."""
     paths = [] if is_uri(images) else images.split("\n")
     return [Path(path) for path in paths] if any(path.endswith(PACKED) for path in paths) else []
 
@@ -113,7 +113,7 @@ class FolderStore:
         return self.root / file
 
     def check(self, file: str) -> None:
-        """Raise a UserError where the folder is gone."""
+        """Raise a UserError if the folder is missing."""
         check_source(self.root, file)
 
 
@@ -132,7 +132,7 @@ class HttpStore:
     address: str
 
     def index(self) -> None:
-        """Not to be had."""
+        """None: a server has no list."""
 
     def place(self, file: str) -> _Remote:
         """One picture."""
@@ -140,7 +140,7 @@ class HttpStore:
         return _Remote(file, lambda: _download(url, PICTURE_PATIENCE))
 
     def check(self, file: str) -> None:
-        """Raise a UserError where the server does not answer, or answers only with errors of its own."""
+        """Raise a UserError if the server does not answer, or answers only with errors of its own."""
         try:
             _download(self.address, Patience(1, 0))
         except FileNotFoundError:
@@ -197,7 +197,7 @@ class FsspecStore:
             raise OSError(f"{file}: {type(error).__name__}: {error}") from None
 
     def check(self, file: str) -> None:
-        """Raise a UserError where the folder cannot be listed any more."""
+        """Raise a UserError if the folder cannot be listed any more."""
         folder = f"{self.root.rstrip('/')}/{file}".rpartition("/")[0]
         try:
             if self.system.ls(folder, detail=False, refresh=True):

@@ -25,11 +25,12 @@ _KEY = b"tars"
 
 @dataclass(frozen=True)
 class TarStore:
-    """The members of tars, which are read where they lie.
+    """The members of tars, which are read inside the tars.
 
     Attributes:
-        tars: in the order in which members of equal name are preferred.
-        index_file: keeps where the members are, so that the headers are walked once and not by each worker.
+        tars: plain tars; of members with equal names the first one is used.
+        index_file: file that keeps the places of the members, so that headers are walked once, not by each
+            worker.
     """
 
     tars: tuple[Path, ...]
@@ -52,7 +53,7 @@ class TarStore:
         return TarMember(file, self.tars[tar], start, size)
 
     def check(self, file: str) -> None:
-        """Raise a UserError where a tar is gone or has become shorter."""
+        """Raise a UserError if a tar is missing or has become shorter."""
         for path, size, _ in self._described():
             if not Path(path).is_file() or Path(path).stat().st_size < size:
                 raise UserError(f"{path} is gone or cut, while it held pictures when planned")
@@ -83,7 +84,7 @@ class TarStore:
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file inside a tar; a size of -1 means that there is none."""
+    """A file inside a tar; a size of -1 means that there is no such file."""
 
     name: str
     tar: Path
@@ -121,14 +122,14 @@ def _walk(tars: tuple[Path, ...]) -> pa.Table:
 
 
 def unpack_tars(tars: Sequence[Path], wanted: Collection[str], folder: Path) -> None:
-    """Unpack the wanted pictures of packed tars, each read once from start to end.
+    """Unpack the named pictures of packed tars, each read once from start to end.
 
-    A tar of which these pictures were unpacked is not read again; otherwise those that are there stay.
+    A tar whose pictures were unpacked before is not read again; pictures that exist already are kept.
 
     Args:
-        tars: .tar.gz or .tar.
+        tars: .tar.gz or .tar files.
         wanted: paths, file names, or file names without extension.
-        folder: where they go, under the names that they have in the tar; made where it is missing.
+        folder: target folder, made if it is missing; pictures keep the paths that they have in the tar.
 
     Raises:
         UserError: for a tar that is missing or damaged, a name that leads out of the folder, a full disk.
@@ -180,7 +181,7 @@ def _place(folder: Path, tar: Path, name: str, content: tuple[int, IO[bytes]]) -
 
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
-    """UserErrors for a tar that is missing or damaged."""
+    """Turn the errors of a missing or damaged tar into UserErrors."""
     try:
         yield
     except FileNotFoundError:

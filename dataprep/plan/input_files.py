@@ -8,7 +8,7 @@ from typing import Any
 
 from dataprep.pictures.stores import describe_store, locate
 from dataprep.plan.inputs import BuildRequest
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import source_of
 from intarsia.errors import UsageError, UserError
 from intarsia.files import walk_files
 
@@ -16,7 +16,7 @@ _MODULUS = 1 << 256
 
 
 def describe_inputs(request: BuildRequest) -> dict[str, Any]:
-    """What each input looks like from outside, by role; `changed_inputs` compares two such records.
+    """A record of each input by role, without reading it; `changed_inputs` compares two such records.
 
     Of pictures the folder's own time counts, or the sizes and times of tars; of a folder of labels or masks
     the path, size and time of each file.
@@ -25,11 +25,11 @@ def describe_inputs(request: BuildRequest) -> dict[str, Any]:
         UserError: for an input that does not exist.
     """
     described: dict[str, Any] = {"images": describe_store(locate(request.images))}
-    endings = {item.role: item.endings for item in SOURCES[request.config.source].inputs}
+    endings = {item.role: item.endings for item in source_of(request.config.source).inputs}
     for role, path in request.inputs.items():
         if not path.exists():
             raise UserError(f"--{role} {path} does not exist")
-        # These three are as earlier versions wrote them, so that their folders go on.
+        # These three are as earlier versions wrote them, so that their folders can be continued.
         files = [path] if path.is_file() else sorted(path.glob("*.csv"))
         described[role] = {
             "path": str(path.resolve()),
@@ -42,7 +42,7 @@ def describe_inputs(request: BuildRequest) -> dict[str, Any]:
 
 
 def _describe_folder(folder: Path, endings: tuple[str, ...]) -> dict[str, Any]:
-    """Number and size of the files, and a hash of all paths, sizes and times, in whatever order they come."""
+    """Number and size of the files, and a hash of paths, sizes and times in any order."""
     number = size = total = 0
     for path, entry in walk_files(folder):
         if endings and not path.lower().endswith(endings):
@@ -62,7 +62,7 @@ def _state(entry: os.DirEntry[str]) -> os.stat_result:
 
 
 def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Roles whose inputs are not those of `old`; what an earlier version did not record is not compared."""
+    """Roles whose inputs differ; what an earlier version did not record in `old` is not compared."""
 
     def differs(role: str) -> bool:
         if role not in old or role not in new:
@@ -76,9 +76,9 @@ def refuse_changed_files(request: BuildRequest, old: Mapping[str, Any], new: Map
     """Check the inputs of which a plan knows the names only, such as object masks.
 
     Raises:
-        UsageError: for a folder in which a file is not what it was.
+        UsageError: if a file of a folder is not what it was.
     """
-    for item in SOURCES[request.config.source].inputs:
+    for item in source_of(request.config.source).inputs:
         before, now = (inputs.get(item.role, {}).get("files") for inputs in (old, new))
         if not item.planned and before and now and before != now:
             raise UsageError(

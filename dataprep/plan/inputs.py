@@ -1,4 +1,4 @@
-"""What a build is made from: annotations, names of pictures, masks; described, read and planned."""
+"""What a build is made from: annotations, names of pictures, masks; read and planned."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,7 @@ from dataprep.pictures.stores import locate, open_store, packed_tars
 from dataprep.pictures.tar_store import unpack_tars
 from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
-from dataprep.sources.source import SEGMENTATIONS
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import SEGMENTATIONS, source_of
 from intarsia.errors import UsageError, UserError
 
 
@@ -21,15 +20,14 @@ class BuildRequest:
     """What a build is made from, and how.
 
     Attributes:
-        config: the options that decide the result.
-        inputs: the annotation files by role (annotations, boxes, classes), and hierarchy and exclude where
-            they are given.
-        images: the folder of pictures, tars (one a line), or an address.
-        out: the shard folder.
-        command: the command line, for the data set card.
-        workers: processes; None for one per CPU.
-        ray_address: of a running cluster, or None.
-        verbose: whether Ray and its workers may speak.
+        config: options that decide the result.
+        inputs: files and folders by role: those of the source, and exclude if it is given.
+        images: folder of pictures, tars (one per line), or an address.
+        out: shard folder.
+        command: command line, for the data set card.
+        workers: number of processes; None for one per CPU.
+        ray_address: address of a running Ray cluster; None for a local Ray.
+        verbose: whether Ray and its workers may print.
     """
 
     config: BuildConfig
@@ -44,10 +42,11 @@ class BuildRequest:
 
 def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
     """Read the request's annotation files; the rules may be applied on the way."""
-    source = SOURCES[request.config.source]
+    name = request.config.source
+    source = source_of(name)
     notes = source.read(request.inputs, rules, request.config.needs_masks)
     if notes.unit != source.unit:
-        raise ValueError(f"the reader of {source.name} gives {notes.unit}, its row says {source.unit}")
+        raise ValueError(f"the reader of {name} gives {notes.unit}, its row says {source.unit}")
     return notes
 
 
@@ -55,13 +54,14 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> BuildPlan:
     """Read annotations and the names of the pictures, and plan; no picture is opened.
 
     Args:
-        request: of the build.
-        unpack: packed tars beside the folder; otherwise they are believed to hold what is annotated.
+        request: request of the build.
+        unpack: whether to unpack packed tars beside the folder; otherwise they are assumed to hold all that
+            is annotated.
 
     Raises:
         UserError: if an input cannot be read, or nothing is left to build.
     """
-    families = SOURCES[request.config.source].families(request.inputs)
+    families = source_of(request.config.source).families(request.inputs)
     _check_masks(request)
     annotations = read_annotations(request, rules_of(request.config, families))
     check_options(request.config, annotations.flags, {*families, *annotations.labels})
@@ -75,7 +75,7 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> BuildPlan:
         )
     if not len(plan.order):
         raise UserError(
-            f"nothing is left to build: none is kept of {_rejected_in_words(plan)}; "
+            f"nothing is left to build: nothing is kept of {_rejected_in_words(plan)}; "
             f"check --images {request.images} and the filters"
         )
     return plan
@@ -93,7 +93,7 @@ def _rejected_in_words(plan: BuildPlan) -> str:
 
 
 def pictures_place(request: BuildRequest) -> str:
-    """Where workers find the pictures: what packed tars hold lies unpacked beside the shard folder."""
+    """Where workers find the pictures: those of packed tars are unpacked beside the shard folder."""
     images = locate(request.images)
     if packed_tars(images):
         return str(request.out.resolve().with_name(f"{request.out.resolve().name}.pictures"))
@@ -101,7 +101,7 @@ def pictures_place(request: BuildRequest) -> str:
 
 
 def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> PictureIndex:
-    """The files that there are; where that is not to be known without reading them all, those annotated."""
+    """The existing files; if these cannot be listed without reading them all, those annotated."""
     place, packed = pictures_place(request), packed_tars(locate(request.images))
     if packed and unpack:
         rows = notes.picture[notes.picture >= 0]
@@ -119,7 +119,8 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
 
 
 def _check_masks(request: BuildRequest) -> None:
-    source, config, given = SOURCES[request.config.source], request.config, SEGMENTATIONS in request.inputs
+    config, given = request.config, SEGMENTATIONS in request.inputs
+    source = source_of(config.source)
     if given and not config.needs_masks:
         raise UsageError(
             "--segmentations is for --object-masks or --exemplar-background: give one, or leave it out"
@@ -127,7 +128,7 @@ def _check_masks(request: BuildRequest) -> None:
     if config.needs_masks and not source.has_masks:
         raise UsageError(
             f"--object-masks and --exemplar-background need object masks, which annotations of the source "
-            f"{source.name} do not have; leave them out"
+            f"{config.source} do not have; leave them out"
         )
     if config.needs_masks and source.mask_hint and not given:
         raise UsageError(
@@ -137,6 +138,6 @@ def _check_masks(request: BuildRequest) -> None:
 
 
 def restore_pictures(request: BuildRequest) -> None:
-    """Unpack again what packed tars hold, where that was deleted since the build was planned."""
+    """Unpack packed tars again, if the pictures were deleted since the build was planned."""
     if packed_tars(locate(request.images)) and not Path(pictures_place(request)).is_dir():
         new_plan(request)

@@ -15,7 +15,7 @@ from dataprep.choose.joint_rules import judge_balance, near_duplicates
 from dataprep.choose.rules import judge_boxes
 from dataprep.pictures.index import PictureIndex
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import SOURCES, source_of
 from intarsia.rng import derive_seeds
 
 
@@ -50,22 +50,22 @@ class BuildConfig(FilterOptions):
         if cut_out and self.profile == "source" and not (self.all_boxes and self.object_masks):
             raise ValueError(
                 f"--exemplar-background {self.exemplar_background} with --profile source needs --all-boxes "
-                "and --object-masks: a loader that draws afresh knows the mask of a sample's own box alone"
+                "and --object-masks: a loader that draws again knows only the mask of a sample's own box"
             )
         return self
 
     @property
     def needs_masks(self) -> bool:
-        """Whether instance masks are looked at."""
+        """Whether object masks are used."""
         return self.object_masks or self.exemplar_background != "keep"
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """Of what there are accounts: in = kept + rejected. Masks are those of samples whose box has one."""
+        """What is counted: in = kept + rejected. Masks are those of samples whose box has one."""
         return ("pictures", "boxes", "draws", *(("masks",) if self.needs_masks else ()))
 
     def draws(self, pictures: int, boxes: int) -> int:
-        """How many draws there are of so many kept pictures with so many kept boxes."""
+        """The number of draws of so many kept pictures with so many kept boxes."""
         return self.draws_per_image * (boxes if self.all_boxes else pictures)
 
     def shard_name(self, shard: int) -> str:
@@ -78,12 +78,12 @@ class BuildPlan:
     """A plan in columns.
 
     Attributes:
-        config: of the build.
+        config: options of the build.
         annotations: everything that was read.
         verdict: int16 [N]: -1 for a box kept so far, otherwise an index into REASONS.
         fate: int16 [P]: the same for pictures.
         order: int64 [K]: the kept pictures, in the order of the shards.
-        files: path below the folder of pictures, text [P]; empty where there is no such file.
+        files: path below the folder of pictures, text [P]; empty if there is no such file.
         rows: int32: the boxes of the kept pictures in the order of the shards.
         ends: int64 [K + 1]: picture `order[i]` has the boxes `rows[ends[i] : ends[i + 1]]`.
     """
@@ -99,12 +99,13 @@ class BuildPlan:
 
     @property
     def shards(self) -> int:
-        """How many shards."""
+        """Number of shards."""
         return -(-len(self.order) // self.config.images_per_shard)
 
     def counts(self) -> dict[str, Any]:
         """Boxes and pictures in, and rejected so far. Boxes of a rejected picture count with it."""
         notes, dropped = self.annotations, self.annotations.dropped
+        # Boxes are dropped by a rule here, by a rule while reading, or with their picture.
         boxes = _count(self.verdict) + _count(dropped.reason)
         boxes += _count(self.fate[notes.picture[self.verdict < 0]])
         given = {"pictures": len(self.fate), "boxes": len(notes) + len(dropped)}
@@ -129,53 +130,59 @@ def make_build_plan(
     """Filter the boxes, group them by picture, and order the pictures by a hash of seed and name.
 
     Args:
-        annotations: of the data set.
-        index: of the picture files.
-        config: of the build.
-        families: class name -> the names that it stands for.
-        excluded: pictures that are not wanted, by their names or files as annotated.
+        annotations: annotations of the data set.
+        index: index of the picture files.
+        config: options of the build.
+        families: class name -> names of the classes that it stands for.
+        excluded: names or annotated files of pictures to leave out.
     """
     notes, rules = annotations, rules_of(config, families)
+    # A reader that was given these rules has already set aside what they drop.
     if notes.judged == rules:
         verdict: np.ndarray = np.full(len(notes), -1, np.int16)
     else:
         verdict = judge_boxes(notes, rules)
+    # Pictures: the file of each one. If there is none, its boxes are rejected with it.
     files = _find_files(notes, index)
     annotated = len(files)
-    if SOURCES[config.source].all_pictures:
+    if source_of(config.source).all_pictures:
         notes, files = _with_other_pictures(notes, files, index)
     fate: np.ndarray = np.full(len(files), -1, np.int16)
     fate[pc.equal(files, "").to_numpy(zero_copy_only=False)] = REASONS.index(RejectReason.FILE_MISSING)
-    if excluded:
+    if excluded:  # wins over a missing file: a picture that is left out is not looked for
         pictures = zip(notes.image_ids, notes.files, strict=True)
         named = np.array([name in excluded or file in excluded for name, file in pictures], bool)
         fate[named] = REASONS.index(RejectReason.EXCLUDED)
     _judge_together(notes, rules, config.seed, fate, verdict)
+    # Only now is it known which pictures have a box left.
     boxes_left = np.bincount(notes.picture[verdict < 0], minlength=len(files))
     fate[(boxes_left == 0) & (fate != REASONS.index(RejectReason.EXCLUDED))] = REASONS.index(
         RejectReason.NO_BOX
     )
+    # Pictures that no annotation is about have their own reason.
     rest = fate[annotated:]
     rest[rest == REASONS.index(RejectReason.NO_BOX)] = REASONS.index(RejectReason.NOT_ANNOTATED)
+    # By a hash of seed and name: one more picture does not change the order of the others.
     order = np.flatnonzero(fate < 0)
     ranks = derive_seeds((config.seed, "order"), (notes.image_ids[p] for p in order.tolist()))
     order = order[np.argsort(ranks, kind="stable")]
+    # Boxes are sorted by picture, so that those of a shard are one slice.
     rows = _rows_in_order(notes.picture, verdict < 0, order)
     ends = np.concatenate([[0], np.cumsum(boxes_left[order])])
     return BuildPlan(config, notes, verdict, fate, order, files, rows, ends)
 
 
 def _find_files(notes: Annotations, index: PictureIndex) -> pa.Array:
-    """The file of each picture, text [P]; empty where there is none under any of its names."""
+    """The file of each picture, text [P]; empty if none of its names is that of a file."""
     files = index.find(notes.files, notes.image_ids)
     for names in notes.other_names:
         missing = np.flatnonzero(pc.equal(files, "").to_numpy(zero_copy_only=False))
         if not len(missing):
             break
         found = index.find([names[p] for p in missing], [""] * len(missing)).to_pylist()
-        claims = Counter([*found, *files.to_pylist()])
-        # A file that another picture has, or that two ask for, would get the boxes of the wrong one.
         columns = files.to_pylist()
+        # A file that another picture has, or that two ask for, would get the boxes of the wrong one.
+        claims = Counter([*found, *columns])
         for place, file in zip(missing.tolist(), found, strict=True):
             columns[place] = file if claims[file] == 1 else ""
         files = pa.array(columns, pa.string())
@@ -185,7 +192,7 @@ def _find_files(notes: Annotations, index: PictureIndex) -> pa.Array:
 def _with_other_pictures(
     notes: Annotations, files: pa.Array, index: PictureIndex
 ) -> tuple[Annotations, pa.Array]:
-    """Pictures of the folder that are nobody's are added, without boxes."""
+    """Add the pictures of the folder that no annotation is about, without boxes."""
     others = index.paths.filter(pc.invert(pc.is_in(index.paths, value_set=files)))
     names = others.to_pylist()
     more = replace(
@@ -198,12 +205,14 @@ def _with_other_pictures(
 
 
 def _rows_in_order(picture: np.ndarray, kept: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """int32: the kept boxes of the pictures in `order`, in that order; within a picture as annotated."""
+    """int32: the kept boxes of the pictures in `order`, in that order; in a picture as annotated."""
+    # Picture -> its place in the order: a table, since sorting millions of rows twice is slow.
     place: np.ndarray = np.full(max(int(picture.max(initial=0)), int(order.max(initial=0))) + 1, -1, np.int32)
     place[order] = np.arange(len(order))
     rows: np.ndarray = np.flatnonzero(kept).astype(np.int32)
     places = place[picture[rows]]
     rows, places = rows[places >= 0], places[places >= 0]
+    # Stable: within a picture, the order of the annotations decides what a draw chooses.
     return rows[np.argsort(places, kind="stable")]
 
 
@@ -213,8 +222,10 @@ def _judge_together(
     """The rules about several boxes, among those that are left in usable pictures; writes into `verdict`."""
     if rules.largest_iou < 1:
         rows: np.ndarray = np.flatnonzero(verdict < 0).astype(np.int32)
+        # Before the balance, which counts the boxes that are left.
         verdict[near_duplicates(notes, rows, rules.largest_iou)] = REASONS.index(RejectReason.NEAR_DUPLICATE)
     if rules.per_class_max is not None or rules.class_temperature > 1:
+        # Boxes of pictures that do not exist must not use up the share of their class.
         rows = np.flatnonzero(verdict < 0)
         rows = rows[fate[notes.picture[rows]] < 0]
         verdict[rows] = judge_balance(notes.label[rows], notes.box_ids[rows], seed, rules)

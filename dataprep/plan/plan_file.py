@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dataprep.plan.plan import BuildPlan
 from dataprep.records import BoxRecord, BoxUnit, PictureRecord
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import source_of
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, fingerprint
 from intarsia.sample import FORMAT_VERSION
@@ -40,7 +40,7 @@ def plan_table(plan: BuildPlan, first: int = 0, last: int | None = None) -> pa.T
         columns["segmentation"] = notes.segmentation(rows)
     boxes = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
     image_ids = [notes.image_ids[p] for p in order]
-    sample_key = SOURCES[plan.config.source].sample_key
+    sample_key = source_of(plan.config.source).sample_key
     return pa.table(
         {
             "image_id": pa.array(image_ids, pa.string()),
@@ -54,7 +54,7 @@ def plan_table(plan: BuildPlan, first: int = 0, last: int | None = None) -> pa.T
 
 
 def _plan_slices(plan: BuildPlan) -> Iterator[pa.Table]:
-    """The whole table in pieces of some whole shards each, so that it is never all in memory."""
+    """The whole table in pieces of whole shards, so that it is never in memory as a whole."""
     pictures = _SLICE if plan.annotations.segmentation is None else _SLICE // 8  # outlines are long
     step = max(pictures // plan.config.images_per_shard, 1) * plan.config.images_per_shard
     for first in range(0, max(len(plan.order), 1), step):
@@ -65,18 +65,18 @@ def plan_fingerprint(plan: BuildPlan, config: dict[str, Any] | None = None) -> s
     """The sha256 of everything that decides the shards: format version, options, and the plan's content.
 
     Args:
-        plan: what is to be built.
-        config: its options as an earlier version wrote them; as this one does where None.
+        plan: plan of the build.
+        config: its options as an earlier version wrote them; as this version writes them if None.
     """
     config = plan.config.model_dump(mode="json") if config is None else config
     return _fingerprint(config, plan.counts(), _plan_slices(plan))
 
 
 def stored_fingerprint(path: Path) -> str:
-    """The fingerprint of a written plan, by what it holds, not by what its header says.
+    """The fingerprint of a written plan, computed from its content, not read from its header.
 
     Raises:
-        UserError: if it is missing, damaged or no plan.
+        UserError: if it is missing, damaged or not a plan.
     """
     header = read_plan_header(path)
     try:
@@ -122,9 +122,9 @@ def write_plan(path: Path, plan: BuildPlan, header: dict[str, Any]) -> None:
     """Write the plan, whole or not at all.
 
     Args:
-        path: of the parquet file.
-        plan: what is to be built.
-        header: what `read_plan_header` is to give back.
+        path: parquet file.
+        plan: plan of the build.
+        header: content that `read_plan_header` returns.
     """
     metadata = {_METADATA: json.dumps(header).encode()}
     with atomic_path(path) as temporary:
@@ -140,7 +140,7 @@ def read_plan_header(path: Path) -> dict[str, Any]:
     """The header of a plan: config, fingerprint, counts, and what it was made from.
 
     Raises:
-        UserError: if the file is missing or is no plan.
+        UserError: if the file is missing or not a plan.
     """
     try:
         return _header_of(pq.read_schema(path))
@@ -164,7 +164,7 @@ def read_plan_rows(path: Path, shard: int) -> list[PictureRecord]:
         header = _header_of(file.schema_arrow)
         rows = file.read_row_group(shard).to_pylist()
     # Plans of earlier versions do not name the unit.
-    unit: BoxUnit = header.get("unit") or SOURCES[header["config"]["source"]].unit
+    unit: BoxUnit = header.get("unit") or source_of(header["config"]["source"]).unit
     return [
         PictureRecord(
             image_id=row["image_id"],

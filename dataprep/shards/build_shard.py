@@ -32,7 +32,7 @@ from intarsia.sample import FORMAT_VERSION, LabelledBox, Sample, encode_sample
 
 @dataclass(frozen=True)
 class ShardJob:
-    """All that a worker needs to build one shard."""
+    """Everything that a worker needs to build one shard."""
 
     folder: str
     images: str
@@ -48,7 +48,7 @@ class ShardJob:
 
 
 def sidecar_path(folder: Path | str, config: BuildConfig, shard: int) -> Path:
-    """Where a shard's sidecar lies."""
+    """The path of a shard's sidecar."""
     return Path(folder) / f"{config.shard_name(shard)}.json"
 
 
@@ -71,13 +71,14 @@ def is_shard_complete(folder: Path | str, config: BuildConfig, shard: int, finge
 def build_shard(job: ShardJob) -> dict[str, Any]:
     """Build one shard, commit it, and return its sidecar.
 
-    The result depends on the plan's rows, the options and the pictures alone. A picture that cannot be used
-    is rejected with a reason. One during whose turn the process died (a crash of a decoder, which no `except`
-    catches), and another process on trying it again, is quarantined: the journal beside the shard tells it.
+    The result depends only on the plan's rows, the options and the pictures. A picture that cannot be used is
+    rejected with a reason. A picture that killed the process (a crash of a decoder, which no `except`
+    catches) and then another process that tried it again is quarantined; the journal beside the shard shows
+    it.
 
     Raises:
         OSError: if the folder cannot be written.
-        UserError: if the folder of pictures is gone, or workers are killed again and again.
+        UserError: if the folder of pictures is missing, or workers are killed again and again.
     """
     cv2.setNumThreads(1)
     config = job.config
@@ -115,7 +116,7 @@ def build_shard(job: ShardJob) -> dict[str, Any]:
 def render_record(
     record: PictureRecord, job: ShardJob, tally: ShardTally
 ) -> list[tuple[str, dict[str, bytes]]]:
-    """The encoded samples of one picture; empty where it was rejected."""
+    """The encoded samples of one picture; empty if it was rejected."""
     boxes = [box.box_id for box in record.boxes]
     store = _store_of(job.images, job.folder, job.fingerprint)
     try:
@@ -157,7 +158,7 @@ def render_record(
 
 @functools.lru_cache(maxsize=2)
 def _store_of(images: str, folder: str, fingerprint: str) -> PictureStore:
-    """A worker opens the store of a build once."""
+    """The store of a build; a worker opens it once."""
     return open_store(images, folder)
 
 
@@ -168,7 +169,7 @@ def _draw_all(
     outlines: list[str],
     job: ShardJob,
 ) -> tuple[list[Sample | Rejected], list[np.ndarray | Rejected | None], bytes | None]:
-    """All draws of a picture, each one's object mask, and the JPEG to store where the picture is whole."""
+    """All draws of a picture, the object mask of each, and the JPEG to store if the picture is whole."""
     config = job.config
     source = config.profile == "source"
     stored = store_picture(picture, config.short_side) if source else picture

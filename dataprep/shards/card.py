@@ -7,7 +7,7 @@ from dataprep.choose.filters import rules_of
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE
 from dataprep.shards.figures import bar_lines, histogram_lines, reject_table
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import source_of
 from intarsia.words import counted
 
 
@@ -15,8 +15,8 @@ def data_card(content: dict[str, Any], header: dict[str, Any]) -> str:
     """The card of a finished folder.
 
     Args:
-        content: of its manifest.
-        header: of its plan.
+        content: content of the manifest.
+        header: header of the plan.
     """
     return f"# {content['name']}\n\n{_summary(content)}\n{_origin(content, header)}\n{_contents(content)}"
 
@@ -48,7 +48,7 @@ def _origin(content: dict[str, Any], header: dict[str, Any]) -> str:
 
 {inputs}
 
-Licences: {SOURCES[config["source"]].licence}.
+Licences: {source_of(config["source"]).licence}.
 
     {content["command"] or "(through the library)"}
 
@@ -93,7 +93,7 @@ def _cell(value: Any) -> str:
 
 
 def rules_in_words(config: BuildConfig) -> list[str]:
-    """One line for each rule that was in force."""
+    """One line for each rule that was applied."""
     rules = rules_of(config)
     lines = [f"area of {rules.smallest_area:g} to {rules.largest_area:g} of the picture's"]
     if rules.smallest_side > 1:

@@ -15,7 +15,7 @@ class Axis:
     """What the bins of a histogram stand for.
 
     Attributes:
-        title: in words.
+        title: name of the axis in words.
         low: value at the left end of the first bin.
         high: value at the right end of the last bin.
         logarithmic: whether bins are even in the logarithm.
@@ -41,7 +41,7 @@ AXES = {
 
 
 def quantile(histogram: Sequence[int], share: float) -> float | None:
-    """The place, 0 … 1 along the bins, below which `share` lies, to half a bin; None where all are empty."""
+    """The place, 0 … 1 along the bins, with `share` of all below it, to half a bin; None if all are empty."""
     total = np.cumsum(histogram)
     if total[-1] == 0:
         return None
@@ -66,7 +66,7 @@ def histogram_lines(histograms: Mapping[str, Sequence[int]], columns: int = 50) 
 
 
 def block_line(histogram: Sequence[int], columns: int) -> str:
-    """A histogram as characters of eight heights; whatever is not zero can be seen."""
+    """A histogram as characters of eight heights; everything above zero is visible."""
     edges = np.linspace(0, len(histogram), columns + 1).round().astype(int)
     sums = np.add.reduceat(np.asarray(histogram), edges[:-1])
     heights = np.ceil(8 * sums / max(int(sums.max()), 1)).astype(int)
@@ -74,7 +74,7 @@ def block_line(histogram: Sequence[int], columns: int) -> str:
 
 
 def bar_lines(numbers: Mapping[str, int], most: int = 20, columns: int = 30) -> list[str]:
-    """The largest of some named numbers as bars; what is not shown is summed in a last line."""
+    """The largest of some named numbers as bars; the others are summed in a last line."""
     rows = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
     if not rows:
         return []

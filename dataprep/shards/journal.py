@@ -1,4 +1,4 @@
-"""What a worker is at, noted beside its shard: the next attempt sees which picture the last one died of."""
+"""Notes of a worker's progress beside its shard: the next attempt sees which picture the last one died of."""
 
 import os
 import time
@@ -11,32 +11,32 @@ from intarsia.errors import UserError
 if TYPE_CHECKING:  # a worker notes its start before it imports what may kill it
     from dataprep.plan.plan import BuildConfig
 
-TRIALS = 2  # alone, after the death of a worker; whoever kills from outside may hit the first one too
+TRIALS = 2  # alone, after the death of a worker; a kill from outside may hit the first one too
 HARMLESS_DEATHS = 10  # of a shard's workers, in one run, before the run is stopped
 SECONDS_ALONE = 600.0  # that a picture may take before it counts as one that never ends
-ATTEMPT = "\n*\n"  # begins one; the first line break ends a line that a kill cut short
-STARTS = 5  # of one shard's workers, one after the other, that end before the shard is begun
+ATTEMPT = "\n*\n"  # begins an attempt; the first line break ends a line that a kill cut short
+STARTS = 5  # starts of one shard's workers, one after the other, that end before the shard begins
 _PROVEN = "!"
 _START = "+"
 
 
 def journal_path(folder: Path | str, config: "BuildConfig", shard: int) -> Path:
-    """Where a shard being built notes the picture in work; gone once the shard is complete."""
+    """The file in which a shard notes the picture in progress; removed once the shard is complete."""
     return Path(folder) / f".{config.shard_name(shard)}.journal"
 
 
 def note_start(journal: Path | str, shard: str) -> None:
     """Count the start of a worker, which does this before anything else.
 
-    Ray gives a dead worker's task to another one without end, and one that dies at its imports has no picture
-    to blame.
+    Ray gives a dead worker's task to another one without limit, and no picture is to blame for a worker that
+    dies at its imports.
 
     Args:
-        journal: of the shard; an attempt (`ATTEMPT`) in it ends the count.
-        shard: its name, for the message.
+        journal: journal of the shard; an attempt (`ATTEMPT`) in it ends the count.
+        shard: name of the shard, for the message.
 
     Raises:
-        UserError: if `STARTS` workers before this one came no further.
+        UserError: if `STARTS` workers before this one did not get further.
     """
     path = Path(journal)
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -44,18 +44,18 @@ def note_start(journal: Path | str, shard: str) -> None:
     if starts >= STARTS:
         raise UserError(
             f"{starts} workers for {shard}, one after the other, died before they began it, so no picture is "
-            "to blame; run with -v to see what they say"
+            "to blame; run with -v to see what they print"
         )
     with path.open("a", encoding="utf-8") as log:
         log.write(f"\n{_START}\n")
 
 
 def read_journal(journal: Path) -> tuple[set[str], list[str]]:
-    """What earlier attempts left: the proven killers, and the last key of each attempt ("" for none).
+    """The notes of earlier attempts: the proven killers, and the last key of each attempt ("" for none).
 
-    The journal has a line `+` for each worker that started, a line `*` where one began the shard and then the
-    key of each picture begun, and a line `!KEY` for a picture that was seen to kill a process which did
-    nothing else. Since a finished shard has no journal, no attempt in it lived to the end.
+    The journal has a line `+` for each worker that started, a line `*` where a worker began the shard,
+    followed by the key of each picture begun, and a line `!KEY` for a picture that killed a process which did
+    nothing else. Since a finished shard has no journal, no attempt in it reached the end.
     """
     if not journal.is_file():
         return set(), []
@@ -74,16 +74,16 @@ def read_journal(journal: Path) -> tuple[set[str], list[str]]:
 def find_killers(journal: Path, shard: str, draw_alone: Callable[[str], object]) -> set[str]:
     """The pictures that kill the process which draws them; each attempt's last one is tried in a child.
 
-    An attempt ends for other reasons too (an operator, a machine that goes off, memory): a picture that was
-    in work then is harmless, and to leave it out would make the result depend on the accident.
+    An attempt ends for other reasons too (an operator, a machine that goes off, memory): its last picture is
+    harmless then, and to leave it out would make the result depend on the accident.
 
     Args:
-        journal: of the shard.
-        shard: its name, for the message.
-        draw_alone: draws the picture of a key; run in a child process.
+        journal: journal of the shard.
+        shard: name of the shard, for the message.
+        draw_alone: function that draws the picture of a key; run in a child process.
 
     Raises:
-        UserError: after too many deaths that no picture is to blame for.
+        UserError: after too many deaths for which no picture is to blame.
     """
     killers, deaths = read_journal(journal)
     for key in sorted(set(deaths) - killers - {""}):
@@ -95,20 +95,20 @@ def find_killers(journal: Path, shard: str, draw_alone: Callable[[str], object])
     if len(harmless) >= HARMLESS_DEATHS:
         raise UserError(
             f"the workers that built {shard} were killed {len(harmless)} times, the last one at picture "
-            f"{harmless[-1] or '(none begun)'}, which alone does no harm; is memory short? try fewer workers"
+            f"{harmless[-1] or '(none begun)'}, which does no harm alone; is memory short? try fewer workers"
         )
     return killers
 
 
 def dies_alone(work: Callable[[], object], seconds: float = SECONDS_ALONE) -> bool:
-    """Whether `work` kills the process that does it, or does not end. An exception is no death."""
+    """Whether `work` kills its process, or does not end. An exception does not count."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             work()
             code = 0
-        except Exception:  # noqa: BLE001 - told where the work is done for good
+        except Exception:  # noqa: BLE001 - reported by the process that does the work in the end
             code = 0
         finally:
             os._exit(code)

@@ -27,9 +27,9 @@ def write_manifest(out: Path, header: dict[str, Any], command: str) -> dict[str,
     """Merge the sidecars into manifest, rejects and card; the manifest is written last.
 
     Args:
-        out: a folder whose every shard is complete.
-        header: of its plan.
-        command: the command line, for the card.
+        out: folder in which every shard is complete.
+        header: header of its plan.
+        command: command line, for the card.
     """
     config = BuildConfig(**header["config"])
     with atomic_path(out / REJECTS) as temporary, temporary.open("w", encoding="utf-8") as rejects:
@@ -61,11 +61,13 @@ def read_shard_manifest(folder: Path) -> dict[str, Any]:
     """
     if not (folder / SHARD_MANIFEST).is_file():
         if (folder / PLAN_FILE).is_file():
-            raise UserError(f"{folder} is not finished; run its build command again to go on")
-        raise UserError(f"{folder} is no shard folder: it has no {SHARD_MANIFEST}")
+            raise UserError(f"{folder} is not finished; run its build command again to continue")
+        raise UserError(f"{folder} is not a shard folder: it has no {SHARD_MANIFEST}")
     content = read_json(folder / SHARD_MANIFEST)
     if not isinstance(content, dict):
-        raise UserError(f"{folder / SHARD_MANIFEST} is no manifest; run its build command again to renew it")
+        raise UserError(
+            f"{folder / SHARD_MANIFEST} is not a manifest; run its build command again to renew it"
+        )
     check_format(content, folder)
     return content
 
@@ -103,7 +105,7 @@ def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -
     if config.needs_masks:
         given["masks"] = kept["masks"] + rejected["masks"].total()
     left = kept_counts(kept, config)
-    if "files" in given:  # of annotations; shards know nothing of them
+    if "files" in given:  # files of annotations; shards know nothing of them
         rejected["files"] = Counter(planned["files"])
         left["files"] = given["files"] - rejected["files"].total()
     return {
@@ -117,7 +119,7 @@ def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -
 
 
 def _plan_lines(path: Path) -> Iterator[str]:
-    """The lines that the plan wrote, which stand first."""
+    """The lines that the plan wrote, which come first."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             if not line.startswith(_PLAN_LINE):

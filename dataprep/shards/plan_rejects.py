@@ -1,4 +1,4 @@
-"""What a plan drops, as lines of `rejects.jsonl`, written in columns: of Open Images' boxes it is half."""
+"""What a plan drops, as lines of `rejects.jsonl`, written in columns: it is half of Open Images' boxes."""
 
 import json
 from collections.abc import Iterator

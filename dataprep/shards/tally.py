@@ -49,7 +49,7 @@ class ShardTally:
         self._note("draw", record, rejected, {"draw": draw})
 
     def count_mask(self, record: PictureRecord, draw: int, mask: np.ndarray | Rejected | None) -> None:
-        """Count the object mask of a sample, where its box has one."""
+        """Count the object mask of a sample, if its box has one."""
         if isinstance(mask, Rejected):
             self.rejected["masks"][mask.reason.value] += 1
             self._note("mask", record, mask, {"draw": draw})
@@ -82,7 +82,7 @@ def _bin(share: float) -> int:
 
 
 def kept_counts(kept: Counter[str], config: BuildConfig) -> dict[str, int]:
-    """What sidecars and the manifest tell of what was kept; a kept draw is a sample."""
+    """The counts of what was kept, for sidecars and the manifest; a kept draw is a sample."""
     return {name: kept[name] for name in ("samples" if a == "draws" else a for a in config.accounts)}
 
 

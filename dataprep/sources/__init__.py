@@ -1,1 +1,1 @@
-"""Annotations as they come: each format to columns of boxes; no pixels are read."""
+"""Annotations in each format to columns of boxes; no pixels are read."""

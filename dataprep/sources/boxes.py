@@ -16,8 +16,7 @@ def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Ann
     return read_boxes_csv(inputs["boxes"], masks)
 
 
-BOXES = Source(
-    name="boxes",
+SOURCE = Source(
     help="from a CSV of path,x0,y0,x1,y1[,label,mask]",
     inputs=(
         SourceInput(

@@ -1,4 +1,4 @@
-"""One's own boxes: a CSV of path,x0,y0,x1,y1[,label] to columns; no pixels are read."""
+"""Your own boxes: a CSV of path,x0,y0,x1,y1[,label,mask] to columns; no pixels are read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,19 +17,19 @@ UNLABELLED = "object"  # the class of a box without a label
 
 
 def read_boxes_csv(path: Path | str, masks: bool = False) -> Annotations:
-    """Read a CSV whose first line names the columns path, x0, y0, x1, y1 and, if it likes, label and mask.
+    """Read a CSV whose first line names the columns path, x0, y0, x1, y1 and, optionally, label and mask.
 
-    Boxes are pixels of the upright picture, half-open; the path is the picture's below the folder of
-    pictures, the mask a PNG's below the folder of masks, or nothing. Other columns and blank lines are passed
-    over. Sizes are not known before a picture is read.
+    Boxes are pixels of the upright picture, half-open; path is that of the picture below the folder of
+    pictures, mask that of a PNG below the folder of masks, or nothing. Other columns and blank lines are
+    skipped. Sizes are not known before a picture is read.
 
     Args:
-        path: of the CSV.
-        masks: whether the objects' masks are wanted.
+        path: CSV file.
+        masks: whether object masks are used.
 
     Raises:
         UserError: if the file is missing, a git-LFS pointer, lacks a column, or has a line with another
-            number of columns, without a path, or with a coordinate that is no number; the line is named.
+            number of columns, without a path, or with a coordinate that is not a number; the line is named.
     """
     path = Path(path)
     header = csv_header(path, ("path", *CORNERS, *(("mask",) if masks else ())))
@@ -43,7 +43,7 @@ def read_boxes_csv(path: Path | str, masks: bool = False) -> Annotations:
             raise UserError(f"{path}, line {line}: {missing} is empty; a box needs {', '.join(CORNERS)}")
     if (given.any(axis=1) & ~named).any():
         line = lines[np.argmax(given.any(axis=1) & ~named)]
-        raise UserError(f"{path}, line {line}: the path is empty; whose box is it?")
+        raise UserError(f"{path}, line {line}: the path is empty; give the picture this box belongs to")
     table = table.filter(pa.array(named))
     files, picture = _codes(table["path"])
     labels, label = _codes(table["label"].fill_null(UNLABELLED))
@@ -84,11 +84,11 @@ def _read(path: Path, header: list[str]) -> pa.Table:
 
 def _taker(names: pa.ChunkedArray) -> Callable[[np.ndarray], pa.Array]:
     whole = names.fill_null("").combine_chunks()
-    marked = pc.replace_substring_regex(whole, r"^([\[{])", r"./\1")  # no outline in JSON but a file's name
+    marked = pc.replace_substring_regex(whole, r"^([\[{])", r"./\1")  # not an outline in JSON but a file name
     return lambda rows: marked.take(pa.array(rows))
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
-    """The different texts in the order of the file, and which one each row has, int32."""
+    """The different texts in the order of the file, and the place of each row's text among them, int32."""
     coded = pa.concat_arrays([pa.array([], pa.string()), *column.chunks]).dictionary_encode()
     return coded.dictionary.to_pylist(), coded.indices.to_numpy()

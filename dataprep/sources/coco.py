@@ -22,18 +22,17 @@ _LISTS = ("images", "annotations", "categories")
 
 
 def read_coco(path: Path | str, outlines: bool = False) -> "Annotations":
-    """Read an instances file record by record: segmentations, the bulk of such a file, are let go or put by.
+    """Read an instances file record by record; segmentations, most of the file, are skipped or stored apart.
 
-    A record whose box is not four numbers is kept with bounds that are no numbers, so that it is counted as a
-    bad box; one of a picture that the file does not list is kept as an unknown picture's.
+    A record whose box is not four numbers is kept with bounds that are not numbers, so that it is counted as
+    a bad box; one of a picture that the file does not list is kept as an unknown picture's.
 
     Args:
-        path: a COCO json with `images`, `annotations` and `categories`, in any order.
-        outlines: whether the segmentations are wanted.
+        path: COCO JSON file with `images`, `annotations` and `categories`, in any order.
+        outlines: whether to keep the segmentations.
 
     Raises:
-        UserError: if the file is missing, a git-LFS pointer, not JSON, or not COCO's; with the line or the
-            record.
+        UserError: if the file is missing, a git-LFS pointer, not JSON, or not COCO's; with line or record.
     """
     from dataprep.sources.columns import TextColumn
 
@@ -53,7 +52,7 @@ def read_coco(path: Path | str, outlines: bool = False) -> "Annotations":
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             known = f" with id {element['id']!r}" if isinstance(element, dict) and "id" in element else ""
             raise UserError(
-                f"{path} is not a COCO instances file: an element of `{name}`{known} is not as it should be "
+                f"{path} is not a COCO instances file: an element of `{name}`{known} is not valid "
                 f"({type(error).__name__}: {error})"
             ) from None
     missing = [name for name in _LISTS if name not in seen]
@@ -79,14 +78,14 @@ class _Records:
     box_ids: array = field(default_factory=lambda: array("q"))
     bounds: array = field(default_factory=lambda: array("d"))
     crowd: array = field(default_factory=lambda: array("b"))
-    pictures: list[Any] = field(default_factory=list)  # ids, which may stand before the pictures themselves
+    pictures: list[Any] = field(default_factory=list)  # ids, which may come before the pictures themselves
     categories: list[Any] = field(default_factory=list)
 
     def image(self, record: dict[str, Any]) -> None:
         """Take in a picture."""
         key = coco_key(_text(record["id"]))
         if key in self.keys:  # 7, "7" and "07" would give one sample key
-            raise ValueError("the id stands there twice")
+            raise ValueError("the id appears twice")
         self.keys.add(key)
         self.places[record["id"]] = len(self.places)
         self.files.append(_text(record.get("file_name") or ""))
@@ -118,7 +117,7 @@ class _Records:
         box_ids = np.array(self.box_ids, np.int64)
         ids, numbers = np.unique(box_ids, return_counts=True)
         if (numbers > 1).any():
-            raise UserError(f"{path}: the annotation id {ids[np.argmax(numbers > 1)]} stands there twice")
+            raise UserError(f"{path}: the annotation id {ids[np.argmax(numbers > 1)]} appears twice")
         labels = sorted(set(self.names.values()))
         codes = {name: code for code, name in enumerate(labels)}
         of_category = {category: codes[name] for category, name in self.names.items()}
@@ -128,7 +127,7 @@ class _Records:
                 f"{path}: category_id {unknown[0]!r} of an annotation is not among its categories"
             )
         return Annotations(
-            unit=COCO.unit,
+            unit=SOURCE.unit,
             image_ids=[str(image_id) for image_id in self.places],
             files=self.files,
             sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
@@ -143,11 +142,11 @@ class _Records:
 
 
 def _text(value: Any) -> str:
-    """A name; ValueError for what is none, such as null, or half of a character, which no file can hold."""
+    """A name; TypeError or ValueError for what is not one, such as null, or half of a character."""
     text = str(value)
     text.encode()
     if not isinstance(value, str | int | float):
-        raise TypeError(f"{text} is no name")
+        raise TypeError(f"{text} is not a name")
     return text
 
 
@@ -169,8 +168,7 @@ def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Ann
     return read_coco(inputs["annotations"], masks)
 
 
-COCO = Source(
-    name="coco",
+SOURCE = Source(
     help="from a COCO instances file",
     inputs=(SourceInput("annotations", "instances_*.json"),),
     unit="pixels",

@@ -1,4 +1,4 @@
-"""Columns that grow in place: joining pieces at the end would hold everything twice."""
+"""Columns that grow in place: to join pieces at the end would take the memory twice."""
 
 import os
 import tempfile
@@ -27,13 +27,13 @@ class GrowingColumn:
         self._length = end
 
     def finish(self) -> np.ndarray:
-        """The array; nothing is to be appended after it."""
+        """The array; nothing may be appended afterwards."""
         self._values.resize((self._length, *self._tail), refcheck=False)
         return self._values
 
 
 class TextColumn:
-    """Texts that lie in a nameless file (in TMPDIR): COCO's outlines alone are half a gigabyte."""
+    """Texts in a nameless file (in TMPDIR): COCO's outlines alone are half a gigabyte."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the column

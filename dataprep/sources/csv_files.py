@@ -12,8 +12,8 @@ def csv_header(path: Path, needed: Sequence[str]) -> list[str]:
     """The names in the first line of a CSV.
 
     Raises:
-        UserError: if the file is missing, a git-LFS pointer, lacks a needed column or has it twice, or holds
-            nothing else.
+        UserError: if the file is missing, a git-LFS pointer, lacks a needed column or has it twice, or has no
+            other line.
     """
     refuse_lfs_pointer(path)
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
@@ -27,22 +27,22 @@ def csv_header(path: Path, needed: Sequence[str]) -> list[str]:
         )
     twice = [name for name in needed if header.count(name) > 1]
     if twice:
-        raise UserError(f"{path}, line 1: the column {twice[0]} stands there twice; rename one")
+        raise UserError(f"{path}, line 1: the column {twice[0]} appears twice; rename one")
     if not more:
-        raise UserError(f"{path} has no line after its first, so there is no box in it; is the file whole?")
+        raise UserError(f"{path} has no line after its first, so it has no box; is the file whole?")
     return header
 
 
 def find_fault(
     path: Path, header: Sequence[str], numbers: Sequence[str], flags: Sequence[str] = ()
 ) -> str | None:
-    """The first line that is not like the header, in words; None where there is none.
+    """The first line that does not match the header, in words; None if all do.
 
-    Slow, so it is for a file that a quick reader has refused. Lines without any text are passed over.
+    Slow, so it is for a file that a quick reader has refused. Lines without any text are skipped.
 
     Args:
-        path: of the CSV.
-        header: its columns.
+        path: CSV file.
+        header: names of its columns.
         numbers: columns that hold a number or nothing.
         flags: columns that hold a whole number or nothing.
     """

@@ -45,11 +45,11 @@ def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
             if text.peek():
                 raise text.error("there is more text after its end")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not valid JSON: it is no UTF-8 text ({error.reason})") from None
+            raise UserError(f"{path} is not valid JSON: it is not UTF-8 text ({error.reason})") from None
 
 
 class _Text:
-    """The part of the file that is in memory, and the place in it up to which it has been read."""
+    """The part of the file that is in memory, and the place up to which it was read."""
 
     def __init__(self, path: Path, file: TextIO) -> None:
         self.path, self.file = path, file
@@ -58,7 +58,7 @@ class _Text:
         self.whole = False  # whether the end of the file is in memory
 
     def peek(self) -> str:
-        """The next character that is no space; empty at the end of the file."""
+        """The next character that is not a space; empty at the end of the file."""
         while True:
             match = _SPACE.match(self.text, self.place)
             self.place = match.end() if match else self.place
@@ -91,7 +91,7 @@ class _Text:
             try:
                 value, end = _DECODE(self.text, self.place)
             except json.JSONDecodeError as error:
-                # A text cut in two is wrong where it ends; a string without an end is told at its start.
+                # A text cut in two has its error at its end; a string without an end has it at its start.
                 cut = error.pos > len(self.text) - _NEAR_END or error.msg.startswith("Unterminated string")
                 if not cut or not self.more():
                     raise self.error(error.msg, error.pos) from None
@@ -112,6 +112,6 @@ class _Text:
         return bool(piece)
 
     def error(self, what: str, place: int | None = None) -> UserError:
-        """What is wrong, with the line."""
+        """A UserError that says what is wrong, with the line."""
         line = self.lines + self.text.count("\n", 0, self.place if place is None else place)
         return UserError(f"{self.path}, line {line}: not valid JSON: {what}; is the file whole?")

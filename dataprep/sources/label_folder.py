@@ -1,4 +1,4 @@
-"""A folder with a file of labels for each picture: which files those are, and which lie among them."""
+"""A folder with a file of labels for each picture: which files are labels, and which are not."""
 
 from collections.abc import Collection
 from pathlib import Path

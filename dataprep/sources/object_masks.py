@@ -1,7 +1,7 @@
-"""Instance masks where annotations have them: from files to a text for each box, and then to pixels.
+"""Object masks of annotations: from files to a text for each box, and then to pixels.
 
 The text is COCO's `segmentation` as JSON (polygons or run lengths), or the path of a PNG below the folder of
-`--segmentations`. It travels in the plan; pixels are made when a box is drawn.
+`--segmentations`. It is part of the plan; pixels are made when a box is drawn.
 """
 
 import csv
@@ -24,7 +24,7 @@ from intarsia.errors import UserError
 
 MASK_BOUNDS = ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax")
 MASK_NAMES = ("MaskPath", "ImageID", "LabelName")
-TOLERANCE = 1e-3  # of the picture, between a box and the box of its mask: both files round
+TOLERANCE = 1e-3  # share of the picture, between a box and the box of its mask: both files round
 
 
 def read_open_images_masks(
@@ -32,18 +32,18 @@ def read_open_images_masks(
 ) -> Callable[[np.ndarray], pa.Array]:
     """Rows of boxes -> paths of their masks below `folder`, text, empty for a box without one.
 
-    Masks have box ids of their own, and a box that is that of the annotations: a mask belongs to the box of
-    its picture and class that lies there; of several masks the one whose box is nearest counts. A PNG that is
-    not there keeps its name, so that it is told when the box is drawn.
+    Masks have their own box ids, and the coordinates of the annotated box: a mask belongs to the box of its
+    picture and class that has the same coordinates; among several masks the one with the nearest box counts.
+    A missing PNG keeps its name, so that it is reported when the box is drawn.
 
     Args:
-        folder: holds one or more CSVs in the published layout (MaskPath, ImageID, LabelName, BoxXMin, …) and
-            the PNGs, flat or in sub-folders.
-        annotations: whose boxes are in fractions.
+        folder: folder with one or more CSVs in the published layout (MaskPath, ImageID, LabelName, BoxXMin,
+            …) and the PNGs, flat or in sub-folders.
+        annotations: annotations whose boxes are in fractions.
         classes: class-descriptions-boxable.csv.
 
     Raises:
-        UserError: if there is no such CSV, one with a line that is not like its header, or not one PNG.
+        UserError: if there is no such CSV, a line does not match its header, or no PNG exists.
     """
     root = Path(folder)
     table = pa.concat_tables([_read(path) for path in _tables(root)])
@@ -94,7 +94,7 @@ def _read(path: Path) -> pa.Table:
 def _pairs(
     table: pa.Table, notes: Annotations, names: dict[str, str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of boxes, rows of masks that lie where they lie, and how far apart: int64, int64, float64."""
+    """Rows of boxes, rows of masks with the same coordinates, and their distance: int64, int64, float64."""
     labels = {name: code for code, name in reversed(list(enumerate(notes.labels)))}
     same = np.array([labels[name] for name in notes.labels], np.int64)  # two codes may have one name
     boxes = notes.picture.astype(np.int64) * len(labels) + same[notes.label]
@@ -118,18 +118,18 @@ def _pairs(
 
 
 def _codes(column: pa.ChunkedArray, code: Callable[[str], int]) -> np.ndarray:
-    """int64: the code of each text, asked for once; -1 where there is none."""
+    """int64: the code of each text, computed once for each text; -1 if there is none."""
     coded = column.combine_chunks().dictionary_encode()
     codes = np.array([*(code(name) for name in coded.dictionary.to_pylist()), -1], np.int64)
     return codes[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
 
 
 def object_mask(text: str, folder: Path | str, size: tuple[int, int]) -> np.ndarray | Rejected | None:
-    """The object's pixels, uint8 [H, W], 255 = object; None where the box has no mask.
+    """The object's pixels, uint8 [H, W], 255 = object; None if the box has no mask.
 
     Args:
-        text: of the plan.
-        folder: of the mask PNGs, which may have another size than the picture.
+        text: outline or path in the plan.
+        folder: folder of the mask PNGs, which may have another size than the picture.
         size: (width, height) of the picture.
     """
     if not text:
@@ -138,7 +138,7 @@ def object_mask(text: str, folder: Path | str, size: tuple[int, int]) -> np.ndar
         return _from_json(text, size) if text[0] in "[{" else _from_png(Path(folder) / text, size)
     except FileNotFoundError:
         return Rejected(RejectReason.OBJECT_MASK_MISSING, text)
-    except Exception as error:  # noqa: BLE001 - pycocotools and Pillow raise anything on bad input; it is told
+    except Exception as error:  # noqa: BLE001 - pycocotools and Pillow raise anything on bad input; it is reported
         return Rejected(RejectReason.OBJECT_MASK_UNREADABLE, f"{type(error).__name__}: {error}")
 
 
@@ -154,13 +154,13 @@ def _from_json(text: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def _checked(segmentation: object) -> object:
-    """pycocotools takes some nonsense for run lengths, and more ends the process: two forms pass."""
+    """pycocotools reads some nonsense as run lengths, and dies of other nonsense: two forms pass."""
     if isinstance(segmentation, list):
         for polygon in segmentation:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
                 raise ValueError("a polygon needs three points at least, as x, y, x, y, …")
             if not all(isinstance(value, int | float) and abs(value) < 1e6 for value in polygon):
-                raise ValueError("a polygon's point is no number, or far outside")
+                raise ValueError("a polygon's point is not a number, or far outside")
         return segmentation
     if not isinstance(segmentation, dict):
         raise ValueError("neither polygons nor run lengths")

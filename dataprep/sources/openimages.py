@@ -31,8 +31,7 @@ def _families(inputs: Mapping[str, Path]) -> dict[str, frozenset[str]]:
     return families | (read_hierarchy(inputs["hierarchy"], codes) if "hierarchy" in inputs else {})
 
 
-OPEN_IMAGES = Source(
-    name="openimages",
+SOURCE = Source(
     help="from an Open Images box CSV",
     inputs=(
         SourceInput("boxes", "*-annotations-bbox.csv"),

@@ -32,17 +32,17 @@ _BLOCK = 1 << 22  # bytes of text in a batch; several are held at a time
 def read_open_images(boxes: Path | str, classes: Path | str, rules: FilterRules | None = None) -> Annotations:
     """Read a box CSV in either published layout (13 columns, or 21 with the clicks of the train file).
 
-    Columns are found by name. Rows without an ImageID are blank lines and are skipped; a coordinate that is
-    empty or not finite makes a bad box, a flag that is empty is unknown (-1).
+    Columns are found by name. Rows without an ImageID are blank lines and are skipped; an empty or not finite
+    coordinate makes a bad box, an empty flag is unknown (-1).
 
     Args:
-        boxes: e.g. oidv6-train-annotations-bbox.csv.
+        boxes: box CSV, e.g. oidv6-train-annotations-bbox.csv.
         classes: class-descriptions-boxable.csv: label, name; without a header.
-        rules: boxes that these drop go into `dropped` as they stream by; all are kept where None.
+        rules: rules whose dropped boxes go into `dropped` while reading; all boxes are kept if None.
 
     Raises:
-        UserError: if a file is missing, a git-LFS pointer, lacks a needed column, or has a line that is not
-            like its header; the line is named.
+        UserError: if a file is missing, a git-LFS pointer, lacks a needed column, or has a line that does not
+            match its header; the line is named.
     """
     path = Path(boxes)
     columns = _Columns(read_class_names(classes), rules)
@@ -60,7 +60,7 @@ def read_class_names(path: Path | str) -> dict[str, str]:
     """Label codes to names (/m/011k07 → Tortoise) from a two-column CSV without a header.
 
     Raises:
-        UserError: if the file is missing, a git-LFS pointer, or not of two columns.
+        UserError: if the file is missing, a git-LFS pointer, or does not have two columns.
     """
     path = Path(path)
     refuse_lfs_pointer(path)

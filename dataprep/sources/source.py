@@ -1,19 +1,28 @@
-"""`Source`: what one kind of annotations says about itself; `table` lists all of them.
+"""`Source`: what one kind of annotations says about itself, and the table of all of them.
 
-The files of sources load nothing heavy when they are imported, since `--help` asks them for their options.
+The module of a source loads nothing heavy when it is imported, since `--help` asks for its options.
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from intarsia.files import sha256_bytes
 
 if TYPE_CHECKING:
     from dataprep.records import Annotations, BoxUnit, FilterRules
 
+# Sources by name: the module with each one's SOURCE.
+SOURCES = {
+    "coco": "dataprep.sources.coco",
+    "openimages": "dataprep.sources.openimages",
+    "boxes": "dataprep.sources.boxes",
+    "yolo": "dataprep.sources.yolo",
+    "voc": "dataprep.sources.voc",
+}
 SEGMENTATIONS = "segmentations"  # role of the folder of object masks, of whichever source
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -63,22 +72,20 @@ class Source:
     """A kind of annotations: COCO, Open Images, …
 
     Attributes:
-        name: word after `build`; part of every sample's record.
-        help: line of the command in `--help`.
+        help: line of its command in `--help`.
         inputs: files and folders that it is read from.
         unit: unit of the boxes.
         licence: sentence of the data set card on the licences of annotations and pictures.
         read: reader of the annotations.
         key: image id -> what a sample key begins with, before letters that a key may not have are replaced.
         has_masks: whether the annotations know object masks.
-        mask_hint: what else names the PNGs of --segmentations, where masks come from there.
+        mask_hint: what else to give beside --segmentations, if masks come from there.
         all_pictures: whether every picture of the folder is one of the data set, so that one without any
             annotations is counted.
         families: inputs -> class name -> names of the classes that it stands for, for the names that are
             known beside the boxes.
     """
 
-    name: str
     help: str
     inputs: tuple[SourceInput, ...]
     unit: "BoxUnit"
@@ -96,3 +103,8 @@ class Source:
         if _SAFE.fullmatch(key):
             return key
         return re.sub(r"[^A-Za-z0-9_-]", "-", key)[:48] + "-" + sha256_bytes(image_id.encode())[:12]
+
+
+def source_of(name: str) -> Source:
+    """The source called `name` in SOURCES."""
+    return cast(Source, import_module(SOURCES[name]).SOURCE)

@@ -142,7 +142,7 @@ class _Records:
         number = len(self.image_ids)
         bare = [name.rpartition(".")[0] or name for name in self.file_names]
         return Annotations(
-            unit=VOC.unit,
+            unit=SOURCE.unit,
             image_ids=self.image_ids,
             files=[""] * number,
             sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
@@ -162,8 +162,7 @@ def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Ann
     return read_voc(inputs["annotations"])
 
 
-VOC = Source(
-    name="voc",
+SOURCE = Source(
     help="from Pascal VOC XML files, one for each picture",
     inputs=(SourceInput("annotations", "folder of the XML files, a/b.xml for the picture a/b.jpg"),),
     unit="pixels",

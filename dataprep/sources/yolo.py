@@ -47,7 +47,7 @@ def read_yolo(labels: Path | str, names: YoloNames) -> "Annotations":
 
     Args:
         labels: folder of the text files, with or without sub-folders.
-        names: what the classes are called.
+        names: names of the classes.
 
     Raises:
         UserError: if the folder is missing or holds no label file, or a line is something else; with file,
@@ -123,7 +123,7 @@ class _Records:
             labels = [str(number) for number in seen.tolist()]
         number = len(self.image_ids)
         return Annotations(
-            unit=YOLO.unit,
+            unit=SOURCE.unit,
             image_ids=self.image_ids,
             files=[""] * number,
             sizes=np.zeros((number, 2), np.int32),
@@ -202,8 +202,7 @@ def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Ann
     return read_yolo(inputs["labels"], read_yolo_names(inputs))
 
 
-YOLO = Source(
-    name="yolo",
+SOURCE = Source(
     help="from YOLO label files, one text file for each picture",
     inputs=(
         SourceInput("labels", "folder of the label files, LABELS/a/b.txt for the picture a/b.jpg"),

@@ -1,4 +1,4 @@
-"""Ray in a process of its own: what it prints goes to a file, its sudden death becomes one sentence."""
+"""Ray in a separate process: what it prints goes to a file, its sudden death becomes one sentence."""
 
 import contextlib
 import ctypes
@@ -20,8 +20,8 @@ from intarsia.errors import UserError
 from intarsia.files import ROOT
 
 _PR_SET_PDEATHSIG = 1
-_SECONDS_TO_START = 180  # until there is a worker; Ray lets one that is silent be for 60, and starts another
-_SECONDS_TO_END = 20  # that Ray takes to shut down, before it is killed
+_SECONDS_TO_START = 180  # until there is a worker; Ray waits 60 for one that is silent, and starts another
+_SECONDS_TO_END = 20  # that Ray may take to shut down before it is killed
 
 
 def run_shards(
@@ -29,13 +29,13 @@ def run_shards(
 ) -> Iterator[dict[str, Any]]:
     """Build shards in parallel and yield each one's counts as it is committed, in any order.
 
-    Ray runs in a process of its own, unless there is one in this process already.
+    Ray runs in a separate process, unless it already runs in this one.
 
     Args:
-        jobs: the shards to build.
-        workers: processes of the local Ray; the machine's CPUs where None.
-        address: of a running Ray cluster whose nodes see the same folders; a local Ray is started where None.
-        verbose: whether Ray speaks, and what its workers print is seen.
+        jobs: shards to build.
+        workers: number of processes of the local Ray; the number of CPUs if None.
+        address: address of a running Ray cluster whose nodes see the same folders; a local Ray if None.
+        verbose: whether Ray and its workers may print.
 
     Raises:
         UserError: if Ray does not start, or a shard failed for a reason that is not a picture's.
@@ -49,13 +49,13 @@ def run_shards(
 def run_apart(
     jobs: list[ShardJob], workers: int | None, address: str | None, verbose: bool
 ) -> Iterator[dict[str, Any]]:
-    """`run_shards` in a child process, whose end is noticed however it comes.
+    """`run_shards` in a child process whose end is always noticed.
 
     When Ray's own processes are killed, Ray ends the process that started it, without an exception and after
     pages of its log. The child dies with this process.
 
     Raises:
-        UserError: what the child raised, or that it died; the message names the file with Ray's words.
+        UserError: what the child raised, or that it died; the message names the file with Ray's output.
     """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     handle, log = tempfile.mkstemp(prefix="intarsia-ray-", suffix=".log")
@@ -75,7 +75,7 @@ def run_apart(
         child.stdin.close()
         if not select.select([child.stdout], [], [], _SECONDS_TO_START)[0]:
             raise UserError(
-                f"Ray had not one worker after {_SECONDS_TO_START} s; run with -v to see what they say"
+                f"Ray had not one worker after {_SECONDS_TO_START} s; run with -v to see what they print"
             )
         for line in child.stdout:
             report = json.loads(line)
@@ -102,12 +102,13 @@ def run_apart(
 def _death(code: int, log: Path) -> UserError:
     how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
     return UserError(
-        f"Ray ended {how} while building (its log: {log}); the shards so far stay, run the same command again"
+        f"Ray ended {how} while building (its log: {log}); the shards so far are kept, run the same command "
+        "again"
     )
 
 
 def main() -> None:
-    """The child's side: jobs come in by stdin, a line of JSON for each shard goes out by stdout."""
+    """The child's side: reads jobs from stdin, writes a line of JSON for each shard to stdout."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -115,7 +116,7 @@ def main() -> None:
             os._exit(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as channel:
-        os.dup2(2, 1)  # what Ray prints is no report
+        os.dup2(2, 1)  # what Ray prints is not a report
         jobs, workers, address, verbose = pickle.load(sys.stdin.buffer)
         try:
             for report in run_shards_here(

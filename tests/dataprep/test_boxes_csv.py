@@ -59,8 +59,11 @@ def test_columns_stand_in_any_order_and_labels_may_be_missing(tmp_path: Path) ->
         ("path,x0,y0,x1,y1\na,1,2,3,4\na,1,2,three,4\n", r"line 3: x1 is 'three', not a number"),
         ("path,x0,y0,x1,y1\na,1,2,3,4\na,1,2", r"line 3: 3 columns, the first line has 5; is the file whole"),
         ("path,x0,y0,x1,y1\na,1,2,,4\n", r"line 2: x1 is empty; a box needs x0, y0, x1, y1"),
-        ("path,x0,y0,x1,y1\na,1,2,3,4\n,1,2,3,4\n", r"line 3: the path is empty"),
-        ("path,x0,y0,x1,y1,path\na,1,2,3,4,b\n", r"line 1: the column path stands there twice; rename one"),
+        (
+            "path,x0,y0,x1,y1\na,1,2,3,4\n,1,2,3,4\n",
+            r"line 3: the path is empty; give the picture this box belongs to",
+        ),
+        ("path,x0,y0,x1,y1,path\na,1,2,3,4,b\n", r"line 1: the column path appears twice; rename one"),
         ("path,x0,y0,x1,y1", r"own\.csv has no line after its first"),
         ("version https://git-lfs.github.com/spec/v1\n", "is a git-LFS pointer"),
     ],

@@ -85,7 +85,8 @@ def test_a_second_run_does_what_is_missing_and_nothing_else(
     (request.out / ".toy-train-000001.tar.tmp-00").write_bytes(b"left by a kill")
     reports: list[BuildProgress] = []
     build(request, reports.append)
-    assert [(r.shards_done, r.shards) for r in reports] == [(6, 8), (7, 8), (8, 8)]
+    steps = dict.fromkeys((r.shards_done, r.shards) for r in reports)  # the poll may repeat one
+    assert list(steps) == [(6, 8), (7, 8), (8, 8)]
     assert hashes(request.out) == reference
     rebuilt = {p.name for p in request.out.glob("toy-*") if p.stat().st_mtime_ns != times[p.name]}
     assert rebuilt == {f"toy-train-{shard:06d}.{kind}" for shard in (3, 5) for kind in ("tar", "json")}
@@ -342,7 +343,9 @@ def test_nothing_to_build_is_told_with_the_reasons_and_leaves_nothing(
     for out in ("new/deep", "there"):
         assert main([*command_line(toy_coco, tmp_path / out), "--images", str(tmp_path / "empty")]) == 1
         error = capsys.readouterr().err
-        assert "none is kept of 17 pictures (file_missing 16, no_box 1) and 36 boxes (file_missing" in error
+        assert (
+            "nothing is kept of 17 pictures (file_missing 16, no_box 1) and 36 boxes (file_missing" in error
+        )
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "there"]
 
 

@@ -277,7 +277,7 @@ def test_what_the_annotations_do_not_know_is_refused_with_what_comes_near() -> N
         check(drop=("occluded",))
     with pytest.raises(UsageError, match=r"--only-classes 'cats': .*no such class; did you mean 'cat'\?"):
         check(only_classes=("cats",))
-    with pytest.raises(UsageError, match=r"drop=\('ocluded',\): 'ocluded' is none of crowd, group_of"):
+    with pytest.raises(UsageError, match=r"drop=\('ocluded',\): 'ocluded' is not one of crowd, group_of"):
         build_config(FilterOptions, {"drop": ("ocluded",)}, "options")
     with pytest.raises(UsageError, match="0 <= LO <= HI <= 255"):
         build_config(FilterOptions, {"brightness": (90.0, 10.0)}, "options")
@@ -285,7 +285,7 @@ def test_what_the_annotations_do_not_know_is_refused_with_what_comes_near() -> N
 
 def test_a_file_that_is_no_hierarchy(tmp_path: Path) -> None:
     (tmp_path / "tree.json").write_text('{"Subcategory": [1]}')
-    with pytest.raises(UserError, match=r"tree\.json is no class hierarchy"):
+    with pytest.raises(UserError, match=r"tree\.json is not a class hierarchy"):
         read_hierarchy(tmp_path / "tree.json", {})
 
 

@@ -115,20 +115,20 @@ def test_the_stream_reads_coco_as_pycocotools_does(coco_file: Path) -> None:
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ('"images": [{"id": 1}, {"id": 1}], "annotations": []', "of `images` with id 1 .*stands there twice"),
+        ('"images": [{"id": 1}, {"id": 1}], "annotations": []', "of `images` with id 1 .*appears twice"),
         (
             '"images": [{"id": 7}, {"id": "07"}], "annotations": []',
-            "of `images` with id '07' .*stands there twice",
+            "of `images` with id '07' .*appears twice",
         ),
-        ('"images": [], "annotations": ["x"]', "an element of `annotations` is not as it should be"),
-        ('"images": [], "annotations": [{"id": "x"}]', "of `annotations` with id 'x' is not as it should be"),
-        ('"images": [], "annotations": [{"id": 5}, {"id": 5}]', "the annotation id 5 stands there twice"),
-        ('"images": 5, "annotations": []', "an element of `images` is not as it should be"),
+        ('"images": [], "annotations": ["x"]', "an element of `annotations` is not valid"),
+        ('"images": [], "annotations": [{"id": "x"}]', "of `annotations` with id 'x' is not valid"),
+        ('"images": [], "annotations": [{"id": 5}, {"id": 5}]', "the annotation id 5 appears twice"),
+        ('"images": 5, "annotations": []', "an element of `images` is not valid"),
         (
             '"images": [{"id": 1, "file_name": "\\ud83d"}], "annotations": []',
             "of `images` with id 1 .*surrogates",
         ),
-        ('"images": [{"id": null}], "annotations": []', "of `images` with id None .*is no name"),
+        ('"images": [{"id": null}], "annotations": []', "of `images` with id None .*is not a name"),
     ],
 )
 def test_wrong_types_in_coco_files_are_told(tmp_path: Path, records: str, message: str) -> None:

@@ -18,7 +18,7 @@ from dataprep.plan.plan_file import PLAN_FILE, plan_fingerprint, read_plan_heade
 from dataprep.shards.build_shard import ShardJob, build_shard, is_shard_complete, tar_samples
 from dataprep.shards.figures import quantile
 from dataprep.shards.manifest import write_manifest
-from dataprep.sources.table import SOURCES
+from dataprep.sources.source import source_of
 from intarsia.errors import UserError
 from intarsia.sample import MEMBERS, decode_sample
 from tests.dataprep.toy import EXPECTED, GOOD, toy_request
@@ -198,11 +198,11 @@ def test_the_seed_decides_the_order_and_nothing_but_it(tmp_path: Path, toy_coco:
 
 def test_sample_keys_are_safe_and_distinct() -> None:
     names = ["a.b", "a/b", "a b", "ä" * 90, "ä" * 91, "000abc", ""]
-    keys = [SOURCES["openimages"].sample_key(name) for name in names]
+    keys = [source_of("openimages").sample_key(name) for name in names]
     assert len(set(keys)) == len(names)
     assert all("." not in key and len(key) <= 64 and key.isascii() for key in keys)
     assert keys[5] == "000abc"
-    assert SOURCES["coco"].sample_key("139") == "000000000139"
+    assert source_of("coco").sample_key("139") == "000000000139"
 
 
 def test_a_shard_counts_as_complete_only_if_it_is_this_builds_and_whole(
@@ -324,7 +324,7 @@ def test_verify_names_what_is_wrong(
 
 
 def test_verify_and_stats_need_a_finished_folder(tmp_path: Path, toy_coco: Inputs) -> None:
-    with pytest.raises(UserError, match=r"is no shard folder: it has no manifest\.json"):
+    with pytest.raises(UserError, match=r"is not a shard folder: it has no manifest\.json"):
         verify_folder(tmp_path)
     plan_of(toy_request(tmp_path, tmp_path / "out", inputs=toy_coco))
     with pytest.raises(UserError, match="is not finished; run its build command again"):

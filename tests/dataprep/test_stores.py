@@ -294,8 +294,8 @@ def test_members_are_found_by_their_whole_names(tmp_path: Path, whole: Inputs) -
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ("nothing-*.tar", r"--images nothing-\*\.tar: nothing is called so"),
-        ("a.tar\nb.txt", r"b\.txt: one folder, or \.tar and \.tar\.gz files, are wanted"),
+        ("nothing-*.tar", r"--images nothing-\*\.tar: no file has such a name"),
+        ("a.tar\nb.txt", r"b\.txt: give one folder, or \.tar and \.tar\.gz files"),
     ],
 )
 def test_mistakes_in_where_pictures_are(images: str, message: str) -> None:

@@ -194,8 +194,8 @@ def with_records_exchanged(members: Members) -> Members:
         (without_a_picture, r"picture \d+ is lost"),
         (with_a_sample_twice, r"duplicate key \d+_000"),
         (with_a_member_twice, r"sample \d+_000: member edit_mask\.png stands 2 times"),
-        (with_a_strange_member, r"sample \d+_000: caption\.txt is no member of a sample"),
-        (with_a_strange_sample, r"\d+_777x is no sample of the plan"),
+        (with_a_strange_member, r"sample \d+_000: caption\.txt is not a member of a sample"),
+        (with_a_strange_sample, r"\d+_777x is not a sample of the plan"),
         (with_members_exchanged, r"sample \d+_000: its members are not in the order image\.jpg, edit_mask"),
         (with_samples_exchanged, r"its samples are not in the plan's order"),
         (with_records_exchanged, r"sample \d+_000: its record is that of \d+_001"),
@@ -332,7 +332,7 @@ def test_a_mask_of_another_size_is_seen(folder: Path) -> None:
         ({"kept": {"pictures": 3, "boxes": 5, "samples": 6}}, r"boxes in, but its sidecar counts 5 kept"),
         ({"labels": {"car": 3}}, r"the labels of its sidecar add up to 3, not to 6 samples"),
         ({"rejects": []}, "its sidecar lists other pictures as rejected than it counts"),
-        ({"rejects": [{"what": "dog"}]}, "a reject in its sidecar is no record of one"),
+        ({"rejects": [{"what": "dog"}]}, "a reject in its sidecar is not a record of one"),
         ({"shard": "other.tar"}, r"its sidecar says other\.tar"),
     ],
     ids=str,
@@ -345,7 +345,7 @@ def test_a_sidecar_that_does_not_add_up_is_seen(folder: Path, change: dict, prob
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"samples": 6'])
 def test_a_sidecar_that_is_none_is_one_line(folder: Path, content: str) -> None:
     (folder / f"{SHARD}.json").write_text(content)
-    assert_named(folder, rf"{SHARD}\.json.*(is no sidecar|not valid JSON)")
+    assert_named(folder, rf"{SHARD}\.json.*(is not a sidecar|not valid JSON)")
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_a_sidecar_that_is_none_is_one_line(folder: Path, content: str) -> None:
 def test_an_alien_file_is_seen(folder: Path, name: str) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(b"x")
-    assert verify_folder(folder) == [f"{name.partition('/')[0]}: no file of this build"]
+    assert verify_folder(folder) == [f"{name.partition('/')[0]}: not a file of this build"]
 
 
 def test_rejects_that_are_not_the_sidecars_are_seen(folder: Path) -> None:
@@ -383,4 +383,4 @@ def test_what_training_keeps_beside_the_shards_is_no_alien(folder: Path) -> None
     (folder / "latents-0123456789ab").mkdir()
     assert verify_folder(folder) == []
     (folder / "latents-file").write_bytes(b"x")
-    assert verify_folder(folder) == ["latents-file: no file of this build"]
+    assert verify_folder(folder) == ["latents-file: not a file of this build"]

@@ -265,6 +265,7 @@ def test_difficult_objects_can_be_left_out(folder: Path, tmp_path: Path) -> None
     assert plan.counts()["rejected"]["boxes"] == {"difficult": 5, "file_missing": 1}
 
 
+@pytest.mark.processes
 def test_a_dry_run_says_what_the_build_gives(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

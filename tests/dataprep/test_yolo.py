@@ -232,6 +232,7 @@ def test_nothing_of_a_folder_vanishes(folder: Path, tmp_path: Path) -> None:
     assert any("10 files in, but 9 kept and 2 rejected" in problem for problem in verify_folder(request.out))
 
 
+@pytest.mark.processes
 def test_a_dry_run_says_what_the_build_gives(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

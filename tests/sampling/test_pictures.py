@@ -132,6 +132,7 @@ def test_ink_becomes_colour_by_its_own_profile(tmp_path: Path) -> None:
     assert np.array_equal(prepared.pixels, picture)
 
 
+@pytest.mark.processes
 def test_reading_pictures_needs_what_sampling_installs() -> None:
     heavy = ["cv2", "pyarrow", "simplejpeg", "torch", "ray"]
     program = f"import sys, sampling.pictures; print(sorted(set({heavy!r}) & set(sys.modules)))"
