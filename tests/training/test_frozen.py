@@ -46,7 +46,7 @@ def test_a_part_is_frozen_by_its_name_and_nothing_else(tmp_path: Path, part: str
 
 
 def test_unknown_parts_and_nothing_left_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"freeze=unet\.dwn: .*there are exemplar_encoder\.final_"):
+    with pytest.raises(UsageError, match=r"freeze=unet\.dwn: .*it has exemplar_encoder\.final_"):
         new_model(config_of(tmp_path, "freeze=[unet.dwn]"), CPU, False)
     with pytest.raises(UsageError, match=r"freeze=unet, exemplar_encoder leaves nothing to train"):
         new_model(config_of(tmp_path, "freeze=[unet, exemplar_encoder]"), CPU, False)
