@@ -283,6 +283,40 @@ def test_parts_are_plain_safetensors(tmp_path: Path) -> None:
     assert torch.equal(tensors["weight/weight@0"], torch.full((210,), 2.0))
 
 
+def test_a_part_that_the_manifest_does_not_list_is_not_read(tmp_path: Path) -> None:
+    """Left there by a copy or another tool, it would be taken for elements of the same parameters."""
+    save(tmp_path, 2)
+    saved = tmp_path / FOLDER / "step-00000002"
+    before = parts.Parts(saved).sizes()
+    shutil.copy(saved / PART, saved / "part-00001-of-00002.safetensors")
+    assert parts.Parts(saved).sizes() == before
+    assert go_on(tmp_path, state_at(0))[1] == 2
+    (saved / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"step-00000002 cannot be read \(.*manifest\.json does not exist"):
+        parts.Parts(saved)
+
+
+def test_pinned_buffers_are_powers_of_two_and_hardly_more_than_the_copy() -> None:
+    """Eight ranks with master weights and moments of the real UNet copy 10.8 GB."""
+    for elements in (1, 4_194_304, 4_194_305, 3 * 901_000_000 // 8, 3 * 901_000_000):
+        sizes = parts.pinned_sizes(elements)
+        assert all(size.bit_count() == 1 for size in sizes)
+        assert elements <= sum(sizes) < elements + (1 << 22)
+    assert 8 * 4 * sum(parts.pinned_sizes(3 * 901_000_000 // 8)) < 10.95e9
+
+
+def test_a_copy_in_several_buffers_is_written_as_one_in_a_single_buffer(tmp_path: Path) -> None:
+    numbers = torch.arange(100.0)
+    pieces = [("weight/a@0", [numbers[:45]]), ("weight/b@7", [numbers[45:46]]), ("ema/a@0", [numbers[46:]])]
+    whole, _ = parts.copy_to_cpu(pieces, [])
+    cut, _ = parts.copy_to_cpu(pieces, [torch.empty(size) for size in (64, 32, 8)])
+    assert [len(stretches) for _, stretches in cut] == [1, 1, 3]
+    numbers.zero_()
+    written = [parts.write_part(tmp_path / name, copy) for name, copy in (("one", whole), ("many", cut))]
+    assert written[0].sha256 == written[1].sha256
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
+
+
 def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"state version 99, this program reads 2"):
         TrainState.from_json(state_at(1).to_json() | {"version": 99}, tmp_path)

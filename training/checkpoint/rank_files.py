@@ -7,7 +7,8 @@ files together hold every element of every kind once; any rank of any run can re
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -15,45 +16,77 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from intarsia.errors import UserError
-from training.checkpoint.folder import Written
+from intarsia.files import read_json
+from training.checkpoint.folder import MANIFEST, Written
 from training.optimizer.fragments import WEIGHT, Fragment
 
 _CHUNK = 1 << 24  # elements written and hashed at a time
-Pieces = list[tuple[str, Tensor]]
+_PART = "part-"
+_LEAST_PINNED = 1 << 22  # elements: 16 MiB
+Pieces = list[
+    tuple[str, Sequence[Tensor]]
+]  # key -> its elements, in one stretch or several one after the other
 
 
 def part_name(rank: int, world: int) -> str:
     """The file of one rank."""
-    return f"part-{rank:05d}-of-{world:05d}.safetensors"
+    return f"{_PART}{rank:05d}-of-{world:05d}.safetensors"
 
 
 def pieces_of(fragments: Iterable[Fragment], rank: int, world: int) -> Pieces:
-    """What this rank saves, which leaves out the base: (key, 1-D view); nothing is copied."""
+    """What this rank saves, which leaves out the base: keys and 1-D views; nothing is copied."""
     shares = [fragment.share(rank, world) for fragment in fragments if not fragment.of_base]
     return [
-        (f"{kind}/{share.name}@{share.start}", view)
+        (f"{kind}/{share.name}@{share.start}", [view])
         for share in shares
         if share.size
         for kind, view in share.views.items()
     ]
 
 
-def copy_to_cpu(pieces: Pieces, buffer: Tensor | None) -> tuple[Pieces, Tensor]:
-    """A copy that training cannot alter, in one buffer, which can be passed in again.
+def copy_to_cpu(pieces: Pieces, buffers: list[Tensor]) -> tuple[Pieces, list[Tensor]]:
+    """A copy that training cannot alter, in buffers that can be passed in again; they are made where missing.
 
     Raises:
         RuntimeError: if there is not enough memory.
     """
-    total = sum(tensor.numel() for _, tensor in pieces)
-    on_gpu = any(tensor.is_cuda for _, tensor in pieces)
-    if buffer is None or buffer.numel() != total:
-        buffer = torch.empty(total, dtype=torch.float32, pin_memory=on_gpu)
-    copies = buffer.split([tensor.numel() for _, tensor in pieces])
-    for copy, (_, tensor) in zip(copies, pieces, strict=True):
-        copy.copy_(tensor, non_blocking=True)
+    sizes = [sum(map(len, stretches)) for _, stretches in pieces]
+    on_gpu = any(stretch.is_cuda for _, stretches in pieces for stretch in stretches)
+    if sum(map(len, buffers)) < sum(sizes):
+        wanted = pinned_sizes(sum(sizes)) if on_gpu else [sum(sizes)]
+        buffers = [torch.empty(size, dtype=torch.float32, pin_memory=on_gpu) for size in wanted]
+    copies = list(_stretches(buffers, sizes))
+    for (_, stretches), targets in zip(pieces, copies, strict=True):
+        source = stretches[0] if len(stretches) == 1 else torch.cat(list(stretches))
+        for part, target in zip(source.split([len(target) for target in targets]), targets, strict=True):
+            target.copy_(part, non_blocking=True)
     if on_gpu:
         torch.cuda.current_stream().synchronize()
-    return [(key, copy) for (key, _), copy in zip(pieces, copies, strict=True)], buffer
+    return [(key, targets) for (key, _), targets in zip(pieces, copies, strict=True)], buffers
+
+
+def pinned_sizes(elements: int) -> list[int]:
+    """How many elements each pinned buffer shall have, so that together they hold `elements`.
+
+    torch rounds a pinned buffer up to a power of two: one for 1.35 GB would take 2.15 GB. So each of these is
+    one already; no two are alike, and all together have at most 16 MiB too many.
+    """
+    units = -(-elements // _LEAST_PINNED)
+    return [_LEAST_PINNED << bit for bit in reversed(range(units.bit_length())) if units >> bit & 1]
+
+
+def _stretches(buffers: Sequence[Tensor], sizes: Iterable[int]) -> Iterator[list[Tensor]]:
+    """Views of the buffers, one behind the other: for each size those that hold so many elements."""
+    left = list(buffers)
+    for size in sizes:
+        found: list[Tensor] = []
+        while size:
+            found.append(left[0][:size])
+            size -= len(found[-1])
+            left[0] = left[0][len(found[-1]) :]
+            if not len(left[0]):
+                left.pop(0)
+        yield found
 
 
 def write_part(path: Path, pieces: Pieces) -> Written:
@@ -67,9 +100,10 @@ def write_part(path: Path, pieces: Pieces) -> Written:
         OSError: where it cannot be written.
     """
     header, end = {}, 0
-    for key, tensor in pieces:
-        start, end = end, end + 4 * tensor.numel()
-        header[key] = {"dtype": "F32", "shape": [tensor.numel()], "data_offsets": [start, end]}
+    for key, stretches in pieces:
+        size = sum(map(len, stretches))
+        start, end = end, end + 4 * size
+        header[key] = {"dtype": "F32", "shape": [size], "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format's alignment
     digest = hashlib.sha256()
@@ -77,8 +111,8 @@ def write_part(path: Path, pieces: Pieces) -> Written:
         for content in (len(text).to_bytes(8, "little"), text):
             file.write(content)
             digest.update(content)
-        for _, tensor in pieces:
-            for chunk in tensor.split(_CHUNK):
+        for stretch in chain.from_iterable(stretches for _, stretches in pieces):
+            for chunk in stretch.split(_CHUNK):
                 view = memoryview(chunk.to("cpu", torch.float32).contiguous().numpy()).cast("B")
                 file.write(view)
                 digest.update(view)
@@ -88,25 +122,26 @@ def write_part(path: Path, pieces: Pieces) -> Written:
 
 
 class Parts:
-    """The part files of a checkpoint, opened for reading; tensors are read on request.
+    """The part files that a checkpoint's manifest lists, opened for reading; tensors are read on request.
 
     Args:
         folder: the checkpoint.
 
     Raises:
-        UserError: where a part cannot be opened.
+        UserError: where there is no manifest, or a part cannot be opened.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._pieces: dict[str, list[tuple[int, str, safe_open]]] = {}
         try:
-            for path in sorted(folder.glob("part-*.safetensors")):
-                file = safe_open(path, framework="pt")
+            listed = [name for name in read_json(folder / MANIFEST)["files"] if name.startswith(_PART)]
+            for name in sorted(listed):
+                file = safe_open(folder / name, framework="pt")
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     whole, _, start = key.rpartition("@")
                     self._pieces.setdefault(whole, []).append((int(start), key, file))
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, UserError, KeyError, TypeError) as error:
             raise UserError(f"{folder} cannot be read ({error})") from None
 
     def has(self, name: str) -> bool:

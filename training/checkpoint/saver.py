@@ -70,7 +70,7 @@ class Saver:
     ) -> None:
         self.folder, self.options, self.world, self._then = folder, options, world, then
         self._save: _Save | None = None
-        self._buffer: Tensor | None = None
+        self._buffers: list[Tensor] = []
 
     def start(self, engine: Any, state: TrainState) -> None:
         """Save the run after `state.step` steps; with `asynchronous`, go on before it is written. Collective.
@@ -86,7 +86,7 @@ class Saver:
         try:
             pieces = pieces_of(fragments(engine), self.world.rank, self.world.size)
             if self.options.asynchronous:
-                pieces, self._buffer = copy_to_cpu(pieces, self._buffer)
+                pieces, self._buffers = copy_to_cpu(pieces, self._buffers)
         except RuntimeError as error:  # no memory for the copy; `finish` reports it to the other ranks
             save.outcome = f"{error}; set checkpoint.asynchronous=false"
             return

@@ -55,7 +55,7 @@ def estimate_run(
         "data": _data(config, shape),
         "checkpoints": _checkpoints(config, 4 * (3 + averages) * counts.trained),
         "snapshots": _snapshots(config, 2 * averages * counts.trained),
-        "cpu_memory": _cpu_memory(config, 4 * counts.trained // shape.world, 3 + averages),
+        "cpu_memory": _cpu_memory(config, 4 * counts.trained // shape.world, 3 + averages, stage, on_gpu),
         "mfu": mfu,
         "gpus": {name: _on(name, config, shape, counts, mfu) for name in gpus},
     }
@@ -92,16 +92,25 @@ def _checkpoints(config: TrainConfig, size: int) -> dict[str, int]:
     return {"number": number, "bytes": number * size}
 
 
-def _cpu_memory(config: TrainConfig, share: int, kinds: int) -> dict[str, int]:
-    """Bytes of a rank in the CPU's memory: offloaded optimizer with gradients, and copy of a checkpoint.
+def _cpu_memory(config: TrainConfig, share: int, kinds: int, stage: int, on_gpu: bool) -> dict[str, int]:
+    """Bytes of a rank in the CPU's memory: offloaded optimizer, and copy of a checkpoint.
+
+    Of an offloaded optimizer DeepSpeed 0.19 pins the gradients and one more buffer of their size, at stages 1
+    and 2 the master weights as well (runtime/zero/stage_1_and_2.py, stage3.py), and torch rounds each pinned
+    buffer up to a power of two. Our copy of a checkpoint is pinned in buffers that are powers of two.
 
     Args:
         config: config of the run.
         share: bytes of a rank's part of the trained weights.
         kinds: number of tensors per weight: master weight, moments and averages.
+        stage: ZeRO stage.
+        on_gpu: whether anything is pinned.
     """
+    pinned = 2 if stage == 3 else 3
+    rounded = 1 << (share - 1).bit_length() if on_gpu else share
+    optimizer = pinned * rounded + (kinds + 2 - pinned) * share
     return {
-        "optimizer": (kinds + 1) * share if config.offload_optimizer else 0,
+        "optimizer": optimizer if config.offload_optimizer else 0,
         "checkpoint": kinds * share if config.checkpoint.asynchronous else 0,
     }
 
