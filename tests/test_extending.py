@@ -1,58 +1,16 @@
-"""The examples of docs/extending.md that need nothing but themselves: a source and a sampler."""
+"""The example of a sampler in docs/extending.md; those of other nouns are run by their own tests."""
 
-import importlib
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from dataprep.cli import main
-from dataprep.sources.table import SOURCES
-from intarsia.files import read_json
 from intarsia.weights import save_model
-from tests.extending import examples, write_example
-from tests.paths import COCO_MINI, ROOT
+from tests.extending import examples
+from tests.paths import ROOT
 from tests.sampling.tiny import tiny_model
-
-
-@pytest.fixture
-def jsonl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The bundled boxes as JSON lines, and the source that reads them."""
-    write_example(tmp_path, "jsonl", "dataprep/sources/jsonl.py", "dataprep/sources/table.py")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.import_module("jsonl")
-    content = read_json(COCO_MINI / "annotations.json")
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    with (tmp_path / "mine.jsonl").open("w") as file:
-        for image in content["images"]:
-            own = [a for a in content["annotations"] if a["image_id"] == image["id"] and not a["iscrowd"]]
-            boxes = [
-                [x, y, x + width, y + height, names[a["category_id"]]]
-                for a in own
-                for x, y, width, height in [a["bbox"]]
-            ]
-            file.write(json.dumps({"file": image["file_name"], "boxes": boxes}) + "\n")
-    yield tmp_path / "mine.jsonl"
-    SOURCES.pop("jsonl")
-    sys.modules.pop("jsonl")
-
-
-@pytest.mark.processes
-def test_the_source_of_the_example_plans_builds_and_verifies(
-    jsonl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    files = ["--images", str(COCO_MINI / "images"), "--image-size", "64", "--workers", "1"]
-    command = ["build", "jsonl", "--boxes", str(jsonl), *files, "--out", str(tmp_path / "shards")]
-    assert main([*command, "--dry-run"]) == 0
-    assert "boxes" in capsys.readouterr().out
-    assert main(command) == 0
-    manifest = read_json(tmp_path / "shards" / "manifest.json")
-    assert manifest["kept"]["samples"] > 15
-    assert main(["verify", str(tmp_path / "shards"), "--full"]) == 0
 
 
 @pytest.mark.processes
