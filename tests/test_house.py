@@ -20,6 +20,10 @@ DOORS = {"intarsia": 21}  # folders that may have more than 15 modules
 EVERYWHERE = {"main", "add", "run"}  # the same word for the same thing in every package
 TWICE = {  # public names that may be defined in several places, and why
     "log": "the logger of a module",
+    "SOURCE": "the value of a module of dataprep/sources, that a row of SOURCES names",
+    "KIND": "the value of a module of intarsia/conditions, that a row of CONDITIONS names",
+    "TASK": "the value of a module of training/objective, that a row of TASKS names",
+    "PAINTER": "the value of a module of sampling/painters, that a row of PAINTERS names",
 }
 
 

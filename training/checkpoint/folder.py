@@ -21,7 +21,7 @@ from intarsia.files import atomic_write, read_json, sha256_file, sweep_temporari
 from training.config import CheckpointConfig, may_change
 from training.run.state import RunFolder, TrainState, library_versions
 
-_MANIFEST = "manifest.json"
+CHECKPOINT_MANIFEST = "manifest.json"
 STATE = "state.json"
 LATEST = "latest"
 _TEMPORARY = ".tmp-"
@@ -82,7 +82,7 @@ def _publish(temporary: Path, final: Path, state: dict[str, Any], parts: Sequenc
     path = temporary / STATE
     write_json(path, state)
     written = [*parts, Written(STATE, path.stat().st_size, sha256_file(path))]
-    write_json(temporary / _MANIFEST, {"files": {file.name: asdict(file) for file in written}})
+    write_json(temporary / CHECKPOINT_MANIFEST, {"files": {file.name: asdict(file) for file in written}})
     sync(temporary)
     if final.exists():  # a torn one of the same step: it was not loaded
         shutil.rmtree(final)
@@ -121,7 +121,7 @@ def step_of(checkpoint: Path) -> int:
 def what_is_torn(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be used: a missing manifest, or a file that is missing, short or altered."""
     try:
-        listing = read_json(checkpoint / _MANIFEST)["files"]
+        listing = read_json(checkpoint / CHECKPOINT_MANIFEST)["files"]
         for name, entry in listing.items():
             path = checkpoint / name
             if not path.is_file():
@@ -131,7 +131,7 @@ def what_is_torn(checkpoint: Path) -> str | None:
             if sha256_file(path) != entry["sha256"]:
                 return f"{name} is damaged"
     except (UserError, KeyError, TypeError, AttributeError) as error:
-        return f"{_MANIFEST}: {error}"
+        return f"{CHECKPOINT_MANIFEST}: {error}"
     return None
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from intarsia.errors import UserError
 from intarsia.files import read_json
-from training.checkpoint.folder import MANIFEST, Written
+from training.checkpoint.folder import CHECKPOINT_MANIFEST, Written
 from training.optimizer.fragments import WEIGHT, Fragment
 
 _CHUNK = 1 << 24  # elements written and hashed at a time
@@ -135,8 +135,8 @@ class Parts:
         self.folder = folder
         self._pieces: dict[str, list[tuple[int, str, safe_open]]] = {}
         try:
-            listed = [name for name in read_json(folder / MANIFEST)["files"] if name.startswith(_PART)]
-            for name in sorted(listed):
+            listed = read_json(folder / CHECKPOINT_MANIFEST)["files"]
+            for name in sorted(name for name in listed if name.startswith(_PART)):
                 file = safe_open(folder / name, framework="pt")
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     whole, _, start = key.rpartition("@")
