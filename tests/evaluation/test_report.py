@@ -130,7 +130,7 @@ def test_unlike_numbers_are_not_compared_and_what_one_lacks_is_told() -> None:
     other = replace(other, columns=others, rows=rows)
     frechet, score, error = differences(first, other)
     assert score.unlike == "recipes differ: score/x/v1@abc; score/x/v2@abc"
-    assert frechet.unlike.startswith("the two are of different cases")
+    assert frechet.unlike.startswith("the two have different cases")
     assert error.verdict.endswith("; 1 cases not in both")
     text = "\n".join(map(as_text, compare_tables([first, other])))
     assert "≠ score: recipes differ" in text
@@ -152,7 +152,7 @@ def test_published_numbers_are_marked_unless_recipe_and_cases_agree() -> None:
     assert "box224" in ours.unlike(replace(column, recipe="clip-score/clip-b32/box224/v1"), report)
     text = as_text(report_tables(report)[1])
     assert re.search(r"^Paint by Example +84.97$", text, re.MULTILINE)
-    assert "that the weights are the publishers' own is for you to see to" in text
+    assert "check yourself that the weights are the publishers'" in text
 
 
 @pytest.fixture

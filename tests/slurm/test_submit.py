@@ -89,7 +89,7 @@ def test_a_misspelt_option_is_refused_with_the_valid_ones(
     train: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = refused(capsys, *train, "--tiem=3")
-    assert words.startswith("error: unknown option --tiem; did you mean --time? options of the script")
+    assert words.startswith("error: unknown option --tiem; did you mean --time? put options of the")
     assert all(f"--{name}" in words for name in [*valid_options(), "sweep", "chain", "local"])
 
 
