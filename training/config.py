@@ -260,12 +260,13 @@ class TrainConfig(Config):
         snapshots, saves = self.optimizer.ema_snapshot_every, self.checkpoint.every_steps
         if snapshots is not None and snapshots % saves:
             raise ValueError(
-                f"optimizer.ema_snapshot_every={snapshots} is no multiple of checkpoint.every_steps={saves}: "
+                f"optimizer.ema_snapshot_every={snapshots} is not a multiple of "
+                f"checkpoint.every_steps={saves}: "
                 "snapshots are taken out of checkpoints"
             )
         if self.global_batch_size is not None and self.global_batch_size % self.micro_batch_size:
             raise ValueError(
-                f"global_batch_size={self.global_batch_size} is no multiple of "
+                f"global_batch_size={self.global_batch_size} is not a multiple of "
                 f"micro_batch_size={self.micro_batch_size}"
             )
         return self

@@ -59,14 +59,13 @@ class Networks:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What is to be found out.
+    """The plan of a bench's scoring.
 
     Attributes:
-        bench: its name.
+        bench: name of the bench.
         name: name of the method that made the results.
         networks: feature networks.
-        references: by the name of the features, "clip" and "inception"; without one, the bench's own
-            pictures take its place.
+        references: features, "clip" or "inception", -> reference set; without one, the bench's own pictures.
         published: also Paint by Example's crop of the repainted region, which needs rectangles.
     """
 

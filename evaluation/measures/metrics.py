@@ -135,14 +135,14 @@ def text_similarity(image: Features, text: Features) -> Float:
 def directional_similarity(
     source: Features, result: Features, source_text: Features, target_text: Features
 ) -> Float:
-    """Whether the picture moved where the words did: cos(result - source, target_text - source_text), all of
-    unit length first (Gal et al. 2022, StyleGAN-NADA, eq. 2). NaN where nothing moved.
+    """Directional similarity of picture and words: cos(result - source, target_text - source_text), all of
+    unit length first (Gal et al. 2022, StyleGAN-NADA, eq. 2). NaN without a change.
 
     Args:
         source: image features [..., D] of the picture before the edit.
-        result: of the picture after it.
+        result: image features [..., D] of the picture after the edit.
         source_text: text features of the description before.
-        target_text: of the description after.
+        target_text: text features of the description after.
     """
     return cosine(_unit(result) - _unit(source), _unit(target_text) - _unit(source_text))
 

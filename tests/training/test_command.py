@@ -153,7 +153,7 @@ def test_missing_folders_are_told_in_a_sentence(story: Story, tmp_path: Path) ->
     config, shards = story.arguments[:2]
     nowhere = run(config, "data.shards=/nowhere", f"run={tmp_path / 'run'}")
     assert nowhere.returncode == 1
-    assert nowhere.stderr.startswith("error: data.shards=/nowhere is no finished shard folder")
+    assert nowhere.stderr.startswith("error: data.shards=/nowhere is not a finished shard folder")
     (tmp_path / "file").write_text("")
     blocked = run(config, shards, f"run={tmp_path / 'file' / 'run'}")
     assert blocked.returncode == 1

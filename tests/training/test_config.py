@@ -65,7 +65,7 @@ def test_unknown_keys_are_refused_with_the_valid_ones(tmp_path: Path) -> None:
         ("zero_stage=4", "zero_stage=4"),
         ("micro_batch_size=0", "micro_batch_size=0"),
         ("exemplar_dropout=1.5", "exemplar_dropout=1.5"),
-        ("global_batch_size=6", "global_batch_size=6 is no multiple of micro_batch_size=4"),
+        ("global_batch_size=6", "global_batch_size=6 is not a multiple of micro_batch_size=4"),
         ("model.unet.in_channels=4", "model.unet.in_channels=4 can only be sampled"),
         ("optimizer={ema_kind: post_hoc, ema_decay: 0.9}", "set optimizer.ema_decay=null and choose"),
         ("optimizer.betas=[0.9, 1.0]", r"optimizer.betas.1=1.0: .*less than 1"),
@@ -77,7 +77,7 @@ def test_unknown_keys_are_refused_with_the_valid_ones(tmp_path: Path) -> None:
         ("optimizer.ema_widths=[0.05, 0.05]", "be there once; the paper takes"),
         (
             "optimizer.ema_snapshot_every=1500",
-            "ema_snapshot_every=1500 is no multiple of checkpoint.every_steps=1000",
+            "ema_snapshot_every=1500 is not a multiple of checkpoint.every_steps=1000",
         ),
     ],
 )

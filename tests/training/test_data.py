@@ -104,7 +104,9 @@ def test_missing_shards_and_folders_are_named(folder: Path, tmp_path: Path) -> N
     (folder / "toy-train-000001.tar").unlink()
     with pytest.raises(UserError, match=r"toy-train-000001\.tar is missing"):
         find_shards([str(folder)])
-    with pytest.raises(UserError, match=r"nowhere is no finished shard folder.*`python -m dataprep build`"):
+    with pytest.raises(
+        UserError, match=r"nowhere is not a finished shard folder.*`python -m dataprep build`"
+    ):
         find_shards([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match=r"several stand in brackets: data\.shards=\[A,B\]"):
         find_shards([f"{folder},{tmp_path}"])

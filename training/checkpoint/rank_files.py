@@ -128,7 +128,7 @@ class Parts:
         folder: the checkpoint.
 
     Raises:
-        UserError: where there is no manifest, or a part cannot be opened.
+        UserError: if there is no manifest, or a part cannot be opened.
     """
 
     def __init__(self, folder: Path) -> None:

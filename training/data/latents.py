@@ -33,14 +33,14 @@ _TYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 @dataclass(frozen=True)
 class StoredSample:
-    """What is stored of one sample.
+    """The stored latents of one sample.
 
     Attributes:
-        key: of the sample.
+        key: key of the sample.
         image: float16 [2, C, h, w], mean and standard deviation of the picture's posterior, unscaled.
-        masked: the same of the picture with its hole.
+        masked: float16 [2, C, h, w], those of the picture with its hole.
         mask: float32 [1, h, w], the edit mask on the grid of latents, 1 = repaint.
-        features: float32, what the frozen tower says of the exemplar (`ConditionKind.feature_shape`).
+        features: float32, features of the exemplar from the frozen tower (`ConditionKind.feature_shape`).
     """
 
     key: str
@@ -105,7 +105,7 @@ def find_latents(shards: Sequence[Shard], digest: str) -> list[LatentFile]:
         place = f"{latents_folder(shard.folder, digest)}/{latents_name(shard.name)}"
         if entry is None or (entry["shard_sha256"], entry["samples"]) != (shard.sha256, shard.count):
             raise UserError(
-                f"the latents {place} are of another {shard.name} than the manifest of {shard.folder} tells; "
+                f"the latents {place} are of another {shard.name} than the manifest of {shard.folder} says; "
                 f"{_remedy(shard.folder)}"
             )
         if not is_uri(place) and not (Path(place).is_file() and Path(place).stat().st_size == entry["bytes"]):
@@ -136,9 +136,9 @@ class LatentReader:
     """Random access to stored latents, by shard and sample.
 
     Args:
-        files: from `find_latents`.
-        open_files: held open per process.
-        cache: keeps copies of remote files.
+        files: files of latents, from `find_latents`.
+        open_files: limit of open files per process.
+        cache: copies of remote files.
     """
 
     def __init__(self, files: Sequence[LatentFile], open_files: int, cache: ShardCache | None) -> None:

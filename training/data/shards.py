@@ -105,7 +105,7 @@ def _shards_of(folder: str) -> list[Shard]:
     ]
     for shard in shards:
         if shard.is_remote and not shard.bytes:
-            raise UserError(f"{folder}/manifest.json does not tell the size of {shard.name}; build it again")
+            raise UserError(f"{folder}/manifest.json does not have the size of {shard.name}; build it again")
         if not shard.is_remote and not Path(shard.place).is_file():
             raise UserError(f"shard {shard.place} is missing; {_REMEDY}")
     return shards
@@ -145,7 +145,7 @@ def load_manifest(folder: str) -> Any:
     if not Path(path).is_file():
         several = "; several stand in brackets: data.shards=[A,B]" if "," in folder else ""
         raise UserError(
-            f"data.shards={folder} is no finished shard folder: it holds no manifest.json; run, or run "
+            f"data.shards={folder} is not a finished shard folder: it has no manifest.json; run, or run "
             f"again, `python -m dataprep build`{several}"
         )
     return read_json(path)

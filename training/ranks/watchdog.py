@@ -1,9 +1,9 @@
 """Which rank keeps the others waiting: every rank reports its position; a stall is reported and ended.
 
 A thread of each rank notes in torch.distributed's store how many places its main thread has passed. When
-nothing has moved for too long, those hang that passed the fewest and stand in no collective call: the others
-wait for them in one, from which only the end of the process frees them. Whoever notices first tells the rest
-through the store; each writes down its stack, and none ends before all had the time to do so.
+nothing has moved for too long, the ranks hang that passed the fewest places and are not in a collective call:
+the others wait for them in one, and only the end of the process frees them. The first rank to notice reports
+it to the others through the store; each writes its stack to its log, and none ends before all had time for it.
 """
 
 import faulthandler

@@ -77,8 +77,8 @@ class RunTracker:
         truncate_metrics(folder.metrics, step)
         self._folder, self._wandb = folder, WandbRun(wandb_run, folder.metrics)
         self._metrics = folder.metrics.open("a", encoding="utf-8")
-        told = [record["text"] for record in earlier if record["event"] == "saved"]
-        self._checkpoint = told[-1] if told else None
+        saved = [record["text"] for record in earlier if record["event"] == "saved"]
+        self._checkpoint = saved[-1] if saved else None
         restarts = sum(record["event"] in BEGINNINGS for record in earlier)
         if not restarts:
             self.event(step, "started", "", **(facts or {}))
