@@ -5,6 +5,9 @@ import torch
 from torch import nn
 
 from tests.closeness import MARGIN, longest_sum, relative_error, rounding
+from tests.paths import ROOT
+
+pytestmark = pytest.mark.portable
 
 
 @pytest.mark.parametrize("terms", [9, 288, 20_000])
@@ -27,3 +30,11 @@ def test_a_wrong_term_or_a_nan_is_seen() -> None:
 def test_the_longest_sum_is_found_in_the_shape_of_the_weights() -> None:
     assert longest_sum(nn.Conv2d(8, 4, 3), nn.Linear(60, 5)) == 72
     assert longest_sum(nn.Sequential(nn.Linear(90, 1), nn.LayerNorm(500))) == 90
+
+
+def test_whatever_compares_up_to_rounding_is_repeated_as_other_processors_compute() -> None:
+    """`make test-portable` runs what is marked; synthetic.py holds a limit for runs that take minutes."""
+    users = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    users = {path.name: text for path, text in users.items() if "from tests.closeness import" in text}
+    unmarked = {name for name, text in users.items() if "pytest.mark.portable" not in text}
+    assert unmarked == {"synthetic.py"}
