@@ -16,7 +16,7 @@ from dataprep.draw.render import redraw_sample
 from dataprep.plan import input_files
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig
-from dataprep.plan.plan_file import PLAN_FILE, read_plan_header, write_plan
+from dataprep.plan.plan_file import PLAN_FILE, read_plan_header, read_plan_rows, write_plan
 from dataprep.records import Rejected, RejectReason
 from dataprep.sources.object_masks import object_mask, read_open_images_masks
 from dataprep.sources.openimages_csv import read_open_images
@@ -351,8 +351,10 @@ def test_a_folder_that_was_planned_before_mask_files_were_recorded_goes_on(
         earlier.setattr(input_files, "_describe_folder", lambda folder, endings: None)
         members_of(request)
     header = read_plan_header(request.out / PLAN_FILE)
-    del header["inputs"]["segmentations"]["files"]
+    del header["inputs"]["segmentations"]["files"], header["unit"]
     write_plan(request.out / PLAN_FILE, new_plan(request), header)
+    assert {record.unit for record in read_plan_rows(request.out / PLAN_FILE, 0)} == {"fractions"}
+    assert verify_folder(request.out, full=True) == []
     assert go_on(request)["kept"]["masks"] > 0
 
 

@@ -193,7 +193,7 @@ def with_records_exchanged(members: Members) -> Members:
         (without_a_sample, r"5 samples, the sidecar says 6"),
         (without_a_picture, r"picture \d+ is lost"),
         (with_a_sample_twice, r"duplicate key \d+_000"),
-        (with_a_member_twice, r"sample \d+_000: member edit_mask\.png stands 2 times"),
+        (with_a_member_twice, r"sample \d+_000: member edit_mask\.png appears 2 times"),
         (with_a_strange_member, r"sample \d+_000: caption\.txt is not a member of a sample"),
         (with_a_strange_sample, r"\d+_777x is not a sample of the plan"),
         (with_members_exchanged, r"sample \d+_000: its members are not in the order image\.jpg, edit_mask"),
@@ -318,7 +318,7 @@ def test_a_mask_of_another_size_is_seen(folder: Path) -> None:
     members[1] = (members[1][0], encode_png(np.full((32, 32), 255, np.uint8)))
     write_members(tar, members)
     put_hashes_right(folder)
-    assert_named(folder, r"edit_mask\.png is \(32, 32\), the image \(64, 64\)")
+    assert_named(folder, r"edit_mask\.png has shape \(32, 32\), the image \(64, 64\)")
 
 
 @pytest.mark.parametrize(

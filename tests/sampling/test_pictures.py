@@ -246,7 +246,7 @@ def test_what_reading_changes_is_remarked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"f\.tif has floating-point pixels; save it with 8 bits per channel"):
         open_picture(tmp_path / "f.tif")
     Image.fromarray(np.array([[70000]], np.int32)).save(tmp_path / "i.tif")
-    with pytest.raises(UserError, match=r"i\.tif has 32-bit integer pixels; save it with 8 bits a channel"):
+    with pytest.raises(UserError, match=r"i\.tif has 32-bit integer pixels; save it with 8 bits per channel"):
         open_picture(tmp_path / "i.tif")
     (tmp_path / "e.png").touch()
     with pytest.raises(UserError, match=r"e\.png is empty"):
