@@ -30,8 +30,8 @@ ALONE, PAIR = BatchShape(4, 2, 1), BatchShape(4, 2, 2)
 # What torch 2.13 says on a GPU without room, to its first advice.
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which "
-    "1.02 GiB is free. Of the allocated memory 70 GiB is allocated by PyTorch. If reserved but unallocated memory is "
-    "large try setting PYTORCH_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
+    "1.02 GiB is free. Of the allocated memory 70 GiB is allocated by PyTorch. If reserved but unallocated "
+    "memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
 )
 
 
