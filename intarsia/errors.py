@@ -10,6 +10,16 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
+_ROOM = "make room and run again"
+_FILE_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EIO: "the disk or its file server fails: see to it, then run the same command again",
+    errno.ESTALE: "the file server has lost sight of it: run the same command again",
+    errno.EROFS: "its file system is mounted read-only: have that changed, or choose another folder",
+}
+
+
 class UserError(Exception):
     """An error that the user can correct: one sentence with what, where, which value and what to do."""
 
@@ -61,12 +71,19 @@ def run_command(command: Callable[[Sequence[str]], int | None], argv: Sequence[s
         return EXIT_FAILURE
 
 
+def file_remedy(error: OSError) -> str:
+    """What to do where a disk is full or fails, whatever the file; empty for other errors of the system."""
+    return _FILE_REMEDIES.get(error.errno or 0, "")
+
+
 def _about_files(error: OSError) -> str:
     """A sentence about a file or disk error that a user can correct; empty for other system errors."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.strerror}); make room and run the same command again"
+    remedy = file_remedy(error)
     if not error.filename:
-        return ""
+        return f"a file cannot be read or written ({error.strerror}); {remedy}" if remedy else ""
     folder, _, name = str(error.filename).rpartition("/")
     place = folder if ".tmp-" in name else error.filename  # users do not know temporary names
-    return f"{place} cannot be read or written ({error.strerror}); check the path and its permissions"
+    remedy = remedy or "check the path and its permissions"
+    return f"{place} cannot be read or written ({error.strerror}); {remedy}"

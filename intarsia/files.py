@@ -27,12 +27,28 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     target = Path(path)
     temporary = target.with_name(f".{target.name}{_TEMPORARY}{uuid.uuid4().hex}")
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(target)
-        sync(target.parent)
+        with naming(target):
+            yield temporary
+            sync(temporary)
+            temporary.replace(target)
+            sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let errors of a file that is open already say which one it is; the system does not.
+
+    Raises:
+        OSError: of the same number, with `path` as its file name, in place of one without.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def is_same_file(one: Path, other: Path) -> bool:
@@ -75,14 +91,15 @@ def atomic_folder(path: Path | str, marker: str) -> Iterator[Path]:
     old = temporary.with_name(f"{temporary.name}-old")
     temporary.mkdir()
     try:
-        yield temporary
-        for item in temporary.rglob("*"):
-            sync(item)
-        sync(temporary)
-        if target.exists():
-            target.replace(old)
-        temporary.replace(target)
-        sync(target.parent)
+        with naming(target):
+            yield temporary
+            for item in temporary.rglob("*"):
+                sync(item)
+            sync(temporary)
+            if target.exists():
+                target.replace(old)
+            temporary.replace(target)
+            sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -106,7 +123,8 @@ def read_json(path: Path | str) -> Any:
         UserError: if the file is missing or is not JSON; the message has the file and the line.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        with naming(path):
+            return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -11,8 +11,8 @@
 #            and at the end the error of the rank that failed first. RUN/logs/rank-N.out has all output of rank N.
 # Resume     submit the same command again: it continues from the newest complete checkpoint.
 # Restarts   the job restarts automatically after a preemption or the loss of a node; two minutes before the time
-#            limit (the run is saved first); and after a rank is killed, unless that happens three times without a
-#            save in between.
+#            limit (the run is saved first); and after a rank or one of its loader workers is killed, unless that
+#            happens three times without a save in between.
 # End        the job ends for good when the run is finished, when a rank fails with an error, and on scancel (the
 #            run is saved within the 30 s, or the KillWait, that the cluster grants).
 # Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, the number of automatic restarts (50).
@@ -85,7 +85,8 @@ case $first in
   "") exit "$status" ;;                                          # not caused by a rank: srun has printed the error
 esac
 rank=$(sed -E 's/.*: tasks? ([0-9]+).*/\1/' <<<"$first")
-if [[ $first == *"Exited with"* ]]; then
+# 137: a process of the rank was killed, such as a loader worker, and the rank ended because of that.
+if [[ $first == *"Exited with"* && $first != *"exit code 137" ]]; then
   echo "train.sh: $first; the end of $run/logs/rank-$rank.out:" >&2
   tail -n 30 "$run/logs/rank-$rank.out" >&2
 else

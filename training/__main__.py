@@ -12,12 +12,13 @@ from pathlib import Path
 from intarsia.command_line import Parser
 from intarsia.config import dump_config, load_config
 from intarsia.errors import UserError, run_command
-from training.checkpoint.folder import check_config, told_when_full
+from training.checkpoint.folder import check_config
 from training.commands import cache_latents, ema, estimate, report
 from training.config import TrainConfig, batch_shape, require_paths
 from training.data.shards import check_size, find_shards
 from training.ranks.distributed import StopFlag
 from training.run.claim import claimed
+from training.run.faults import explain_file_errors, explain_memory_errors
 from training.run.state import RunFolder
 
 _COMMANDS = (cache_latents, ema, estimate, report)
@@ -93,10 +94,15 @@ def _train(arguments: argparse.Namespace) -> int:
     from training.ranks import distributed
 
     world = distributed.connect(config.distributed_timeout_s)
-    batch_shape(config, world.size)
+    shape = batch_shape(config, world.size)
     from training.loop import train
 
-    with claimed(run, world), told_when_full(run), distributed.told_when_alone():
+    with (
+        explain_file_errors(run),
+        explain_memory_errors(config, shape),
+        distributed.told_when_alone(),
+        claimed(run, world),
+    ):
         code = train(config, world, stop)
     distributed.disconnect(world)  # not after an error: other ranks may never come, the launcher ends them
     return code

@@ -359,12 +359,20 @@ def test_a_part_that_fills_the_disk_is_gone_at_once(tmp_path: Path, monkeypatch:
         saver.finish()
 
 
-def test_whatever_else_a_full_disk_breaks_is_told_in_a_sentence(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    words = rf"run={tmp_path}: m\.jsonl cannot be written \(.*No space left.*\); make room and run again"
-    with pytest.raises(UserError, match=words), checkpoint.told_when_full(run):
-        raise OSError(errno.ENOSPC, "No space left on device", "m.jsonl")
-    with pytest.raises(UserError, match="a file cannot be written"), checkpoint.told_when_full(run):
-        raise OSError(errno.EDQUOT, "Disk quota exceeded")
-    with pytest.raises(PermissionError), checkpoint.told_when_full(run):
-        raise PermissionError(errno.EACCES, "Permission denied")
+def test_a_part_that_the_disk_cannot_read_makes_way_for_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, 2, 4)
+    hashed = checkpoint.sha256_file
+
+    def fail(path: Path) -> str:
+        if path.parent.name == "step-00000004":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return hashed(path)
+
+    monkeypatch.setattr(checkpoint, "sha256_file", fail)
+    resume.log.propagate = True
+    resume.log.parent.propagate = True  # type: ignore[union-attr]
+    assert go_on(tmp_path, state_at(0))[1] == 2
+    assert "skipped the torn checkpoint" in caplog.text
+    assert "cannot be read (Input/output error)" in caplog.text

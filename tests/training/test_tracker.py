@@ -36,13 +36,13 @@ def test_a_line_is_in_the_file_as_soon_as_it_is_logged(tmp_path: Path) -> None:
     assert record == {"step": 1, "train/loss": 0.1 + 0.2, "train/grad_norm": None}
 
 
-def test_a_line_cut_short_by_a_crash_is_left_out_and_others_are_named(tmp_path: Path) -> None:
+def test_a_line_cut_short_by_a_crash_is_left_out_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 1}) + '\n{"step": 2, "train/l')
     assert read_metrics(path) == [{"step": 1}]
-    path.write_text('{"step"\n{"step": 2}\n')
-    with pytest.raises(UserError, match="line 1: not valid JSON"):
-        read_metrics(path)
+    assert not caplog.text
 
 
 def test_an_end_without_a_word_is_told_at_the_restart_and_a_torn_event_is_left_out(tmp_path: Path) -> None:

@@ -6,11 +6,9 @@ manifest with sizes and hashes, syncs it all, renames the folder to step-0000123
 from which a run continues, on the same or other ranks, and from which a model folder is made.
 """
 
-import errno
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +130,8 @@ def what_is_torn(checkpoint: Path) -> str | None:
                 return f"{name} is damaged"
     except (UserError, KeyError, TypeError, AttributeError) as error:
         return f"{CHECKPOINT_MANIFEST}: {error}"
+    except OSError as error:
+        return f"{error.filename or 'a file'} cannot be read ({error.strerror})"
     return None
 
 
@@ -155,24 +155,6 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
 def read_state(checkpoint: Path) -> TrainState:
     """The train state of a checkpoint."""
     return TrainState.from_json(read_json(checkpoint / STATE), checkpoint / STATE)
-
-
-@contextmanager
-def told_when_full(run: RunFolder) -> Iterator[None]:
-    """Turn errors of a full disk inside the block into a sentence: metrics, a preview, the model.
-
-    Raises:
-        UserError: in place of an OSError of a full disk or an exhausted quota.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        what = error.filename or "a file"
-        raise UserError(
-            f"run={run.root}: {what} cannot be written ({error}); make room and run again"
-        ) from None
 
 
 def check_config(config: dict[str, Any], run: RunFolder) -> None:

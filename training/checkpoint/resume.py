@@ -13,6 +13,7 @@ from training.checkpoint.rank_files import Parts
 from training.model.base_hash import unmark
 from training.optimizer.fragments import fragments, refresh
 from training.ranks.distributed import World
+from training.run.faults import about_file
 from training.run.state import RunFolder, TrainState
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def begin_or_continue(engine: Any, fresh: TrainState, run: RunFolder, world: Wor
     return state
 
 
-def _choose(fresh: TrainState, run: RunFolder) -> "tuple[Path | None, TrainState] | UserError":
+def _choose(fresh: TrainState, run: RunFolder) -> "tuple[Path | None, TrainState] | Exception":
     try:
         sweep(run.checkpoints)
         checkpoint, remarks = newest_valid(run.checkpoints)
@@ -50,6 +51,8 @@ def _choose(fresh: TrainState, run: RunFolder) -> "tuple[Path | None, TrainState
         return checkpoint, replace(old, **{name: getattr(fresh, name) for name in present})
     except UserError as error:
         return error
+    except OSError as error:
+        return about_file(run, error) or error
 
 
 @torch.no_grad()

@@ -1,11 +1,10 @@
 """Shards to batches in the exact order of `order.py`: read by offset, uint8 out, nothing random in here."""
 
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,12 +13,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from dataprep.draw.render import redraw_crop, redraw_sample
 from intarsia.errors import UserError
-from intarsia.model import EditModel
 from intarsia.sample import Sample
 from training.config import BatchShape, DataConfig, TrainConfig
 from training.data.latents import STORED, LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.order import DataOrder, rank_positions
 from training.data.shards import ShardReader, find_shards, open_cache, wrong_size
+from training.data.workers import ignore_signals, start_context, watched
+
+if TYPE_CHECKING:
+    from intarsia.model import EditModel
 
 _ATTEMPTS = 8
 _EPOCHS = 1_000_000  # draws of later attempts have numbers beyond any epoch's
@@ -144,7 +146,7 @@ def open_dataset(config: TrainConfig) -> SampleDataset:
     return SampleDataset(reader, order, config.model.image_size, config.seed, config.data.redraw)
 
 
-def use_latents(config: TrainConfig, dataset: SampleDataset, model: EditModel) -> None:
+def use_latents(config: TrainConfig, dataset: SampleDataset, model: "EditModel") -> None:
     """Let a run with `data.latents` read what is stored for the networks of its model.
 
     Raises:
@@ -200,7 +202,7 @@ def batches(
         draw: (positions) -> draws, made by the workers; None leaves `Batch.draws` empty.
 
     Raises:
-        UserError: for a sample that cannot be read.
+        UserError: for a sample that cannot be read, or a worker that ends.
     """
     positions = islice(rank_positions(span.start, shape, rank), len(span) * shape.accum)
     loader = DataLoader(
@@ -208,11 +210,12 @@ def batches(
         batch_sampler=positions,  # type: ignore[arg-type]
         num_workers=config.num_workers,
         collate_fn=collate if draw is None else partial(collate_and_draw, draw),
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=ignore_signals,
+        multiprocessing_context=start_context() if config.num_workers else None,
         prefetch_factor=4 if config.num_workers else None,
         pin_memory=pin_memory,
     )
-    for batch in loader:
+    for batch in watched(iter(loader)):
         if isinstance(batch, UserError):
             raise batch
         yield batch
@@ -231,9 +234,3 @@ def _pinned(value: Any) -> Any:
 
 def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(arrays))
-
-
-def _ignore_signals(worker: int) -> None:
-    """A stop signal often reaches the whole process group: the training process decides, workers go on."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)

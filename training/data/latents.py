@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,9 +20,12 @@ from dataprep.check.verify import LATENTS
 from dataprep.pictures.stores import is_uri
 from intarsia.errors import UsageError, UserError
 from intarsia.files import fingerprint, sha256_bytes
-from intarsia.model import EditModel
 from training.data.cache import ShardCache
-from training.data.shards import OpenFiles, Shard, load_manifest, open_file
+from training.data.open_files import OpenFiles
+from training.data.shards import Shard, load_manifest, open_file
+
+if TYPE_CHECKING:
+    from intarsia.model import EditModel
 
 LATENTS_VERSION = 1
 LATENTS_MANIFEST = "manifest.json"
@@ -50,7 +53,7 @@ class StoredSample:
     features: np.ndarray
 
 
-def frozen_hash(model: EditModel) -> str:
+def frozen_hash(model: "EditModel") -> str:
     """The sha256 of what stored latents depend on: frozen networks, their geometry, and what they are asked.
 
     Weights are taken in bfloat16, so that networks which compute in half precision have the hash of their
@@ -152,15 +155,20 @@ class LatentReader:
         Raises:
             UserError: naming a file that cannot be read.
         """
-        descriptor, (keys, tensors) = self.files.get(shard)
-        arrays = {}
-        for name, stored in STORED.items():
-            tensor = tensors[stored]
-            content = os.pread(descriptor, tensor.stride, tensor.start + sample * tensor.stride)
-            if len(content) != tensor.stride:
-                raise UserError(f"the latents {self.places[shard].place} are cut; run cache-latents again")
-            arrays[name] = np.frombuffer(content, tensor.dtype).reshape(tensor.shape)
-        return StoredSample(keys[sample], **arrays)
+        place = f"the latents {self.places[shard].place}"
+
+        def sample_of(descriptor: int, known: "tuple[list[str], dict[str, _Tensor]]") -> StoredSample:
+            keys, tensors = known
+            arrays = {}
+            for name, stored in STORED.items():
+                tensor = tensors[stored]
+                content = os.pread(descriptor, tensor.stride, tensor.start + sample * tensor.stride)
+                if len(content) != tensor.stride:
+                    raise UserError(f"{place} are cut; run cache-latents again")
+                arrays[name] = np.frombuffer(content, tensor.dtype).reshape(tensor.shape)
+            return StoredSample(keys[sample], **arrays)
+
+        return self.files.read(shard, place, sample_of)
 
     def _open(self, number: int) -> "tuple[int, tuple[list[str], dict[str, _Tensor]]]":
         file = self.places[number]

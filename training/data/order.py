@@ -7,6 +7,7 @@ seeded order, so that every sample appears once per epoch and few files are open
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,10 @@ class DataOrder:
         self.window_shards = window_shards
         self._epoch = lru_cache(maxsize=2)(self._build_epoch)
         self._window = lru_cache(maxsize=2)(self._build_window)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, as in loader workers, remember nothing: what is remembered cannot be pickled."""
+        return DataOrder, (self.counts, self.seed, self.window_shards)
 
     def locate(self, position: int) -> tuple[int, int]:
         """The sample at a position: (index of the shard, index within the shard)."""

@@ -4,11 +4,11 @@ import json
 import os
 import tarfile
 import tempfile
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from dataprep.pictures.stores import is_uri
 from dataprep.tars import tar_members
@@ -17,12 +17,8 @@ from intarsia.files import read_json
 from intarsia.sample import MEMBERS, Sample, check_format, decode_sample
 from training.config import DataConfig
 from training.data.cache import ShardCache
+from training.data.open_files import REMEDY, OpenFiles, unreadable
 from training.data.remote import read_shard_file
-
-T = TypeVar("T")
-_REMEDY = (
-    "put it back, or delete it and run the same `python -m dataprep build`; then run the same command again"
-)
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ def _shards_of(folder: str) -> list[Shard]:
         if shard.is_remote and not shard.bytes:
             raise UserError(f"{folder}/manifest.json does not have the size of {shard.name}; build it again")
         if not shard.is_remote and not Path(shard.place).is_file():
-            raise UserError(f"shard {shard.place} is missing; {_REMEDY}")
+            raise UserError(f"shard {shard.place} is missing; {REMEDY}")
     return shards
 
 
@@ -171,40 +167,6 @@ def open_cache(config: DataConfig, shards: Sequence[Shard]) -> ShardCache | None
     return ShardCache(folder, int(config.cache_gb * 1e9))
 
 
-class OpenFiles(Generic[T]):
-    """Files held open by number, each with what is known of its inside; a bounded number per process.
-
-    Args:
-        most: files open at a time; the one used longest ago is closed.
-        opener: number -> descriptor, and what is known.
-    """
-
-    def __init__(self, most: int, opener: Callable[[int], tuple[int, T]]) -> None:
-        self.most = most
-        self._opener = opener
-        self._open: OrderedDict[int, tuple[int, T]] = OrderedDict()
-        self._owner = os.getpid()
-
-    def get(self, number: int) -> tuple[int, T]:
-        """The file, opened where it is not."""
-        if self._owner != os.getpid():  # forked: the parent's files are not ours to close
-            self._open, self._owner = OrderedDict(), os.getpid()
-        if number not in self._open:
-            self._open[number] = self._opener(number)
-            if len(self._open) > self.most:
-                os.close(self._open.popitem(last=False)[1][0])
-        self._open.move_to_end(number)
-        return self._open[number]
-
-    def close(self, number: int) -> None:
-        """Close one."""
-        if self._owner == os.getpid() and number in self._open:
-            os.close(self._open.pop(number)[0])
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-
 class ShardReader:
     """Random access to the samples of many tars.
 
@@ -242,18 +204,20 @@ class ShardReader:
 
     def _read(self, number: int, sample: int, redraw: bool) -> Sample:
         shard = self.shards[number]
-        descriptor, entries = self.files.get(number)
-        entry = entries[sample]
         whole = not shard.whole_pictures
-        members = {
-            suffix: os.pread(descriptor, size, offset)
-            for suffix, (offset, size) in entry.members.items()
-            if suffix in MEMBERS or redraw or not whole
-        }
+
+        def members_of(descriptor: int, entries: "list[_Entry]") -> tuple[str, dict[str, bytes]]:
+            return entries[sample].key, {
+                suffix: os.pread(descriptor, size, offset)
+                for suffix, (offset, size) in entries[sample].members.items()
+                if suffix in MEMBERS or redraw or not whole
+            }
+
+        key, members = self.files.read(number, f"shard {shard.place}", members_of)
         try:
-            return decode_sample(members, entry.key, whole)
+            return decode_sample(members, key, whole)
         except UserError as error:
-            raise UserError(f"shard {shard.place}: {error}; {_REMEDY}") from None
+            raise UserError(f"shard {shard.place}: {error}; {REMEDY}") from None
 
     def _open(self, number: int) -> "tuple[int, list[_Entry]]":
         shard = self.shards[number]
@@ -262,9 +226,12 @@ class ShardReader:
             entries = _index_tar(descriptor)
             if len(entries) != shard.count:
                 raise UserError(f"holds {len(entries)} samples, its manifest says {shard.count}")
+        except OSError:
+            os.close(descriptor)
+            raise
         except UserError as error:
             os.close(descriptor)
-            raise UserError(f"shard {shard.place} {error}; {_REMEDY}") from None
+            raise UserError(f"shard {shard.place} {error}; {REMEDY}") from None
         return descriptor, entries
 
 
@@ -280,7 +247,7 @@ def open_file(place: str, size: int, sha256: str, cache: ShardCache | None) -> i
     try:
         return os.open(place, os.O_RDONLY)
     except OSError as error:
-        raise UserError(f"shard {place} cannot be read ({error.strerror}); {_REMEDY}") from None
+        raise unreadable(f"shard {place}", error) from None
 
 
 @dataclass(frozen=True)
@@ -294,6 +261,7 @@ def _index_tar(descriptor: int) -> list[_Entry]:
 
     Raises:
         UserError: saying what is wrong with it.
+        OSError: where the system cannot read it.
     """
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
@@ -301,7 +269,7 @@ def _index_tar(descriptor: int) -> list[_Entry]:
             for name, offset, size in tar_members(file):
                 key, _, suffix = name.partition(".")
                 samples.setdefault(key, {})[suffix] = (offset, size)
-    except (tarfile.TarError, OSError) as error:
+    except tarfile.TarError as error:
         raise UserError(f"cannot be read ({error})") from None
     for key, members in samples.items():
         missing = [suffix for suffix in MEMBERS if suffix not in members]

@@ -17,6 +17,7 @@ from training.ranks.distributed import World
 from training.run.state import RunFolder
 
 log = logging.getLogger("training")
+_ANOTHER = "take another run="
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def claimed(run: RunFolder, world: World) -> Iterator[None]:
                 held.enter_context(_lock(run, Holder.ourselves(os.environ)))
         except UserError as error:
             refusal = error
+        except OSError as error:
+            refusal = UserError(f"{run.lock} cannot be written ({error.strerror}); {_ANOTHER}")
         world.from_main(refusal)
         yield
 
@@ -78,7 +81,7 @@ def _lock(run: RunFolder, us: Holder) -> TextIO:
         try:
             file = run.lock.open("a+", encoding="utf-8")
         except OSError as error:
-            raise UserError(f"{run.lock} cannot be written ({error.strerror}); take another run=") from None
+            raise UserError(f"{run.lock} cannot be written ({error.strerror}); {_ANOTHER}") from None
         file.seek(0)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.errors import UserError
-from intarsia.files import atomic_write
+from intarsia.files import naming
 from training.config import TrainConfig
 from training.objective.task import Step, Task
 from training.ranks.distributed import World
 from training.run.state import RunFolder, TrainState
-from training.tracking.tracker import read_metrics
+from training.tracking.tracker import rewrite_records
 
 QUARTERS = 4
 Seen = Sequence[tuple[Sequence[str], Tensor]]  # per micro-batch: the samples' keys, and bool [B]: not finite
@@ -111,8 +111,9 @@ def note_skip(config: TrainConfig, run: RunFolder, world: World, state: TrainSta
     samples, suspects = ([key for part in column for key in part] for column in zip(*of_all, strict=True))
     record = {"step": state.step, "suspects": suspects, "samples": samples}
     if world.is_main:
-        earlier = [line for line in read_metrics(run.skipped) if line["step"] < state.step]
-        atomic_write(run.skipped, "".join(json.dumps(line) + "\n" for line in [*earlier, record]))
+        rewrite_records(run.skipped, until=state.step - 1)
+        with naming(run.skipped), run.skipped.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
     if state.skipped_in_a_row >= config.max_skipped_in_a_row:
         raise UserError(
             f"{state.skipped_in_a_row} steps in a row gave a loss or gradient that is not finite, up to step "

@@ -14,10 +14,20 @@ from training.run.state import RunFolder, TrainState
 log = logging.getLogger("training")
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a run can do without: where it cannot be written, that is said once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Close it; Python would print a traceback for each line."""
+        log.removeHandler(self)
+        self.stream = None  # type: ignore[assignment]  # to close it would fail once more
+        sys.stderr.write(f"{self.baseFilename} cannot be written ({sys.exc_info()[1]}): its log ends here\n")
+
+
 def start_logging(folder: RunFolder, world: World) -> None:
     """Send the training log to logs/rank-N.log, and rank 0's to standard error, too."""
     folder.make()
-    handlers: list[logging.Handler] = [logging.FileHandler(folder.logs / f"rank-{world.rank}.log")]
+    handlers: list[logging.Handler] = [_LogFile(folder.logs / f"rank-{world.rank}.log")]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if world.is_main:
         handlers.append(logging.StreamHandler(sys.stderr))

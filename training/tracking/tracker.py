@@ -5,17 +5,19 @@ when the process is killed. metrics.jsonl has every step once, after interruptio
 grows.
 """
 
+import itertools
 import json
 import logging
 import math
+import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from intarsia.errors import UserError
-from intarsia.files import atomic_write
+from intarsia.files import atomic_write, naming
 from training.checkpoint.folder import LATEST, step_of
 from training.config import TrainConfig
 from training.data.shards import load_manifest
@@ -23,6 +25,7 @@ from training.run.state import RunFolder, TrainState
 from training.tracking.wandb_run import WandbRun, code_version, start_wandb
 
 log = logging.getLogger(__name__)
+_EVENTS = RunFolder(Path()).events.name
 BEGINNINGS = ("started", "continued")
 _ALERTS = {"continued": "run continued", "stopped": "run stopped", "skipped": "NaN", "stalled": "run stalled"}
 
@@ -72,9 +75,8 @@ class RunTracker:
     def __init__(
         self, folder: RunFolder, step: int, wandb_run: Any, facts: Mapping[str, Any] | None = None
     ) -> None:
-        earlier = read_metrics(folder.events)
-        _write(folder.events, earlier)  # without a last line that a crash cut short
-        truncate_metrics(folder.metrics, step)
+        earlier = rewrite_records(folder.events)  # without a last line that a crash cut short
+        rewrite_records(folder.metrics, until=step)
         self._folder, self._wandb = folder, WandbRun(wandb_run, folder.metrics)
         self._metrics = folder.metrics.open("a", encoding="utf-8")
         saved = [record["text"] for record in earlier if record["event"] == "saved"]
@@ -91,8 +93,9 @@ class RunTracker:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record values after `step` finished steps; a value that is not finite becomes null in the file."""
         plain = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        self._metrics.write(json.dumps({"step": step, **plain}) + "\n")
-        self._metrics.flush()
+        with naming(self._folder.metrics):
+            self._metrics.write(json.dumps({"step": step, **plain}) + "\n")
+            self._metrics.flush()
         self._wandb.log(values, step)
         self._note_checkpoint()
 
@@ -103,7 +106,7 @@ class RunTracker:
     def event(self, step: int, kind: str, text: str, **facts: Any) -> None:
         """Record that something happened, in events.jsonl at once; faults and restarts are alerts, too."""
         record = {"time": round(time.time(), 3), "step": step, "event": kind, "text": text, **facts}
-        with self._folder.events.open("a", encoding="utf-8") as file:
+        with naming(self._folder.events), self._folder.events.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if kind in _ALERTS:
             name = self._folder.root.resolve().name
@@ -131,7 +134,8 @@ class RunTracker:
 
     def _latest(self) -> str | None:
         path = self._folder.checkpoints / LATEST
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+        name = path.read_bytes().decode("ascii", "replace").strip() if path.is_file() else ""
+        return name if re.fullmatch(r"step-\d+", name) else None
 
     def _note_checkpoint(self) -> None:
         """A checkpoint that has become whole since the last call is an artifact of the run."""
@@ -144,31 +148,67 @@ class RunTracker:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl or events.jsonl. A last line that a crash cut short is left out.
+    """The whole lines of a metrics.jsonl, events.jsonl or skipped.jsonl; of damaged ones a warning is logged.
 
-    Raises:
-        UserError: for a damaged line elsewhere, naming it.
+    A last line that a crash cut short is left out without a word.
     """
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise UserError(f"{path}, line {number}: not valid JSON; delete the line to go on") from None
+    records, damaged = whole_records(path)
+    if damaged:
+        log.warning("%s: %s", path, _about(damaged))
     return records
 
 
-def truncate_metrics(path: Path, step: int) -> None:
-    """Drop what was recorded after `step`: a run that continues from there will record it again."""
-    _write(path, [record for record in read_metrics(path) if record["step"] <= step])
+def whole_records(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The whole lines of such a file, and the numbers of the damaged ones; nothing where there is no file."""
+    if not path.is_file():
+        return [], []
+    needed = ("step", "event", "text") if path.name == _EVENTS else ("step",)
+    *lines, last = path.read_bytes().split(b"\n")
+    records, damaged = [], []
+    for number, line in enumerate([*lines, last], 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if (
+            isinstance(record, dict)
+            and all(key in record for key in needed)
+            and isinstance(record["step"], int)
+        ):
+            records.append(record)
+        elif line.strip() and number <= len(lines):
+            damaged.append(number)
+    return records, damaged
 
 
-def _write(path: Path, records: list[dict[str, Any]]) -> None:
+def rewrite_records(path: Path, until: int | None = None) -> list[dict[str, Any]]:
+    """Write such a file anew with its whole lines alone; where there are damaged ones, a copy of it stays.
+
+    Args:
+        path: of the file.
+        until: drop what was recorded after this step, too: a run that continues there will record it again.
+
+    Returns:
+        The lines that the file has now.
+    """
+    records, damaged = whole_records(path)
+    if damaged:
+        kept = _free_name(path)
+        shutil.copyfile(path, kept)
+        log.warning("%s: %s; the file as it was is %s", path, _about(damaged), kept.name)
+    records = [record for record in records if until is None or record["step"] <= until]
     atomic_write(path, "".join(json.dumps(record) + "\n" for record in records))
+    return records
+
+
+def _about(damaged: list[int]) -> str:
+    which = f"line {damaged[0]} is" if len(damaged) == 1 else f"{len(damaged)} lines (first {damaged[0]}) are"
+    return f"{which} damaged and left out"
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
+    return next(name for name in names if not name.exists())
 
 
 def make_tracker(config: TrainConfig, folder: RunFolder, state: TrainState, is_main: bool) -> Tracker:
@@ -185,7 +225,8 @@ def make_tracker(config: TrainConfig, folder: RunFolder, state: TrainState, is_m
 
 
 def _is_told_finished(folder: RunFolder, step: int) -> bool:
-    ends = [record["step"] for record in read_metrics(folder.events) if record["event"] == "finished"]
+    events, _ = whole_records(folder.events)
+    ends = [record["step"] for record in events if record["event"] == "finished"]
     return step in ends
 
 
