@@ -8,14 +8,14 @@ from typing import Any, Generic, TypeVar
 
 from intarsia.errors import UserError, file_remedy
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 U = TypeVar("U")
 REMEDY = (
     "put it back, or delete it and run the same `python -m dataprep build`; then run the same command again"
 )
 
 
-class OpenFiles(Generic[T]):
+class OpenFiles(Generic[_T]):
     """Files held open by number, each with what is known of its inside; a bounded number per process.
 
     Args:
@@ -23,17 +23,17 @@ class OpenFiles(Generic[T]):
         opener: number -> descriptor, and what is known.
     """
 
-    def __init__(self, most: int, opener: Callable[[int], tuple[int, T]]) -> None:
+    def __init__(self, most: int, opener: Callable[[int], tuple[int, _T]]) -> None:
         self.most = most
         self._opener = opener
-        self._open: OrderedDict[int, tuple[int, T]] = OrderedDict()
+        self._open: OrderedDict[int, tuple[int, _T]] = OrderedDict()
         self._owner = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process opens its own: a descriptor means something else there."""
         return {**self.__dict__, "_open": OrderedDict()}
 
-    def get(self, number: int) -> tuple[int, T]:
+    def get(self, number: int) -> tuple[int, _T]:
         """The file, opened where it is not."""
         if self._owner != os.getpid():  # forked: the parent's files are not ours to close
             self._open, self._owner = OrderedDict(), os.getpid()
@@ -50,7 +50,7 @@ class OpenFiles(Generic[T]):
             with suppress(OSError):  # of a file server that has lost sight of it
                 os.close(self._open.pop(number)[0])
 
-    def read(self, number: int, place: str, action: Callable[[int, T], U]) -> U:
+    def read(self, number: int, place: str, action: Callable[[int, _T], U]) -> U:
         """The answer of `action` to the file; where the system fails, once more with the file opened anew.
 
         A file server that was restarted or failed over no longer knows the open file, but its name.

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from intarsia.errors import UserError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 # A fork would copy the locks that threads of CUDA, gloo and W&B hold at that moment, and no thread that could
 # give them back. The fork server has no such threads; what it has imported, its children have.
 START_METHOD = "forkserver"
