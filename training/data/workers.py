@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
-from typing import Any, TypeVar
+from typing import Any
 
 from intarsia.errors import UserError
 
-_T = TypeVar("_T")
 # A fork would copy the locks that threads of CUDA, gloo and W&B hold at that moment, and no thread that could
 # give them back. The fork server has no such threads; what it has imported, its children have.
 START_METHOD = "forkserver"
