@@ -61,6 +61,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("end", ENDS)
 def test_a_job_starts_again_after_a_kill_and_not_after_an_error(root: Path, end: str) -> None:
     code, again, words = ENDS[end]
@@ -71,7 +72,8 @@ def test_a_job_starts_again_after_a_kill_and_not_after_an_error(root: Path, end:
     assert ("error: the end of rank 1" in run.stderr) == (not again)
 
 
+@pytest.mark.processes
 def test_a_worker_killed_three_times_at_the_same_place_ends_the_job(root: Path) -> None:
     runs = [job(root, "task 0: Exited with exit code 137", 137) for _ in range(3)]
     assert (root / "asked").read_text().splitlines() == ["requeue 7"] * 2
-    assert "three times without a save in between; submit the same command again" in runs[-1].stderr
+    assert "three times without a checkpoint in between; submit the same command again" in runs[-1].stderr

@@ -102,7 +102,8 @@ def meddling(job: dict[str, Any], world: distributed.World) -> Iterator[None]:
         return made
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(preparation, "draw_batch", noting_draw))
+        if {"positions", "sleep", "killed"} & job.keys():
+            stack.enter_context(mock.patch.object(preparation, "draw_batch", noting_draw))
         stack.enter_context(mock.patch.object(edit, "TASK", replace(edit.TASK, prepare=poisoned_prepare)))
         if job.get("shard_all"):
             stack.enter_context(mock.patch.object(engine, "deepspeed_config", sharding_settings))

@@ -88,6 +88,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.processes
 def test_stop_signals_to_all_processes_of_a_job_end_no_helper(folder: Path, tmp_path: Path) -> None:
     script = tmp_path / "signalled.py"
     script.write_text(SIGNALLED)

@@ -1,9 +1,9 @@
 """Which rank keeps the others waiting: every rank reports its position; a stall is reported and ended.
 
 A thread of each rank notes in torch.distributed's store how many places its main thread has passed. When
-nothing has moved for too long, the ranks hang that passed the fewest places and are not in a collective call:
+nothing has moved for too long, ranks hang that passed the fewest places and are not in a collective call:
 the others wait for them in one, and only the end of the process frees them. The first rank to notice reports
-it to the others through the store; each writes its stack to its log, and none ends before all had time to.
+it to the others through the store; each writes its stack to its log, and none ends before all had time.
 """
 
 import faulthandler
