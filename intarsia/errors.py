@@ -14,9 +14,9 @@ _ROOM = "make room and run again"
 _FILE_REMEDIES = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
-    errno.EIO: "the disk or its file server fails: see to it, then run the same command again",
-    errno.ESTALE: "the file server has lost sight of it: run the same command again",
-    errno.EROFS: "its file system is mounted read-only: have that changed, or choose another folder",
+    errno.EIO: "the disk or its file server has a fault: repair it, then run the same command again",
+    errno.ESTALE: "the file server lost the open file: run the same command again",
+    errno.EROFS: "its file system is mounted read-only: remount it, or choose another folder",
 }
 
 
@@ -72,7 +72,7 @@ def run_command(command: Callable[[Sequence[str]], int | None], argv: Sequence[s
 
 
 def file_remedy(error: OSError) -> str:
-    """What to do where a disk is full or fails, whatever the file; empty for other errors of the system."""
+    """Advice for a full or faulty disk, independent of the file; empty for other system errors."""
     return _FILE_REMEDIES.get(error.errno or 0, "")
 
 

@@ -38,10 +38,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """Let errors of a file that is open already say which one it is; the system does not.
+    """Add `path` to errors of an open file, because the system's errors do not have its name.
 
     Raises:
-        OSError: of the same number, with `path` as its file name, in place of one without.
+        OSError: with the same number, and `path` as its file name, instead of an error without a name.
     """
     try:
         yield

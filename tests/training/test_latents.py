@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from intarsia.conditioning import sample_latents
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.model import EditModel, build_model
@@ -24,6 +25,7 @@ from training.latents.encode_shards import LatentJob, has_latents
 from training.model.frozen import halve_frozen
 from training.objective.draws import draw_batch, noise_levels
 from training.objective.edit import EditTrainee, loss_of, prepare
+from training.objective.encode import posteriors
 
 CPU = torch.device("cpu")
 
@@ -47,14 +49,21 @@ def first_batch(config: TrainConfig, samples: SampleDataset, size: int = 4, star
 def both_ways(
     config: TrainConfig, model: EditModel, size: int, start: int = 0
 ) -> list[dict[str, torch.Tensor]]:
-    """What the trained part's inputs are made of, online and from what is stored."""
+    """Latents, mask and features that a step is made of, computed online and from stored latents."""
     answers = []
-    for latents in (False, True):
-        options = config.model_copy(update={"data": config.data.model_copy(update={"latents": latents})})
+    for stored in (False, True):
+        options = config.model_copy(update={"data": config.data.model_copy(update={"latents": stored})})
         batch = first_batch(options, opened(options, model), size, start)
-        draws, levels = draw_batch(config, batch.positions), noise_levels(config.model.noise)
-        step = prepare(model, levels, batch, draws, CPU)
-        answers.append({name: value for name, value in vars(step).items() if value is not None})
+        draws, seen = draw_batch(config, batch.positions), posteriors(model, batch, CPU)
+        scale = config.model.vae.scaling_factor
+        answers.append(
+            {
+                "latents": sample_latents(*seen.image.unbind(1), draws.image_noise, scale),
+                "masked_image_latents": sample_latents(*seen.masked.unbind(1), draws.masked_noise, scale),
+                "mask": seen.mask,
+                "pooled": seen.features,
+            }
+        )
     return answers
 
 

@@ -108,15 +108,15 @@ def test_no_memory_on_the_machine_is_told_apart_and_other_errors_stay() -> None:
         (errno.EDQUOT, r"m\.jsonl cannot be written \(.*quota.*\); make room and run again"),
         (
             errno.EIO,
-            r"m\.jsonl cannot be read or written \(.*\); the disk or its file server fails: see to it",
+            r"m\.jsonl cannot be read or written \(.*\); the disk or its file server has a fault: repair it",
         ),
         (
             errno.ESTALE,
-            r"m\.jsonl cannot be read or written \(.*\); the file server has lost sight of it: run",
+            r"m\.jsonl cannot be read or written \(.*\); the file server lost the open file: run",
         ),
         (
             errno.EROFS,
-            r"m\.jsonl cannot be read or written \(.*\); its file system is mounted read-only: have",
+            r"m\.jsonl cannot be read or written \(.*\); its file system is mounted read-only: remount",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_what_a_disk_breaks_is_told_in_a_sentence(
 
 
 def test_safetensors_own_words_for_it_are_understood(tmp_path: Path) -> None:
-    words = r"cannot be read or written .*read-only: have"
+    words = r"cannot be read or written .*read-only: remount"
     with pytest.raises(UserError, match=words), explain_file_errors(RunFolder(tmp_path)):
         raise Exception(f"Error while serializing: I/O error: … (os error {errno.EROFS})")
     with pytest.raises(Exception, match="os error 2") as other, explain_file_errors(RunFolder(tmp_path)):
@@ -194,7 +194,7 @@ def test_a_shard_that_the_server_lost_sight_of_is_opened_again_and_a_second_fail
     assert list(dataset.reader.files._open) == opened
     monkeypatch.setattr(os, "pread", Failing(2))
     with pytest.raises(
-        UserError, match=r"^shard .*000001\.tar cannot be read \(Stale .*\); the file server has"
+        UserError, match=r"^shard .*000001\.tar cannot be read \(Stale .*\); the file server lost"
     ):
         dataset.sample(1, 0, 0)
     assert (dataset.sample(1, 0, 0).image == expected.image).all()

@@ -95,8 +95,8 @@ def _checkpoints(config: TrainConfig, size: int) -> dict[str, int]:
 def _cpu_memory(config: TrainConfig, share: int, kinds: int, stage: int, on_gpu: bool) -> dict[str, int]:
     """Bytes of a rank in the CPU's memory: offloaded optimizer, and copy of a checkpoint.
 
-    Of an offloaded optimizer DeepSpeed 0.19 pins the gradients and one more buffer of their size, at stages 1
-    and 2 the master weights as well (runtime/zero/stage_1_and_2.py, stage3.py), and torch rounds each pinned
+    For an offloaded optimizer, DeepSpeed 0.19 pins the gradients and one more buffer of their size, at stages
+    1 and 2 also the master weights (runtime/zero/stage_1_and_2.py, stage3.py), and torch rounds each pinned
     buffer up to a power of two. Our copy of a checkpoint is pinned in buffers that are powers of two.
 
     Args:
@@ -104,7 +104,7 @@ def _cpu_memory(config: TrainConfig, share: int, kinds: int, stage: int, on_gpu:
         share: bytes of a rank's part of the trained weights.
         kinds: number of tensors per weight: master weight, moments and averages.
         stage: ZeRO stage.
-        on_gpu: whether anything is pinned.
+        on_gpu: whether the run uses GPUs, where memory is pinned.
     """
     pinned = 2 if stage == 3 else 3
     rounded = 1 << (share - 1).bit_length() if on_gpu else share
