@@ -59,12 +59,20 @@ output=$run/logs/rank-0.out
 shown=$(stat -c %s "$output" 2>/dev/null || echo 0)   # bytes that an earlier start has printed
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
+exec 3> >(tee "$said" >&2)
+listener=$!
 srun --kill-on-bad-exit=1 --open-mode=append --output="$run/logs/rank-%t.out" \
-  "$PYTHON" -m training "$@" 2> >(tee "$said" >&2) &
-tail -c "+$((shown + 1))" -F --pid=$! "$output" 2>/dev/null || true
+  "$PYTHON" -m training "$@" 2>&3 3>&- &
+runner=$!
+tail -c "+$((shown + 1))" -F --pid=$runner "$output" 2>/dev/null 3>&- || true
 status=0
-wait $! || status=$?
+wait $runner || status=$?
 ((status)) || exit 0
+exec 3>&-
+for _ in {1..50}; do # until all that srun printed is in the file
+  kill -0 "$listener" 2>/dev/null || break
+  sleep 0.1
+done
 
 again() { # WHY
   if ((restarts < ${MAX_RESTARTS:-50})); then
