@@ -12,7 +12,7 @@
 # Resume     submit the same command again: it continues from the newest complete checkpoint.
 # Restarts   the job restarts automatically after a preemption or the loss of a node; two minutes before the time
 #            limit (the run is saved first); and after a rank or one of its loader workers is killed, unless that
-#            happens three times without a save in between.
+#            happens three times without a checkpoint in between.
 # End        the job ends for good when the run is finished, when a rank fails with an error, and on scancel (the
 #            run is saved within the 30 s, or the KillWait, that the cluster grants).
 # Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, the number of automatic restarts (50).
