@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Protocol
 
 HEADER = "| fault | outcome |\n|---|---|\n"
-SECTIONS = {"dataprep": "Data prep", "train": "Training", "sampling": "Sampling and evaluation"}
+SECTIONS = {  # words in the folder and name of a test file -> heading
+    "dataprep": "Data prep",
+    "training ": "Training, on one machine",
+    "train": "Training",
+    "sampling": "Sampling and evaluation",
+}
 
 
 class Recorder(Protocol):

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from intarsia.architecture import ImageEncoderConfig, ModelConfig, VaeConfig
 from intarsia.config import Config, HomePath
 from intarsia.errors import UsageError
+from intarsia.model_folder import check_model_folder
 
 # One name may be without brackets.
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
@@ -197,6 +199,7 @@ class TrainConfig(Config):
     tracker: TrackerConfig = TrackerConfig()
     log_every: int = Field(default=10, ge=1)  # steps per line of metrics
     max_skipped_in_a_row: int = Field(default=10, ge=1)  # steps without a finite gradient before the run ends
+    start_timeout_s: float = Field(default=600, gt=0)  # how long ranks wait for each other at the start
     distributed_timeout_s: float = Field(default=1800, gt=0)  # a rank without progress for so long hangs
 
     @field_validator("task")
@@ -276,7 +279,8 @@ class TrainConfig(Config):
 # for rounding where the ranks or ZeRO's stage change. Shards and the files of model.init may be moved: the
 # checkpoint holds hashes of their content. It holds the global batch size, too, that the batch options make.
 FREE_KEYS = (
-    *("run", "max_steps", "log_every", "max_skipped_in_a_row", "distributed_timeout_s"),
+    *("run", "max_steps", "log_every", "max_skipped_in_a_row"),
+    *("distributed_timeout_s", "start_timeout_s"),
     *("data.shards", "data.num_workers", "data.open_shards", "data.cache_dir", "data.cache_gb"),
     *("micro_batch_size", "grad_accum_steps", "global_batch_size"),
     *("zero_stage", "offload_optimizer", "activation_checkpointing"),
@@ -286,6 +290,15 @@ FREE_KEYS = (
     *("speed.compile_frozen", "speed.compile_mode"),
 )
 FREE_GROUPS = ("checkpoint.", "preview.", "validation.", "tracker.", "model.init.")
+
+
+# What may differ between the ranks of one call: where a machine has its files, and how many processes read
+# them. The content of the files is compared.
+NODE_KEYS = (
+    *("data.shards", "validation.shards", "data.cache_dir", "data.cache_gb"),
+    *("data.num_workers", "data.open_shards"),
+)
+NODE_GROUPS = ("model.init.",)
 
 
 def may_change(key: str) -> bool:
@@ -360,11 +373,14 @@ def require_weights(model: ModelConfig) -> None:
 
     Raises:
         UsageError: naming the file, or the options that give one.
+        UserError: for a file in the place of a model folder, with what to do.
     """
     for name, path in model.init:
-        if path is not None and not path.exists():
+        if isinstance(path, Path) and not path.exists():
             raise UsageError(f"model.init.{name}={path} does not exist")
-    given = {name for name, path in model.init if path is not None}
+    if model.init.model_folder is not None and model.init.model_folder.is_file():
+        check_model_folder(model.init.model_folder)
+    given = {name for name, path in model.init if isinstance(path, Path)}
     if model.vae == VaeConfig() and not given & {"vae", "stable_diffusion", "model_folder"}:
         raise UsageError(
             "no weights for the autoencoder, which is not trained: add model.init.stable_diffusion=, "

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from intarsia.errors import UserError
+from training.ranks.meeting import meet
 from training.ranks.watchdog import Watchdog
 
 EXIT_AGAIN = 75  # saved and stopped by a signal: run the same command again (EX_TEMPFAIL)
@@ -157,16 +158,19 @@ def set_environment(environ: MutableMapping[str, str]) -> None:
         environ["MASTER_PORT"] = str(_free_port())
 
 
-def connect(timeout_s: float = 1800) -> World:
-    """Set the environment up, start torch.distributed through DeepSpeed, and say who we are.
+def connect(timeout_s: float = 1800, start_timeout_s: float = 600, stop: StopFlag | None = None) -> World:
+    """Set the environment up, meet the other ranks, start torch.distributed, and say who we are.
 
     NCCL with GPUs, gloo without. With more than one rank a watchdog ends a run in which one of them hangs.
 
     Args:
         timeout_s: longest time without progress, seconds.
+        start_timeout_s: longest wait for other ranks at the start, seconds.
+        stop: flag that ends this wait.
 
     Raises:
-        UserError: for an unusable Slurm environment, or more ranks than GPUs on this machine.
+        UserError: for an unusable Slurm environment, more ranks than GPUs on this machine, and ranks that are
+            missing or of another launch.
     """
     set_environment(os.environ)
     import torch
@@ -182,18 +186,27 @@ def connect(timeout_s: float = 1800) -> World:
     # DeepSpeed would compile this operation at start, which takes a minute and needs a C++ compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     rank, size, local = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    device = torch.device("cpu")
+    if not 0 <= rank < size:
+        raise UserError(
+            f"RANK={rank} is not one of the {size} ranks of WORLD_SIZE; start all with one launcher"
+        )
+    device, gpu = torch.device("cpu"), ""
     if cuda:
         device = torch.device("cuda", _gpu_of(local, torch.cuda.device_count()))
         torch.cuda.set_device(device)
+        # DeepSpeed takes the GPU of this number, and a task that sees its own GPU alone has it as number 0.
+        os.environ["LOCAL_RANK"] = str(device.index)
+        gpu = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
+    stop = stop or StopFlag()
+    store = meet(rank, size, start_timeout_s, gpu, lambda: stop.raised) if size > 1 else None
+    watchdog = Watchdog(rank, size, timeout_s) if size > 1 else None
     patience = timedelta(seconds=2 * timeout_s + 60)  # the watchdog, which knows names, speaks first
     deepspeed.init_distributed(
         dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=patience
     )
-    if size == 1:
-        return World(rank, size, device)
-    control = torch.distributed.new_group(backend="gloo", timeout=patience)
-    return World(rank, size, device, control, Watchdog(rank, size, timeout_s))
+    del store  # torch.distributed holds it now
+    control = torch.distributed.new_group(backend="gloo", timeout=patience) if size > 1 else None
+    return World(rank, size, device, control, watchdog)
 
 
 @contextmanager
@@ -237,7 +250,8 @@ def _gpu_of(local_rank: int, visible: int) -> int:
         return 0
     if local_rank >= visible:
         raise UserError(
-            f"LOCAL_RANK={local_rank} but this machine shows {visible} GPUs; start one process per GPU"
+            f"LOCAL_RANK={local_rank} but this process sees {visible} GPUs; start one process for each GPU, "
+            "which sees its own GPU alone (--gpus-per-task=1) or all of the node (--gpus-per-node)"
         )
     return local_rank
 

@@ -1,0 +1,249 @@
+"""Ranks that meet, or do not: who is missing is said within seconds, and nobody waits for ever."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults import Recorder
+from tests.paths import ROOT
+from tests.training.synthetic import make_shards, write_config
+from training.ranks import distributed
+from training.ranks.meeting import strangers
+
+MEET = """
+import sys
+from intarsia.errors import run_command
+from training.ranks import meeting
+
+meeting._SAY_AFTER_S, meeting._TRY_S = 0.5, 0.2
+rank, size, patience = sys.argv[1:4]
+
+def work(argv):
+    meeting.meet(int(rank), int(size), float(patience), *argv)
+    print("met")
+
+sys.exit(run_command(work, sys.argv[4:]))
+"""
+
+
+def begin(port: int, rank: int, size: int, patience: float, *gpu: str) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "PYTHONPATH": str(ROOT),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+    command = [sys.executable, "-c", MEET, str(rank), str(size), str(patience), *gpu]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def ends(*ranks: subprocess.Popen[str]) -> list[tuple[int, str]]:
+    """Exit code and all words of each."""
+    said = ["".join(rank.communicate(timeout=180)) for rank in ranks]
+    return [(rank.returncode, words) for rank, words in zip(ranks, said, strict=True)]
+
+
+def port() -> int:
+    return distributed._free_port()
+
+
+@pytest.mark.processes
+def test_ranks_that_are_all_there_meet() -> None:
+    there = port()
+    found = ends(*(begin(there, rank, 3, 120, f"GPU-{rank}") for rank in range(3)))
+    assert [code for code, _ in found] == [0, 0, 0]
+    assert all(words.startswith("met\n") for _, words in found)
+
+
+# As under srun: nobody but rank 0 keeps a store, and torch.distributed opens it once more.
+CONNECT = """
+from training.ranks import distributed
+
+world = distributed.connect(120, 120)
+print("ranks", world.gather(world.rank), world.any(world.rank == 1))
+distributed.disconnect(world)
+"""
+
+
+@pytest.mark.processes
+def test_ranks_without_torchrun_go_on_to_torch_distributed() -> None:
+    there, ranks = port(), []
+    for rank in range(2):
+        environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(there), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", CONNECT]
+        ranks.append(
+            subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
+    for code, words in ends(*ranks):
+        assert code == 0, words
+        assert "ranks [0, 1] True" in words
+
+
+@pytest.mark.processes
+def test_without_rank_0_the_others_say_what_they_wait_for_and_end(record_fault: Recorder) -> None:
+    there = port()
+    [(code, said)] = ends(begin(there, 1, 2, 3))
+    assert code == 1
+    assert re.search(rf"^rank 1 has waited \d+ s for rank 0 at 127\.0\.0\.1:{there} \(.+\)$", said, re.M)
+    assert re.search(
+        rf"^error: rank 1 on \S+ waited 3 s for rank 0 at 127\.0\.0\.1:{there} \(.+\); start all ranks with "
+        r"one launcher \(srun or torchrun\), with MASTER_ADDR and MASTER_PORT that each node can reach, or",
+        said,
+        re.M,
+    )
+    record_fault(
+        "rank 0 does not start",
+        "the others say what they wait for after 10 s, and end after `start_timeout_s`",
+    )
+
+
+@pytest.mark.processes
+def test_ranks_that_do_not_come_are_named_to_all_that_did(record_fault: Recorder) -> None:
+    there = port()
+    (first, said), (second, other) = ends(*(begin(there, rank, 4, 25) for rank in range(2)))
+    assert (first, second) == (1, 1)
+    assert re.search(r"^rank 0 has waited \d+ s for ranks 2, 3 of 4$", said, re.M)
+    for words in (said, other):
+        assert "error: ranks 2, 3 of 4 did not come within 25 s; start all ranks with one launcher" in words
+    record_fault(
+        "some ranks do not start",
+        "rank 0 names them after 10 s; all that started end after `start_timeout_s` with their numbers",
+    )
+
+
+@pytest.mark.processes
+def test_a_rank_that_was_started_twice_is_refused(record_fault: Recorder) -> None:
+    there = port()
+    found = ends(begin(there, 0, 3, 60), *(begin(there, 1, 3, 60) for _ in range(2)))
+    assert [code for code, _ in found] == [1, 1, 1]
+    assert all("error: rank 1 was started twice, the second time on " in words for _, words in found)
+    record_fault("a rank is started twice", "all ranks end at once with its number")
+
+
+@pytest.mark.processes
+def test_a_port_in_use_is_named(record_fault: Recorder) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        there = taken.getsockname()[1]
+        [(code, said)] = ends(begin(there, 0, 2, 60))
+    assert code == 1
+    assert f"error: port {there} of " in said
+    assert (
+        "is in use, so rank 0 cannot listen there; end the process that uses it, or set MASTER_PORT" in said
+    )
+    record_fault("the port of the ranks is in use", "one error sentence with port and host")
+
+
+def test_ranks_of_another_launch_and_a_shared_gpu_are_named() -> None:
+    one, other = {"host": "a", "size": 2, "gpu": "GPU-1"}, {"host": "b", "size": 4, "gpu": ""}
+    assert strangers([one, other]) == "rank 1 (b) was started as one of 4 ranks, rank 0 (a) as one of 2"
+    assert strangers([one, one]) == "ranks 0 and 1 (a) have the same GPU (GPU-1): start one task for each GPU"
+    assert strangers([one, one | {"host": "b"}]) == ""
+    assert strangers([other | {"size": 2}] * 2) == ""
+
+
+@pytest.mark.processes
+def test_a_training_rank_whose_launcher_is_missing_ends_within_its_patience(tmp_path: Path) -> None:
+    """Before, it waited for twice distributed_timeout_s: an hour."""
+    shards = make_shards(tmp_path / "shards")
+    command = [sys.executable, "-m", "training", str(write_config(tmp_path)), f"data.shards={shards}"]
+    command += [f"run={tmp_path / 'run'}", "start_timeout_s=2"]
+    environment = os.environ | {"RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": str(port())}
+    environment["MASTER_ADDR"] = "127.0.0.1"
+    began = time.monotonic()
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1, run.stderr
+    assert "waited 2 s for rank 0 at 127.0.0.1:" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert time.monotonic() - began < 150
+
+
+@pytest.mark.processes
+def test_a_stop_signal_ends_the_wait(tmp_path: Path) -> None:
+    """Before, the flag was set and the rank waited on: only SIGKILL ended it."""
+    shards = make_shards(tmp_path / "shards")
+    command = [sys.executable, "-m", "training", str(write_config(tmp_path)), f"data.shards={shards}"]
+    environment = os.environ | {"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": str(port())}
+    environment["MASTER_ADDR"] = "127.0.0.1"
+    rank = subprocess.Popen(
+        [*command, f"run={tmp_path / 'run'}", "start_timeout_s=300"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert rank.stderr is not None
+    heard = ""
+    while "rank 0 has waited" not in heard and rank.poll() is None:
+        heard += rank.stderr.readline()
+    rank.terminate()
+    _, rest = rank.communicate(timeout=60)
+    assert rank.returncode == 75, heard + rest
+    assert "error: stopped by a signal before all ranks had met; run the same command again" in rest
+
+
+# A task of `srun --gpus-per-task=1`: it sees one GPU, and its number on the node is 3. Which devices are set?
+ONE_GPU = """
+import os
+from unittest import mock
+import torch
+
+recorded, begin = [], torch.distributed.init_process_group
+
+def on_gloo(backend=None, **options):
+    options.pop("device_id", None)
+    return begin("gloo", **options)
+
+for name, value in {
+    "is_available": lambda: True,
+    "device_count": lambda: 1,
+    "set_device": lambda device: recorded.append(getattr(device, "index", device)),
+    "get_device_properties": lambda device: mock.Mock(uuid="GPU-1"),
+}.items():
+    mock.patch.object(torch.cuda, name, value).start()
+mock.patch.object(torch.distributed, "init_process_group", on_gloo).start()
+os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="3", MASTER_ADDR="127.0.0.1")
+os.environ["MASTER_PORT"] = os.environ["FREE_PORT"]
+
+from training.ranks import distributed
+world = distributed.connect()
+import deepspeed
+try:
+    model = torch.nn.Linear(1, 1)
+    deepspeed.initialize(model=model, config={"train_batch_size": 1}, dist_init_required=False)
+except AssertionError:  # torch for CPUs has no such device to move the model to
+    pass
+print("devices", world.device, recorded, os.environ["LOCAL_RANK"])
+"""
+
+
+@pytest.mark.processes
+def test_a_task_that_sees_one_gpu_takes_it_and_so_does_deepspeed(record_fault: Recorder) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "FREE_PORT": str(port())}
+    command = [sys.executable, "-c", ONE_GPU]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.stdout.splitlines()[-1:] == ["devices cuda:0 [0, 0] 0"], run.stderr
+    record_fault(
+        "`--gpus-per-task`: each task sees one GPU as number 0", "the task and DeepSpeed use that GPU"
+    )
+
+
+@pytest.mark.parametrize(("local", "visible", "expected"), [(3, 1, 0), (3, 8, 3), (0, 1, 0)])
+def test_both_ways_of_binding_gpus_give_each_rank_its_own(local: int, visible: int, expected: int) -> None:
+    """--gpus-per-task or --gpu-bind show each task one GPU; --gpus-per-node shows it all of them."""
+    assert distributed._gpu_of(local, visible) == expected
+    with pytest.raises(distributed.UserError, match=r"LOCAL_RANK=3 but this process sees 2 GPUs; start one"):
+        distributed._gpu_of(3, 2)
