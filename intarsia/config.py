@@ -80,7 +80,7 @@ def complete(schema: type[Config], content: dict[str, Any]) -> dict[str, Any]:
 
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Differences between two config trees, as lines `a.b: 1 -> 2`, sorted by key."""
-    a, b = _flatten(old), _flatten(new)
+    a, b = flatten(old), flatten(new)
     missing = object()
     return [
         f"{key}: {'absent' if key not in a else repr(a[key])} -> {'absent' if key not in b else repr(b[key])}"
@@ -168,11 +168,12 @@ def _models_in(annotation: Any) -> typing.Iterator[type[BaseModel]]:
             yield from _models_in(choice)
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a tree by their dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -17,6 +17,7 @@ from training.commands import cache_latents, ema, estimate, report
 from training.config import TrainConfig, batch_shape, require_paths
 from training.data.shards import check_size, find_shards
 from training.ranks.distributed import StopFlag
+from training.run.agreement import agree, facts_of
 from training.run.claim import claimed
 from training.run.faults import explain_file_errors, explain_memory_errors
 from training.run.state import RunFolder
@@ -87,13 +88,17 @@ def _train(arguments: argparse.Namespace) -> int:
     require_paths(config)
     run = RunFolder(Path(str(config.run)))
     check_config(config.model_dump(mode="json"), run)
-    check_size(find_shards(config.data.shards), config.model.image_size)
+    shards = find_shards(config.data.shards)
+    check_size(shards, config.model.image_size)
+    held_out = config.validation.shards if config.validation.every_steps else ()
+    facts = facts_of(config, shards, find_shards(held_out) if held_out else ())
     run.make()
     stop = StopFlag().install()
 
     from training.ranks import distributed
 
-    world = distributed.connect(config.distributed_timeout_s)
+    world = distributed.connect(config.distributed_timeout_s, config.start_timeout_s, stop)
+    agree(world, facts)
     shape = batch_shape(config, world.size)
     from training.loop import train
 

@@ -9,7 +9,7 @@ from training.checkpoint.snapshots import begin_snapshots
 from training.config import TrainConfig, batch_shape
 from training.data.batches import open_dataset, use_latents
 from training.finish import write_model
-from training.model.base_hash import content_hashes
+from training.model.base_hash import content_hashes, weights_facts
 from training.model.build import new_model, twin_of
 from training.objective.preparation import Preparation
 from training.objective.task import task_of
@@ -17,6 +17,7 @@ from training.optimizer import engine
 from training.optimizer.ema import KEY
 from training.optimizer.fragments import gather
 from training.ranks.distributed import EXIT_AGAIN, StopFlag, World
+from training.run.agreement import agree
 from training.run.state import RunFolder, fresh_state
 from training.tracking.losses import Losses, note_skip
 from training.tracking.previews import due_preview, fixed_requests, write_preview
@@ -45,6 +46,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     # Model: the trained part goes into the engine, the frozen part stays outside.
     task, model = task_of(config), new_model(config, world.device, world.is_main)
     use_latents(config, dataset, model)
+    agree(world, weights_facts(model, config))
     fresh = fresh_state(config, shape, dataset.reader.shards, **content_hashes(model, world))
     trainer = engine.start_engine(config, shape, task.trainee(model))
     prepare = Preparation(config, model, world.device)

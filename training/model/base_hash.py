@@ -8,7 +8,7 @@ and CLIP, which no checkpoint contains.
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from intarsia.files import fingerprint, sha256_bytes
 from intarsia.model import EditModel
@@ -17,6 +17,7 @@ from training.data.latents import frozen_hash
 from training.ranks.distributed import World
 
 _MARK = "_of_base"
+_SAMPLES = 16  # values of each weight
 
 
 def is_of_base(param: nn.Parameter) -> bool:
@@ -57,6 +58,37 @@ def content_hashes(model: EditModel, world: World) -> dict[str, str]:
     return {"base_hash": base_hash(model), "frozen_hash": frozen_hash(model)} if world.is_main else {}
 
 
-def _bytes(param: nn.Parameter) -> memoryview:
+def weights_facts(model: EditModel, config: TrainConfig) -> dict[str, str]:
+    """A hash of a few values of each weight that came from a file, by network; for `agreement.agree`.
+
+    Enough to tell other weights apart, in milliseconds; all of them would cost every rank a second or three.
+    What began at random is left out: another processor may draw other numbers, and of what is trained rank 0
+    sends its own to all.
+    """
+    init = config.model.init
+    sources = {
+        "unet": init.model_folder or init.stable_diffusion,
+        "vae": init.model_folder or init.vae or init.stable_diffusion,
+        "image_encoder": init.model_folder or init.image_encoder,
+        "exemplar_encoder": init.model_folder,
+    }
+    return {
+        f"the weights of {name}": _sample_hash(model.get_submodule(name)) if source else "random"
+        for name, source in sources.items()
+    }
+
+
+@torch.no_grad()
+def _sample_hash(network: nn.Module) -> str:
+    names, samples = [], []
+    for name, param in network.named_parameters():
+        if ".lora_" not in name:
+            stored = param.as_strided((param.numel(),), (1,), param.storage_offset())  # in any memory format
+            names.append([name, list(param.shape)])
+            samples.append(stored[:: -(-param.numel() // _SAMPLES)].float())
+    return fingerprint([names, sha256_bytes(_bytes(torch.cat(samples)))])[:12]
+
+
+def _bytes(param: Tensor) -> memoryview:
     flat = param.detach().to("cpu", torch.float32).contiguous().flatten()
     return memoryview(flat.numpy()).cast("B")
