@@ -161,6 +161,7 @@ class InitConfig(Config):
     stable_diffusion: HomePath | None = (
         None  # folder in diffusers layout, or one .ckpt / .safetensors: UNet and VAE
     )
+    ema: bool = False  # of a single stable_diffusion file with both, the averaged UNet (model_ema.*)
     image_encoder: HomePath | None = None  # folder of a transformers CLIP model: the vision tower
     vae: HomePath | None = None  # folder or weights file of an AutoencoderKL, in place of stable_diffusion's
     model_folder: HomePath | None = None  # a model folder of this project: everything
@@ -170,6 +171,10 @@ class InitConfig(Config):
         others = [name for name in ("stable_diffusion", "image_encoder", "vae") if getattr(self, name)]
         if self.model_folder and others:
             raise ValueError(f"init.model_folder already contains every part; remove it or init.{others[0]}")
+        if self.ema and not self.stable_diffusion:
+            raise ValueError(
+                "init.ema=true needs init.stable_diffusion, a file with averaged weights; remove it"
+            )
         return self
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from intarsia.errors import UserError
 from intarsia.model import EditModel
 from intarsia.model_folder import ADAPTERS
-from intarsia.pretrained import State, load_strictly, read_weights, without_prefix
+from intarsia.pretrained import State, check_finite, load_strictly, read_weights, without_prefix
 
 EXEMPLAR_ENCODER = "exemplar_encoder.safetensors"  # present if the encoder was trained, too
 _METADATA = "lora_adapter_metadata"  # diffusers' key in the file's header
@@ -37,6 +37,7 @@ def merge_adapters(model: EditModel, folder: Path, scale: float = 1.0) -> int:
     """
     path = folder / ADAPTERS
     state = without_prefix(read_weights(path), "unet.")
+    check_finite(state, path)
     factor, weights = _alpha_over_rank(path), dict(model.unet.named_parameters())
     pairs = _pairs(state)
     if not pairs or 2 * len(pairs) != len(state):

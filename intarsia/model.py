@@ -9,8 +9,8 @@ from intarsia.architecture import ImageEncoderConfig, ModelConfig
 from intarsia.conditions.attention import shorten_attention
 from intarsia.conditions.condition import ConditionKind, condition_kind
 from intarsia.model_folder import check_same_notes
-from intarsia.pretrained import load_image_encoder, load_model_folder, tell_other_prediction, vision_prefix
-from intarsia.stable_diffusion import load_unet, load_vae
+from intarsia.pretrained import load_image_encoder, load_model_folder, vision_prefix
+from intarsia.stable_diffusion import load_unet, load_vae, warn_of_other_prediction
 
 
 class EditModel(nn.Module):
@@ -65,12 +65,12 @@ def build_model(config: ModelConfig, seed: int) -> EditModel:
         model = EditModel(config)
     init = config.init
     if base := init.model_folder or init.stable_diffusion:
-        tell_other_prediction(base, config.noise.prediction_type)
+        warn_of_other_prediction(base, config.noise.prediction_type, config.unet.cross_attention_dim)
     if init.model_folder:
         check_same_notes(config, init.model_folder)
         load_model_folder(model, init.model_folder)
     if init.stable_diffusion:
-        load_unet(model.unet, init.stable_diffusion)
+        load_unet(model.unet, init.stable_diffusion, init.ema)
     if autoencoder := init.vae or init.stable_diffusion:
         load_vae(model.vae, autoencoder)
     if init.image_encoder:

@@ -17,15 +17,14 @@ from torch import Tensor
 from intarsia.architecture import ModelConfig, NoiseConfig
 from intarsia.errors import UserError
 from intarsia.model import EditModel
-from intarsia.pretrained import State, load_strictly, vision_prefix
+from intarsia.pretrained import UNET_PREFIX, State, load_strictly, vision_prefix, with_averages
 
-_UNET = "model.diffusion_model."
 _VAE = "first_stage_model."
 _COND = "cond_stage_model."
 _VISION = f"{_COND}transformer.vision_model."
-_CONV_IN = f"{_UNET}input_blocks.0.0.weight"
+_NULL = "learnable_vector"
+_CONV_IN = f"{UNET_PREFIX}input_blocks.0.0.weight"
 _PROBE = f"{_COND}mapper.resblocks.0.ln_1.weight"  # only Paint by Example has a mapper
-_AVERAGED = "model_ema."  # followed by the UNet's name after "model.", without its dots
 
 # Our names on the left, the original names on the right.
 _UNET_TOP = {
@@ -76,7 +75,7 @@ def original_places(model: EditModel) -> dict[str, OriginalPlace]:
         # The first word of a name is the network.
         part, _, rest = name.partition(".")
         if part == "unet":
-            places[name] = OriginalPlace(_UNET + _unet_name(rest, model.config))
+            places[name] = OriginalPlace(UNET_PREFIX + _unet_name(rest, model.config))
         elif part == "vae":
             places[name] = OriginalPlace(_VAE + _vae_name(rest, model.config))
         elif part == "image_encoder":
@@ -107,7 +106,9 @@ def to_original(model: EditModel) -> State:
     return state | noise_buffers(model.config.noise)
 
 
-def from_original(model: EditModel, state: State, where: Path | str, averaged: bool = False) -> None:
+def from_original(
+    model: EditModel, state: State, where: Path | str, averaged: bool = False, new_null: bool = False
+) -> None:
     """Fill a model from the `state_dict` of an original checkpoint; every weight must be present.
 
     Args:
@@ -115,22 +116,25 @@ def from_original(model: EditModel, state: State, where: Path | str, averaged: b
         state: tensors by name; if they include noise levels, these must equal the model's.
         where: path of the file, for messages.
         averaged: whether to use the UNet's averaged weights (`model_ema.*`) instead of the plain ones.
+        new_null: whether the null exemplar, which an early checkpoint does not have, begins at zero.
 
     Raises:
-        UserError: if it is another kind of checkpoint, has other noise levels or no averaged weights, or a
-            weight is missing, unexpected or of another shape.
+        UserError: if it is another kind of checkpoint, has other noise levels, no averaged weights or no null
+            exemplar, or a weight is missing, unexpected or of another shape.
     """
     _refuse_other_kinds(state, where)
     _refuse_other_noise(state, model.config.noise, where)
     if averaged:
-        state = _with_averages(state, where)
+        state = with_averages(state, where, "--ema")
+    if new_null or _NULL not in state:
+        state = _with_new_null(state, model.config.unet.cross_attention_dim, where, new_null)
     places = original_places(model)
     known = {place.name for place in places.values()}
     # Unknown weights of the four networks keep their names, so that `load_strictly` reports them.
     ours = {
         name: value
         for name, value in state.items()
-        if name.startswith((_UNET, _VAE, _COND, "proj_out.", "learnable_vector"))
+        if name.startswith((UNET_PREFIX, _VAE, _COND, "proj_out.", _NULL))
         and name not in known
         and not name.endswith("position_ids")
     }
@@ -171,23 +175,16 @@ def noise_buffers(noise: NoiseConfig) -> State:
     return {name: torch.tensor(values, dtype=torch.float32) for name, values in levels.items()}
 
 
-def has_averages(state: State) -> bool:
-    """Whether a checkpoint also holds averaged weights of its UNet."""
-    return any(name.startswith(f"{_AVERAGED}diffusion_model") for name in state)
-
-
-def _with_averages(state: State, where: Path | str) -> State:
-    if not has_averages(state):
-        raise UserError(f"{where} has no averaged weights (nothing under {_AVERAGED}); omit --ema")
-    result = dict(state)
-    # Remove plain weights even without an average, so that the load fails for an incomplete file.
-    for name in state:
-        if name.startswith(_UNET):
-            result.pop(name)
-            key = _AVERAGED + name.removeprefix("model.").replace(".", "")
-            if key in state:
-                result[name] = state[key]
-    return result
+def _with_new_null(state: State, width: int, where: Path | str, wanted: bool) -> State:
+    if not wanted:
+        raise UserError(
+            f"{where} has no {_NULL}, as early checkpoints of Paint by Example: without a null exemplar "
+            "there is no guidance; --new-null-exemplar begins one of zeros, which training has to learn "
+            "(until then sample with --guidance-scale 1)"
+        )
+    if _NULL in state:
+        raise UserError(f"{where} has a null exemplar ({_NULL}); omit --new-null-exemplar")
+    return {**state, _NULL: torch.zeros(1, 1, width)}
 
 
 def _refuse_other_kinds(state: State, where: Path | str) -> None:
@@ -275,7 +272,7 @@ def _vae_name(name: str, config: ModelConfig) -> str:
 
 def _encoder_place(name: str) -> OriginalPlace:
     if name == "null_exemplar":
-        return OriginalPlace("learnable_vector")
+        return OriginalPlace(_NULL)
     # The leaf is weight or bias; the rest is the layer.
     layer, _, leaf = name.rpartition(".")
     if layer in _ENCODER_TOP:

@@ -2,7 +2,7 @@
 
 import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -16,6 +16,9 @@ from intarsia.files import read_json
 
 log = logging.getLogger(__name__)
 State = dict[str, Tensor]
+
+UNET_PREFIX = "model.diffusion_model."  # of the UNet's names in the latent diffusion authors' files
+AVERAGES_PREFIX = "model_ema."  # then the UNet's name after "model.", without its dots
 
 # Old versions of transformers store it, new versions compute it.
 _CLIP_BUFFER = "embeddings.position_ids"
@@ -36,14 +39,17 @@ _UNREADABLE = (
 def read_weights(path: Path) -> State:
     """The tensors of a .safetensors, .bin or .ckpt file, on the CPU; no code in the file is executed.
 
-    A training checkpoint's `state_dict` is unpacked. Classes of other projects in it (trainers store their
-    own objects next to the weights) are replaced by inert objects.
+    Of an .index.json those of all files that it lists. A training checkpoint's `state_dict` is unpacked.
+    Classes of other projects in it (trainers store their own objects next to the weights) are replaced by
+    inert objects.
 
     Raises:
         UserError: if the file is missing, damaged, or has no tensors.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist")
+    if path.suffix == ".json":
+        return _read_parts(path)
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except _UNREADABLE as error:
@@ -56,6 +62,22 @@ def read_weights(path: Path) -> State:
     state = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
     if not state:
         raise UserError(f"{path} contains no named tensors; it is not a file of weights")
+    return state
+
+
+def _read_parts(index: Path) -> State:
+    """The tensors of the files that an index lists, each from the file that it names for it."""
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise UserError(f"{index} lists no weights (no weight_map); download the folder again")
+    state: State = {}
+    for file in sorted(set(places.values())):
+        part = read_weights(index.parent / file)
+        lost = [name for name, place in places.items() if place == file and name not in part]
+        if lost:
+            raise UserError(f"{index.parent / file} has no {lost[0]}, which {index.name} lists there")
+        state |= part
     return state
 
 
@@ -85,11 +107,11 @@ def _first_sentence(error: Exception) -> str:
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
-    """Copy `state` into `module`; names and shapes must match exactly.
+    """Copy `state` into `module`; names and shapes must match exactly, and all values be finite.
 
     Raises:
         UserError: if weights are missing, unexpected or of another shape; the message has the number and the
-            first name of each kind.
+            first name of each kind. Or if one has a value that is not finite; the message has its name.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in state]
@@ -109,7 +131,25 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path | 
             f"{where}: the weights do not fit the model, {', '.join(problems)}; give a file and a model "
             "config that belong together"
         )
+    check_finite(state, where)
     module.load_state_dict(state)
+
+
+def check_finite(state: Mapping[str, Tensor], where: Path | str) -> None:
+    """Refuse weights with NaN or infinity, which would give no finite loss and black pictures.
+
+    Raises:
+        UserError: naming the file, the first such weight, and how many of its values are not finite.
+    """
+    for name, value in state.items():
+        # The sum shows it in a tenth of the time; where finite values overflow, each is looked at.
+        if value.is_floating_point() and not torch.isfinite(value.sum()):
+            bad = int((~torch.isfinite(value)).sum())
+            if bad:
+                raise UserError(
+                    f"{where}: {bad} of the {value.numel()} values of {name} are NaN or infinite; give "
+                    "weights that were saved before that happened, or download the file again"
+                )
 
 
 # Config values that change a network's results but not the shape of any weight.
@@ -146,38 +186,55 @@ def check_geometry(module: nn.Module, folder: Path) -> None:
             )
 
 
-def tell_other_prediction(folder: Path, prediction_type: str) -> None:
-    """Warn if the given weights were trained for another prediction type than the new model's.
-
-    This may be intended (Lin et al. 2023 turn noise models into velocity models), but it takes a while.
-
-    Args:
-        folder: model folder with diffusers' scheduler/scheduler_config.json; without it there is no warning.
-        prediction_type: prediction type of the new model.
-    """
-    path = folder / "scheduler" / "scheduler_config.json"
-    theirs = read_json(path).get("prediction_type", "epsilon") if path.is_file() else prediction_type
-    if theirs != prediction_type:
-        log.warning(
-            "%s predicts %s, but model.noise.prediction_type is %s; training must first adapt the weights",
-            folder,
-            theirs,
-            prediction_type,
-        )
-
-
 def weights_file(folder: Path, stem: str, legacy_stem: str | None = None) -> Path:
-    """The weights file of a diffusers or transformers folder: safetensors first, full precision first.
+    """The weights file of a diffusers or transformers folder, or the index of several.
+
+    Safetensors come before pickled files, full precision before half, and the averaged weights (no suffix)
+    before those that only a folder for further training has (`.non_ema`).
 
     Raises:
         UserError: if the folder has no file with one of the usual names.
     """
-    names = [f"{stem}.safetensors", f"{legacy_stem or stem}.bin"]
-    names += [f"{stem}.fp16.safetensors", f"{legacy_stem or stem}.fp16.bin"]
-    for name in names:
+    old = legacy_stem or stem
+    whole = [f"{stem}.safetensors", f"{stem}.safetensors.index.json", f"{old}.bin", f"{old}.bin.index.json"]
+    half = [f"{stem}.fp16.safetensors", f"{stem}.safetensors.index.fp16.json"]
+    half += [f"{old}.fp16.bin", f"{old}.bin.index.fp16.json"]
+    plain = [f"{stem}.non_ema.safetensors", f"{stem}.safetensors.index.non_ema.json", f"{old}.non_ema.bin"]
+    for name in (*whole, *half, *plain):
         if (folder / name).is_file():
+            if name in plain:
+                log.warning("%s has no averaged weights; its plain ones are used (%s)", folder, name)
             return folder / name
-    raise UserError(f"{folder} contains no weights; looked for {', '.join(names)}")
+    raise UserError(f"{folder} contains no weights; looked for {', '.join((*whole, *half, *plain))}")
+
+
+def has_averages(state: Iterable[str]) -> bool:
+    """Whether these names include averaged weights of a UNet."""
+    return any(name.startswith(f"{AVERAGES_PREFIX}diffusion_model") for name in state)
+
+
+def with_averages(state: State, where: Path | str, option: str) -> State:
+    """The weights of a latent diffusion file with the averages in the place of its UNet's plain weights.
+
+    Args:
+        state: tensors by name.
+        where: path of the file, for messages.
+        option: what asked for them, for messages.
+
+    Raises:
+        UserError: if the file has none.
+    """
+    if not has_averages(state):
+        raise UserError(f"{where} has no averaged weights (nothing under {AVERAGES_PREFIX}); omit {option}")
+    result = dict(state)
+    # Remove plain weights even without an average, so that the load fails for an incomplete file.
+    for name in state:
+        if name.startswith(UNET_PREFIX):
+            result.pop(name)
+            key = AVERAGES_PREFIX + name.removeprefix("model.").replace(".", "")
+            if key in state:
+                result[name] = state[key]
+    return result
 
 
 def load_image_encoder(image_encoder: nn.Module, folder: Path) -> None:

@@ -34,6 +34,11 @@ def add(commands: Commands) -> None:
         "--config", type=Path, metavar="YAML", help="geometry of the model (default: the published one)"
     )
     parser.add_argument("--ema", action="store_true", help="take the averaged weights (model_ema.*)")
+    parser.add_argument(
+        "--new-null-exemplar",
+        action="store_true",
+        help="begin the null exemplar at zero, for early checkpoints that have none",
+    )
     add_dtype_option(parser)
     parser.set_defaults(run=_run)
 
@@ -44,12 +49,24 @@ def _run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.checkpoint} {what}; give a checkpoint file, .ckpt or .safetensors")
     check_replaceable(arguments.out, INDEX)
     config = load_config(_ModelFile, arguments.config).model if arguments.config else ModelConfig()
-    import_original(arguments.checkpoint, arguments.out, config, arguments.ema, arguments.dtype)
+    import_original(
+        arguments.checkpoint,
+        arguments.out,
+        config,
+        arguments.ema,
+        arguments.dtype,
+        arguments.new_null_exemplar,
+    )
     print(f"{arguments.out}: model folder, {arguments.dtype}")
 
 
 def import_original(
-    checkpoint: Path, out: Path, config: ModelConfig, averaged: bool = False, dtype: str = "float32"
+    checkpoint: Path,
+    out: Path,
+    config: ModelConfig,
+    averaged: bool = False,
+    dtype: str = "float32",
+    new_null: bool = False,
 ) -> None:
     """Make a model folder of an original checkpoint.
 
@@ -59,6 +76,7 @@ def import_original(
         config: the checkpoint's geometry and noise levels.
         averaged: take the UNet's averaged weights.
         dtype: precision of the weights, a `sampling.settings.Dtype`; float32 holds all exactly.
+        new_null: begin the null exemplar, which an early checkpoint does not have, at zero.
 
     Raises:
         UserError: if the file cannot be read, is another kind of model, or does not fit `config`.
@@ -67,15 +85,16 @@ def import_original(
 
     from intarsia.files import sha256_file
     from intarsia.model import empty_model
-    from intarsia.original import from_original, has_averages
-    from intarsia.pretrained import read_weights
+    from intarsia.original import from_original
+    from intarsia.pretrained import has_averages, read_weights
     from intarsia.weights import save_model
 
     state = read_weights(checkpoint)
     model = empty_model(config)
-    from_original(model, state, checkpoint, averaged)
+    from_original(model, state, checkpoint, averaged, new_null)
     which = "the averaged weights" if averaged else "the plain weights"
     others = f"; it also holds {'plain' if averaged else 'averaged'} ones" if has_averages(state) else ""
+    others += "; its null exemplar is zero and untrained: no guidance" if new_null else ""
     lineage = f"{checkpoint.name} (sha256 {sha256_file(checkpoint)}), {which}{others}"
     del state
     model.to(getattr(torch, dtype))

@@ -9,8 +9,8 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from intarsia.architecture import ModelConfig, NoiseConfig
 from intarsia.errors import UserError
 from intarsia.model import EditModel, build_model, empty_model
-from intarsia.original import from_original, has_averages, noise_buffers, original_places, to_original
-from intarsia.pretrained import State
+from intarsia.original import from_original, noise_buffers, original_places, to_original
+from intarsia.pretrained import State, has_averages
 from intarsia.stable_diffusion import widen
 from sampling.denoise.sampler import new_noise_scheduler
 from tests.sampling.tiny import tiny_config, tiny_model
@@ -152,4 +152,21 @@ def test_what_is_no_original_checkpoint_is_refused_with_the_reason() -> None:
         state | {"first_stage_model.more": torch.zeros(1)}
     )
     del state["learnable_vector"]
-    assert "1 missing (first exemplar_encoder.null_exemplar)" in refused(state)
+    assert "some.ckpt has no learnable_vector, as early checkpoints of Paint by Example" in refused(state)
+    del state["proj_out.bias"]
+    state["learnable_vector"] = torch.zeros(1, 1, 32)
+    assert "1 missing (first exemplar_encoder.proj_out.bias)" in refused(state)
+
+
+def test_an_early_checkpoint_is_taken_with_a_new_null_exemplar() -> None:
+    config = tiny_config()
+    state = random_original(config, 1)
+    width = state["learnable_vector"].shape[-1]
+    early = {name: value for name, value in state.items() if name != "learnable_vector"}
+    model = empty_model(config)
+    from_original(model, early, "some.ckpt", new_null=True)
+    again = to_original(model)
+    assert torch.equal(again.pop("learnable_vector"), torch.zeros(1, 1, width))
+    assert all(torch.equal(again[name], value) for name, value in early.items())
+    with pytest.raises(UserError, match=r"some\.ckpt has a null exemplar .*; omit --new-null-exemplar"):
+        from_original(model, state, "some.ckpt", new_null=True)
