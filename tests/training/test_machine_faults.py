@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from intarsia.config import load_config
 from intarsia.errors import EXIT_FAILURE, UserError, run_command
 from intarsia.files import atomic_folder, naming, read_json
+from tests.faults import Recorder
 from tests.training.synthetic import make_shards
 from tests.training.test_data import dataset_of
 from training.config import BatchShape, TrainConfig
@@ -43,7 +44,7 @@ def explained(error: BaseException, config: TrainConfig, shape: BatchShape) -> s
     return str(told.value)
 
 
-def test_no_memory_on_a_gpu_names_the_cures_in_their_order() -> None:
+def test_no_memory_on_a_gpu_names_the_cures_in_their_order(record_fault: Recorder) -> None:
     words = explained(torch.OutOfMemoryError(CUDA), TrainConfig(), PAIR)
     assert words == (
         "no memory is left on the GPU (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total "
@@ -51,6 +52,7 @@ def test_no_memory_on_a_gpu_names_the_cures_in_their_order() -> None:
         "global_batch_size=16, then activation_checkpointing=true, then zero_stage=2, then zero_stage=3, "
         "then offload_optimizer=true; `python -m training estimate` with this config shows what each needs"
     )
+    record_fault("no memory on a GPU", "one sentence with the remedies in their order")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ class Failing:
 
 
 def test_a_shard_that_the_server_lost_sight_of_is_opened_again_and_a_second_failure_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_fault: Recorder
 ) -> None:
     folder = make_shards(tmp_path / "shards")
     dataset = dataset_of(folder)
@@ -199,6 +201,10 @@ def test_a_shard_that_the_server_lost_sight_of_is_opened_again_and_a_second_fail
         dataset.sample(1, 0, 0)
     assert (dataset.sample(1, 0, 0).image == expected.image).all()
     assert open_files.unreadable("shard x", OSError(errno.EACCES, "no")).args[0].endswith(open_files.REMEDY)
+    record_fault(
+        "a file server fails while a shard is open (ESTALE)",
+        "the shard is opened again, once; then one sentence with its name",
+    )
 
 
 def test_a_log_that_cannot_be_written_ends_with_one_line(
@@ -244,7 +250,7 @@ def damaged(path: Path) -> bytes:
 
 
 def test_a_run_goes_on_from_the_whole_lines_and_says_so_once(
-    tmp_path: Path, heard: pytest.LogCaptureFixture
+    tmp_path: Path, heard: pytest.LogCaptureFixture, record_fault: Recorder
 ) -> None:
     folder = RunFolder(tmp_path)
     before = damaged(folder.metrics)
@@ -258,6 +264,10 @@ def test_a_run_goes_on_from_the_whole_lines_and_says_so_once(
     damaged(folder.metrics)
     RunTracker(folder, 3, None)
     assert (tmp_path / "metrics.jsonl.damaged1").is_file()
+    record_fault(
+        "`metrics.jsonl` has damaged lines",
+        "the run continues with the others, warns once, and keeps a copy of the file",
+    )
 
 
 def test_a_damaged_event_is_left_out_too(tmp_path: Path, heard: pytest.LogCaptureFixture) -> None:

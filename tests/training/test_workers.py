@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from intarsia.errors import UserError
+from tests.faults import Recorder
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards
 from tests.training.test_data import dataset_of
@@ -36,6 +37,7 @@ def read(folder: Path, number: int, open_shards: int = 2) -> Iterator[Batch]:
     return batches(DataConfig(num_workers=number), dataset, BatchShape(4, 1, 1), 0, range(0, 32, 4))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_are_the_same_however_workers_are_started(
     folder: Path, method: str, monkeypatch: pytest.MonkeyPatch
@@ -89,7 +91,9 @@ if __name__ == "__main__":
 
 
 @pytest.mark.processes
-def test_stop_signals_to_all_processes_of_a_job_end_no_helper(folder: Path, tmp_path: Path) -> None:
+def test_stop_signals_to_all_processes_of_a_job_end_no_helper(
+    folder: Path, tmp_path: Path, record_fault: Recorder
+) -> None:
     script = tmp_path / "signalled.py"
     script.write_text(SIGNALLED)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -98,9 +102,14 @@ def test_stop_signals_to_all_processes_of_a_job_end_no_helper(folder: Path, tmp_
     assert run.stdout.split()[1:] == ["8", "2"], run.stderr
     assert int(run.stdout.split()[0]) == 4  # resource tracker, fork server, two workers
     assert "Traceback" not in run.stderr
+    record_fault(
+        "a stop signal reaches every process of the job",
+        "loader workers and their helpers go on; the training process decides",
+    )
 
 
-def test_a_killed_worker_is_a_kill_and_no_error(folder: Path) -> None:
+@pytest.mark.processes
+def test_a_killed_worker_is_a_kill_and_no_error(folder: Path, record_fault: Recorder) -> None:
     found = read(folder, 1)
     next(found)
     server = next(child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline()))
@@ -111,6 +120,10 @@ def test_a_killed_worker_is_a_kill_and_no_error(folder: Path) -> None:
     ):
         list(found)
     assert WorkerKilled.exit_code == EXIT_KILLED == 128 + signal.SIGKILL
+    record_fault(
+        "a loader worker is killed (SIGKILL)",
+        "one sentence; exit code 137, after which `slurm/train.sh` restarts the job",
+    )
 
 
 @pytest.mark.parametrize(

@@ -135,11 +135,13 @@ def calibrate(config: TrainConfig, shape: BatchShape, steps: int) -> dict[str, A
     """
     from training.estimate.trial import run_trial
     from training.ranks import distributed
+    from training.run.faults import explain_memory_errors
 
     world = distributed.connect()
     alone = replace(shape, world=world.size)
     staged = config.model_copy(update={"zero_stage": zero_stage_of(config, shape.world)})
-    trial = run_trial(staged, alone, world, steps)
+    with explain_memory_errors(staged, alone):
+        trial = run_trial(staged, alone, world, steps)
     distributed.disconnect(world)
     seconds = median(trial.seconds)
     hours = seconds * config.max_steps / 3600

@@ -170,6 +170,9 @@ class ShardEncoder:
             encode_shard(self.model, self.config, job, self.device)
         except (OSError, UserError) as error:
             return {"report": json.dumps({"error": str(error)})}
+        except torch.OutOfMemoryError:
+            error_text = f"no memory is left on the GPU for batches of {job.batch_size}: lower --batch-size"
+            return {"report": json.dumps({"error": error_text})}
         kept = {"pictures": job.shard.count}
         report = {"shard": job.path.name, "samples": job.shard.count, "kept": kept}
         return {"report": json.dumps(report | {"rejected": {"pictures": {}}})}
