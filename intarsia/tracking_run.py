@@ -49,7 +49,8 @@ def start_tracking_run(
         wandb.Error, OSError: if W&B cannot write the run.
     """
     wandb = import_wandb(without)
-    # By default W&B would use the folder of the process's first run.
+    # By default W&B would use the mode and the folder of the process's first run.
+    mode = mode or os.environ.get("WANDB_MODE")
     options = {"dir": os.environ.get("WANDB_DIR", Path.cwd())} | options
     quiet = wandb.Settings(silent=True, console="off")
     try:
