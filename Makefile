@@ -1,7 +1,7 @@
 # make setup          .venv with everything (a second call is instant)
 # make demo           boxes -> shards -> training -> edits, into demo/index.html
 # make test           the test suite, on two cores under ten minutes
-# make test-quick     the part of it that starts no other process (no Ray, no DeepSpeed): under two minutes
+# make test-quick     without what starts other programs (Ray, DeepSpeed) or computes for seconds: under two minutes
 # make test-portable  the numeric tests again, as three other processors would compute; four minutes
 # make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; twenty minutes
 # make test-web       the page in a headless Chromium (root installs Debian's if it is missing)
@@ -35,7 +35,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-quick: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not cluster and not web and not processes'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not cluster and not web and not processes and not long'
 
 # oneDNN, MKL and PyTorch's own kernels (ATen) keep to an older processor's instructions and so add up otherwise.
 PORTABLE := $(BIN)/python -m pytest -m portable

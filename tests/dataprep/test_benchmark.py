@@ -7,6 +7,7 @@ import pytest
 from benchmarks.dataprep import BUNDLED, main
 
 
+@pytest.mark.long
 def test_the_benchmark_prints_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     main([str(BUNDLED), "--rounds", "1"])
     printed = capsys.readouterr().out

@@ -62,6 +62,7 @@ def index_of(path: Path) -> list[tuple[str, int, int]]:
         return list(tar_members(file))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=150)
 @given(
     members=st.lists(st.tuples(PATHS, KINDS, st.binary(max_size=1100)), max_size=12),

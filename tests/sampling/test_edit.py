@@ -24,6 +24,7 @@ def requests() -> list[EditRequest]:
     return [request(seed, *size) for seed, size in enumerate(SIZES)]
 
 
+@pytest.mark.long
 def test_a_picture_comes_out_the_same_alone_and_in_any_batch(
     model: EditModel, requests: list[EditRequest]
 ) -> None:

@@ -249,6 +249,7 @@ def run_command(tmp_path: Path, *more: str) -> int:
     return main([*base, "--num-inference-steps", "4", *more])
 
 
+@pytest.mark.long
 def test_the_command_edits_inside_the_mask_alone_and_tells_its_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ from sampling.settings import EditSettings
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.paths import COCO_MINI
 
-pytestmark = pytest.mark.portable
+pytestmark = [pytest.mark.portable, pytest.mark.long]
 
 PICTURES = sorted((COCO_MINI / "images").glob("*.jpg"))
 

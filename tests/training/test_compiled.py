@@ -16,6 +16,7 @@ from training.model.build import new_model
 from training.model.compiled import check_gradients, compile_blocks, largest_error
 from training.objective.edit import EditTrainee
 
+pytestmark = pytest.mark.long
 CPU = torch.device("cpu")
 
 

@@ -117,6 +117,7 @@ def trained(model: EditModel) -> set[str]:
     return {name for name, param in model.unet.named_parameters() if param.requires_grad}
 
 
+@pytest.mark.long
 def test_what_depends_on_the_number_of_tokens_asks_the_model(four: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     several, single = (trained(model_with(name, config)[0]) for name in ("four", "exemplar"))

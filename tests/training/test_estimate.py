@@ -22,6 +22,7 @@ from training.estimate.memory import STAGES, memory_at
 from training.estimate.text import estimate_text
 from training.model.build import choose_trained
 
+pytestmark = pytest.mark.long
 GIGA = 1e9
 OPTIONS = {"averages": 0, "accumulates": False, "offload": False, "on_gpu": True}
 

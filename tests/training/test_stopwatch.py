@@ -68,6 +68,7 @@ def test_the_peak_of_matrix_products_is_a_speed() -> None:
     assert 1e8 < matmul_peak(torch.device("cpu"), torch.float32, side=256) < 1e14
 
 
+@pytest.mark.long
 def test_a_gpu_run_gets_its_mfu_and_a_cpu_run_none(monkeypatch: pytest.MonkeyPatch) -> None:
     from training.estimate.counting import count_flops
     from training.ranks.distributed import World
