@@ -8,7 +8,6 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,13 +16,16 @@ import pyarrow.csv as pacsv
 from PIL import Image
 
 from dataprep.pictures.index import index_pictures
+from dataprep.pictures.reader import MAX_PIXELS
 from dataprep.records import Annotations, Rejected, RejectReason
 from dataprep.sources.csv_files import csv_header, find_fault
 from dataprep.sources.openimages_csv import read_class_names
+from dataprep.sources.run_lengths import mask_of_runs
 from intarsia.errors import UserError
 
 MASK_BOUNDS = ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax")
 MASK_NAMES = ("MaskPath", "ImageID", "LabelName")
+LONGEST_OUTLINE = 1_000_000  # pixels along all polygons of an object
 TOLERANCE = 1e-3  # share of the picture, between a box and the box of its mask: both files round
 
 
@@ -124,54 +126,68 @@ def _codes(column: pa.ChunkedArray, code: Callable[[str], int]) -> np.ndarray:
     return codes[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
 
 
-def object_mask(text: str, folder: Path | str, size: tuple[int, int]) -> np.ndarray | Rejected | None:
+def object_mask(
+    text: str, folder: Path | str, size: tuple[int, int], drawn_on: tuple[int, int] | None = None
+) -> np.ndarray | Rejected | None:
     """The object's pixels, uint8 [H, W], 255 = object; None if the box has no mask.
 
     Args:
         text: outline or path in the plan.
         folder: folder of the mask PNGs, which may have another size than the picture.
         size: (width, height) of the picture.
+        drawn_on: (width, height) that outlines were drawn on, if that is another one; they are stretched.
     """
     if not text:
         return None
     try:
-        return _from_json(text, size) if text[0] in "[{" else _from_png(Path(folder) / text, size)
+        if text[0] in "[{":
+            return _from_json(text, size, drawn_on or size)
+        return _from_png(Path(folder) / text, size)
     except FileNotFoundError:
         return Rejected(RejectReason.OBJECT_MASK_MISSING, text)
     except Exception as error:  # noqa: BLE001 - pycocotools and Pillow raise anything on bad input; it is reported
         return Rejected(RejectReason.OBJECT_MASK_UNREADABLE, f"{type(error).__name__}: {error}")
 
 
-def _from_json(text: str, size: tuple[int, int]) -> np.ndarray:
+def _from_json(text: str, size: tuple[int, int], drawn_on: tuple[int, int]) -> np.ndarray:
+    segmentation = json.loads(text)
+    if isinstance(segmentation, dict):
+        pixels = mask_of_runs(segmentation, dict.fromkeys((size, drawn_on)))
+    elif isinstance(segmentation, list):
+        pixels = _filled(segmentation, drawn_on)
+    else:
+        raise ValueError("neither polygons nor run lengths")
+    return _stretched(pixels * np.uint8(255), size)
+
+
+def _filled(polygons: list[object], size: tuple[int, int]) -> np.ndarray:
+    """The pixels inside polygons, uint8 [H, W], 1 = object."""
     from pycocotools import mask as coco_mask
 
-    width, height = size
-    segmentation = _checked(json.loads(text))
-    packed = isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
-    runs: Any = segmentation if packed else coco_mask.frPyObjects(segmentation, height, width)
-    pixels = coco_mask.decode(coco_mask.merge(runs) if isinstance(runs, list) else runs) * np.uint8(255)
-    return pixels if pixels.shape == size[::-1] else cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
+    # pycocotools dies of some nonsense, and walks along each outline in steps of a fifth of a pixel.
+    length = sum(map(_outline_length, polygons))
+    if length > LONGEST_OUTLINE:
+        raise ValueError(f"an outline of {length:,.0f} pixels, of at most {LONGEST_OUTLINE:,}")
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, size[1], size[0])))
 
 
-def _checked(segmentation: object) -> object:
-    """pycocotools reads some nonsense as run lengths, and dies of other nonsense: two forms pass."""
-    if isinstance(segmentation, list):
-        for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                raise ValueError("a polygon needs three points at least, as x, y, x, y, …")
-            if not all(isinstance(value, int | float) and abs(value) < 1e6 for value in polygon):
-                raise ValueError("a polygon's point is not a number, or far outside")
-        return segmentation
-    if not isinstance(segmentation, dict):
-        raise ValueError("neither polygons nor run lengths")
-    height, width = segmentation["size"]
-    counts = segmentation["counts"]
-    if isinstance(counts, list) and (min(counts) < 0 or sum(counts) != height * width):
-        raise ValueError(f"run lengths do not add up to {width}x{height}")
-    return segmentation
+def _outline_length(polygon: object) -> float:
+    """Pixels along a polygon; ValueError for what is not one."""
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError("a polygon needs three points at least, as x, y, x, y, …")
+    if not all(isinstance(value, int | float) and abs(value) < 1e6 for value in polygon):
+        raise ValueError("a polygon's point is not a number, or far outside")
+    points = np.array(polygon, np.float64).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
 def _from_png(path: Path, size: tuple[int, int]) -> np.ndarray:
     with Image.open(path, formats=("PNG",)) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise ValueError(f"{picture.width}x{picture.height} are too many pixels")
         pixels = np.where(np.array(picture.convert("L")) > 0, np.uint8(255), np.uint8(0))
-    return pixels if picture.size == size else cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
+    return _stretched(pixels, size)
+
+
+def _stretched(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return pixels if pixels.shape == size[::-1] else cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
