@@ -19,7 +19,8 @@ from typing import Any
 
 from intarsia.config import load_config
 from intarsia.errors import run_command
-from training.config import CheckpointConfig, TrainConfig, batch_shape
+from training.config import TrainConfig, batch_shape
+from training.option_groups import CheckpointConfig
 
 KINDS = ("none", "synchronous", "asynchronous")
 

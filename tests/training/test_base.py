@@ -15,7 +15,7 @@ from training.checkpoint.folder import check_config, checkpoint_name
 from training.checkpoint.rank_files import Parts
 from training.checkpoint.resume import begin_or_continue
 from training.checkpoint.saver import Saver
-from training.config import BatchShape, CheckpointConfig, TrainConfig
+from training.config import BatchShape, TrainConfig
 from training.finish import consolidate
 from training.model.base_hash import base_hash, content_hashes, is_of_base, unmark
 from training.model.build import new_model
@@ -23,6 +23,7 @@ from training.objective.edit import EditTrainee
 from training.optimizer import fragments
 from training.optimizer.ema import KEY
 from training.optimizer.engine import make_optimizer
+from training.option_groups import CheckpointConfig
 from training.ranks.distributed import World
 from training.run.state import RunFolder, TrainState, fresh_state
 

@@ -19,9 +19,10 @@ from training.checkpoint import folder as checkpoint
 from training.checkpoint import rank_files as parts
 from training.checkpoint import resume
 from training.checkpoint.saver import Saver
-from training.config import CheckpointConfig, DataConfig, TrainConfig
+from training.config import TrainConfig
 from training.optimizer import fragments
 from training.optimizer.ema import EmaAdamW
+from training.option_groups import CheckpointConfig, DataConfig
 from training.ranks.distributed import World
 from training.run.state import RunFolder, TrainState, library_versions
 

@@ -8,15 +8,9 @@ from intarsia.config import load_config
 from intarsia.errors import UsageError
 from tests.paths import ROOT
 from tests.training.synthetic import write_config
-from training.config import (
-    OptimizerConfig,
-    TrainConfig,
-    batch_shape,
-    may_change,
-    require_paths,
-    zero_stage_of,
-)
+from training.config import TrainConfig, batch_shape, may_change, require_paths, zero_stage_of
 from training.optimizer.engine import learning_rate
+from training.option_groups import OptimizerConfig
 
 CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))
 

@@ -10,10 +10,11 @@ import torch
 
 from intarsia.errors import UserError
 from tests.training.synthetic import SIZE, make_sample, make_shards
-from training.config import BatchShape, DataConfig
+from training.config import BatchShape
 from training.data.batches import Batch, SampleDataset, batches
 from training.data.order import DataOrder
 from training.data.shards import ShardReader, check_size, find_shards
+from training.option_groups import DataConfig
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from tests.closeness import relative_error, rounding
-from training.config import OptimizerConfig
 from training.optimizer.ema import KEY, EmaAdamW, decays_of, ema_decay_at
 from training.optimizer.power_ema import exponent_of
+from training.option_groups import OptimizerConfig
 
 pytestmark = pytest.mark.portable
 

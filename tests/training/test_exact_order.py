@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tests.training.synthetic import make_shards
 from tests.training.test_data import dataset_of
-from training.config import BatchShape, DataConfig
+from training.config import BatchShape
 from training.data.batches import batches
 from training.data.order import DataOrder, rank_positions
+from training.option_groups import DataConfig
 
 COUNTS = (
     5,

@@ -16,11 +16,12 @@ from intarsia.model import EditModel, build_model
 from intarsia.pretrained import image_encoder_state
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.training.synthetic import make_sample, write_config
-from training.config import ObjectiveConfig, TrainConfig
+from training.config import TrainConfig
 from training.data.batches import Batch, collate
 from training.model.frozen import freeze_unused
 from training.objective.draws import draw, noise_levels
 from training.objective.edit import EditTrainee, loss_of, prepare
+from training.option_groups import ObjectiveConfig
 
 pytestmark = pytest.mark.portable
 

@@ -17,7 +17,7 @@ from intarsia.errors import UsageError, UserError
 from intarsia.files import sha256_bytes
 from tests.training.file_server import FileServer, serving
 from tests.training.synthetic import make_shards
-from training.config import BatchShape, DataConfig
+from training.config import BatchShape
 from training.data import cache as shard_cache
 from training.data import remote
 from training.data.batches import SampleDataset, batches
@@ -25,6 +25,7 @@ from training.data.cache import ShardCache
 from training.data.order import DataOrder
 from training.data.remote import read_shard_file
 from training.data.shards import ShardReader, find_shards, open_cache
+from training.option_groups import DataConfig
 
 COUNTS = (5, 4, 7)
 

@@ -13,13 +13,14 @@ from tests.closeness import longest_sum, relative_error, rounding
 from tests.processes import starts_processes
 from tests.training.launch import Runs, launch
 from tests.training.synthetic import make_shards, write_config
-from training.config import BatchShape, SpeedConfig, TrainConfig, may_change
+from training.config import BatchShape, TrainConfig, may_change
 from training.data.batches import open_dataset
 from training.model.build import new_model
 from training.model.speed import compile_frozen, compute_in_fp8, halve_norms
 from training.objective.draws import draw_batch
 from training.objective.preparation import Preparation
 from training.optimizer.engine import deepspeed_config
+from training.option_groups import SpeedConfig
 
 CPU = torch.device("cpu")
 SAME = ["draws_in_workers", "encode_ahead", "pin_memory", "foreach_averages", "tf32", "cudnn_benchmark"]

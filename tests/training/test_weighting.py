@@ -11,11 +11,12 @@ from intarsia.architecture import NoiseConfig
 from intarsia.config import load_config
 from intarsia.errors import UsageError
 from tests.training.synthetic import write_config
-from training.config import ObjectiveConfig, TrainConfig
+from training.config import TrainConfig
 from training.objective.draws import noise_levels
 from training.objective.edit import loss_of
 from training.objective.task import Step
 from training.objective.weighting import cell_weight, error_weight, min_snr_weight, signal_to_noise
+from training.option_groups import ObjectiveConfig
 
 pytestmark = pytest.mark.portable
 

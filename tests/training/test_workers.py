@@ -16,11 +16,12 @@ from tests.faults import Recorder
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards
 from tests.training.test_data import dataset_of
-from training.config import BatchShape, DataConfig
+from training.config import BatchShape
 from training.data import workers
 from training.data.batches import Batch, batches
 from training.data.order import DataOrder
 from training.data.workers import EXIT_KILLED, WorkerKilled, about_end, start_context
+from training.option_groups import DataConfig
 
 METHODS = ("fork", "forkserver", "spawn")
 

@@ -16,7 +16,8 @@ from typing import Any
 from intarsia.config import config_differences
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_write, read_json, sha256_file, sweep_temporaries, sync, write_json
-from training.config import CheckpointConfig, may_change
+from training.config import may_change
+from training.option_groups import CheckpointConfig
 from training.run.state import RunFolder, TrainState, library_versions
 
 CHECKPOINT_MANIFEST = "manifest.json"

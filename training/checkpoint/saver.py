@@ -12,8 +12,8 @@ from torch import Tensor
 from intarsia.errors import UserError
 from training.checkpoint.folder import Written, checkpoint_name, publish, temporary_for
 from training.checkpoint.rank_files import Pieces, copy_to_cpu, part_name, pieces_of, write_part
-from training.config import CheckpointConfig
 from training.optimizer.fragments import fragments
+from training.option_groups import CheckpointConfig
 from training.ranks.distributed import World
 from training.run.state import TrainState
 

@@ -12,7 +12,8 @@ from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import check_replaceable
 from intarsia.model_folder import ADAPTERS, INDEX
-from training.config import NARROWEST, WIDEST, TrainConfig
+from training.config import TrainConfig
+from training.option_groups import NARROWEST, WIDEST
 from training.run.state import RunFolder
 
 if TYPE_CHECKING:

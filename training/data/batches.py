@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 from dataprep.draw.render import redraw_crop, redraw_sample
 from intarsia.errors import UserError
 from intarsia.sample import Sample
-from training.config import BatchShape, DataConfig, TrainConfig
+from training.config import BatchShape, TrainConfig
 from training.data.latents import STORED, LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.order import DataOrder, rank_positions
 from training.data.shards import ShardReader, find_shards, open_cache, wrong_size
 from training.data.workers import ignore_signals, start_context, watched
+from training.option_groups import DataConfig
 
 if TYPE_CHECKING:
     from intarsia.model import EditModel

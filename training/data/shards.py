@@ -15,10 +15,10 @@ from dataprep.tars import tar_members
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
 from intarsia.sample import MEMBERS, Sample, check_format, decode_sample
-from training.config import DataConfig
 from training.data.cache import ShardCache
 from training.data.open_files import REMEDY, OpenFiles, unreadable
 from training.data.remote import read_shard_file
+from training.option_groups import DataConfig
 
 
 @dataclass(frozen=True)

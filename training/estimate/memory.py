@@ -7,7 +7,7 @@ permanently keeps a second fp32 copy of its share of the weights, and one gradie
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from training.config import ZeroStage
+from training.option_groups import ZeroStage
 
 if TYPE_CHECKING:
     from training.estimate.counting import Counts

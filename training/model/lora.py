@@ -11,7 +11,7 @@ from intarsia.files import atomic_folder
 from intarsia.lora import EXEMPLAR_ENCODER
 from intarsia.model import EditModel
 from intarsia.model_folder import ADAPTERS
-from training.config import LoraConfig
+from training.option_groups import LoraConfig
 
 
 def add_adapters(model: EditModel, options: LoraConfig, seed: int) -> None:

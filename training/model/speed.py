@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from intarsia.errors import UserError
-from training.config import SpeedConfig, TrainConfig
+from training.config import TrainConfig
+from training.option_groups import SpeedConfig
 
 _log = logging.getLogger(__name__)
 _FP8_MULTIPLE = 16  # fp8 tensor cores need matrix sides that are multiples of it

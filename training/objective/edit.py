@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from intarsia.conditioning import known_channels, sample_latents
 from intarsia.conditions.condition import Condition, condition_kind
 from intarsia.model import EditModel
-from training.config import ObjectiveConfig, TrainConfig
+from training.config import TrainConfig
 from training.data.batches import Batch
 from training.objective.draws import Draws
 from training.objective.encode import posteriors
 from training.objective.task import MakeTensor, Step, Task
 from training.objective.weighting import error_weight
+from training.option_groups import ObjectiveConfig
 
 
 class EditTrainee(nn.Module):

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from training.config import ObjectiveConfig
+from training.option_groups import ObjectiveConfig
 
 
 def error_weight(

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from training.config import BatchShape, OptimizerConfig, TrainConfig, zero_stage_of
+from training.config import BatchShape, TrainConfig, zero_stage_of
 from training.objective.task import Step, Task
 from training.optimizer.ema import EmaAdamW
 from training.optimizer.fragments import begin
+from training.option_groups import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:

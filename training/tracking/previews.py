@@ -11,8 +11,9 @@ from intarsia.sample import Sample
 from sampling.editing import EditRequest
 from sampling.preview import preview_grid
 from sampling.settings import EditSettings
-from training.config import PreviewConfig, TrainConfig
+from training.config import TrainConfig
 from training.data.batches import SampleDataset
+from training.option_groups import PreviewConfig
 from training.ranks.distributed import World
 from training.run.state import RunFolder
 
