@@ -105,6 +105,14 @@ class TrainConfig(Config):
                 raise ValueError(f"speed.{name}=true needs precision=bf16; in fp32 there is nothing to halve")
         if self.speed.overlap_comm and self.zero_stage == 0:
             raise ValueError("speed.overlap_comm=true needs zero_stage=1, 2 or 3: 0 exchanges at the end")
+        if self.lora and self.lora.base == "bf16" and self.precision != "bf16":
+            raise ValueError(
+                "lora.base=bf16 needs precision=bf16: in fp32 the base's layers compute with fp32 weights"
+            )
+        if self.lora and self.lora.base == "bf16" and self.zero_stage == 3:
+            raise ValueError(
+                "lora.base=bf16 needs zero_stage=0, 1 or 2: stage 3 gathers weights of one precision only"
+            )
         if self.lora and self.model.init.stable_diffusion:
             raise ValueError(
                 "lora needs model.init.model_folder, a model that can edit: adapters do not train the first "

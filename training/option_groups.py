@@ -97,6 +97,7 @@ class LoraConfig(Config):
     rank: int = Field(default=16, ge=1)
     alpha: int | None = Field(default=None, ge=1)  # the adapters count alpha / rank; null = rank
     targets: Names = ()  # ends of layer names; none: the projections of all attention that learn
+    base: Literal["fp32", "bf16"] = "fp32"  # precision that the frozen base is kept in
     train_exemplar_encoder: bool = False  # the mapper, its projection and the null exemplar, whole
 
 

@@ -15,10 +15,14 @@ from intarsia.model_folder import ADAPTERS
 from intarsia.weights import read_model, save_model
 from sampling.cli import main
 from tests.closeness import longest_sum, relative_error, rounding
-from tests.training.synthetic import make_sample, write_config
+from tests.processes import starts_processes
+from tests.training.launch import Runs, launch
+from tests.training.synthetic import make_sample, make_shards, write_config
 from training.config import TrainConfig, require_paths
 from training.data.batches import collate
+from training.estimate.counting import count
 from training.model.build import new_model
+from training.model.frozen import halve_base
 from training.model.lora import write_adapters
 from training.objective.draws import draw_batch, noise_levels
 from training.objective.edit import EditTrainee, loss_of, prepare
@@ -153,3 +157,54 @@ def test_adapters_need_a_model_that_can_edit(tmp_path: Path) -> None:
         require_paths(
             load_config(TrainConfig, write_config(tmp_path), ["lora.rank=4", "data.shards=x", "run=y"])
         )
+
+
+@pytest.fixture(scope="module")
+@starts_processes
+def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Adapters trained in bf16 over a base in fp32 and in bf16; `resumed` in two calls."""
+    root = tmp_path_factory.mktemp("runs")
+    config, shards = write_config(root), make_shards(root / "shards")
+    common = [f"model.init.model_folder={base}", f"data.shards={shards}", "max_steps=4", "precision=bf16"]
+    common += ["lora.rank=2", "preview={every_steps: 2, num_images: 2, num_inference_steps: 2}"]
+
+    def job(name: str, **more: object) -> dict[str, object]:
+        own = [f"run={root / name}", f"lora.base={'fp32' if name == 'fp32' else 'bf16'}"]
+        return {"config": str(config), "overrides": [*common, *own], **more}
+
+    launch(root, "lora", [job("fp32"), job("bf16"), job("resumed", stop_after=2), job("resumed")])
+    return Runs(root)
+
+
+@pytest.mark.parametrize("name", ["bf16", "resumed"])
+def test_a_base_in_bf16_changes_no_number(runs: Runs, name: str) -> None:
+    assert runs.losses(name) == runs.losses("fp32")
+    ours, theirs = (load_file(runs.root / own / "lora" / ADAPTERS) for own in (name, "fp32"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert (runs.root / name / "previews" / "step-00000004.png").is_file()
+
+
+def test_a_base_in_bf16_takes_half_the_memory(base: Path, tmp_path: Path) -> None:
+    whole, half = (
+        count(config_of(base, tmp_path, "precision=bf16", f"lora.base={precision}")).frozen_bytes
+        for precision in ("fp32", "bf16")
+    )
+    model = new_model(config_of(base, tmp_path), CPU, False)
+    halved = halve_base(EditTrainee(model))
+    assert whole - half == 2 * halved > 0
+    assert {p.dtype for p in model.unet.parameters() if p.requires_grad} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([], "lora.base=bf16 needs precision=bf16"),
+        (["precision=bf16", "zero_stage=3"], "needs zero_stage=0, 1 or 2"),
+    ],
+)
+def test_a_base_in_bf16_where_it_cannot_be_is_refused(
+    base: Path, tmp_path: Path, overrides: list[str], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        config_of(base, tmp_path, "lora.base=bf16", *overrides)

@@ -149,6 +149,10 @@ def _networks(model: EditModel, config: TrainConfig, on_gpu: bool) -> nn.Module:
             _norms_in_fp32(trainee)
         for network in (model.vae, model.image_encoder):
             _halve(network)
+    if config.lora and config.lora.base == "bf16":
+        for layer in trainee.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                _halve(layer, frozen_only=True)
     return trainee
 
 
@@ -258,10 +262,10 @@ def _fake(network: nn.Module) -> None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _halve(network: nn.Module) -> None:
+def _halve(network: nn.Module, frozen_only: bool = False) -> None:
     for module in network.modules():  # `to` cannot convert weights that are fake tensors
         for name, param in module._parameters.items():
-            if param is not None:
+            if param is not None and not (frozen_only and param.requires_grad):
                 module._parameters[name] = nn.Parameter(param.to(torch.bfloat16), requires_grad=False)
 
 

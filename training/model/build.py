@@ -84,5 +84,6 @@ def twin_of(config: TrainConfig, model: EditModel, weights: Mapping[str, Tensor]
     """
     twin = bare_twin(config)
     twin.vae, twin.image_encoder = model.vae, model.image_encoder
-    task_of(config).trainee(twin).load_state_dict(dict(weights), assign=True)
+    whole = {name: value.float() for name, value in weights.items()}  # of a base in bf16
+    task_of(config).trainee(twin).load_state_dict(whole, assign=True)
     return twin

@@ -67,6 +67,21 @@ def halve_frozen(model: EditModel, keep_exact: bool) -> None:
         _cast(network, torch.bfloat16)
 
 
+def halve_base(trainee: nn.Module) -> int:
+    """Keep the frozen weights of linear layers and convolutions in bfloat16; return the number of weights.
+
+    Autocast rounds them so in every forward pass: no number changes. Norms compute in fp32 and stay so.
+    """
+    halved = 0
+    for layer in trainee.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            for param in layer.parameters(recurse=False):
+                if not param.requires_grad:
+                    param.data = param.data.to(torch.bfloat16)
+                    halved += param.numel()
+    return halved
+
+
 @contextmanager
 def exact_frozen(model: EditModel) -> Iterator[None]:
     """Restore the exact weights of halved networks inside the context, so that a saved model is exact."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from training.config import BatchShape, TrainConfig, zero_stage_of
+from training.model.frozen import halve_base
 from training.objective.task import Step, Task
 from training.optimizer.ema import EmaAdamW
 from training.optimizer.fragments import begin
@@ -85,6 +86,8 @@ def start_engine(config: TrainConfig, shape: BatchShape, trainee: nn.Module) -> 
     if shape.world == 1 and engine.zero_optimization_stage() == 0:
         engine.enable_backward_allreduce = False  # it copies all gradients into a buffer and back
     begin(engine)
+    if config.lora and config.lora.base == "bf16":
+        halve_base(trainee)  # DeepSpeed takes modules of one precision only
     return engine
 
 
