@@ -57,7 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"model.unet.attention_head_dim={'[1, 2]' if several else 2}",
             f"data.shards={shards}",
             f"run={root / path.stem}",
-            *([f"model.init.model_folder={root / 'base'}"] if path.stem in ADAPTS else []),
+            *([f"model.init.model_folder={root / 'base'}"] if path.stem.startswith(ADAPTS) else []),
         ]
         jobs.append({"config": str(path), "overrides": overrides})
     (root / "jobs.json").write_text(json.dumps(jobs))
