@@ -20,6 +20,7 @@ from intarsia.errors import UsageError, UserError
 from intarsia.files import ROOT
 from slurm import checks
 from slurm.checks import Finding, Level
+from slurm.gpus import driver, work
 
 _GRACE = 30  # seconds between SIGTERM and SIGKILL that a checkpoint should have; Slurm's own default
 _PATIENCE = 120  # seconds to wait for nodes
@@ -37,6 +38,14 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)  # a node's answer to --nodes
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="N",
+        help="measure the GPUs as well: products, all-reduce, errors, clocks; N = GPUs of each machine",
+    )
     parser.add_argument("--nodes", type=int, metavar="N", help="check N nodes of the cluster, through srun")
     parser.add_argument(
         "--srun",
@@ -59,6 +68,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--nodes={arguments.nodes} must be at least 1")
     else:
         findings = examine_nodes(arguments.nodes, folders, arguments.srun)
+    if arguments.gpus is not None:
+        findings += examine_gpus(arguments.gpus, arguments.nodes or 0, arguments.srun)
     if arguments.json:
         print(json.dumps([finding._asdict() for finding in findings], indent=1))
     else:
@@ -87,6 +98,22 @@ def examine(folders: Sequence[Path] = ()) -> list[Finding]:
     """
     cluster = list(_slurm())
     return _findings(cluster, folders, shared=len(cluster) > 1)
+
+
+def examine_gpus(gpus: int, nodes: int, options: Sequence[str]) -> list[Finding]:
+    """What the driver reports of this machine's GPUs, and what they compute and exchange.
+
+    Args:
+        gpus: number of GPUs of each machine; 0 for as many as the driver reports here.
+        nodes: number of nodes that work together through srun; 0 for this machine alone.
+        options: more options for srun, such as `--gpus-per-node=8`.
+
+    Raises:
+        UserError: if their work fails or does not end.
+    """
+    found = list(driver())
+    number = gpus or sum(finding.what.startswith("GPU ") for finding in found)
+    return [*found, *(work(nodes, number, options) if number else [])]
 
 
 def _findings(cluster: Sequence[Finding], folders: Sequence[Path], shared: bool) -> list[Finding]:
