@@ -1,7 +1,7 @@
 """What GPUs compute and exchange, measured by a process for each: `python -m slurm.gpu_work`.
 
-It runs under torchrun or srun. Rank 0 prints one line of JSON: the speed of a bf16 matrix product on each rank,
-and the bus bandwidth of an all-reduce among all of them. Without GPUs the CPUs do both, slowly: a rehearsal.
+It runs under torchrun or srun. Rank 0 prints one line of JSON: the speed of a bf16 matrix product on each
+rank, and the bus bandwidth of an all-reduce among all of them. Without GPUs the CPUs do both: a rehearsal.
 """
 
 import json
