@@ -37,12 +37,13 @@ test: setup
 test-quick: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not cluster and not web and not processes and not long'
 
-# oneDNN, MKL and PyTorch's own kernels (ATen) keep to an older processor's instructions and so add up otherwise.
-PORTABLE := $(BIN)/python -m pytest -m portable
+# oneDNN, MKL and PyTorch's own kernels (ATen) keep to another processor's instructions and so add up in another
+# order. Threads that wait without spinning do not take the cores from each other.
+PORTABLE := $(BIN)/python -m pytest -n 2 -m portable
 test-portable: setup
-	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(PORTABLE) -n 2
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(PORTABLE) -n 2
-	ONEDNN_MAX_CPU_ISA=AVX512_CORE MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2 $(PORTABLE)
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(PORTABLE)
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(PORTABLE)
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(PORTABLE)
 
 test-cluster: setup
 	command -v slurmctld >/dev/null || tests/cluster/slurm-cluster install
