@@ -101,7 +101,7 @@ def test_a_requeued_job_takes_over_from_its_earlier_start_alone(
 def test_the_command_refuses_a_folder_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(distributed, "connect", lambda timeout_s: ALONE)
+    monkeypatch.setattr(distributed, "connect", lambda *how: ALONE)
     monkeypatch.setattr(distributed.StopFlag, "install", lambda flag: flag)
     config, shards, folder = write_config(tmp_path), make_shards(tmp_path / "shards"), tmp_path / "run"
     folder.mkdir()

@@ -111,8 +111,8 @@ def test_without_rank_0_the_others_say_what_they_wait_for_and_end(record_fault: 
 def test_ranks_that_do_not_come_are_named_to_all_that_did(record_fault: Recorder) -> None:
     there = port()
     early = begin(there, 1, 4, 150)
-    assert early.stderr is not None
-    assert re.match(r"rank 1 has waited \d+ s for rank 0 ", early.stderr.readline())
+    assert early.stderr is not None  # torch's sockets may report there, too
+    assert any(re.match(r"rank 1 has waited \d+ s for rank 0 ", line) for line in early.stderr)
     (first, said), (second, other) = ends(begin(there, 0, 4, 8), early)
     assert (first, second) == (1, 1)
     assert re.search(r"^rank 0 has waited \d+ s for ranks 2, 3 of 4$", said, re.M)
@@ -236,6 +236,7 @@ print("devices", world.device, recorded, os.environ["LOCAL_RANK"])
 @pytest.mark.processes
 def test_a_task_that_sees_one_gpu_takes_it_and_so_does_deepspeed(record_fault: Recorder) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "FREE_PORT": str(port())}
+    environment.pop("DS_ACCELERATOR", None)  # an earlier test that trained on CPUs leaves it in this process
     command = [sys.executable, "-c", ONE_GPU]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.stdout.splitlines()[-1:] == ["devices cuda:0 [0, 0] 0"], run.stderr
