@@ -12,7 +12,8 @@
 # Resume     submit the same command again: it continues from the newest complete checkpoint.
 # Restarts   the job restarts automatically after a preemption or the loss of a node; two minutes before the time
 #            limit (the run is saved first); and after a rank or one of its loader workers is killed, unless that
-#            happens three times without a checkpoint in between.
+#            happens three times without a checkpoint in between. A node on which that happened twice is excluded
+#            from then on, if the partition has enough others.
 # End        the job ends for good when the run is finished, when a rank fails with an error, and on scancel (the
 #            run is saved within the 30 s, or the KillWait, that the cluster grants).
 # Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, the number of automatic restarts (50).
@@ -74,10 +75,26 @@ for _ in {1..50}; do # until all that srun printed is in the file
   sleep 0.1
 done
 
-again() { # WHY
+times() { grep -cxF "$1" "$run/logs/killed"; }
+exclude() { # NODE
+  local all others
+  all=$(squeue --noheader --jobs "$job" --format %x | grep -v null || true) # what the user has excluded, too
+  all=${all:+$all,}$1
+  others=$(sinfo --noheader --responding --Node --partition="$SLURM_JOB_PARTITION" --format=%N | sort -u |
+    grep -cvxFf <(scontrol show hostnames "$all") || true)
+  if ((others >= SLURM_JOB_NUM_NODES)); then
+    echo "train.sh: ranks were killed twice on $1; it is excluded from now on"
+    scontrol update JobId="$job" ExcNodeList="$all" || true
+  else
+    echo "train.sh: ranks were killed twice on $1; the partition has no other node to take instead"
+  fi
+}
+again() { # WHY [NODE to exclude]
   if ((restarts < ${MAX_RESTARTS:-50})); then
     echo "train.sh: $1; the job starts again"
+    trap '' TERM  # a requeue ends this shell, and only after it can the job's nodes be changed
     scontrol requeue "$job" || echo "error: the requeue failed; submit the same command again" >&2
+    [[ -z ${2-} ]] || exclude "$2"
   else
     echo "error: $1, and the job was restarted $restarts times; submit the same command again" >&2
   fi
@@ -99,8 +116,10 @@ if [[ $first == *"Exited with"* && $first != *"exit code 137" ]]; then
   tail -n 30 "$run/logs/rank-$rank.out" >&2
 else
   place="job $job, killed after $(newest)"     # the same place every time: no progress
-  echo "$place" >>"$run/logs/killed"
-  (($(grep -cxF "$place" "$run/logs/killed") > 2)) || again "$first"
+  node=${first%%:*}
+  printf '%s\n' "$place" "job $job, killed on $node" >>"$run/logs/killed"
+  (($(times "job $job, killed on $node") == 2)) || node=
+  (($(times "$place") > 2)) || again "$first" "$node"
   echo "error: $first, three times without a checkpoint in between; submit the same command again" >&2
 fi
 exit "$status"

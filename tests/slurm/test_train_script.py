@@ -36,12 +36,15 @@ def job(root: Path, end: str, code: int) -> subprocess.CompletedProcess[str]:
     command(tools, "srun", f'echo "srun: error: node2: {end}" >&2; exit {code}')
     command(tools, "scontrol", f'echo "$*" >>{root / "asked"}')
     command(tools, "squeue", "echo NONE")
+    command(tools, "sinfo", "echo node2")
     environment = os.environ | {
         "PATH": f"{tools}:{os.environ['PATH']}",
         "PYTHON": sys.executable,
         "SLURM_JOB_ID": "7",
         "SLURM_SUBMIT_DIR": str(ROOT),
         "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_PARTITION": "main",
     }
     (root / "run" / "logs").mkdir(parents=True, exist_ok=True)
     (root / "run" / "logs" / "rank-1.out").write_text("error: the end of rank 1\n")
@@ -75,5 +78,7 @@ def test_a_job_starts_again_after_a_kill_and_not_after_an_error(root: Path, end:
 @pytest.mark.processes
 def test_a_worker_killed_three_times_at_the_same_place_ends_the_job(root: Path) -> None:
     runs = [job(root, "task 0: Exited with exit code 137", 137) for _ in range(3)]
-    assert (root / "asked").read_text().splitlines() == ["requeue 7"] * 2
+    asked = (root / "asked").read_text().splitlines()
+    assert [words for words in asked if "hostnames" not in words] == ["requeue 7"] * 2
+    assert "killed twice on node2; the partition has no other node" in runs[1].stdout
     assert "three times without a checkpoint in between; submit the same command again" in runs[-1].stderr
