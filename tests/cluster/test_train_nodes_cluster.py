@@ -1,4 +1,4 @@
-"""A node on which ranks are killed again and again, on a real Slurm: the job excludes it, and goes on without it."""
+"""A node on which ranks are killed again and again, on a real Slurm: the job goes on without it."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.cluster.virtual import Job, sbatch, two_nodes
 from tests.faults import Recorder
 
 pytestmark = pytest.mark.cluster
-# What the script takes for Python: the plan and the run's folder as ever, but a rank lives on good nodes only.
+# What the script takes for Python: plan and run folder as ever, but a rank lives on good nodes only.
 PYTHON = """#!/bin/bash
 [[ $1 == -c || $* == *--dry-run* ]] && exec {python} "$@"
 echo "$(hostname) step $(ls {folder}/starts | wc -l)" | tee {folder}/starts/$$
