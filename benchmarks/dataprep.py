@@ -21,8 +21,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.peers.fixed_exemplar import Augmentation, augment_exemplar, cut_exemplar, draw_mask
 from dataprep.build import plan_build
-from dataprep.draw.exemplar import Augmentation, augment_exemplar, cut_exemplar
 from dataprep.pictures.decode import decode_picture, squash
 from dataprep.plan.inputs import BuildRequest
 from dataprep.plan.plan import BuildConfig
@@ -33,7 +33,6 @@ from dataprep.shards.manifest import write_manifest
 from dataprep.tars import write_tar
 from dataprep.workers.apart import run_shards
 from intarsia.files import sha256_bytes
-from intarsia.masks import draw_edit_mask
 from intarsia.png import encode_png
 from intarsia.rng import sample_rng
 from intarsia.sample import Sample, encode_jpeg, encode_sample
@@ -134,7 +133,7 @@ def stages(cases: list[Case], folder: Path) -> dict[str, Callable[[], object]]:
     """The stages of the path by name; each processes all cases, with prepared inputs."""
     encoded = [(f"{c.sample.meta.key}.{n}", b) for c in cases for n, b in encode_sample(c.sample).items()]
     shapes = [c.sample.meta for c in cases]
-    masks = [draw_edit_mask(m.box, m.extended, m.image_size, sample_rng(0, m.key, 0)) for m in shapes]
+    masks = [draw_mask(m.box, m.extended, m.image_size, sample_rng(0, m.key, 0)) for m in shapes]
 
     def each(work: Callable[[Case], object]) -> None:
         for case in cases:  # results are freed at once, as in the build, because new memory costs time
@@ -153,7 +152,7 @@ def stages(cases: list[Case], folder: Path) -> dict[str, Callable[[], object]]:
 
     def mask() -> None:
         for meta in shapes:
-            draw_edit_mask(meta.box, meta.extended, meta.image_size, sample_rng(0, meta.key, 0))
+            draw_mask(meta.box, meta.extended, meta.image_size, sample_rng(0, meta.key, 0))
 
     return {
         "read + sha256": lambda: each(lambda case: sha256_bytes(case.path.read_bytes())),

@@ -197,7 +197,7 @@ def _draw_all(
         source_size=picture.size if stored.size != picture.size else None,
         draws_per_box=config.draws_per_image if config.all_boxes else 0,
         masks=masks,
-        background=config.exemplar_background,
+        recipe=config.drawing,
     )
     side, number = None if source else config.image_size, config.draws(1, len(boxes))
     drawn = [draw_sample(subject, side, config.seed, draw) for draw in range(number)]

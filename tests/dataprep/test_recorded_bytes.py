@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dataprep.draw.render import redraw_crop, redraw_sample
+from dataprep.draw.redraw import redraw_crop, redraw_sample
 from dataprep.plan.inputs import BuildRequest
 from dataprep.plan.plan import BuildConfig
 from dataprep.shards.build_shard import tar_samples

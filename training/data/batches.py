@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dataprep.draw.render import redraw_crop, redraw_sample
+from dataprep.draw.redraw import redraw_crop, redraw_sample
 from intarsia.errors import UserError
 from intarsia.sample import Sample
 from training.config import BatchShape, TrainConfig
