@@ -24,14 +24,21 @@ DEFAULT = "pbe"
 _OURS = "dataprep.draw.paint_by_example."
 # Paint by Example's augmentation as albumentations writes it; configs/recipes/pbe.yaml has the sources.
 PBE_AUGMENTATION: dict[str, Any] = {
-    "__class_fullname__": "Compose",
-    "p": 1.0,
-    "transforms": [
-        {"__class_fullname__": f"{_OURS}Mirror", "p": 0.5},
-        {"__class_fullname__": f"{_OURS}ReflectedRotate", "p": 0.5, "limit": 20.0},
-        {"__class_fullname__": f"{_OURS}BoxBlur", "p": 0.3, "sizes": [3, 5, 7]},
-        {"__class_fullname__": f"{_OURS}ThreePointShift", "p": 0.3, "shift": 50.0},
-    ],
+    "__version__": "2.0.8",
+    "transform": {
+        "__class_fullname__": "Compose",
+        "p": 1.0,
+        "transforms": [
+            {"__class_fullname__": f"{_OURS}Mirror", "p": 0.5},
+            {"__class_fullname__": f"{_OURS}ReflectedRotate", "p": 0.5, "limit": 20.0},
+            {"__class_fullname__": f"{_OURS}BoxBlur", "p": 0.3, "sizes": [3, 5, 7]},
+            {"__class_fullname__": f"{_OURS}ThreePointShift", "p": 0.3, "shift": 50.0},
+        ],
+        "bbox_params": None,
+        "keypoint_params": None,
+        "additional_targets": {},
+        "is_check_shapes": True,
+    },
 }
 # Transforms whose bytes are the same on processors with and without fused multiplication, seen by a test.
 # Others may round differently; manifest and card name them.
@@ -39,7 +46,8 @@ PORTABLE = frozenset(
     {
         *(f"{_OURS}{name}" for name in ("Mirror", "ReflectedRotate", "BoxBlur", "ThreePointShift")),
         *("Compose", "OneOf", "OneOrOther", "RandomOrder", "Sequential", "SomeOf"),
-        *("NoOp", "HorizontalFlip", "VerticalFlip", "Transpose", "RandomRotate90", "D4", "Blur"),
+        *("NoOp", "HorizontalFlip", "VerticalFlip", "Transpose", "RandomRotate90", "D4"),
+        *("Blur", "MedianBlur", "RandomBrightnessContrast", "ChannelShuffle", "InvertImg", "CoarseDropout"),
     }
 )
 
@@ -172,6 +180,23 @@ def class_names(recipe: Recipe) -> Iterator[str]:
 PBE = Recipe()
 
 
+def with_recipes(
+    old: dict[str, Any], new: dict[str, Any], default: str | None = DEFAULT
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two configs to be compared: with the recipes' names if these differ, otherwise with their content.
+
+    Args:
+        old: config with or without `recipe`.
+        new: the other one.
+        default: name that stands for no recipe.
+    """
+    recipes = [config.get("recipe") for config in (old, new)]
+    names = [recipe["name"] if recipe else default for recipe in recipes]
+    if names[0] != names[1]:
+        return old | {"recipe": names[0]}, new | {"recipe": names[1]}
+    return old | {"recipe": recipes[0]}, new | {"recipe": recipes[1]}
+
+
 def load_recipe(name: str) -> Recipe:
     """The recipe in a YAML file, or the one of configs/recipes with this name.
 
@@ -203,17 +228,21 @@ def load_recipe(name: str) -> Recipe:
 
 
 def read_recipe(value: Any) -> Any:
-    """For options: a name or file becomes its recipe, the default recipe None; others stay as they are.
+    """For options: a name or file becomes its recipe; others stay as they are.
 
     Raises:
         UsageError: as `load_recipe`.
     """
     if isinstance(value, str):
-        value = load_recipe(value)
-    elif isinstance(value, dict):
-        value = Recipe.model_validate(value)
-    return None if value == PBE else value
+        return load_recipe(value)
+    return Recipe.model_validate(value) if isinstance(value, dict) else value
 
 
-# An option that holds a recipe's whole content; None is the default recipe.
-RecipeOption = Annotated[Recipe | None, BeforeValidator(read_recipe)]
+def _read_other_recipe(value: Any) -> Any:
+    recipe = read_recipe(value)
+    return None if recipe == PBE else recipe
+
+
+# Options that hold a recipe's whole content; in the second, None stands for the default recipe, too.
+RecipeChoice = Annotated[Recipe | None, BeforeValidator(read_recipe)]
+RecipeOption = Annotated[Recipe | None, BeforeValidator(_read_other_recipe)]

@@ -35,8 +35,9 @@ def build_transforms(recipe: Recipe) -> Any:
 
 def leaves_of(node: Any) -> list[Any]:
     """The transforms of a composition at any depth, in their order."""
-    inner = getattr(node, "transforms", None)
-    return [node] if inner is None else [leaf for item in inner for leaf in leaves_of(item)]
+    if not isinstance(node, import_albumentations().BaseCompose):
+        return [node]
+    return [leaf for item in node.transforms for leaf in leaves_of(item)]
 
 
 def refusal(recipe: Recipe, what: str) -> UsageError:

@@ -68,6 +68,11 @@ class BuildConfig(FilterOptions):
                 f"--exemplar-background {self.exemplar_background} with --profile source needs --all-boxes "
                 "and --object-masks: a loader that draws again knows only the mask of a sample's own box"
             )
+        if self.requires_masks and self.profile == "source" and not (self.all_boxes and self.object_masks):
+            raise ValueError(
+                f"--recipe {self.drawing.name} with --profile source needs --all-boxes and --object-masks: a "
+                "loader that draws again knows only the mask of a sample's own box"
+            )
         return self
 
     @property
