@@ -61,14 +61,14 @@ def _show(options: argparse.Namespace) -> int:
 def _try_recipe(options: argparse.Namespace) -> int:
     from dataprep.draw.recipe import load_recipe
     from dataprep.look.contact_sheet import write_samples
-    from dataprep.look.try_recipe import Trial, draw_often
+    from dataprep.look.try_recipe import RecipeTrial, draw_often
 
     if options.folder or options.label or options.worst:
         raise UsageError("--recipe draws one picture; leave the shard folder, --class and --worst out")
     if options.image is None:
         raise UsageError("--recipe needs --image, the picture to draw")
     recipe = load_recipe(options.recipe)
-    trial = Trial(options.image, options.box, options.object_mask, seed=options.seed)
+    trial = RecipeTrial(options.image, options.box, options.object_mask, seed=options.seed)
     samples = draw_often(recipe, trial, options.number or 20)
     write_samples(samples, options.out, f"{options.image.name} by {recipe.name}")
     print(f"{counted(len(samples), 'sample')} by the recipe {recipe.name} in {options.out}")

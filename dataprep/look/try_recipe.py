@@ -19,7 +19,7 @@ from intarsia.sample import LabelledBox, Sample
 
 
 @dataclass(frozen=True)
-class Trial:
+class RecipeTrial:
     """What a recipe is tried on.
 
     Attributes:
@@ -37,7 +37,7 @@ class Trial:
     seed: int = 0
 
 
-def draw_often(recipe: Recipe, trial: Trial, number: int) -> list[Sample]:
+def draw_often(recipe: Recipe, trial: RecipeTrial, number: int) -> list[Sample]:
     """`number` samples of one box, as a build with this recipe would draw them.
 
     Raises:
@@ -77,7 +77,7 @@ def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def _box(trial: Trial, mask: np.ndarray | None, size: tuple[int, int]) -> Box:
+def _box(trial: RecipeTrial, mask: np.ndarray | None, size: tuple[int, int]) -> Box:
     if trial.box is not None:
         box = Box(*trial.box)
         if not box.area or not Box(0, 0, *size).contains(box):

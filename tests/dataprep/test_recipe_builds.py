@@ -126,12 +126,14 @@ def test_drawing_again_with_the_shards_seed_gives_what_data_prep_drew(
         assert isinstance(crop, Sample)
         baked = crops[crop.meta.key]
         assert np.array_equal(crop.edit_mask, baked.edit_mask)
-        assert (crop.meta.window, crop.meta.augmentation) == (baked.meta.window, baked.meta.augmentation)
+        assert crop.meta.window == baked.meta.window
+        assert json.dumps(crop.meta.augmentation) == json.dumps(baked.meta.augmentation)
 
 
 @each_recipe
 def test_a_stored_crop_is_drawn_again_by_any_recipe(name: str, tmp_path: Path, coco: Inputs) -> None:
-    build_alone(request(tmp_path / "out", coco, "anydoor", all_boxes=True))
+    # Crops as fine as the pictures: from a coarser one no exemplar is cut.
+    build_alone(request(tmp_path / "out", coco, "anydoor", all_boxes=True, image_size=160))
     recipe, own = load_recipe(name), load_recipe("anydoor")
     fresh, kinds = [], {kind.kind for kind in recipe.masks}
     for stored in samples_of(tmp_path / "out"):
@@ -143,7 +145,7 @@ def test_a_stored_crop_is_drawn_again_by_any_recipe(name: str, tmp_path: Path, c
         assert drawn.meta.mask_kind in kinds
         assert drawn.meta.window.contains(drawn.meta.extended)
         fresh.append(drawn.meta.recipe == ("" if name == "pbe" else name))
-    assert any(fresh) or name == "pbe"
+    assert any(fresh)
 
 
 def test_a_recipe_that_needs_masks_is_refused_where_there_are_none(tmp_path: Path, coco: Inputs) -> None:

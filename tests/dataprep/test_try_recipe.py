@@ -8,7 +8,7 @@ from PIL import Image
 
 from dataprep.cli import main
 from dataprep.draw.recipe import load_recipe
-from dataprep.look.try_recipe import Trial, draw_often
+from dataprep.look.try_recipe import RecipeTrial, draw_often
 from intarsia.boxes import Box
 from tests.dataprep.test_mask_kinds import ellipse
 from tests.dataprep.test_recipe import each_recipe
@@ -46,8 +46,8 @@ def test_one_picture_is_drawn_twenty_times(
 
 def test_the_box_is_that_of_the_option_or_of_the_mask(files: tuple[Path, Path]) -> None:
     recipe = load_recipe("pbe")
-    [by_mask] = draw_often(recipe, Trial(files[0], None, files[1]), 1)
-    [by_option] = draw_often(recipe, Trial(files[0], (40, 30, 110, 90), None), 1)
+    [by_mask] = draw_often(recipe, RecipeTrial(files[0], None, files[1]), 1)
+    [by_option] = draw_often(recipe, RecipeTrial(files[0], (40, 30, 110, 90), None), 1)
     assert by_mask.meta.box == by_option.meta.box == BOX
     assert np.array_equal(by_mask.edit_mask, by_option.edit_mask)
 
