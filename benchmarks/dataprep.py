@@ -21,8 +21,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.peers.fixed_exemplar import augment_exemplar, cut_exemplar, draw_augmentation, draw_mask
 from dataprep.build import plan_build
-from dataprep.draw.exemplar import Augmentation, augment_exemplar, cut_exemplar
+from dataprep.draw.exemplar import shown_box
+from dataprep.draw.recipe import PBE
+from dataprep.draw.render import draw_exemplar
 from dataprep.pictures.decode import decode_picture, squash
 from dataprep.plan.inputs import BuildRequest
 from dataprep.plan.plan import BuildConfig
@@ -33,7 +36,6 @@ from dataprep.shards.manifest import write_manifest
 from dataprep.tars import write_tar
 from dataprep.workers.apart import run_shards
 from intarsia.files import sha256_bytes
-from intarsia.masks import draw_edit_mask
 from intarsia.png import encode_png
 from intarsia.rng import sample_rng
 from intarsia.sample import Sample, encode_jpeg, encode_sample
@@ -134,7 +136,7 @@ def stages(cases: list[Case], folder: Path) -> dict[str, Callable[[], object]]:
     """The stages of the path by name; each processes all cases, with prepared inputs."""
     encoded = [(f"{c.sample.meta.key}.{n}", b) for c in cases for n, b in encode_sample(c.sample).items()]
     shapes = [c.sample.meta for c in cases]
-    masks = [draw_edit_mask(m.box, m.extended, m.image_size, sample_rng(0, m.key, 0)) for m in shapes]
+    masks = [draw_mask(m.box, m.extended, m.image_size, sample_rng(0, m.key, 0)) for m in shapes]
 
     def each(work: Callable[[Case], object]) -> None:
         for case in cases:  # results are freed at once, as in the build, because new memory costs time
@@ -149,11 +151,12 @@ def stages(cases: list[Case], folder: Path) -> dict[str, Callable[[], object]]:
     def exemplar() -> None:
         for case in cases:
             meta = case.sample.meta
-            augment_exemplar(cut_exemplar(case.pixels, meta.box), Augmentation(**meta.augmentation))
+            shown = shown_box(meta.box, None, PBE.exemplar, meta.image_size)
+            draw_exemplar(case.pixels, shown, None, PBE, sample_rng(0, meta.key, 0))
 
     def mask() -> None:
         for meta in shapes:
-            draw_edit_mask(meta.box, meta.extended, meta.image_size, sample_rng(0, meta.key, 0))
+            draw_mask(meta.box, meta.extended, meta.image_size, sample_rng(0, meta.key, 0))
 
     return {
         "read + sha256": lambda: each(lambda case: sha256_bytes(case.path.read_bytes())),
@@ -164,6 +167,27 @@ def stages(cases: list[Case], folder: Path) -> dict[str, Callable[[], object]]:
         "encode (two JPEG, PNG, JSON)": lambda: each(lambda case: encode_sample(case.sample)),
         "tar + sha256": lambda: write_tar(folder / "stage.tar", encoded),
     }
+
+
+def fixed_exemplar(cases: list[Case]) -> None:
+    """The stage of the exemplar by the fixed code of before recipes."""
+    for case in cases:
+        meta = case.sample.meta
+        augment_exemplar(cut_exemplar(case.pixels, meta.box), draw_augmentation(sample_rng(0, meta.key, 0)))
+
+
+def measure_recipe(cases: list[Case], rounds: int) -> None:
+    """The exemplar by the default recipe against the fixed code of before, in turns."""
+    works = {
+        "by the recipe": stages(cases, Path())["exemplar"],
+        "by the code before": lambda: fixed_exemplar(cases),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(3 * rounds):
+        for name, work in works.items():
+            spent[name].append(cpu_of(work, 1))
+    for name, seconds in spent.items():
+        line(f"exemplar {name}", min(seconds), len(cases))
 
 
 def floor(cases: list[Case]) -> None:
@@ -196,6 +220,7 @@ def measure_path(pictures: Path, folder: Path, rounds: int) -> None:
         rest -= seconds
         line("  " + name, seconds, number)
     line("  the rest (draws, records)", rest, number)
+    measure_recipe(cases, rounds)
     least = cpu_of(lambda: floor(cases), rounds)
     line("floor: a decode, three encodes", least, number)
     print(f"share of the floor: {least / whole:.0%}")

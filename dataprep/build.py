@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dataprep.draw.recipe import with_recipes
 from dataprep.pictures.stores import INDEX_FILE
 from dataprep.plan.input_files import changed_inputs, describe_inputs, refuse_changed_files
 from dataprep.plan.inputs import BuildRequest, new_plan, pictures_place, restore_pictures
@@ -131,7 +132,7 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
         return _write_new_plan(request, inputs)
     header = read_plan_header(path)
     given = request.config.model_dump(mode="json")
-    differences = config_differences(complete(BuildConfig, header["config"]), given)
+    differences = config_differences(*with_recipes(complete(BuildConfig, header["config"]), given))
     if differences:
         raise UsageError(
             f"{out} was built with other options ({'; '.join(differences)}); "

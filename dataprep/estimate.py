@@ -1,5 +1,6 @@
 """What a plan will give: samples, classes, bytes and hours; no picture of the data set is read."""
 
+import json
 import tempfile
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from PIL import Image
 
 from dataprep.choose.filters import rules_of
 from dataprep.choose.rules import judge_sizes
+from dataprep.draw.recipe import ObjectRules
 from dataprep.plan.plan import BuildPlan
 from dataprep.records import REASONS, BoxRecord, PictureRecord, RejectReason
 from dataprep.shards.build_shard import ShardJob, render_record
@@ -132,10 +134,15 @@ def time_picture(plan: BuildPlan, size: tuple[int, int], boxes: int) -> tuple[fl
     """
     # Rules about pixels could drop the made-up picture, and nothing would be timed.
     config = plan.config.model_copy(update={"min_sharpness": 0.0, "brightness": None, "min_side": 1})
+    if config.recipe is not None:
+        config = config.model_copy(
+            update={"recipe": config.recipe.model_copy(update={"rules": ObjectRules()})}
+        )
     unit = plan.annotations.unit
     x, y = (1, 1) if unit == "fractions" else size
     bounds = (0.3 * x, 0.3 * y, 0.7 * x, 0.7 * y)
-    records = tuple(BoxRecord(number, bounds, "x") for number in range(boxes))
+    outline = json.dumps([_octagon(size)]) if config.needs_masks else ""
+    records = tuple(BoxRecord(number, bounds, "x", {}, outline) for number in range(boxes))
     record = PictureRecord("picture", "picture", "picture.jpg", size, records, unit)
     with tempfile.TemporaryDirectory() as folder:
         made_up_picture(size).save(Path(folder) / record.file, quality=QUALITY)
@@ -154,6 +161,12 @@ def time_picture(plan: BuildPlan, size: tuple[int, int], boxes: int) -> tuple[fl
     # A member takes a header and whole blocks.
     stored = sum(_TAR_BLOCK * (1 + -(-len(content) // _TAR_BLOCK)) for content in members)
     return float(np.median(times)), stored / max(made, 1)
+
+
+def _octagon(size: tuple[int, int]) -> list[float]:
+    """The outline of an object in the middle of a picture, as x, y, x, y, …, which fills most of its box."""
+    places = ((0.4, 0.3), (0.6, 0.3), (0.7, 0.4), (0.7, 0.6), (0.6, 0.7), (0.4, 0.7), (0.3, 0.6), (0.3, 0.4))
+    return [value for x, y in places for value in (x * size[0], y * size[1])]
 
 
 def made_up_picture(size: tuple[int, int]) -> Image.Image:

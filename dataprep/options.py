@@ -75,6 +75,12 @@ def _add_sample_options(parser: Parser) -> None:
         "--profile source then needs --all-boxes and --object-masks",
     )
     add(
+        "--recipe",
+        metavar="NAME",
+        help="how samples are drawn: pbe, anydoor, after-insert-anything, objectstitch, or a file NAME.yaml "
+        "(default: pbe, Paint by Example's)",
+    )
+    add(
         "--short-side",
         type=int,
         metavar="PX",

@@ -42,6 +42,11 @@ class RejectReason(StrEnum):
     TOO_BLURRED = "too_blurred"
     TOO_DARK = "too_dark"
     TOO_BRIGHT = "too_bright"
+    # a box, by the object's mask, if the recipe needs one
+    NO_OBJECT_MASK = "no_object_mask"
+    OBJECT_TOO_SMALL = "object_too_small"
+    OBJECT_TOO_LARGE = "object_too_large"
+    OBJECT_IN_PIECES = "object_in_pieces"
     # a picture (its remaining boxes go with it, under the same reason)
     NO_BOX = "no_box"  # never had one, or none is left
     NOT_ANNOTATED = "not_annotated"  # a picture of the folder that no file of annotations is about
@@ -61,7 +66,7 @@ class RejectReason(StrEnum):
     OTHER_FILE = "other_file"  # is among the files of annotations and is not one
     # a draw
     EMPTY_MASK = "empty_mask"
-    # a sample's object mask; the sample stays, without it
+    # a sample's object mask; the sample stays, without it. If the recipe needs one, the box is dropped
     OBJECT_MASK_MISSING = "object_mask_missing"
     OBJECT_MASK_UNREADABLE = "object_mask_unreadable"
 

@@ -95,11 +95,17 @@ def scale_box(box: Box, size: tuple[int, int], new_size: tuple[int, int]) -> Box
     )
 
 
-def extend_box(box: Box, size: tuple[int, int], rng: np.random.Generator, within: Box | None = None) -> Box:
-    """`box` with each side moved outward at random by at most 0.4 of the free space there.
+def extend_box(
+    box: Box,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    within: Box | None = None,
+    share: float = EXTENSION,
+) -> Box:
+    """`box` with each side moved outward at random by at most a share of the free space there.
 
-    Four independent whole numbers, uniform over 0 … int(0.4 * room) inclusive, are drawn in the order left,
-    right, top, bottom. This is the extended box of Paint by Example's training data.
+    Four independent whole numbers, uniform over 0 … int(share * room) inclusive, are drawn in the order left,
+    right, top, bottom. With 0.4 this is the extended box of Paint by Example's training data.
 
     Args:
         box: box inside the picture.
@@ -107,11 +113,12 @@ def extend_box(box: Box, size: tuple[int, int], rng: np.random.Generator, within
         rng: generator of the sample.
         within: box around `box` that limits the extension. The result then has the same distribution,
             conditioned on staying inside: the sides are independent, so each range simply ends there.
+        share: largest extension of a side, as a share of the free space there.
     """
     width, height = size
     limits = within or Box(0, 0, width, height)
     most = (
-        min(int(EXTENSION * room), limit)
+        min(int(share * room), limit)
         for room, limit in (
             (box.x0, box.x0 - limits.x0),
             (width - box.x1, limits.x1 - box.x1),
@@ -123,7 +130,7 @@ def extend_box(box: Box, size: tuple[int, int], rng: np.random.Generator, within
     return Box(box.x0 - left, box.y0 - top, box.x1 + right, box.y1 + bottom)
 
 
-def crop_window(extended: Box, size: tuple[int, int], rng: np.random.Generator) -> Window:
+def crop_window(extended: Box, size: tuple[int, int], rng: np.random.Generator, zoom: float = ZOOM) -> Window:
     """A random square window that contains `extended`, or the whole picture if no square can.
 
     This is Paint by Example's crop. The square has the picture's short side; along the long side its position
@@ -135,6 +142,7 @@ def crop_window(extended: Box, size: tuple[int, int], rng: np.random.Generator) 
         extended: extended box, inside the picture.
         size: (width, height) of the picture.
         rng: generator of the sample.
+        zoom: largest zoom, as a share of that distance.
     """
     width, height = size
     side = min(size)
@@ -147,5 +155,5 @@ def crop_window(extended: Box, size: tuple[int, int], rng: np.random.Generator) 
     position = int(rng.integers(first, last, endpoint=True))
     x, y = (position, 0) if width > height else (0, position)
     free = min(extended.x0 - x, extended.y0 - y, x + side - extended.x1, y + side - extended.y1)
-    inward = int(rng.integers(0, int(ZOOM * free), endpoint=True))
+    inward = int(rng.integers(0, int(zoom * free), endpoint=True))
     return Window(Box(x + inward, y + inward, x + side - inward, y + side - inward), squashed=False)

@@ -7,7 +7,6 @@ from PIL import Image, ImageDraw
 
 from intarsia.boxes import Box
 
-BEZIER_SHARE = 0.5  # share of Bezier masks; the others are rectangles
 JITTER = 5  # largest shift of a point along each axis, in pixels
 LARGEST_HOLE = 0.05  # largest share of the box that a Bezier shape may leave uncovered
 
@@ -22,28 +21,13 @@ class EditMask:
 
     Attributes:
         pixels: mask, uint8 [H, W], 255 = repaint, 0 = keep.
-        kind: "bezier" or "box".
-        polygon: points of a Bezier shape, in pixels; empty for a box.
+        kind: name of the kind of mask: "bezier", "box", …
+        polygon: points of a Bezier shape, in pixels; empty for other kinds.
     """
 
     pixels: np.ndarray
     kind: str
     polygon: tuple[Point, ...]
-
-
-def draw_edit_mask(box: Box, extended: Box, size: tuple[int, int], rng: np.random.Generator) -> EditMask:
-    """Draw one edit mask as Paint by Example's training does: half Bezier shapes, half extended boxes.
-
-    Args:
-        box: annotated box, inside the picture, at least one pixel.
-        extended: extended box (`extend_box`).
-        size: (width, height) of the picture.
-        rng: generator of the sample.
-    """
-    if rng.random() < BEZIER_SHARE:
-        polygon = bezier_polygon(box, extended, rng)
-        return EditMask(polygon_mask(polygon, box, size), "bezier", polygon)
-    return EditMask(box_mask(extended, size), "box", ())
 
 
 def box_mask(box: Box, size: tuple[int, int]) -> np.ndarray:
@@ -54,7 +38,9 @@ def box_mask(box: Box, size: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
-def bezier_polygon(box: Box, extended: Box, rng: np.random.Generator) -> tuple[Point, ...]:
+def bezier_polygon(
+    box: Box, extended: Box, rng: np.random.Generator, jitter: int = JITTER, outward: bool = False
+) -> tuple[Point, ...]:
     """The jittered points of four quadratic Bezier curves around `box`, at most 18 per curve.
 
     The curves follow the top, right, bottom and left sides of the annotated box from corner to corner. The
@@ -62,6 +48,14 @@ def bezier_polygon(box: Box, extended: Box, rng: np.random.Generator) -> tuple[P
     extension. Points are computed at t = 0.05 … 0.90 and moved by independent whole numbers in -5 … 5. As in
     Paint by Example's code, a point is omitted if its exact x or y already occurred on the same curve, so a
     side without extension has two or three points.
+
+    Args:
+        box: annotated box.
+        extended: extended box.
+        rng: generator of the sample.
+        jitter: largest shift along each axis, pixels.
+        outward: whether a shift counts only where it takes a coordinate out of the box, as in Insert
+            Anything's code, which keeps all points.
     """
     centre_x, centre_y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
     nodes: list[tuple[Point, Point, Point]] = [
@@ -70,15 +64,20 @@ def bezier_polygon(box: Box, extended: Box, rng: np.random.Generator) -> tuple[P
         ((box.x1, box.y1), (centre_x, extended.y1), (box.x0, box.y1)),
         ((box.x0, box.y1), (extended.x0, centre_y), (box.x0, box.y0)),
     ]
-    points = [point for curve in nodes for point in _curve_points(*curve)]
-    jitter = rng.integers(-JITTER, JITTER, size=(len(points), 2), endpoint=True)
+    points = [point for curve in nodes for point in _curve_points(*curve, every=outward)]
+    shifts = rng.integers(-jitter, jitter, size=(len(points), 2), endpoint=True).tolist()
+    if outward:
+        shifts = [
+            (0 if box.x0 <= x + dx <= box.x1 else dx, 0 if box.y0 <= y + dy <= box.y1 else dy)
+            for (x, y), (dx, dy) in zip(points, shifts, strict=True)
+        ]
     # Five decimals represent these values exactly (multiples of 1/800); further decimals are rounding noise.
     return tuple(
-        (round(x + dx, 5), round(y + dy, 5)) for (x, y), (dx, dy) in zip(points, jitter.tolist(), strict=True)
+        (round(x + dx, 5), round(y + dy, 5)) for (x, y), (dx, dy) in zip(points, shifts, strict=True)
     )
 
 
-def _curve_points(start: Point, middle: Point, end: Point) -> list[Point]:
+def _curve_points(start: Point, middle: Point, end: Point, every: bool) -> list[Point]:
     xs: list[float] = []
     ys: list[float] = []
     (x0, y0), (x1, y1), (x2, y2) = start, middle, end
@@ -86,7 +85,7 @@ def _curve_points(start: Point, middle: Point, end: Point) -> list[Point]:
         rest = 1.0 - t  # the order of operations determines which values repeat exactly
         x = (rest * x0 + 2.0 * t * x1) * rest + t * t * x2
         y = (rest * y0 + 2.0 * t * y1) * rest + t * t * y2
-        if x not in xs and y not in ys:
+        if every or (x not in xs and y not in ys):
             xs.append(x)
             ys.append(y)
     return list(zip(xs, ys, strict=True))

@@ -21,6 +21,7 @@ _OPTIONAL = (
     "source_size",
     "draws_per_box",
     "exemplar_background",
+    "recipe",
 )  # fields that most records omit
 _NOTHING: np.ndarray = np.empty(0, np.uint8)
 MEMBERS = ("image.jpg", "edit_mask.png", "exemplar.jpg", "json")
@@ -59,7 +60,7 @@ class SampleMeta:
         extended: chosen box, extended at random.
         window: part of the source picture that the image shows.
         squashed: whether this part was not square and was resized to a square.
-        mask_kind: "bezier" or "box".
+        mask_kind: kind of the edit mask: "bezier", "box", or another of the recipe.
         polygon: points of a Bezier mask, in pixels of the source picture.
         augmentation: random values of the exemplar's augmentation, by name.
         seed: seed of the data set.
@@ -67,8 +68,9 @@ class SampleMeta:
         source_size: (width, height) of the original picture if a smaller copy is stored; all boxes are then
             in pixels of the copy. Otherwise None, and not in the JSON.
         draws_per_box: number of draws per box if each box has its own; otherwise 0, and not in the JSON.
-        exemplar_background: "grey" or "white" if the exemplar's background was removed; otherwise empty, and
-            not in the JSON.
+        exemplar_background: "black", "grey" or "white" if the exemplar's background was removed; otherwise
+            empty, and not in the JSON.
+        recipe: name of the recipe that it was drawn by; empty for Paint by Example's, and not in the JSON.
         schema_version: version of this record.
     """
 
@@ -93,6 +95,7 @@ class SampleMeta:
     source_size: tuple[int, int] | None = None
     draws_per_box: int = 0
     exemplar_background: str = ""
+    recipe: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> bytes:

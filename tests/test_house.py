@@ -14,7 +14,7 @@ import pytest
 from tests.paths import ROOT
 
 ORDER = ["intarsia", "dataprep", "sampling", "evaluation", "training", "slurm"]
-HEAVY = ["torch", "ray", "diffusers", "deepspeed", "transformers", "gradio"]
+HEAVY = ["torch", "ray", "diffusers", "deepspeed", "transformers", "gradio", "albumentations"]
 LONG = ("loop.py", "cli.py", "__main__.py")  # whose functions may have 120 lines
 DOORS = {"intarsia": 21}  # folders that may have more than 15 modules
 EVERYWHERE = {"main", "add", "run"}  # the same word for the same thing in every package
@@ -22,6 +22,7 @@ TWICE = {  # public names that may be defined in several places, and why
     "log": "the logger of a module",
     "SOURCE": "the value of a module of dataprep/sources, that a row of SOURCES names",
     "KIND": "the value of a module of intarsia/conditions, that a row of CONDITIONS names",
+    "MASK": "the value of a module of dataprep/masks, that a row of MASKS names",
     "TASK": "the value of a module of training/objective, that a row of TASKS names",
     "PAINTER": "the value of a module of sampling/painters, that a row of PAINTERS names",
 }
@@ -232,6 +233,8 @@ def test_an_import_of_what_does_not_exist_fails_the_check(tmp_path: Path) -> Non
 QUICK = [
     ["dataprep", "--help"],
     ["dataprep", "build", "coco", "--help"],
+    ["dataprep", "show", "--help"],
+    ["training", "configs/train/demo.yaml", "data.recipe=none"],
     ["training", "--help"],
     ["training", "estimate", "--help"],
     ["training", "report", "--help"],

@@ -15,7 +15,7 @@ from intarsia.errors import UserError, run_command
 from training.checkpoint.folder import check_config
 from training.commands import cache_latents, ema, estimate, report
 from training.config import TrainConfig, batch_shape, require_paths
-from training.data.shards import check_size, find_shards
+from training.data.shards import check_recipe, check_size, find_shards
 from training.ranks.distributed import StopFlag
 from training.run.agreement import agree, facts_of
 from training.run.claim import claimed
@@ -90,8 +90,12 @@ def _train(arguments: argparse.Namespace) -> int:
     check_config(config.model_dump(mode="json"), run)
     shards = find_shards(config.data.shards)
     check_size(shards, config.model.image_size)
+    check_recipe(shards, config.data)
     held_out = config.validation.shards if config.validation.every_steps else ()
-    facts = facts_of(config, shards, find_shards(held_out) if held_out else ())
+    validated = find_shards(held_out) if held_out else []
+    if config.data.recipe is not None:
+        check_recipe(validated, config.data)
+    facts = facts_of(config, shards, validated)
     run.make()
     stop = StopFlag().install()
 

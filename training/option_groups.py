@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from dataprep.draw.recipe import RecipeChoice
 from intarsia.config import Config, HomePath
 
 # One name may be without brackets.
@@ -21,12 +22,21 @@ class DataConfig(Config):
     shards: Places = ()  # one shard folder, or several that are read as one data set
     num_workers: int = Field(default=2, ge=0)  # loader processes per rank; 0 = read in the training process
     redraw: bool | None = None  # fresh draws in every epoch; null: from whole pictures, not of crops
+    recipe: RecipeChoice = None  # all epochs drawn by it, a name or file.yaml; null: by the shards' own
     latents: bool = False  # read what `cache-latents` stored instead of asking the frozen networks
     window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
     open_shards: int = Field(default=32, ge=1)  # shards held open (file and offset index) per process
     # Local disk for copies of remote shards; null: below the temporary folder.
     cache_dir: HomePath | None = None
     cache_gb: float = Field(default=50.0, gt=0)  # that all copies of a machine may take
+
+    @model_validator(mode="after")
+    def _recipe_draws(self) -> "DataConfig":
+        if self.recipe is not None and self.redraw is False:
+            raise ValueError(
+                "data.recipe draws afresh, and data.redraw=false does not; remove one of the two"
+            )
+        return self
 
 
 NARROWEST, WIDEST = 0.01, 0.28  # relative widths of averages; at .289 they are the mean of all weights so far

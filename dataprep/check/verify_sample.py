@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from math import ceil, floor
 
+import cv2
 import numpy as np
 
+from dataprep.draw.recipe import DEFAULT
 from dataprep.plan.plan import BuildConfig
 from dataprep.records import PictureRecord
 from intarsia.boxes import Box, scale_box
-from intarsia.masks import JITTER, LARGEST_HOLE
 from intarsia.sample import EXEMPLAR_SIZE, Sample, SampleMeta
 
 
@@ -32,6 +33,8 @@ def sample_problems(
         yield f"its exemplar is {sample.exemplar.shape}"
     if meta.seed != config.seed or meta.source != config.source:
         yield f"it was drawn with seed {meta.seed} from {meta.source}"
+    if meta.recipe != ("" if config.recipe is None else config.recipe.name):
+        yield f"it was drawn by the recipe {meta.recipe or DEFAULT}"
     if meta.box not in [item.box for item in meta.boxes] or not meta.extended.contains(meta.box):
         yield "its box is not among its boxes, or not in its extended box"
     if record is not None:
@@ -41,7 +44,7 @@ def sample_problems(
     if not Box(0, 0, *meta.image_size).contains(meta.window) or not meta.window.area:
         yield "its window is not inside its picture"
     else:
-        yield from _mask_problems(sample)
+        yield from _mask_problems(sample, config)
 
 
 def _origin_problems(meta: SampleMeta, record: PictureRecord) -> Iterator[str]:
@@ -53,10 +56,14 @@ def _origin_problems(meta: SampleMeta, record: PictureRecord) -> Iterator[str]:
         yield "its boxes are not those of the plan"
 
 
-def _mask_problems(sample: Sample) -> Iterator[str]:
-    """Whether the edit mask covers the chosen box, as far as shapes do, and stays near the extended one."""
+def _mask_problems(sample: Sample, config: BuildConfig) -> Iterator[str]:
+    """Whether the edit mask covers and keeps to what its kind promises."""
     meta, repaint = sample.meta, sample.edit_mask >= 128
     height, width = repaint.shape
+    kinds = [kind for kind in config.drawing.masks if kind.kind == meta.mask_kind]
+    if not kinds:
+        yield f"its edit mask is of kind {meta.mask_kind}, which its recipe does not draw"
+        return
     if not repaint.any():
         yield "its edit mask has nothing to repaint"
         return
@@ -65,9 +72,17 @@ def _mask_problems(sample: Sample) -> Iterator[str]:
     inner = _in_image(meta.box, meta.window, (across, down), -blur).clipped((width, height))
     holes = int(np.count_nonzero(~inner.cut(repaint))) if inner.area else 0
     whole = meta.box.area * across * down
-    if holes > LARGEST_HOLE * whole + 2 * (abs(inner.width) + abs(inner.height)):
+    share = max(kind.largest_hole for kind in kinds)
+    if holes > share * whole + 2 * (abs(inner.width) + abs(inner.height)):
         yield f"its edit mask leaves {holes} of its box's {whole:.0f} pixels uncovered"
-    margin = blur + ceil(JITTER * max(across, down))
+    if all(kind.covers_object for kind in kinds) and sample.object_mask is not None:
+        soft = cv2.erode((sample.object_mask >= 128).astype(np.uint8), np.ones((3, 3), np.uint8))
+        if missed := int(np.count_nonzero(soft[~repaint])):
+            yield f"its edit mask leaves {missed} pixels of its object uncovered"
+    reaches = [kind.reach for kind in kinds]
+    if None in reaches:
+        return
+    margin = blur + ceil(max(reach or 0 for reach in reaches) * max(across, down))
     outer = _in_image(meta.extended, meta.window, (across, down), margin).clipped((width, height))
     if np.count_nonzero(repaint) != np.count_nonzero(outer.cut(repaint)):
         yield "its edit mask reaches beyond its extended box"

@@ -96,7 +96,7 @@ def _dry_run(request: "BuildRequest") -> int:
     )
     for name, value in request.config.model_dump(mode="json").items():
         if value not in (None, []):
-            print(f"  {name}: {value}")
+            print(f"  {name}: {value['name'] if name == 'recipe' else value}")
     warning = free_space_warning(request.out, found.bytes)
     if warning:
         print(f"warning: {warning}")

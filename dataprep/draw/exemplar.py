@@ -1,24 +1,20 @@
-"""The exemplar: the object cut out with a margin, squashed to 224, and augmented as in Paint by Example.
+"""The exemplar before its augmentation, cut out by a recipe; and the maps that rotate and displace it.
 
-The augmentation is flip, rotation, blur and an elastic displacement. The last was, in the version of its
-library that the original pins, in effect a random affine map of three points; it is written out here as that.
+Paint by Example's elastic displacement was, in the version of its library that the original pins, in effect a
+random affine map of three points; it is written out here as that.
 """
-
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from dataprep.draw.recipe import Exemplar
 from dataprep.pictures.decode import squash
 from intarsia.boxes import Box, pad_box
+from intarsia.errors import UserError
 from intarsia.sample import EXEMPLAR_SIZE
 
-MARGIN = 10  # pixels of the source, where there is room
-LARGEST_ANGLE = 20.0  # degrees
-BACKGROUNDS = {"grey": 128, "white": 255}  # in place of what is not the object
-BLUR_SIZES = (3, 5, 7)
-LARGEST_SHIFT = 50.0  # pixels of the 224, each way
-_LARGEST_BORDER = 4 * EXEMPLAR_SIZE
+BACKGROUNDS = {"black": 0, "grey": 128, "white": 255}  # in place of what is not the object
+LARGEST_BORDER = 4 * EXEMPLAR_SIZE  # pixels that a map may reach beyond the exemplar
 _SQUARE = EXEMPLAR_SIZE // 3
 _CENTRE = EXEMPLAR_SIZE // 2
 # Three corners of a square round the centre (x, y), which the elastic map moves.
@@ -30,81 +26,95 @@ _CORNERS = np.array(
     ],
     np.float64,
 )
+Shifts = tuple[tuple[float, float], ...]  # (dx, dy) of the elastic map's three points, pixels
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """One draw of the exemplar's augmentation, applied in this order.
-
-    Attributes:
-        flip: mirrored left to right.
-        angle: counter-clockwise, degrees; 0 for none.
-        blur: side of the box filter in pixels; 0 for none.
-        shifts: (dx, dy) of the elastic map's three points in pixels; empty for none.
-    """
-
-    flip: bool = False
-    angle: float = 0.0
-    blur: int = 0
-    shifts: tuple[tuple[float, float], ...] = ()
+def shown_box(box: Box, object_mask: np.ndarray | None, how: Exemplar, size: tuple[int, int]) -> Box:
+    """The part of a picture of `size` that the exemplar shows: box or object's bounds, with the margin."""
+    if how.around == "object" and object_mask is not None:
+        box = object_bounds(object_mask) or box
+    return pad_box(box, how.margin, size)
 
 
-def draw_augmentation(rng: np.random.Generator) -> Augmentation:
-    """Flip with probability 0.5, rotate by up to 20 degrees 0.5, blur 0.3, elastic 0.3.
-
-    The elastic map's points move uniformly by up to 50 px in x and y. A map that all but folds the exemplar
-    to a line, and so would repeat it more than nine times side by side, is drawn again (0.3 % of them).
-    """
-    flip = bool(rng.random() < 0.5)
-    angle = float(rng.uniform(-LARGEST_ANGLE, LARGEST_ANGLE)) if rng.random() < 0.5 else 0.0
-    blur = int(rng.choice(BLUR_SIZES)) if rng.random() < 0.3 else 0
-    shifts: tuple[tuple[float, float], ...] = ()
-    if rng.random() < 0.3:
-        shifts = _draw_shifts(rng)
-        while _border_needed(elastic_map(shifts)) > _LARGEST_BORDER:
-            shifts = _draw_shifts(rng)
-    return Augmentation(flip, angle, blur, shifts)
+def object_bounds(object_mask: np.ndarray) -> Box | None:
+    """The smallest box that holds the object of a mask, uint8 [H, W], 255 = object; None if there is none."""
+    x, y, width, height = cv2.boundingRect((object_mask >= 128).astype(np.uint8))
+    return Box(x, y, x + width, y + height) if width else None
 
 
-def _draw_shifts(rng: np.random.Generator) -> tuple[tuple[float, float], ...]:
-    return tuple((float(dx), float(dy)) for dx, dy in rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, (3, 2)))
-
-
-def cut_exemplar(
-    pixels: np.ndarray, box: Box, object_mask: np.ndarray | None = None, background: str = "keep"
-) -> np.ndarray:
-    """`box` with a margin of 10 pixels or the room there is, squashed to uint8 [224, 224, 3].
+def bare_exemplar(
+    pixels: np.ndarray,
+    shown: Box,
+    object_mask: np.ndarray | None,
+    how: Exemplar,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, float]]:
+    """The exemplar before its augmentation.
 
     Args:
-        pixels: uint8 [H, W, 3] RGB, the source picture.
-        box: inside it, at least one pixel.
-        object_mask: uint8 [H, W], 255 = object; where it is below 128 the background is replaced.
-        background: "keep", or a name in BACKGROUNDS.
+        pixels: uint8 [H, W, 3] RGB, the picture.
+        shown: part of it that is shown (`shown_box`).
+        object_mask: uint8 [H, W], 255 = object; None if it is not known, and the background stays.
+        how: numbers of the recipe.
+        rng: generator of the sample; used if the canvas grows.
+
+    Returns:
+        uint8 [h, w, 3]; the object's mask [h, w] if the background is replaced later, otherwise None; and
+        what was drawn, by name.
     """
-    padded = pad_box(box, MARGIN, (pixels.shape[1], pixels.shape[0]))
-    return cut_shown(pixels, padded, object_mask, background)
+    exemplar, mask, drawn = shown.cut(pixels), None, {}
+    if object_mask is not None and how.background != "keep":
+        mask = shown.cut(object_mask)
+        if how.cut_out == "before":
+            exemplar, mask = on_background(exemplar, mask, how), None
+    factor = 1.0
+    if how.grow:
+        factor = drawn["grow"] = how.grow[int(rng.integers(len(how.grow)))]
+    if factor != 1 or how.shape == "pad":
+        exemplar = _on_canvas(exemplar, factor, how, BACKGROUNDS.get(how.background, BACKGROUNDS["grey"]))
+        mask = None if mask is None else _on_canvas(mask, factor, how, 0)
+    if how.resize == "before":
+        exemplar = squash(exemplar, EXEMPLAR_SIZE)
+        mask = None if mask is None else squash(mask, EXEMPLAR_SIZE)
+    elif exemplar.base is not None:  # a view: a transform may write into what it is given
+        exemplar = exemplar.copy()
+    return exemplar, mask, drawn
 
 
-def cut_shown(pixels: np.ndarray, box: Box, object_mask: np.ndarray | None, background: str) -> np.ndarray:
-    """`cut_exemplar` without a margin: only what is in `box`."""
-    shown = box.cut(pixels)
-    if object_mask is not None and background != "keep":
-        inside = box.cut(object_mask)[:, :, None] >= 128
-        shown = np.where(inside, shown, np.uint8(BACKGROUNDS[background]))
-    return squash(shown, EXEMPLAR_SIZE)
+def finished_exemplar(exemplar: np.ndarray, mask: np.ndarray | None, how: Exemplar) -> np.ndarray:
+    """An augmented exemplar with its background replaced, if `mask` is given, as uint8 [224, 224, 3]."""
+    if mask is not None:
+        exemplar = on_background(exemplar, mask, how)
+    return exemplar if how.resize == "before" else squash(exemplar, EXEMPLAR_SIZE)
 
 
-def augment_exemplar(exemplar: np.ndarray, augmentation: Augmentation) -> np.ndarray:
-    """Apply one draw to uint8 [224, 224, 3]; what a map brings in from outside is the picture, reflected."""
-    if augmentation.flip:
-        exemplar = cv2.flip(exemplar, 1)
-    if augmentation.angle:
-        exemplar = _warp(exemplar, rotation_map(augmentation.angle))
-    if augmentation.blur:
-        exemplar = cv2.blur(exemplar, (augmentation.blur, augmentation.blur))
-    if augmentation.shifts:
-        exemplar = _warp(exemplar, elastic_map(augmentation.shifts))
-    return exemplar
+def on_background(pixels: np.ndarray, mask: np.ndarray, how: Exemplar) -> np.ndarray:
+    """uint8 [H, W, 3]; where the mask, uint8 [H, W], is below 128 the background's level takes its place."""
+    return np.where(mask[:, :, None] >= 128, pixels, np.uint8(BACKGROUNDS[how.background]))
+
+
+def _on_canvas(pixels: np.ndarray, factor: float, how: Exemplar, level: int) -> np.ndarray:
+    """In the middle of a canvas of one level, `factor` times as large, and square for `shape: pad`."""
+    height, width = pixels.shape[:2]
+    tall, wide = int(height * factor), int(width * factor)
+    if how.shape == "pad":
+        tall = wide = max(tall, wide)
+    top, left = (tall - height) // 2, (wide - width) // 2
+    canvas: np.ndarray = np.full((tall, wide, *pixels.shape[2:]), level, np.uint8)
+    canvas[top : top + height, left : left + width] = pixels
+    return canvas
+
+
+def draw_shifts(rng: np.random.Generator, largest: float) -> Shifts:
+    """The elastic map's points move uniformly by up to `largest` pixels in x and y.
+
+    A map that all but folds the exemplar to a line, and so would repeat it more than nine times side by side,
+    is drawn again (0.3 % of them at 50 pixels).
+    """
+    while True:
+        shifts = tuple((float(dx), float(dy)) for dx, dy in rng.uniform(-largest, largest, (3, 2)))
+        if border_needed(elastic_map(shifts)) <= LARGEST_BORDER:
+            return shifts
 
 
 def rotation_map(angle: float) -> np.ndarray:
@@ -116,7 +126,7 @@ def rotation_map(angle: float) -> np.ndarray:
     return np.column_stack([linear, middle - linear @ (middle, middle)])
 
 
-def elastic_map(shifts: tuple[tuple[float, float], ...]) -> np.ndarray:
+def elastic_map(shifts: Shifts) -> np.ndarray:
     """float64 [2, 3]: a pixel of the displaced exemplar to the one it comes from.
 
     The affine map that takes three corners of the central square to their shifted places, inverted.
@@ -135,7 +145,7 @@ def elastic_map(shifts: tuple[tuple[float, float], ...]) -> np.ndarray:
     return np.array(rows)
 
 
-def _border_needed(matrix: np.ndarray) -> float:
+def border_needed(matrix: np.ndarray) -> float:
     """How far outside the exemplar the map reaches, pixels; infinite for no map at all."""
     last = EXEMPLAR_SIZE - 1
     corners = [(0, 0), (0, last), (last, 0), (last, last)]
@@ -143,12 +153,18 @@ def _border_needed(matrix: np.ndarray) -> float:
     return float("inf") if not np.isfinite(reach).all() else max(-min(reach), max(reach) - last, 0.0)
 
 
-def _warp(exemplar: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Map by `matrix` (target pixel to source pixel), bilinear, reflected at the borders.
+def warp(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Map uint8 [224, 224] or [224, 224, 3] by `matrix`, target pixel to source pixel.
 
-    Source pixels are counted in 32nds, as in OpenCV's `warpAffine` before version 5. That function itself
-    gives other results on processors with fused multiplication; whole numbers handed to `remap` do not.
+    Bilinear, reflected at the borders. Source pixels are counted in 32nds, as in OpenCV's `warpAffine` before
+    version 5. That function itself gives other results on processors with fused multiplication; whole numbers
+    handed to `remap` do not.
+
+    Raises:
+        UserError: for pixels of another size.
     """
+    if pixels.shape[:2] != (EXEMPLAR_SIZE, EXEMPLAR_SIZE):
+        raise UserError(f"the maps of Paint by Example are for {EXEMPLAR_SIZE} x {EXEMPLAR_SIZE} pixels")
     places: np.ndarray = np.arange(EXEMPLAR_SIZE)
     x, y = (
         (_fixed(a * places) + 16)[None, :] + _fixed(b * places + c)[:, None]
@@ -156,7 +172,7 @@ def _warp(exemplar: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     )
     whole = cv2.merge([(x >> 10).astype(np.int16), (y >> 10).astype(np.int16)])
     rest = (((y >> 5) & 31) << 5 | (x >> 5) & 31).astype(np.uint16)
-    return cv2.remap(exemplar, whole, rest, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.remap(pixels, whole, rest, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _fixed(values: np.ndarray) -> np.ndarray:

@@ -30,18 +30,37 @@ def write_contact_sheet(folder: Path, out: Path, choice: Choice) -> int:
     Raises:
         UserError: for a folder that is not finished or holds no samples.
     """
-    if out.suffix.lower() not in (".png", ".html"):
-        raise UsageError(f"--out {out}: the name must end in .png or .html")
+    _check_name(out)
     samples = pick_samples(folder, choice)
     if not samples:
         raise UserError(f"{folder} holds no samples")
+    write_samples(samples, out, folder.resolve().name)
+    return len(samples)
+
+
+def write_samples(samples: list[Sample], out: Path, title: str) -> None:
+    """Draw these samples.
+
+    Args:
+        samples: samples to show, at least one.
+        out: .png or .html file, written whole or not at all.
+        title: title of the HTML page.
+
+    Raises:
+        UsageError: for another file name.
+    """
+    _check_name(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() == ".html":
-        atomic_write(out, contact_page(samples, folder.resolve().name))
-        return len(samples)
+        atomic_write(out, contact_page(samples, title))
+        return
     with atomic_path(out) as temporary:
         _sheet(samples).save(temporary, format="PNG")
-    return len(samples)
+
+
+def _check_name(out: Path) -> None:
+    if out.suffix.lower() not in (".png", ".html"):
+        raise UsageError(f"--out {out}: the name must end in .png or .html")
 
 
 def _sheet(samples: list[Sample]) -> Image.Image:

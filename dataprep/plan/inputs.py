@@ -14,6 +14,8 @@ from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.sources.source import SEGMENTATIONS, source_of
 from intarsia.errors import UsageError, UserError
 
+_SLICE = 10_000  # boxes whose outlines are looked at together
+
 
 @dataclass(frozen=True)
 class BuildRequest:
@@ -63,6 +65,10 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> BuildPlan:
     """
     families = source_of(request.config.source).families(request.inputs)
     _check_masks(request)
+    if request.config.recipe is not None:
+        from dataprep.draw.pipeline import check_pipeline
+
+        check_pipeline(request.config.recipe)
     annotations = read_annotations(request, rules_of(request.config, families))
     check_options(request.config, annotations.flags, {*families, *annotations.labels})
     excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
@@ -78,7 +84,22 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> BuildPlan:
             f"nothing is left to build: nothing is kept of {_rejected_in_words(plan)}; "
             f"check --images {request.images} and the filters"
         )
+    if request.config.requires_masks:
+        _check_outlines(plan)
     return plan
+
+
+def _check_outlines(plan: BuildPlan) -> None:
+    """Refuse a recipe that needs object masks where not one of the kept boxes has one."""
+    outlines = plan.annotations.segmentation
+    for start in range(0, len(plan.rows), _SLICE):
+        part = outlines(plan.rows[start : start + _SLICE]) if outlines else []
+        if any(outline.as_py() for outline in part):
+            return
+    raise UserError(
+        f"--recipe {plan.config.drawing.name} needs object masks, and none of the {len(plan.rows):,} kept "
+        "boxes has one; choose another recipe, or annotations with masks"
+    )
 
 
 def _rejected_in_words(plan: BuildPlan) -> str:
@@ -125,15 +146,17 @@ def _check_masks(request: BuildRequest) -> None:
         raise UsageError(
             "--segmentations is for --object-masks or --exemplar-background: give one, or leave it out"
         )
+    asked = "--object-masks and --exemplar-background need"
+    if config.requires_masks:
+        asked = f"--recipe {config.drawing.name} needs"
     if config.needs_masks and not source.has_masks:
+        remedy = "choose another recipe" if config.requires_masks else "leave them out"
         raise UsageError(
-            f"--object-masks and --exemplar-background need object masks, which annotations of the source "
-            f"{config.source} do not have; leave them out"
+            f"{asked} object masks, which annotations of the source {config.source} do not have; {remedy}"
         )
     if config.needs_masks and source.mask_hint and not given:
         raise UsageError(
-            f"--object-masks and --exemplar-background need the masks: give --segmentations FOLDER with the "
-            f"PNGs, and {source.mask_hint}"
+            f"{asked} the masks: give --segmentations FOLDER with the PNGs, and {source.mask_hint}"
         )
 
 

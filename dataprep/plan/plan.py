@@ -8,11 +8,18 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from dataprep.choose.filters import FilterOptions, rules_of
 from dataprep.choose.joint_rules import judge_balance, near_duplicates
 from dataprep.choose.rules import judge_boxes
+from dataprep.draw.recipe import PBE, Recipe, RecipeOption, with_background
 from dataprep.pictures.index import PictureIndex
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.sources.source import SOURCES, source_of
@@ -34,6 +41,15 @@ class BuildConfig(FilterOptions):
     all_boxes: bool = False
     object_masks: bool = False
     exemplar_background: Literal["keep", "grey", "white"] = "keep"
+    recipe: RecipeOption = None  # Paint by Example's
+
+    @model_serializer(mode="wrap")
+    def _default_recipe_is_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A folder that is built without a recipe has the options, and so the fingerprint, of before."""
+        content = dump(self)
+        if content["recipe"] is None:
+            del content["recipe"]
+        return content
 
     @field_validator("source")
     @classmethod
@@ -52,12 +68,27 @@ class BuildConfig(FilterOptions):
                 f"--exemplar-background {self.exemplar_background} with --profile source needs --all-boxes "
                 "and --object-masks: a loader that draws again knows only the mask of a sample's own box"
             )
+        if self.requires_masks and self.profile == "source" and not (self.all_boxes and self.object_masks):
+            raise ValueError(
+                f"--recipe {self.drawing.name} with --profile source needs --all-boxes and --object-masks: a "
+                "loader that draws again knows only the mask of a sample's own box"
+            )
         return self
+
+    @property
+    def drawing(self) -> Recipe:
+        """The recipe that samples are drawn by."""
+        return with_background(self.recipe or PBE, self.exemplar_background)
 
     @property
     def needs_masks(self) -> bool:
         """Whether object masks are used."""
-        return self.object_masks or self.exemplar_background != "keep"
+        return self.object_masks or self.exemplar_background != "keep" or self.requires_masks
+
+    @property
+    def requires_masks(self) -> bool:
+        """Whether a box without an object mask cannot be used."""
+        return self.recipe is not None and self.recipe.needs_object
 
     @property
     def accounts(self) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
 import functools
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from dataprep.choose.filters import rules_of
 from dataprep.choose.pixels import picture_hash
+from dataprep.draw.objects import judge_object
 from dataprep.draw.render import Subject, choose_boxes, draw_sample, scale_boxes, store_picture
 from dataprep.pictures.decode import DecodedPicture, load_picture, resize
 from dataprep.pictures.stores import PictureStore, open_store
@@ -28,6 +29,8 @@ from dataprep.tars import tar_members, write_tar
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
 from intarsia.sample import FORMAT_VERSION, LabelledBox, Sample, encode_sample
+
+MaskReader = Callable[[], np.ndarray | Rejected | None]  # the object mask of one box, in the picture's size
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,9 @@ def render_record(
                 store.check(record.file)
             tally.reject_picture(record, picture, boxes)
             return []
-        usable, dropped = choose_boxes(record, picture, job.rules)
+        usable, masks_of, dropped = _choose(record, picture, job)
         gone = {box_id for box_id, _ in dropped}
-        outlines = [box.segmentation for box in record.boxes if box.box_id not in gone]
-        drawn, masks, jpeg = _draw_all(record, picture, usable, outlines, job) if usable else ([], [], None)
+        drawn, masks, jpeg = _draw_all(record, picture, usable, masks_of, job) if usable else ([], [], None)
         samples = [sample for sample in drawn if isinstance(sample, Sample)]
         encoded = [(sample.meta.key, encode_sample(sample, jpeg)) for sample in samples]
     except UserError:  # not this picture's fault: nothing may be recorded against it
@@ -156,6 +158,25 @@ def render_record(
     return encoded
 
 
+def _choose(
+    record: PictureRecord, picture: DecodedPicture, job: ShardJob
+) -> tuple[tuple[LabelledBox, ...], list[MaskReader], list[tuple[int, Rejected]]]:
+    """Boxes that may be chosen, the reader of each one's object mask, and (box id, reason) for the others."""
+    usable, dropped = choose_boxes(record, picture, job.rules)
+    gone = {box_id for box_id, _ in dropped}
+    left = [box for box in record.boxes if box.box_id not in gone]
+    readers: list[MaskReader] = [
+        cache(partial(object_mask, box.segmentation, job.segmentations, picture.size)) for box in left
+    ]
+    if not job.config.requires_masks:
+        return usable, readers, dropped
+    recipe = job.config.drawing
+    judged = [judge_object(read(), item.box, recipe) for item, read in zip(usable, readers, strict=True)]
+    dropped += [(box.box_id, why) for box, why in zip(left, judged, strict=True) if why]
+    kept = [place for place, why in enumerate(judged) if not why]
+    return tuple(usable[place] for place in kept), [readers[place] for place in kept], dropped
+
+
 @functools.lru_cache(maxsize=2)
 def _store_of(images: str, folder: str, fingerprint: str) -> PictureStore:
     """The store of a build; a worker opens it once."""
@@ -166,7 +187,7 @@ def _draw_all(
     record: PictureRecord,
     picture: DecodedPicture,
     boxes: tuple[LabelledBox, ...],
-    outlines: list[str],
+    masks_of: list[MaskReader],
     job: ShardJob,
 ) -> tuple[list[Sample | Rejected], list[np.ndarray | Rejected | None], bytes | None]:
     """All draws of a picture, the object mask of each, and the JPEG to store if the picture is whole."""
@@ -178,7 +199,7 @@ def _draw_all(
 
     @cache
     def read_mask(place: int) -> np.ndarray | Rejected | None:
-        mask = object_mask(outlines[place], job.segmentations, picture.size)
+        mask = masks_of[place]()
         if not isinstance(mask, np.ndarray) or stored.size == picture.size:
             return mask
         return resize(mask, stored.size)
@@ -197,7 +218,7 @@ def _draw_all(
         source_size=picture.size if stored.size != picture.size else None,
         draws_per_box=config.draws_per_image if config.all_boxes else 0,
         masks=masks,
-        background=config.exemplar_background,
+        recipe=config.drawing,
     )
     side, number = None if source else config.image_size, config.draws(1, len(boxes))
     drawn = [draw_sample(subject, side, config.seed, draw) for draw in range(number)]

@@ -8,6 +8,7 @@ from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE
 from dataprep.shards.figures import bar_lines, histogram_lines, reject_table
 from dataprep.sources.source import source_of
+from intarsia.config import dump_config
 from intarsia.words import counted
 
 
@@ -42,7 +43,8 @@ every choice that made it. The tars are plain webdataset shards; `manifest.json`
 def _origin(content: dict[str, Any], header: dict[str, Any]) -> str:
     config = content["config"]
     inputs = "\n".join(f"- {role}: `{Path(item['path']).name}`" for role, item in header["inputs"].items())
-    options = "\n".join(f"| {name} | {_cell(value)} |" for name, value in config.items())
+    shown = config | ({"recipe": config["recipe"]["name"]} if "recipe" in config else {})
+    options = "\n".join(f"| {name} | {_cell(value)} |" for name, value in shown.items())
     rules = "\n".join(f"- {line}" for line in rules_in_words(BuildConfig(**config)))
     return f"""## Made from
 
@@ -59,6 +61,25 @@ Licences: {source_of(config["source"]).licence}.
 ## How boxes were chosen
 
 {rules}
+{_recipe(BuildConfig(**config))}"""
+
+
+def _recipe(config: BuildConfig) -> str:
+    """The recipe in full, unless it is the default."""
+    recipe = config.recipe
+    if recipe is None:
+        return ""
+    note = f"{recipe.note}\n\n" if recipe.note else ""
+    bound = ", ".join(recipe.processor_bound)
+    processors = (
+        f"Another kind of processor may round differently in {bound}: the same command there gives the same "
+        "samples, but perhaps not the same bytes.\n\n"
+    )
+    return f"""
+## How samples were drawn: {recipe.name}
+
+{note}{processors if bound else ""}```yaml
+{dump_config(recipe)}```
 """
 
 

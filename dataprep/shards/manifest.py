@@ -47,6 +47,8 @@ def write_manifest(out: Path, header: dict[str, Any], command: str) -> dict[str,
         "config": header["config"],
         "command": command,
     }
+    if config.drawing.processor_bound:  # transforms that may round differently on other processors
+        content["processor_bound"] = list(config.drawing.processor_bound)
     atomic_write(out / CARD, data_card(content, header))
     write_json(out / SHARD_MANIFEST, content)
     return content

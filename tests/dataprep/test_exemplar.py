@@ -4,20 +4,33 @@ import cv2
 import numpy as np
 import pytest
 
-from dataprep.draw.exemplar import (
-    Augmentation,
-    augment_exemplar,
-    cut_exemplar,
-    draw_augmentation,
-    elastic_map,
-    rotation_map,
-)
+from benchmarks.peers.fixed_exemplar import Augmentation, augment_exemplar, draw_augmentation
+from dataprep.draw.exemplar import bare_exemplar, elastic_map, rotation_map, shown_box
+from dataprep.draw.pipeline import open_pipeline
+from dataprep.draw.recipe import PBE, Exemplar
 from intarsia.boxes import Box
 from intarsia.rng import sample_rng
 from tests.dataprep.toy import toy_picture
 
 SIZE = 224
-DRAWS = [draw_augmentation(sample_rng(0, "picture", draw)) for draw in range(4000)]
+WHITE = np.full((SIZE, SIZE, 3), 255, np.uint8)
+
+
+def draw(exemplar: np.ndarray, number: int) -> tuple[np.ndarray, Augmentation]:
+    made, _, drawn = open_pipeline(PBE)(exemplar, None, sample_rng(0, "picture", number))
+    return made, Augmentation(**drawn)
+
+
+MADE, DRAWS = zip(*(draw(WHITE, number) for number in range(1500)), strict=True)
+
+
+def test_the_pipeline_of_the_default_recipe_gives_the_bytes_of_the_fixed_code() -> None:
+    exemplar = np.array(toy_picture(SIZE, SIZE, 5))
+    for number, drawn in enumerate(DRAWS):
+        augmentation = draw_augmentation(sample_rng(0, "picture", number))
+        assert drawn == augmentation
+        if number < 150:
+            assert np.array_equal(draw(exemplar, number)[0], augment_exemplar(exemplar, augmentation))
 
 
 def test_each_augmentation_has_its_probability() -> None:
@@ -54,19 +67,17 @@ def test_the_elastic_displacement_is_the_originals() -> None:
 
 
 def test_a_white_exemplar_stays_white() -> None:
-    white = np.full((SIZE, SIZE, 3), 255, np.uint8)
-    assert min(int(augment_exemplar(white, a).min()) for a in DRAWS[:600]) == 255
-
-
-def largest_of(draws: list[Augmentation]) -> Augmentation:
-    return max(draws, key=lambda a: np.abs(elastic_map(a.shifts)).max() if a.shifts else 0)
+    assert min(int(made.min()) for made in MADE) == 255
 
 
 def test_the_wildest_displacement_shows_no_black() -> None:
-    white = np.full((SIZE, SIZE, 3), 255, np.uint8)
-    wildest = largest_of(DRAWS)
-    assert np.abs(elastic_map(wildest.shifts)[:, :2]).max() > 2.5
-    assert augment_exemplar(white, wildest).min() == 255
+    place = max(range(len(DRAWS)), key=lambda n: stretch(DRAWS[n]))
+    assert stretch(DRAWS[place]) > 2.5
+    assert MADE[place].min() == 255
+
+
+def stretch(drawn: Augmentation) -> float:
+    return float(np.abs(elastic_map(drawn.shifts)[:, :2]).max()) if drawn.shifts else 0.0
 
 
 @pytest.mark.parametrize("place", range(6))
@@ -101,16 +112,24 @@ def test_rotation_turns_counter_clockwise_about_the_middle() -> None:
 
 def test_without_augmentation_nothing_changes() -> None:
     exemplar = np.array(toy_picture(SIZE, SIZE, 5))
-    assert np.array_equal(augment_exemplar(exemplar, Augmentation()), exemplar)
-    flipped = augment_exemplar(exemplar, Augmentation(flip=True))
-    assert np.array_equal(flipped, exemplar[:, ::-1])
+    bare = next(n for n, drawn in enumerate(DRAWS) if drawn == Augmentation())
+    flipped = next(n for n, drawn in enumerate(DRAWS) if drawn == Augmentation(flip=True))
+    assert np.array_equal(draw(exemplar, bare)[0], exemplar)
+    assert np.array_equal(draw(exemplar, flipped)[0], exemplar[:, ::-1])
+
+
+def cut(pixels: np.ndarray, box: Box, mask: np.ndarray | None = None, **how: object) -> np.ndarray:
+    numbers = Exemplar(**how)
+    shown = shown_box(box, mask, numbers, (pixels.shape[1], pixels.shape[0]))
+    return bare_exemplar(pixels, shown, mask, numbers, np.random.default_rng(0))[0]
 
 
 def test_the_exemplar_is_the_box_with_its_margin() -> None:
     pixels = np.zeros((300, 400, 3), np.uint8)
     pixels[90:210, 50:170] = 200  # exactly box (60, 100) … (160, 200) with ten pixels around
-    assert cut_exemplar(pixels, Box(60, 100, 160, 200)).min() == 200
+    assert cut(pixels, Box(60, 100, 160, 200)).min() == 200
     pixels[89, 60] = pixels[210, 60] = pixels[100, 49] = 7
-    assert cut_exemplar(pixels, Box(60, 100, 160, 200)).min() == 200
-    corner = cut_exemplar(np.array(toy_picture(400, 300, 1)), Box(0, 0, 400, 300))
+    assert cut(pixels, Box(60, 100, 160, 200)).min() == 200
+    assert cut(pixels, Box(60, 100, 160, 200), margin=11).min() < 200
+    corner = cut(np.array(toy_picture(400, 300, 1)), Box(0, 0, 400, 300))
     assert corner.shape == (SIZE, SIZE, 3)

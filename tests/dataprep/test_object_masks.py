@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from dataprep.build import build as go_on
 from dataprep.check.verify import verify_folder
-from dataprep.draw.render import redraw_sample
+from dataprep.draw.redraw import redraw_sample
 from dataprep.plan import input_files
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataprep.check.verify import verify_folder
-from dataprep.draw.render import redraw_sample, store_picture
+from dataprep.draw.redraw import redraw_sample
+from dataprep.draw.render import store_picture
 from dataprep.pictures.decode import decode_picture, load_picture
 from dataprep.plan.inputs import BuildRequest
 from dataprep.plan.plan import BuildConfig

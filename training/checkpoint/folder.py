@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dataprep.draw.recipe import with_recipes
 from intarsia.config import config_differences
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_write, read_json, sha256_file, sweep_temporaries, sync, write_json
@@ -169,8 +170,14 @@ def check_config(config: dict[str, Any], run: RunFolder) -> None:
             old = read_state(checkpoint).config
         except UserError:
             continue  # torn; `begin_or_continue` will say so
-        _refuse_differences(config_differences(old, config), run.root)
+        _refuse_differences(_differences(old, config), run.root)
         return
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """`config_differences`; of two recipes with different names only the names."""
+    data = with_recipes(old["data"], new["data"], None)
+    return config_differences(old | {"data": data[0]}, new | {"data": data[1]})
 
 
 def _refuse_differences(lines: list[str], run: Path) -> None:
@@ -205,7 +212,7 @@ def check_continues(old: TrainState, new: TrainState, run: Path) -> list[str]:
     Raises:
         UsageError: naming every difference that would alter the run's numbers.
     """
-    lines = config_differences(old.config, new.config)
+    lines = _differences(old.config, new.config)
     _refuse_differences(lines, run)
     if old.global_batch_size != new.global_batch_size:
         raise UsageError(

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dataprep.draw.render import redraw_crop, redraw_sample
+from dataprep.draw.pipeline import check_pipeline
+from dataprep.draw.recipe import Recipe
+from dataprep.draw.redraw import redraw_crop, redraw_sample
 from intarsia.errors import UserError
 from intarsia.sample import Sample
 from training.config import BatchShape, TrainConfig
 from training.data.latents import STORED, LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.order import DataOrder, rank_positions
-from training.data.shards import ShardReader, find_shards, open_cache, wrong_size
+from training.data.shards import Shard, ShardReader, check_recipe, find_shards, open_cache, wrong_size
 from training.data.workers import ignore_signals, start_context, watched
 from training.option_groups import DataConfig
 
@@ -73,16 +75,26 @@ class SampleDataset(Dataset):
         image_size: side of the pictures, pixels.
         seed: seed of the draws of every epoch but the first, which has the shards' own.
         redraw: whether there are such draws; None: from whole pictures yes, of finished crops no.
+        recipe: recipe that all epochs are drawn by; None: each shard's own.
     """
 
     def __init__(
-        self, reader: ShardReader, order: DataOrder, image_size: int, seed: int, redraw: bool | None = None
+        self,
+        reader: ShardReader,
+        order: DataOrder,
+        image_size: int,
+        seed: int,
+        redraw: bool | None = None,
+        recipe: Recipe | None = None,
     ) -> None:
         self.reader = reader
         self.order = order
         self.image_size = image_size
         self.seed = seed
-        self.redraw = redraw
+        self.redraw = redraw if recipe is None else True
+        self.recipe = recipe
+        # Shards that the recipe draws otherwise than they are: what is stored is none of its draws.
+        self._other = [recipe is not None and recipe != shard.recipe for shard in reader.shards]
         self.latents: LatentReader | None = None
 
     def __getitem__(self, position: int) -> tuple[int, Sample | Item] | UserError:
@@ -113,23 +125,31 @@ class SampleDataset(Dataset):
         source = self.reader.shards[shard]
         if not (source.whole_pictures if self.redraw is None else self.redraw):
             epoch = 0
-        sample = self.reader.read(shard, index, redraw=epoch > 0)
+        fresh = epoch > 0 or self._other[shard]
+        sample = self.reader.read(shard, index, redraw=fresh)
         if source.whole_pictures:
-            return self._draw(sample, epoch, source.place)
+            return self._draw(sample, epoch, source)
         height, width = sample.image.shape[:2]
         if (height, width) != (self.image_size, self.image_size):
             raise wrong_size(f"shard {source.place}", width, height, self.image_size)
-        return redraw_crop(sample, self.seed, epoch) if epoch else sample
+        if not fresh:
+            return sample
+        return redraw_crop(sample, self._seed(sample, epoch), epoch, source.recipe, self.recipe)
 
-    def _draw(self, sample: Sample, epoch: int, shard: str) -> Sample:
+    def _seed(self, sample: Sample, epoch: int) -> int:
+        """The run's seed; in the first epoch data prep's, so that every run validates on the same draws."""
+        return self.seed if epoch else sample.meta.seed
+
+    def _draw(self, sample: Sample, epoch: int, shard: Shard) -> Sample:
         """This epoch's draw; one that leaves no pixel to repaint is drawn again, under a further number."""
-        seed = self.seed if epoch else sample.meta.seed
+        seed = self._seed(sample, epoch)
         for attempt in range(_ATTEMPTS):
-            drawn = redraw_sample(sample, self.image_size, seed, epoch + attempt * _EPOCHS)
+            number = epoch + attempt * _EPOCHS
+            drawn = redraw_sample(sample, self.image_size, seed, number, shard.recipe, self.recipe)
             if isinstance(drawn, Sample):
                 return drawn
         raise UserError(
-            f"shard {shard}: sample {sample.meta.key}: {_ATTEMPTS} draws left no pixel to repaint"
+            f"shard {shard.place}: sample {sample.meta.key}: {_ATTEMPTS} draws left no pixel to repaint"
         )
 
 
@@ -140,11 +160,15 @@ def open_dataset(config: TrainConfig) -> SampleDataset:
         UserError: for folders that hold no readable shards, or a cache that is too small for them.
     """
     shards = find_shards(config.data.shards)
+    check_recipe(shards, config.data)
+    if config.data.recipe is not None:
+        check_pipeline(config.data.recipe)
     if config.data.latents:
         check_redraw(shards, config.data.redraw)
     order = DataOrder([shard.count for shard in shards], config.seed, config.data.window_shards)
     reader = ShardReader(shards, config.data.open_shards, open_cache(config.data, shards))
-    return SampleDataset(reader, order, config.model.image_size, config.seed, config.data.redraw)
+    size, data = config.model.image_size, config.data
+    return SampleDataset(reader, order, size, config.seed, data.redraw, data.recipe)
 
 
 def use_latents(config: TrainConfig, dataset: SampleDataset, model: "EditModel") -> None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataprep.draw.recipe import PBE, Recipe
 from dataprep.pictures.stores import is_uri
 from dataprep.tars import tar_members
+from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
 from intarsia.sample import MEMBERS, Sample, check_format, decode_sample
@@ -33,6 +35,8 @@ class Shard:
         sha256: hash of its content; "" if the manifest has none.
         whole_pictures: whether it is of profile `source`: box, mask, crop and exemplar are drawn on reading.
         image_size: side of its crops, 0 where the manifest has none.
+        recipe: recipe that it was drawn by.
+        masks: whether every sample has its box's object mask, so that a recipe can draw from it.
     """
 
     folder: str
@@ -42,6 +46,8 @@ class Shard:
     sha256: str = ""
     whole_pictures: bool = False
     image_size: int = 0
+    recipe: Recipe = PBE
+    masks: bool = False
 
     @property
     def place(self) -> str:
@@ -87,6 +93,10 @@ def _shards_of(folder: str) -> list[Shard]:
     manifest = load_manifest(folder)
     check_format(manifest, f"data.shards={folder}")
     config = manifest.get("config", {})
+    recipe = build_config(Recipe, config.get("recipe") or {}, f"the recipe in {folder}/manifest.json")
+    kept = manifest.get("kept", {})
+    every_mask = bool(config.get("object_masks")) and kept.get("masks") == kept.get("samples")
+    whole_pictures = config.get("profile") == "source"
     shards = [
         Shard(
             folder=folder,
@@ -94,8 +104,10 @@ def _shards_of(folder: str) -> list[Shard]:
             count=entry["nsamples"],
             bytes=entry.get("filesize", 0),
             sha256=entry.get("sha256", ""),
-            whole_pictures=config.get("profile") == "source",
+            whole_pictures=whole_pictures,
             image_size=config.get("image_size", 0),
+            recipe=recipe,
+            masks=every_mask and (config.get("all_boxes", False) or not whole_pictures),
         )
         for entry in manifest["shardlist"]
     ]
@@ -116,6 +128,23 @@ def check_size(shards: Sequence[Shard], image_size: int) -> None:
     for shard in shards:
         if shard.image_size not in (0, image_size) and not shard.whole_pictures:
             raise wrong_size(shard.folder, shard.image_size, shard.image_size, image_size)
+
+
+def check_recipe(shards: Sequence[Shard], data: DataConfig) -> None:
+    """Refuse draws from object masks that the shards do not hold.
+
+    Raises:
+        UsageError: naming the folder and the options to build it with.
+    """
+    for shard in shards:
+        fresh = shard.whole_pictures if data.redraw is None else data.redraw
+        recipe = data.recipe or (shard.recipe if fresh or shard.whole_pictures else PBE)
+        if recipe.needs_object and not shard.masks:
+            options = "--object-masks --all-boxes" if shard.whole_pictures else "--object-masks"
+            raise UsageError(
+                f"the recipe {recipe.name} draws from object masks, which not every sample in {shard.folder} "
+                f"has; build the shards with --recipe {recipe.name} {options}, or choose another data.recipe"
+            )
 
 
 def wrong_size(place: str, width: int, height: int, image_size: int) -> UserError:

@@ -1,0 +1,1 @@
+"""The shapes of edit masks that a recipe may draw: one module for each kind."""
