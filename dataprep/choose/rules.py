@@ -36,10 +36,7 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # infinite ones are bad boxes below
         area = (x1 - x0) * (y1 - y0)
     if annotations.unit == "pixels":
-        width, height = annotations.sizes[annotations.picture].T.astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # not a number, which no rule hits, if the size is known only when the picture is read
-            area = np.where(width * height > 0, area / (width * height), np.nan)
+        area /= _sizes(annotations).prod(axis=1)
     checks: list[tuple[np.ndarray, RejectReason]] = [
         (annotations.picture < 0, RejectReason.PICTURE_UNKNOWN),
         (~np.isfinite(annotations.bounds).all(axis=1), RejectReason.BAD_BOX),
@@ -54,6 +51,15 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
         (area > rules.largest_area, RejectReason.AREA_TOO_LARGE),
     ]
     return first_reason(checks, len(annotations))
+
+
+def _sizes(annotations: Annotations) -> np.ndarray:
+    """float64 [N, 2]: (width, height) of each box's picture; not a number, which no rule hits, if unknown."""
+    sizes: np.ndarray = np.full((len(annotations), 2), np.nan)
+    listed = np.flatnonzero(annotations.picture >= 0)  # there may be no picture at all
+    sizes[listed] = annotations.sizes[annotations.picture[listed]]
+    sizes[(sizes <= 0).any(axis=1)] = np.nan
+    return sizes
 
 
 def first_reason(checks: list[tuple[np.ndarray, RejectReason]], number: int) -> np.ndarray:

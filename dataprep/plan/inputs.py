@@ -13,6 +13,9 @@ from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.sources.source import SEGMENTATIONS, source_of
 from intarsia.errors import UsageError, UserError
+from intarsia.words import counted
+
+_ONE = {"pictures": "picture", "boxes": "box", "files": "file"}
 
 _SLICE = 10_000  # boxes whose outlines are looked at together
 
@@ -109,7 +112,7 @@ def _rejected_in_words(plan: BuildPlan) -> str:
     for what, given in counts["in"].items():
         numbers = sorted(counts["rejected"][what].items(), key=lambda item: -item[1])
         reasons = ", ".join(f"{reason} {number}" for reason, number in numbers)
-        parts.append(f"{given} {what}" + (f" ({reasons})" if reasons else ""))
+        parts.append(counted(given, _ONE[what], what) + (f" ({reasons})" if reasons else ""))
     return " and ".join(parts)
 
 

@@ -55,7 +55,8 @@ def _box_lines(dropped: Dropped, image_ids: list[str]) -> memoryview:
 
 def _picture_lines(plan: BuildPlan) -> Iterator[bytes]:
     notes = plan.annotations
-    lost = np.flatnonzero((plan.verdict < 0) & (plan.fate[notes.picture] >= 0))
+    lost = np.flatnonzero(plan.verdict < 0)
+    lost = lost[plan.fate[notes.picture[lost]] >= 0]
     lost = lost[np.argsort(notes.picture[lost], kind="stable")]
     gone = np.flatnonzero(plan.fate >= 0)
     starts = np.searchsorted(notes.picture[lost], gone)
