@@ -12,6 +12,7 @@ from dataprep.plan.input_files import changed_inputs, describe_inputs, refuse_ch
 from dataprep.plan.inputs import BuildRequest, new_plan, pictures_place, restore_pictures
 from dataprep.plan.plan import BuildConfig, BuildPlan
 from dataprep.plan.plan_file import (
+    AS_SHOWN,
     PLAN_FILE,
     plan_fingerprint,
     read_plan_header,
@@ -28,17 +29,30 @@ from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_path, locked, sweep_temporaries
 
 
+def _silent(text: str) -> None:
+    """What becomes of warnings that nobody asks for."""
+
+
 def plan_build(request: BuildRequest) -> dict[str, Any]:
     """The first half of `build`: write the plan and its rejects, or find them; returns the plan's header."""
     with _locked(request.out):
         return _plan_header(request)
 
 
-def build(request: BuildRequest, report: Callable[[BuildProgress], None] = lambda _: None) -> dict[str, Any]:
+def build(
+    request: BuildRequest,
+    report: Callable[[BuildProgress], None] = lambda _: None,
+    warn: Callable[[str], None] = _silent,
+) -> dict[str, Any]:
     """Build what is missing in the request's folder and return its manifest.
 
     The result of a finished folder is its manifest. Options or inputs other than those that the folder was
     planned with are refused.
+
+    Args:
+        request: request of the build.
+        report: function that gets the progress.
+        warn: function that gets sentences on what looks like a mistake in the inputs.
 
     Raises:
         UsageError: for a folder that belongs to another build.
@@ -46,19 +60,21 @@ def build(request: BuildRequest, report: Callable[[BuildProgress], None] = lambd
             (a full disk), or anything else that stops a build; the shards so far are kept.
     """
     try:
-        return _build(request, report)
+        return _build(request, report, warn)
     except OSError as error:
         raise UserError(
             f"building stopped: {error}; the shards so far are kept, run the same command again"
         ) from error
 
 
-def _build(request: BuildRequest, report: Callable[[BuildProgress], None]) -> dict[str, Any]:
+def _build(
+    request: BuildRequest, report: Callable[[BuildProgress], None], warn: Callable[[str], None]
+) -> dict[str, Any]:
     out, plan = request.out, request.out / PLAN_FILE
     with _locked(out):
         _sweep(out)
         goes_on = plan.is_file()
-        header = _plan_header(request)
+        header = _plan_header(request, warn)
         config = request.config
         missing = [
             shard
@@ -111,6 +127,7 @@ def _run_missing(
             fingerprint=header["fingerprint"],
             config=request.config,
             segmentations=str(masks.resolve()) if masks else "",
+            as_shown=header.get(AS_SHOWN, False),
         )
         for shard in missing
     ]
@@ -124,12 +141,12 @@ def _run_missing(
             meter.finish(stats)
 
 
-def _plan_header(request: BuildRequest) -> dict[str, Any]:
+def _plan_header(request: BuildRequest, warn: Callable[[str], None] = _silent) -> dict[str, Any]:
     """The header of the folder's plan, which is made if there is none."""
     out, path = request.out, request.out / PLAN_FILE
     inputs = describe_inputs(request)
     if not path.is_file():
-        return _write_new_plan(request, inputs)
+        return _write_new_plan(request, inputs, warn)
     header = read_plan_header(path)
     given = request.config.model_dump(mode="json")
     differences = config_differences(*with_recipes(complete(BuildConfig, header["config"]), given))
@@ -143,7 +160,7 @@ def _plan_header(request: BuildRequest) -> dict[str, Any]:
     changed = changed_inputs(header["inputs"], inputs)
     if not changed and rejects.is_file():
         return header
-    plan = new_plan(request)
+    plan = new_plan(request, as_shown=header.get(AS_SHOWN, False))
     if plan_fingerprint(plan, header["config"]) != header["fingerprint"]:
         which = ", ".join(f"--{role}" for role in changed) or "their content"
         raise UsageError(
@@ -162,13 +179,18 @@ def _plan_difference(header: dict[str, Any], plan: BuildPlan) -> str:
     return "; ".join(config_differences(old, now)) or "the same numbers, other contents"
 
 
-def _write_new_plan(request: BuildRequest, inputs: dict[str, Any]) -> dict[str, Any]:
+def _write_new_plan(
+    request: BuildRequest, inputs: dict[str, Any], warn: Callable[[str], None] = _silent
+) -> dict[str, Any]:
     plan = new_plan(request)
+    for text in plan.remarks:
+        warn(text)
     header = {
         "config": request.config.model_dump(mode="json"),
         "fingerprint": plan_fingerprint(plan),
         "inputs": inputs,
         "unit": plan.annotations.unit,
+        AS_SHOWN: True,
         "shards": plan.shards,
         "pictures": len(plan.order),
         "counts": plan.counts(),

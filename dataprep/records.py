@@ -13,6 +13,7 @@ from intarsia.boxes import Box, box_from_fractions, box_from_xyxy
 if TYPE_CHECKING:  # a command that is only asked for help loads no pyarrow
     import pyarrow as pa
 
+CLIPPED_PX = 1.0  # a box that reaches out of its picture by more is counted as clipped; less is rounding
 BoxUnit: TypeAlias = Literal["pixels", "fractions"]  # of the upright picture
 
 
@@ -103,6 +104,13 @@ class BoxRecord:
             return box_from_fractions(self.bounds, size)
         return box_from_xyxy(*self.bounds, size)
 
+    def overhang(self, size: tuple[int, int], unit: BoxUnit) -> float:
+        """Pixels by which the box reaches out of a picture of `size` at most; 0 if it is inside."""
+        x0, y0, x1, y1 = self.bounds
+        width, height = size
+        across, down = size if unit == "fractions" else (1, 1)
+        return max(0.0, -x0 * across, -y0 * down, x1 * across - width, y1 * down - height)
+
 
 @dataclass(frozen=True)
 class PictureRecord:
@@ -143,6 +151,8 @@ class FilterRules:
         least_sharpness: variance of the Laplacian of the box's pixels, see `pixels.crop_figures`.
         darkest: lowest mean grey level of the box's pixels that is kept, 0 … 255.
         brightest: highest mean grey level that is kept, 0 … 255.
+        as_shown: whether areas and overlaps are those of the part of a box that its picture shows; folders
+            that earlier versions planned go on with boxes as annotated.
     """
 
     dropped_flags: tuple[str, ...]
@@ -158,6 +168,7 @@ class FilterRules:
     least_sharpness: float = 0.0
     darkest: float = 0.0
     brightest: float = 255.0
+    as_shown: bool = True
 
 
 @dataclass(frozen=True)
@@ -199,6 +210,7 @@ class Annotations:
             before it are not found.
         label_files: number of files of annotations that were read, where there is one for each picture.
         other_files: paths of the files among these that are not read.
+        remarks: sentences on what the reader decided that the files do not say.
         segmentation: rows of boxes -> outlines of their objects (`object_masks`), text, empty if there is
             none; None if masks are not used.
     """
@@ -218,6 +230,7 @@ class Annotations:
     other_names: tuple[list[str], ...] = ()
     label_files: int | None = None
     other_files: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     segmentation: "Callable[[np.ndarray], pa.Array] | None" = None
 
     def __len__(self) -> int:

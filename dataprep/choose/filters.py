@@ -55,13 +55,18 @@ class FilterOptions(Config):
         return limits
 
 
-def rules_of(options: FilterOptions, families: Mapping[str, Collection[str]] | None = None) -> FilterRules:
+def rules_of(
+    options: FilterOptions,
+    families: Mapping[str, Collection[str]] | None = None,
+    as_shown: bool = True,
+) -> FilterRules:
     """The rules that options mean.
 
     Args:
         options: options of the build.
         families: class name -> names of the classes that it stands for (`read_hierarchy`); others stand for
             themselves.
+        as_shown: whether boxes count as far as pictures show them, see `FilterRules`.
     """
     base = FILTERS[options.filters]
     flags = {*base.dropped_flags, *(f"is_{name}" for name in options.drop)}
@@ -83,6 +88,7 @@ def rules_of(options: FilterOptions, families: Mapping[str, Collection[str]] | N
         base,
         dropped_flags=tuple(flag for flag in FLAG_REASONS if flag in flags),
         not_classes=_expand(options.not_classes, families or {}),
+        as_shown=as_shown,
         **{name: value for name, value in given.items() if value is not None},
     )
 

@@ -29,11 +29,12 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
     """Which boxes are dropped, and why: int16 [N], -1 for a kept box, otherwise an index into REASONS.
 
     The area rule is Paint by Example's `read_bbox.py`: keep 0.02 <= (x1 - x0) * (y1 - y0) <= 0.8, in
-    fractions of the picture, everything else untouched. If several reasons hold, the first in this function
+    fractions of the picture, everything else untouched; of a box that reaches out of its picture, the part
+    inside counts, which is all that a sample can show. If several reasons hold, the first in this function
     counts.
     """
-    x0, y0, x1, y1 = annotations.bounds.T
-    with np.errstate(invalid="ignore"):  # infinite ones are bad boxes below
+    x0, y0, x1, y1 = (shown_bounds(annotations) if rules.as_shown else annotations.bounds).T
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite ones are bad boxes below
         area = (x1 - x0) * (y1 - y0)
     if annotations.unit == "pixels":
         area /= _sizes(annotations).prod(axis=1)
@@ -60,6 +61,16 @@ def _sizes(annotations: Annotations) -> np.ndarray:
     sizes[listed] = annotations.sizes[annotations.picture[listed]]
     sizes[(sizes <= 0).any(axis=1)] = np.nan
     return sizes
+
+
+def shown_bounds(annotations: Annotations) -> np.ndarray:
+    """float64 [N, 4]: the boxes, clipped to their pictures as far as the pictures' sizes are known."""
+    bounds, limits = annotations.bounds, np.ones((1, 4))
+    if annotations.unit == "pixels":
+        limits = np.tile(np.nan_to_num(_sizes(annotations), nan=np.inf), 2)
+    if (bounds >= 0).all() and (bounds <= limits).all():  # a copy of all of Open Images' is half a gigabyte
+        return bounds
+    return np.clip(bounds, 0, limits)
 
 
 def first_reason(checks: list[tuple[np.ndarray, RejectReason]], number: int) -> np.ndarray:
@@ -101,7 +112,9 @@ def judge_late_area(
     bounds: tuple[float, float, float, float], size: tuple[int, int], rules: FilterRules
 ) -> Rejected | None:
     """The area rule of a box in pixels, if only the picture itself shows its size (width, height)."""
-    area = (bounds[2] - bounds[0]) * (bounds[3] - bounds[1]) / (size[0] * size[1])
+    corners = np.array(bounds)
+    x0, y0, x1, y1 = (np.clip(corners, 0, size * 2) if rules.as_shown else corners).tolist()
+    area = (x1 - x0) * (y1 - y0) / (size[0] * size[1])
     if area < rules.smallest_area:
         return Rejected(RejectReason.AREA_TOO_SMALL, f"{area:.4f} of the picture")
     if area > rules.largest_area:

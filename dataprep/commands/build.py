@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def _build(options: argparse.Namespace) -> int:
         return _dry_run(request)
     reporter = Reporter()
     try:
-        manifest = build(request, reporter)
+        manifest = build(request, reporter, _warn)
     finally:
         reporter.close()
     kept, given = manifest["kept"], manifest["in"]
@@ -47,6 +48,10 @@ def _build(options: argparse.Namespace) -> int:
 
         print(f"W&B: {log_folder(request.out, options.wandb)}")
     return 0
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _request(options: argparse.Namespace) -> "BuildRequest":
@@ -98,8 +103,8 @@ def _dry_run(request: "BuildRequest") -> int:
         if value not in (None, []):
             print(f"  {name}: {value['name'] if name == 'recipe' else value}")
     warning = free_space_warning(request.out, found.bytes)
-    if warning:
-        print(f"warning: {warning}")
+    for text in (*plan.remarks, *([warning] if warning else [])):
+        print(f"warning: {text}")
     print(
         f"would be written to {request.out}; no picture was read, so what only pictures show (damage, blur, "
         "a size that is not annotated) is not included"

@@ -45,17 +45,16 @@ class PictureIndex:
         A picture is looked for by its annotated file, or by its id where none is annotated: as a path, a file
         name, a file name without extension, or a path without extension; of several such files the first
         counts. One that is annotated in a folder which is not there is looked for without it
-        (`_without_folders`).
+        (`_without_folders`). Names with `\\` that are not found so are taken as Windows' paths.
         """
         # In columns of Arrow: as Python objects, two million names would take gigabytes.
         wanted = pa.array((file or name for file, name in zip(files, image_ids, strict=True)), pa.string())
-        found: pa.Array = pa.nulls(len(wanted), pa.int32())
         names = pc.replace_substring_regex(self.paths, r"^.*/", "")
         stems = pc.replace_substring_regex(names, r"\.[^.]*$", "")
-        # From the strictest meaning of a name to the loosest; a name that is found is not looked for again.
-        for known in (lambda: self.paths, lambda: names, lambda: stems, self._bare_paths):
-            if found.null_count:
-                found = pc.coalesce(found, pc.index_in(wanted, value_set=known()))
+        found = self._strictly(wanted, names, stems)
+        if found.null_count and pc.any(pc.match_substring(wanted, "\\")).as_py():
+            wanted = pc.if_else(pc.is_valid(found), wanted, pc.replace_substring(wanted, "\\", "/"))
+            found = pc.coalesce(found, self._strictly(wanted, names, stems))
         # Names with a folder that does not exist: data is often moved without its annotations.
         places = found.fill_null(-1).to_numpy()
         rows = np.flatnonzero((places < 0) & pc.match_substring(wanted, "/").to_numpy(zero_copy_only=False))
@@ -69,6 +68,14 @@ class PictureIndex:
             places = places.copy()
             places[rows] = others[once.indices.to_numpy()]
         return pc.fill_null(self.paths.take(pa.array(places, mask=places < 0)), "")
+
+    def _strictly(self, wanted: pa.Array, names: pa.Array, stems: pa.Array) -> pa.Array:
+        """int32 [wanted], null for none: from the strictest meaning of a name to the loosest."""
+        found: pa.Array = pa.nulls(len(wanted), pa.int32())
+        for known in (lambda: self.paths, lambda: names, lambda: stems, self._bare_paths):
+            if found.null_count:  # a name that is found is not looked for again
+                found = pc.coalesce(found, pc.index_in(wanted, value_set=known()))
+        return found
 
     def _bare_paths(self) -> pa.Array:
         """The paths without their extensions."""

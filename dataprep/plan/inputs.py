@@ -1,6 +1,6 @@
 """What a build is made from: annotations, names of pictures, masks; read and planned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from dataprep.pictures.index import EXTENSIONS, PictureIndex, index_paths
 from dataprep.pictures.stores import locate, open_store, packed_tars
 from dataprep.pictures.tar_store import unpack_tars
 from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
+from dataprep.plan.remarks import missing_pictures, plan_remarks
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.sources.source import SEGMENTATIONS, source_of
 from intarsia.errors import UsageError, UserError
@@ -55,13 +56,14 @@ def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
     return notes
 
 
-def new_plan(request: BuildRequest, unpack: bool = True) -> BuildPlan:
+def new_plan(request: BuildRequest, unpack: bool = True, as_shown: bool = True) -> BuildPlan:
     """Read annotations and the names of the pictures, and plan; no picture is opened.
 
     Args:
         request: request of the build.
         unpack: whether to unpack packed tars beside the folder; otherwise they are assumed to hold all that
             is annotated.
+        as_shown: whether boxes count as far as pictures show them, see `FilterRules`.
 
     Raises:
         UserError: if an input cannot be read, or nothing is left to build.
@@ -72,24 +74,25 @@ def new_plan(request: BuildRequest, unpack: bool = True) -> BuildPlan:
         from dataprep.draw.pipeline import check_pipeline
 
         check_pipeline(request.config.recipe)
-    annotations = read_annotations(request, rules_of(request.config, families))
+    annotations = read_annotations(request, rules_of(request.config, families, as_shown))
     check_options(request.config, annotations.flags, {*families, *annotations.labels})
     excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
     index = _picture_names(request, annotations, unpack)
-    plan = make_build_plan(annotations, index, request.config, families, excluded)
+    plan = make_build_plan(annotations, index, request.config, families, excluded, as_shown)
     if excluded and annotations.image_ids and not (plan.fate == REASONS.index(RejectReason.EXCLUDED)).any():
         raise UsageError(
             f"--exclude {request.inputs['exclude']}: no picture has a name of this list ({min(excluded)!r}); "
             f"give those of the annotations ({annotations.image_ids[0]!r}), or leave it out"
         )
     if not len(plan.order):
+        missing = missing_pictures(plan, index)
         raise UserError(
             f"nothing is left to build: nothing is kept of {_rejected_in_words(plan)}; "
-            f"check --images {request.images} and the filters"
+            f"{missing}{'; ' * bool(missing)}check --images {request.images} and the filters"
         )
     if request.config.requires_masks:
         _check_outlines(plan)
-    return plan
+    return replace(plan, remarks=plan_remarks(plan, index))
 
 
 def _check_outlines(plan: BuildPlan) -> None:
@@ -131,13 +134,14 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
         rows = notes.picture[notes.picture >= 0]
         pictures = np.unique(rows).tolist()
         wanted = {notes.files[p] or notes.image_ids[p] for p in pictures}
-        wanted |= {names[p] for names in notes.other_names for p in pictures}
+        wanted |= {names[p] for names in notes.other_names for p in pictures if names[p]}
+        wanted |= {name.replace("\\", "/") for name in wanted}
         unpack_tars(packed, wanted | {name.rpartition("/")[2] for name in wanted}, Path(place))
     index = None if packed and not unpack else open_store(place, str(request.out)).index()
     if index is not None:
         return index
     return index_paths(
-        file or (name if name.lower().endswith(EXTENSIONS) else f"{name}.jpg")
+        (file or (name if name.lower().endswith(EXTENSIONS) else f"{name}.jpg")).replace("\\", "/")
         for file, name in zip(notes.files, notes.image_ids, strict=True)
     )
 

@@ -18,7 +18,7 @@ from pydantic import (
 
 from dataprep.choose.filters import FilterOptions, rules_of
 from dataprep.choose.joint_rules import judge_balance, near_duplicates
-from dataprep.choose.rules import judge_boxes
+from dataprep.choose.rules import judge_boxes, shown_bounds
 from dataprep.draw.recipe import PBE, Recipe, RecipeOption, with_background
 from dataprep.pictures.index import PictureIndex
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
@@ -117,6 +117,7 @@ class BuildPlan:
         files: path below the folder of pictures, text [P]; empty if there is no such file.
         rows: int32: the boxes of the kept pictures in the order of the shards.
         ends: int64 [K + 1]: picture `order[i]` has the boxes `rows[ends[i] : ends[i + 1]]`.
+        remarks: sentences on what looks like a mistake in the inputs.
     """
 
     config: BuildConfig
@@ -127,6 +128,7 @@ class BuildPlan:
     files: pa.Array
     rows: np.ndarray
     ends: np.ndarray
+    remarks: tuple[str, ...] = ()
 
     @property
     def shards(self) -> int:
@@ -157,6 +159,7 @@ def make_build_plan(
     config: BuildConfig,
     families: Mapping[str, Collection[str]] | None = None,
     excluded: Collection[str] = frozenset(),
+    as_shown: bool = True,
 ) -> BuildPlan:
     """Filter the boxes, group them by picture, and order the pictures by a hash of seed and name.
 
@@ -166,8 +169,9 @@ def make_build_plan(
         config: options of the build.
         families: class name -> names of the classes that it stands for.
         excluded: names or annotated files of pictures to leave out.
+        as_shown: whether boxes count as far as pictures show them, see `FilterRules`.
     """
-    notes, rules = annotations, rules_of(config, families)
+    notes, rules = annotations, rules_of(config, families, as_shown)
     # A reader that was given these rules has already set aside what they drop.
     if notes.judged == rules:
         verdict: np.ndarray = np.full(len(notes), -1, np.int16)
@@ -181,8 +185,11 @@ def make_build_plan(
     fate: np.ndarray = np.full(len(files), -1, np.int16)
     fate[pc.equal(files, "").to_numpy(zero_copy_only=False)] = REASONS.index(RejectReason.FILE_MISSING)
     if excluded:  # wins over a missing file: a picture that is left out is not looked for
+        excluded = {*excluded, *(name.replace("\\", "/") for name in excluded)}
         pictures = zip(notes.image_ids, notes.files, strict=True)
-        named = np.array([name in excluded or file in excluded for name, file in pictures], bool)
+        named = np.array(
+            [not excluded.isdisjoint((name, file, file.replace("\\", "/"))) for name, file in pictures], bool
+        )
         fate[named] = REASONS.index(RejectReason.EXCLUDED)
     _judge_together(notes, rules, config.seed, fate, verdict)
     # Only now is it known which pictures have a box left.
@@ -207,14 +214,14 @@ def _find_files(notes: Annotations, index: PictureIndex) -> pa.Array:
     """The file of each picture, text [P]; empty if none of its names is that of a file."""
     files = index.find(notes.files, notes.image_ids)
     for names in notes.other_names:
-        missing = np.flatnonzero(pc.equal(files, "").to_numpy(zero_copy_only=False))
-        if not len(missing):
-            break
-        found = index.find([names[p] for p in missing], [""] * len(missing)).to_pylist()
         columns = files.to_pylist()
+        missing = [place for place, name in enumerate(names) if name and not columns[place]]
+        if not missing:
+            continue
+        found = index.find([names[p] for p in missing], [""] * len(missing)).to_pylist()
         # A file that another picture has, or that two ask for, would get the boxes of the wrong one.
         claims = Counter([*found, *columns])
-        for place, file in zip(missing.tolist(), found, strict=True):
+        for place, file in zip(missing, found, strict=True):
             columns[place] = file if claims[file] == 1 else ""
         files = pa.array(columns, pa.string())
     return files
@@ -253,8 +260,9 @@ def _judge_together(
     """The rules about several boxes, among those that are left in usable pictures; writes into `verdict`."""
     if rules.largest_iou < 1:
         rows: np.ndarray = np.flatnonzero(verdict < 0).astype(np.int32)
+        shown = replace(notes, bounds=shown_bounds(notes)) if rules.as_shown else notes
         # Before the balance, which counts the boxes that are left.
-        verdict[near_duplicates(notes, rows, rules.largest_iou)] = REASONS.index(RejectReason.NEAR_DUPLICATE)
+        verdict[near_duplicates(shown, rows, rules.largest_iou)] = REASONS.index(RejectReason.NEAR_DUPLICATE)
     if rules.per_class_max is not None or rules.class_temperature > 1:
         # Boxes of pictures that do not exist must not use up the share of their class.
         rows = np.flatnonzero(verdict < 0)

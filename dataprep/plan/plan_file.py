@@ -19,6 +19,7 @@ from intarsia.files import atomic_path, fingerprint
 from intarsia.sample import FORMAT_VERSION
 
 PLAN_FILE = "plan.parquet"
+AS_SHOWN = "as_shown"  # in the header of plans whose rules look at the shown part of boxes (`FilterRules`)
 _METADATA = b"intarsia"
 _SLICE = 50_000  # pictures of the table that are in memory at a time
 _CORNERS = ("x0", "y0", "x1", "y1")

@@ -21,9 +21,9 @@ from dataprep.pictures.stores import PictureStore, open_store
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_rows
 from dataprep.progress import noted
-from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason
+from dataprep.records import CLIPPED_PX, FilterRules, PictureRecord, Rejected, RejectReason
 from dataprep.shards.journal import ATTEMPT, find_killers, journal_path
-from dataprep.shards.tally import HISTOGRAMS, ShardTally, kept_counts
+from dataprep.shards.tally import CLIPPED, HISTOGRAMS, ShardTally, kept_counts
 from dataprep.sources.object_masks import object_mask
 from dataprep.tars import tar_members, write_tar
 from intarsia.errors import UserError
@@ -35,7 +35,17 @@ MaskReader = Callable[[], np.ndarray | Rejected | None]  # the object mask of on
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Everything that a worker needs to build one shard."""
+    """Everything that a worker needs to build one shard.
+
+    Attributes:
+        folder: shard folder.
+        images: place of the pictures (`stores.locate`).
+        shard: number of the shard.
+        fingerprint: fingerprint of the build.
+        config: options of the build.
+        segmentations: folder of the mask PNGs; empty if there is none.
+        as_shown: whether boxes count as far as pictures show them, see `FilterRules`.
+    """
 
     folder: str
     images: str
@@ -43,11 +53,12 @@ class ShardJob:
     fingerprint: str
     config: BuildConfig
     segmentations: str = ""
+    as_shown: bool = True
 
     @functools.cached_property
     def rules(self) -> FilterRules:
         """The rules that boxes are chosen by, worked out once for all pictures."""
-        return rules_of(self.config)
+        return rules_of(self.config, as_shown=self.as_shown)
 
 
 def sidecar_path(folder: Path | str, config: BuildConfig, shard: int) -> Path:
@@ -154,6 +165,8 @@ def render_record(
         else:
             tally.count_mask(record, draw, masks[draw])
     tally.keep(len(usable), samples)
+    kept = (box for box in record.boxes if box.box_id not in gone)
+    tally.change("boxes", CLIPPED, sum(box.overhang(picture.size, record.unit) > CLIPPED_PX for box in kept))
     tally.hashes[record.image_id] = f"{picture_hash(picture.pixels):016x}"
     return encoded
 
@@ -228,6 +241,7 @@ def _draw_all(
 
 
 def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -> dict[str, Any]:
+    changed = {what: dict(sorted(numbers.items())) for what, numbers in tally.changed.items() if numbers}
     return {
         "format_version": FORMAT_VERSION,
         "fingerprint": job.fingerprint,
@@ -241,6 +255,7 @@ def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -
         "histograms": {name: getattr(tally, name).tolist() for name in HISTOGRAMS},
         "hashes": tally.hashes,
         "rejects": tally.rejects,
+        **({"changed": changed} if changed else {}),
     }
 
 

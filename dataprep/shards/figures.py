@@ -88,11 +88,11 @@ def bar_lines(numbers: Mapping[str, int], most: int = 20, columns: int = 30) -> 
     return lines
 
 
-def reject_table(content: Mapping[str, Any]) -> list[str]:
-    """Lines of a manifest's rejects, largest first: what, reason, number."""
+def reject_table(content: Mapping[str, Any], name: str = "rejected") -> list[str]:
+    """Lines of a manifest's rejects (or of what it changed), largest first: what, reason, number."""
     rows = [
         (number, what, reason)
-        for what, numbers in content["rejected"].items()
+        for what, numbers in content.get(name, {}).items()
         for reason, number in numbers.items()
     ]
     return [f"{what:9} {reason:19} {number:>9,}" for number, what, reason in sorted(rows, reverse=True)]

@@ -81,11 +81,12 @@ def read_sidecars(out: Path, config: BuildConfig, shards: int) -> Iterator[dict[
 
 
 def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -> dict[str, Any]:
-    """The sums over all shards and the plan: shardlist, in, kept, rejected, labels, histograms."""
+    """The sums over all shards and the plan: shardlist, in, kept, rejected, labels, histograms, changed."""
     kept: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     config, planned = BuildConfig(**header["config"]), header["counts"]["rejected"]
     rejected = {what: Counter(planned.get(what, {})) for what in config.accounts}
+    changed: dict[str, Counter[str]] = {}
     histograms: dict[str, np.ndarray] = {name: np.zeros(BINS, np.int64) for name in HISTOGRAMS}
     shardlist = []
     for sidecar in sidecars:
@@ -93,6 +94,8 @@ def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -
         labels.update(sidecar["labels"])
         for what, numbers in sidecar["rejected"].items():
             rejected[what].update(numbers)
+        for what, numbers in sidecar.get("changed", {}).items():
+            changed.setdefault(what, Counter()).update(numbers)
         for name, total in histograms.items():
             total += np.array(sidecar["histograms"][name])
         shardlist.append(
@@ -117,6 +120,8 @@ def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -
         "rejected": {what: dict(sorted(numbers.items())) for what, numbers in rejected.items()},
         "labels": dict(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
         "histograms": {name: total.tolist() for name, total in histograms.items()},
+        # Only where something was: the manifest of a build without is that of earlier versions.
+        **({"changed": {what: dict(changed[what]) for what in sorted(changed)}} if changed else {}),
     }
 
 

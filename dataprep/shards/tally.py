@@ -14,6 +14,7 @@ from intarsia.sample import Sample
 
 HISTOGRAMS = ("box_area", "box_aspect", "mask_coverage")  # their axes: figures.AXES
 BINS = 100
+CLIPPED = "clipped"  # kept boxes that reach out of their pictures
 
 
 @dataclass
@@ -23,6 +24,9 @@ class ShardTally:
     kept: Counter[str] = field(default_factory=Counter)
     rejected: dict[str, Counter[str]] = field(
         default_factory=lambda: {name: Counter() for name in ("pictures", "boxes", "draws", "masks")}
+    )
+    changed: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in ("pictures", "boxes")}
     )
     rejects: list[dict[str, Any]] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
@@ -55,6 +59,11 @@ class ShardTally:
             self._note("mask", record, mask, {"draw": draw})
         elif mask is not None:
             self.kept["masks"] += 1
+
+    def change(self, what: str, how: str, number: int = 1) -> None:
+        """Count what was kept, but not as annotated."""
+        if number:
+            self.changed[what][how] += number
 
     def keep(self, boxes: int, samples: list[Sample]) -> None:
         """Count a picture with its boxes and samples."""

@@ -142,7 +142,10 @@ def object_mask(
     try:
         if text[0] in "[{":
             return _from_json(text, size, drawn_on or size)
-        return _from_png(Path(folder) / text, size)
+        path = Path(folder) / text
+        if "\\" in text and not path.exists():  # a path of Windows
+            path = Path(folder) / text.replace("\\", "/")
+        return _from_png(path, size)
     except FileNotFoundError:
         return Rejected(RejectReason.OBJECT_MASK_MISSING, text)
     except Exception as error:  # noqa: BLE001 - pycocotools and Pillow raise anything on bad input; it is reported
