@@ -1,6 +1,7 @@
 """The build from annotations to a finished folder: plan or continue, build what is missing, merge."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,13 +21,15 @@ from dataprep.plan.plan_file import (
     write_plan,
 )
 from dataprep.progress import PROGRESS_NOTES, BuildProgress, metered
-from dataprep.shards.build_shard import ShardJob, is_shard_complete
+from dataprep.shards.build_shard import ShardJob, is_shard_complete, sidecar_path
 from dataprep.shards.manifest import CARD, LOCK, REJECTS, SHARD_MANIFEST, read_shard_manifest, write_manifest
 from dataprep.shards.plan_rejects import write_plan_rejects
 from dataprep.sources.source import SEGMENTATIONS
 from intarsia.config import complete, config_differences
 from intarsia.errors import UsageError, UserError
-from intarsia.files import atomic_path, locked, sweep_temporaries
+from intarsia.files import atomic_path, locked, read_json, sweep_temporaries
+
+MOST_IN_VAIN = 100  # pictures without a sample, after which a build stops: that is no accident
 
 
 def _silent(text: str) -> None:
@@ -136,9 +139,37 @@ def _run_missing(
     per_shard = request.config.images_per_shard
     pictures = sum(min(per_shard, header["pictures"] - shard * per_shard) for shard in missing)
     start = BuildProgress(header["shards"] - len(jobs), header["shards"], 0, pictures)
+    fruitless, left = not _has_samples(request, header["shards"], missing), len(jobs)
+    rejected: dict[str, Counter[str]] = {"pictures": Counter(), "boxes": Counter()}
     with metered(request.out, start, report) as meter:
         for stats in run_shards(jobs, request.workers, request.ray_address, request.verbose):
             meter.finish(stats)
+            left -= 1
+            fruitless = fruitless and not stats["samples"]
+            for what, numbers in rejected.items():
+                numbers.update(stats["rejected"][what])
+            if fruitless and left and rejected["pictures"].total() >= MOST_IN_VAIN:
+                raise _fruitless(request.out / stats["shard"], rejected)
+
+
+def _has_samples(request: BuildRequest, shards: int, missing: list[int]) -> bool:
+    """Whether a shard of an earlier run has a sample."""
+    complete = sorted({*range(shards)} - {*missing})
+    return any(read_json(sidecar_path(request.out, request.config, s))["samples"] for s in complete)
+
+
+def _fruitless(tar: Path, rejected: dict[str, Counter[str]]) -> UserError:
+    """Why a build that makes no samples at all is stopped."""
+    rejects = read_json(tar.with_suffix(".json"))["rejects"]
+    one = next((line for line in rejects if "detail" in line), rejects[0])
+    reasons = ", ".join(
+        f"{number:,} {what} {reason}" for what in rejected for reason, number in rejected[what].most_common(2)
+    )
+    return UserError(
+        f"building stopped: not one sample of the first {rejected['pictures'].total():,} pictures "
+        f"({reasons}), such as {one['image_id']}: {one.get('detail', one['reason'])}; correct the "
+        f"annotations, --images or the options, delete {tar.parent}, and build again"
+    )
 
 
 def _plan_header(request: BuildRequest, warn: Callable[[str], None] = _silent) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def add_source_commands(build: Parser, run: Callable[[argparse.Namespace], int])
         for item in source.inputs:
             parser.add_argument(f"--{item.role}", type=Path, required=item.required, help=item.help)
         _add_sample_options(parser)
+        _add_reading_options(parser)
         _add_run_options(parser)
         choosing = parser.add_argument_group("choosing boxes")
         _add_box_options(choosing)
@@ -85,6 +86,23 @@ def _add_sample_options(parser: Parser) -> None:
         type=int,
         metavar="PX",
         help="short side at which --profile source stores larger pictures (default: as they are)",
+    )
+
+
+def _add_reading_options(parser: Parser) -> None:
+    """Options about what annotations mean."""
+    add = parser.add_argument
+    add(
+        "--orientation",
+        default="auto",
+        choices=["auto", "upright", "stored"],
+        help="how boxes were drawn on pictures with an EXIF rotation: upright, as viewers show them; as "
+        "stored; auto: as the annotated size says, otherwise upright (default %(default)s)",
+    )
+    add(
+        "--scale-boxes",
+        action="store_true",
+        help="scale boxes to pictures that were resized after annotation, if the aspect agrees",
     )
 
 

@@ -13,6 +13,7 @@ from intarsia.boxes import Box, box_from_fractions, box_from_xyxy
 if TYPE_CHECKING:  # a command that is only asked for help loads no pyarrow
     import pyarrow as pa
 
+CLIPPED = "clipped"  # kept boxes that reach out of their pictures, in the counts of what was changed
 CLIPPED_PX = 1.0  # a box that reaches out of its picture by more is counted as clipped; less is rounding
 BoxUnit: TypeAlias = Literal["pixels", "fractions"]  # of the upright picture
 
@@ -153,6 +154,7 @@ class FilterRules:
         brightest: highest mean grey level that is kept, 0 … 255.
         as_shown: whether areas and overlaps are those of the part of a box that its picture shows; folders
             that earlier versions planned go on with boxes as annotated.
+        either_way: whether the sides of an annotated picture may be exchanged (`fit_picture`).
     """
 
     dropped_flags: tuple[str, ...]
@@ -169,6 +171,7 @@ class FilterRules:
     darkest: float = 0.0
     brightest: float = 255.0
     as_shown: bool = True
+    either_way: bool = False
 
 
 @dataclass(frozen=True)

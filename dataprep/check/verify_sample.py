@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from dataprep.draw.recipe import DEFAULT
+from dataprep.pictures.fit import fit_picture, fit_record
 from dataprep.plan.plan import BuildConfig
 from dataprep.records import PictureRecord
 from intarsia.boxes import Box, scale_box
@@ -51,9 +52,16 @@ def _origin_problems(meta: SampleMeta, record: PictureRecord) -> Iterator[str]:
     if (meta.image_id, meta.file) != (record.image_id, record.file):
         yield f"it is of picture {meta.image_id} ({meta.file}), planned is {record.image_id} ({record.file})"
     size, stored = meta.source_size or meta.image_size, meta.image_size
+    record = fit_record(record, _drawn_on(record, size), size)
     planned = [(scale_box(item.to_box(size, record.unit), size, stored), item.label) for item in record.boxes]
     if not all((item.box, item.label) in planned for item in meta.boxes):
         yield "its boxes are not those of the plan"
+
+
+def _drawn_on(record: PictureRecord, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The size that the boxes of a picture, taken with `size`, were drawn on."""
+    fit = fit_picture(size, 5, record.size, "stored", scale=True)  # either way round
+    return fit.drawn_on if fit else None
 
 
 def _mask_problems(sample: Sample, config: BuildConfig) -> Iterator[str]:

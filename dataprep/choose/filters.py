@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from dataprep.choose.rules import FILTERS, FLAG_REASONS
+from dataprep.pictures.fit import Orientation
 from dataprep.records import FilterRules
 from intarsia.config import Config
 from intarsia.errors import UsageError, UserError
@@ -22,7 +23,8 @@ DROPPABLE = tuple(flag.removeprefix("is_") for flag in FLAG_REASONS)
 class FilterOptions(Config):
     """What a user asks of the boxes: a named set of rules, and deviations from it (None: as the set has it).
 
-    Attributes are those of `FilterRules`, by the names of the command line.
+    Attributes are those of `FilterRules`, by the names of the command line; `orientation` and `scale_boxes`
+    are explained at `fit_picture`.
     """
 
     filters: Literal["pbe", "default"] = "default"
@@ -38,6 +40,8 @@ class FilterOptions(Config):
     class_temperature: float | None = Field(None, ge=1)
     min_sharpness: float | None = Field(None, ge=0)
     brightness: tuple[float, float] | None = None
+    orientation: Orientation = "auto"
+    scale_boxes: bool = False
 
     @field_validator("drop")
     @classmethod
@@ -89,6 +93,7 @@ def rules_of(
         dropped_flags=tuple(flag for flag in FLAG_REASONS if flag in flags),
         not_classes=_expand(options.not_classes, families or {}),
         as_shown=as_shown,
+        either_way=options.orientation != "auto",
         **{name: value for name, value in given.items() if value is not None},
     )
 

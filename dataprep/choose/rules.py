@@ -33,7 +33,7 @@ def judge_boxes(annotations: Annotations, rules: FilterRules) -> np.ndarray:
     inside counts, which is all that a sample can show. If several reasons hold, the first in this function
     counts.
     """
-    x0, y0, x1, y1 = (shown_bounds(annotations) if rules.as_shown else annotations.bounds).T
+    x0, y0, x1, y1 = shown_bounds(annotations, rules).T
     with np.errstate(invalid="ignore", over="ignore"):  # infinite ones are bad boxes below
         area = (x1 - x0) * (y1 - y0)
     if annotations.unit == "pixels":
@@ -63,14 +63,28 @@ def _sizes(annotations: Annotations) -> np.ndarray:
     return sizes
 
 
-def shown_bounds(annotations: Annotations) -> np.ndarray:
-    """float64 [N, 4]: the boxes, clipped to their pictures as far as the pictures' sizes are known."""
-    bounds, limits = annotations.bounds, np.ones((1, 4))
-    if annotations.unit == "pixels":
-        limits = np.tile(np.nan_to_num(_sizes(annotations), nan=np.inf), 2)
+def shown_bounds(annotations: Annotations, rules: FilterRules) -> np.ndarray:
+    """float64 [N, 4]: the boxes, clipped to their pictures as far as sizes are known and rules ask for it."""
+    bounds = annotations.bounds
+    if not rules.as_shown:
+        return bounds
+    limits = box_limits(annotations, rules.either_way)
     if (bounds >= 0).all() and (bounds <= limits).all():  # a copy of all of Open Images' is half a gigabyte
         return bounds
     return np.clip(bounds, 0, limits)
+
+
+def box_limits(annotations: Annotations, either_way: bool = False) -> np.ndarray:
+    """float64 [N, 4]: how far boxes may reach, in their unit: twice the sides; infinite if these are unknown.
+
+    Args:
+        annotations: annotations with boxes.
+        either_way: whether a picture's sides may be exchanged, see `FilterRules`.
+    """
+    if annotations.unit == "fractions":
+        return np.broadcast_to(1.0, (len(annotations), 4))
+    sizes = np.nan_to_num(_sizes(annotations), nan=np.inf)
+    return np.tile(np.maximum(sizes, sizes[:, ::-1]) if either_way else sizes, 2)
 
 
 def first_reason(checks: list[tuple[np.ndarray, RejectReason]], number: int) -> np.ndarray:

@@ -24,6 +24,7 @@ def add(commands: Commands) -> None:
 
 def _build(options: argparse.Namespace) -> int:
     from dataprep.build import build
+    from dataprep.plan.remarks import build_remarks
     from dataprep.progress import Reporter
 
     request = _request(options)
@@ -40,6 +41,8 @@ def _build(options: argparse.Namespace) -> int:
         f"in {counted(len(manifest['shardlist']), 'shard')}"
     )
     _print_rejects(manifest)
+    for text in build_remarks(manifest):
+        _warn(text)
     print(f"in {request.out}\nnext: python -m dataprep show {shlex.quote(str(request.out))} --out sheet.png")
     if not kept["samples"]:
         raise UserError(f"not one sample could be made; {request.out}/rejects.jsonl has the reasons")

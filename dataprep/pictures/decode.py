@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from dataprep.pictures.fit import Orientation, fit_picture, same_aspect
 from dataprep.pictures.reader import MAX_PIXELS, load_rgb, open_image, orientation_of, turn_upright
 from dataprep.records import Rejected, RejectReason
 from intarsia.errors import UserError
@@ -26,12 +27,16 @@ class DecodedPicture:
         file_bytes: size of the file.
         file_sha256: hash of the file.
         jpeg: the file itself if it is a JPEG of exactly these pixels; otherwise None.
+        drawn_on: (width, height) that the boxes were drawn on, if it is annotated.
+        changes: what is not as the file or the annotations have it (`fit`).
     """
 
     pixels: np.ndarray
     file_bytes: int
     file_sha256: str
     jpeg: bytes | None = None
+    drawn_on: tuple[int, int] | None = None
+    changes: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,7 +76,12 @@ class Readable(Protocol):
         """The whole content; OSError if it cannot be read."""
 
 
-def load_picture(path: Readable, annotated_size: tuple[int, int] | None = None) -> DecodedPicture | Rejected:
+def load_picture(
+    path: Readable,
+    annotated_size: tuple[int, int] | None = None,
+    orientation: Orientation = "auto",
+    scale: bool = False,
+) -> DecodedPicture | Rejected:
     """Read a file once and decode it once.
 
     JPEGs go through libjpeg-turbo in strict mode: it alone notices bit rot and cut ends, which other decoders
@@ -81,6 +91,8 @@ def load_picture(path: Readable, annotated_size: tuple[int, int] | None = None) 
         path: picture file.
         annotated_size: (width, height) that the boxes were drawn on, if known. A picture that has this size
             only without its EXIF rotation is left unrotated; one of another size is rejected.
+        orientation: which way up the boxes were drawn (`fit_picture`).
+        scale: whether a picture of another size but the same aspect is taken (`fit_picture`).
     """
     try:
         content = path.read_bytes()
@@ -91,18 +103,22 @@ def load_picture(path: Readable, annotated_size: tuple[int, int] | None = None) 
     decoded = decode_picture(content)
     if isinstance(decoded, Rejected):
         return decoded
-    raw, orientation = decoded
-    raw_size = raw.shape[1], raw.shape[0]
-    upright_size = raw_size[::-1] if orientation >= 5 else raw_size
-    if annotated_size is not None and annotated_size != upright_size:
-        if annotated_size != raw_size:
-            detail = f"annotated as {annotated_size[0]}x{annotated_size[1]}, is {raw_size[0]}x{raw_size[1]}"
-            return Rejected(RejectReason.SIZE_MISMATCH, detail)
-        pixels = raw
-    else:
-        pixels = turn_upright(raw, orientation)
-    as_it_is = content if content.startswith(_JPEG) and orientation == 1 and not _is_cmyk(content) else None
-    return DecodedPicture(pixels, len(content), sha256_bytes(content), as_it_is)
+    raw, turned = decoded
+    size = raw.shape[1], raw.shape[0]
+    fit = fit_picture(size, turned, annotated_size, orientation, scale)
+    if fit is None:
+        assert annotated_size is not None  # every picture fits where none is annotated
+        return _of_another_size(annotated_size, size)
+    pixels = turn_upright(raw, turned) if fit.upright else raw
+    as_it_is = content if content.startswith(_JPEG) and turned == 1 and not _is_cmyk(content) else None
+    return DecodedPicture(pixels, len(content), sha256_bytes(content), as_it_is, fit.drawn_on, fit.changes)
+
+
+def _of_another_size(annotated: tuple[int, int], size: tuple[int, int]) -> Rejected:
+    detail = f"annotated as {annotated[0]}x{annotated[1]}, is {size[0]}x{size[1]}"
+    if same_aspect(annotated, size) or same_aspect(annotated, size[::-1]):
+        detail += ", which --scale-boxes accepts"
+    return Rejected(RejectReason.SIZE_MISMATCH, detail)
 
 
 def decode_picture(content: bytes) -> tuple[np.ndarray, int] | Rejected:

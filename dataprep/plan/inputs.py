@@ -9,6 +9,7 @@ from dataprep.choose.filters import check_options, read_lines, rules_of
 from dataprep.pictures.index import EXTENSIONS, PictureIndex, index_paths
 from dataprep.pictures.stores import locate, open_store, packed_tars
 from dataprep.pictures.tar_store import unpack_tars
+from dataprep.plan.mistakes import refuse_fractions
 from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
 from dataprep.plan.remarks import missing_pictures, plan_remarks
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
@@ -75,6 +76,7 @@ def new_plan(request: BuildRequest, unpack: bool = True, as_shown: bool = True) 
 
         check_pipeline(request.config.recipe)
     annotations = read_annotations(request, rules_of(request.config, families, as_shown))
+    refuse_fractions(annotations, " ".join(str(path) for path in request.inputs.values()))
     check_options(request.config, annotations.flags, {*families, *annotations.labels})
     excluded = frozenset(read_lines(request.inputs["exclude"]) if "exclude" in request.inputs else ())
     index = _picture_names(request, annotations, unpack)

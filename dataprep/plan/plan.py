@@ -25,6 +25,9 @@ from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.sources.source import SOURCES, source_of
 from intarsia.rng import derive_seeds
 
+# Options of later versions, with their defaults.
+_NEWER = {"orientation": "auto", "scale_boxes": False, "recipe": None}
+
 
 class BuildConfig(FilterOptions):
     """Every option that decides what the shards hold; two builds with equal ones are the same build."""
@@ -44,12 +47,10 @@ class BuildConfig(FilterOptions):
     recipe: RecipeOption = None  # Paint by Example's
 
     @model_serializer(mode="wrap")
-    def _default_recipe_is_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A folder that is built without a recipe has the options, and so the fingerprint, of before."""
+    def _newer_defaults_are_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A folder that is built without newer options has the fingerprint that it had before them."""
         content = dump(self)
-        if content["recipe"] is None:
-            del content["recipe"]
-        return content
+        return {name: value for name, value in content.items() if _NEWER.get(name, ...) != value}
 
     @field_validator("source")
     @classmethod
@@ -260,7 +261,7 @@ def _judge_together(
     """The rules about several boxes, among those that are left in usable pictures; writes into `verdict`."""
     if rules.largest_iou < 1:
         rows: np.ndarray = np.flatnonzero(verdict < 0).astype(np.int32)
-        shown = replace(notes, bounds=shown_bounds(notes)) if rules.as_shown else notes
+        shown = replace(notes, bounds=shown_bounds(notes, rules))
         # Before the balance, which counts the boxes that are left.
         verdict[near_duplicates(shown, rows, rules.largest_iou)] = REASONS.index(RejectReason.NEAR_DUPLICATE)
     if rules.per_class_max is not None or rules.class_temperature > 1:

@@ -1,13 +1,17 @@
-"""What a plan shows of its inputs' mistakes before any picture is read, in sentences."""
+"""What a plan, and then a finished folder, shows of its inputs' mistakes, in sentences."""
 
 import difflib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
+from dataprep.pictures.fit import LEFT_AS_STORED
 from dataprep.pictures.index import PictureIndex
+from dataprep.plan.mistakes import WARNED_SHARE, box_remarks
 from dataprep.plan.plan import BuildPlan
-from dataprep.records import REASONS, RejectReason
+from dataprep.records import CLIPPED, REASONS, RejectReason
 from intarsia.words import counted
 
 _COMPARED = 1000  # names among which the one most like a missing picture's is looked for
@@ -20,8 +24,37 @@ def plan_remarks(plan: BuildPlan, index: PictureIndex) -> tuple[str, ...]:
         plan: plan of the build.
         index: picture files that it was made with.
     """
-    found = (*plan.annotations.remarks, missing_pictures(plan, index))
+    found = (
+        *plan.annotations.remarks,
+        missing_pictures(plan, index),
+        *box_remarks(plan.annotations, plan.config),
+    )
     return tuple(text for text in found if text)
+
+
+def build_remarks(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a finished folder shows of its inputs' mistakes, from the manifest; empty if there is nothing."""
+    kept, rejected = manifest["kept"], manifest["rejected"]["pictures"]
+    pictures, boxes = (manifest.get("changed", {}).get(what, {}) for what in ("pictures", "boxes"))
+    found = []
+    if number := pictures.get(LEFT_AS_STORED):
+        found.append(
+            f"{counted(number, 'picture')} with an EXIF rotation {'has' if number == 1 else 'have'} the "
+            "annotated size only without it, and stayed as stored; look at them with `show`, and build with "
+            "--orientation upright if their boxes miss the objects"
+        )
+    if (number := boxes.get(CLIPPED, 0)) > WARNED_SHARE * kept["boxes"]:
+        found.append(
+            f"{number:,} of {counted(kept['boxes'], 'kept box', 'kept boxes')} reached out of the pictures "
+            "and were clipped; look at the boxes with `show`"
+        )
+    number = rejected.get(RejectReason.SIZE_MISMATCH, 0)
+    if number > WARNED_SHARE * (kept["pictures"] + number):
+        found.append(
+            f"{counted(number, 'picture')} {'does' if number == 1 else 'do'} not have the annotated size; if "
+            "they were resized after annotation, build with --scale-boxes"
+        )
+    return tuple(found)
 
 
 def missing_pictures(plan: BuildPlan, index: PictureIndex) -> str:

@@ -17,13 +17,14 @@ from dataprep.choose.pixels import picture_hash
 from dataprep.draw.objects import judge_object
 from dataprep.draw.render import Subject, choose_boxes, draw_sample, scale_boxes, store_picture
 from dataprep.pictures.decode import DecodedPicture, load_picture, resize
+from dataprep.pictures.fit import fit_record
 from dataprep.pictures.stores import PictureStore, open_store
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_rows
 from dataprep.progress import noted
-from dataprep.records import CLIPPED_PX, FilterRules, PictureRecord, Rejected, RejectReason
+from dataprep.records import CLIPPED, CLIPPED_PX, FilterRules, PictureRecord, Rejected, RejectReason
 from dataprep.shards.journal import ATTEMPT, find_killers, journal_path
-from dataprep.shards.tally import CLIPPED, HISTOGRAMS, ShardTally, kept_counts
+from dataprep.shards.tally import HISTOGRAMS, ShardTally, kept_counts
 from dataprep.sources.object_masks import object_mask
 from dataprep.tars import tar_members, write_tar
 from intarsia.errors import UserError
@@ -134,12 +135,14 @@ def render_record(
     boxes = [box.box_id for box in record.boxes]
     store = _store_of(job.images, job.folder, job.fingerprint)
     try:
-        picture = load_picture(store.place(record.file), record.size)
+        config = job.config
+        picture = load_picture(store.place(record.file), record.size, config.orientation, config.scale_boxes)
         if isinstance(picture, Rejected):
             if picture.reason in (RejectReason.FILE_MISSING, RejectReason.FILE_UNREADABLE):
                 store.check(record.file)
             tally.reject_picture(record, picture, boxes)
             return []
+        record = fit_record(record, picture.drawn_on, picture.size)
         usable, masks_of, dropped = _choose(record, picture, job)
         gone = {box_id for box_id, _ in dropped}
         drawn, masks, jpeg = _draw_all(record, picture, usable, masks_of, job) if usable else ([], [], None)
@@ -165,6 +168,8 @@ def render_record(
         else:
             tally.count_mask(record, draw, masks[draw])
     tally.keep(len(usable), samples)
+    for change in picture.changes:
+        tally.change("pictures", change)
     kept = (box for box in record.boxes if box.box_id not in gone)
     tally.change("boxes", CLIPPED, sum(box.overhang(picture.size, record.unit) > CLIPPED_PX for box in kept))
     tally.hashes[record.image_id] = f"{picture_hash(picture.pixels):016x}"
@@ -179,7 +184,8 @@ def _choose(
     gone = {box_id for box_id, _ in dropped}
     left = [box for box in record.boxes if box.box_id not in gone]
     readers: list[MaskReader] = [
-        cache(partial(object_mask, box.segmentation, job.segmentations, picture.size)) for box in left
+        cache(partial(object_mask, box.segmentation, job.segmentations, picture.size, picture.drawn_on))
+        for box in left
     ]
     if not job.config.requires_masks:
         return usable, readers, dropped

@@ -85,6 +85,9 @@ def _recipe(config: BuildConfig) -> str:
 
 def _contents(content: dict[str, Any]) -> str:
     rejects = "\n".join(reject_table(content)) or "nothing"
+    changed = "\n".join(reject_table(content, "changed"))
+    if changed:
+        rejects += f"\n```\n\nKept, but not as annotated:\n\n```\n{changed}"
     return f"""## Nothing vanished
 
 In: {content["in"]["pictures"]:,} pictures with {content["in"]["boxes"]:,} boxes. Rejected (each one is a line

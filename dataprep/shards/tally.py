@@ -14,7 +14,6 @@ from intarsia.sample import Sample
 
 HISTOGRAMS = ("box_area", "box_aspect", "mask_coverage")  # their axes: figures.AXES
 BINS = 100
-CLIPPED = "clipped"  # kept boxes that reach out of their pictures
 
 
 @dataclass

@@ -26,6 +26,9 @@ BOX_FLAGS = {
 }
 BOX_NAMES = ("ImageID", "LabelName")
 UNNAMED = "unnamed"  # the class of a row without one
+_FIRST_LINE = 2  # the header is line 1
+_FAR = 2  # a fraction beyond this is no fraction
+_MOST = 0.95  # share of such boxes among the first ones that makes a file one of pixels
 _BLOCK = 1 << 22  # bytes of text in a batch; several are held at a time
 
 
@@ -49,6 +52,8 @@ def read_open_images(boxes: Path | str, classes: Path | str, rules: FilterRules 
     header = csv_header(path, (*BOX_NAMES, *BOX_BOUNDS))
     try:
         for line, batch in _batches(path, header):
+            if line == _FIRST_LINE:
+                _refuse_pixels(path, batch)
             columns.add(line, batch)
     except pa.ArrowInvalid as error:
         text = " ".join(str(error).split())
@@ -96,10 +101,23 @@ def _batches(path: Path, header: list[str]) -> Iterator[tuple[int, pa.RecordBatc
             null_values=[""],
         ),
     ) as reader:
-        line = 2  # the header is line 1
+        line = _FIRST_LINE
         for batch in reader:
             yield line, batch
             line += len(batch)
+
+
+def _refuse_pixels(path: Path, batch: pa.RecordBatch) -> None:
+    """Refuse a file whose first rows are almost all far outside of their pictures."""
+    bounds = np.stack([_floats(batch[name]) for name in BOX_BOUNDS], axis=1)
+    far = (np.abs(np.nan_to_num(bounds)) > _FAR).any(axis=1)
+    if len(far) and far.mean() > _MOST:
+        row = int(np.argmax(far))
+        box = ", ".join(f"{name} {x:g}" for name, x in zip(BOX_BOUNDS, bounds[row].tolist(), strict=True))
+        raise UserError(
+            f"{path}, line {_FIRST_LINE + row}: the box {box} is not in fractions of the picture; divide x "
+            "by its width and y by its height, or use `build boxes`, which reads pixels"
+        )
 
 
 @dataclass
