@@ -57,6 +57,7 @@ class RejectReason(StrEnum):
     FILE_UNREADABLE = "file_unreadable"
     FILE_EMPTY = "file_empty"
     LFS_POINTER = "lfs_pointer"
+    FORMAT_UNKNOWN = "format_unknown"  # a picture, of a format that is not read
     NOT_AN_IMAGE = "not_an_image"
     DAMAGED = "damaged"
     TOO_MANY_PIXELS = "too_many_pixels"

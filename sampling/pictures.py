@@ -219,6 +219,8 @@ def _usable(found: _T | Rejected, path: Path) -> _T:
         return found
     sentences = {
         RejectReason.NOT_AN_IMAGE: f"is not a picture that can be read; {', '.join(PICTURE_FORMATS)} can",
+        RejectReason.FORMAT_UNKNOWN: f"is of a format that is not read ({found.detail}); "
+        f"{', '.join(PICTURE_FORMATS)} are",
         RejectReason.TOO_MANY_PIXELS: "has too many pixels to be read safely; scale it down first",
         RejectReason.UNSUPPORTED_PIXELS: f"has {found.detail}; save it with 8 bits per channel",
         RejectReason.FILE_EMPTY: "is empty",

@@ -1,7 +1,7 @@
 """Which file an annotated picture is: millions of names, looked up in columns."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +15,38 @@ EXTENSIONS = (
     ".jpg",
     ".jpeg",
     ".jfif",
+    ".jpe",
+    ".jif",
+    ".jfi",
+    ".pjpeg",
+    ".mpo",
     ".png",
+    ".apng",
     ".webp",
     ".bmp",
+    ".dib",
     ".gif",
     ".tif",
     ".tiff",
     ".avif",
+    ".heic",
+    ".heif",
+    ".hif",
     ".jp2",
+    ".j2k",
+    ".jpx",
     ".ppm",
     ".pgm",
+    ".pbm",
+    ".pnm",
+)
+# Pictures that are not read: they are found by a name without extension, too, so that this can be reported.
+OTHER_EXTENSIONS = (
+    *(".tga", ".psd", ".jxl", ".exr", ".hdr", ".svg", ".ico", ".pcx", ".dds", ".qoi", ".xcf", ".pdf", ".jxr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".dcm", ".wdp", ".sgi"),
 )
 _CHUNK = 1 << 16
+_FOLDERS, _EXTENSION = r"^.*/", r"\.[^./]*$"
 
 
 @dataclass(frozen=True)
@@ -35,9 +55,12 @@ class PictureIndex:
 
     Attributes:
         paths: text [F]; of files with equal names the first one is used.
+        others: text, sorted: the files that are not pictures by their names. One that is annotated under
+            exactly its name counts: its content decides.
     """
 
     paths: pa.Array
+    others: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
 
     def find(self, files: Sequence[str], image_ids: Sequence[str]) -> pa.Array:
         """The path of each picture, text [P]; empty where no file is it.
@@ -67,7 +90,24 @@ class PictureIndex:
             others[claims[others] > 1] = -1  # another picture's too: the boxes of one would go to the other
             places = places.copy()
             places[rows] = others[once.indices.to_numpy()]
-        return pc.fill_null(self.paths.take(pa.array(places, mask=places < 0)), "")
+        files = pc.fill_null(self.paths.take(pa.array(places, mask=places < 0)), "")
+        if (places < 0).any() and len(self.others):
+            files = pc.if_else(pc.equal(files, ""), self._of_other_kind(wanted), files)
+        return files
+
+    def _of_other_kind(self, wanted: pa.Array) -> pa.Array:
+        """text [wanted], empty for none: files that are not pictures by their names."""
+        named = self.others.filter(_ends_with(self.others, OTHER_EXTENSIONS))
+        found: pa.Array = pa.nulls(len(wanted), pa.string())
+        for files, cut in (
+            (self.others, ""),
+            (self.others, _FOLDERS),
+            (named, f"{_FOLDERS}|{_EXTENSION}"),
+            (named, _EXTENSION),
+        ):
+            known = pc.replace_substring_regex(files, cut, "") if cut else files
+            found = pc.coalesce(found, files.take(pc.index_in(wanted, value_set=known)))
+        return found.fill_null("")
 
     def _strictly(self, wanted: pa.Array, names: pa.Array, stems: pa.Array) -> pa.Array:
         """int32 [wanted], null for none: from the strictest meaning of a name to the loosest."""
@@ -103,22 +143,42 @@ class PictureIndex:
 
 
 def index_paths(paths: Iterable[str]) -> PictureIndex:
-    """An index of the pictures among `paths`: JPEGs before other formats, otherwise in sorted order."""
-    chunks: list[pa.Array] = [pa.array([], pa.string())]
-    piece: list[str] = []
+    """An index of the files at `paths`: JPEGs before other formats, otherwise in sorted order."""
+    names = {True: _Names(), False: _Names()}
     for path in paths:
-        if is_picture_name(path):
-            piece.append(path)
-            if len(piece) == _CHUNK:  # a Python list of all names would take several times the memory
-                chunks.append(pa.array(piece, pa.string()))
-                piece = []
-    joined = pa.concat_arrays([*chunks, pa.array(piece, pa.string())])
+        if is_text(path):
+            names[is_picture_name(path)].append(path)
+    joined, others = (names[kind].finish() for kind in (True, False))
     # If several files have one name the first is used, and the order of a folder's listing is arbitrary.
     jpeg = pc.match_substring_regex(joined, r"\.jpe?g$", ignore_case=True)
     order = pc.sort_indices(
         pa.table({"jpeg": jpeg, "path": joined}), sort_keys=[("jpeg", "descending"), ("path", "ascending")]
     )
-    return PictureIndex(joined.take(order))
+    return PictureIndex(joined.take(order), others.take(pc.sort_indices(others)))
+
+
+class _Names:
+    """Texts as a column; a Python list of all names would take several times the memory."""
+
+    def __init__(self) -> None:
+        self._chunks: list[pa.Array] = []
+        self._piece: list[str] = []
+
+    def append(self, name: str) -> None:
+        """Append a name."""
+        self._piece.append(name)
+        if len(self._piece) == _CHUNK:
+            self._chunks.append(pa.array(self._piece, pa.string()))
+            self._piece = []
+
+    def finish(self) -> pa.Array:
+        """All names."""
+        return pa.concat_arrays([*self._chunks, pa.array(self._piece, pa.string())])
+
+
+def _ends_with(names: pa.Array, extensions: Sequence[str]) -> pa.Array:
+    pattern = "|".join(extension.removeprefix(".") for extension in extensions)
+    return pc.match_substring_regex(names, rf"\.(?:{pattern})$", ignore_case=True)
 
 
 def index_pictures(folder: Path | str) -> PictureIndex:
@@ -133,7 +193,11 @@ def index_pictures(folder: Path | str) -> PictureIndex:
     return index_paths(path for path, _ in walk_files(root))
 
 
-def is_picture_name(path: str) -> bool:
-    """Whether a name ends as a picture's does and is text: no annotation can hold one that is not UTF-8."""
-    text = path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
-    return text and path.lower().endswith(EXTENSIONS)
+def is_picture_name(path: str, more: tuple[str, ...] = ()) -> bool:
+    """Whether a name is text and ends as a picture's does, or in one of `more`."""
+    return path.lower().endswith((*EXTENSIONS, *more)) and is_text(path)
+
+
+def is_text(path: str) -> bool:
+    """Whether a name is text: no annotation can hold one that is not UTF-8."""
+    return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)

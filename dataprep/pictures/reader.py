@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from dataprep.pictures.formats import HEIF, is_heif, name_format, open_heif
 from dataprep.records import Rejected, RejectReason
 from intarsia.files import LFS_START
 
@@ -32,16 +33,27 @@ def open_image(content: bytes) -> Image.Image | Rejected:
     if content.startswith(LFS_START):
         return Rejected(RejectReason.LFS_POINTER, "fetch the file with `git lfs pull`")
     try:
-        image = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
-    except UnidentifiedImageError:
-        return Rejected(RejectReason.NOT_AN_IMAGE, f"{len(content)} bytes of no known picture format")
+        opened = _open(content)
     except Image.DecompressionBombError as error:
         return Rejected(RejectReason.TOO_MANY_PIXELS, str(error))
     except Exception as error:  # noqa: BLE001 - decoders raise anything on a damaged file; it is reported
         return _damaged(error)
-    if image.width * image.height > MAX_PIXELS:
-        return Rejected(RejectReason.TOO_MANY_PIXELS, f"{image.width}x{image.height}")
-    return image
+    if isinstance(opened, Image.Image) and opened.width * opened.height > MAX_PIXELS:
+        return Rejected(RejectReason.TOO_MANY_PIXELS, f"{opened.width}x{opened.height}")
+    return opened
+
+
+def _open(content: bytes) -> Image.Image | Rejected:
+    try:
+        return Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
+    except UnidentifiedImageError:
+        if is_heif(content) and (image := open_heif(content)):
+            return image
+    name = name_format(content)
+    if not name:
+        return Rejected(RejectReason.NOT_AN_IMAGE, f"{len(content)} bytes of no known picture format")
+    remedy = "; `pip install pi-heif` reads it" if name == HEIF else ""
+    return Rejected(RejectReason.FORMAT_UNKNOWN, name + remedy)
 
 
 def load_rgb(image: Image.Image) -> np.ndarray | Rejected:

@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 import pyarrow as pa
 
-from dataprep.pictures.index import PictureIndex, index_paths, is_picture_name
+from dataprep.pictures.index import OTHER_EXTENSIONS, PictureIndex, index_paths, is_picture_name, is_text
 from dataprep.tars import tar_members
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, sha256_bytes, sync
@@ -110,7 +110,7 @@ def _walk(tars: tuple[Path, ...]) -> pa.Table:
     for number, path in enumerate(tars):
         with _whole(path), path.open("rb") as file:
             for name, start, size in tar_members(file):
-                if is_picture_name(name):
+                if is_text(name):
                     names.append(name.removeprefix("./"))
                     places.append((number, start, size))
     order = np.argsort(np.array(names, dtype=object), kind="stable").tolist() if names else []
@@ -159,9 +159,14 @@ def _contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, tuple[
             vars(tar)["members"].clear()  # it would remember them all
             name = member.name.removeprefix("./")
             file = name.rpartition("/")[2]
-            if not (member.isfile() and is_picture_name(name)):
+            if not (member.isfile() and is_text(name)):
                 continue
-            if name in wanted or file in wanted or file.rpartition(".")[0] in wanted:
+            stem = file.rpartition(".")[0]
+            if (
+                name in wanted
+                or file in wanted
+                or (stem in wanted and is_picture_name(name, OTHER_EXTENSIONS))
+            ):
                 content = tar.extractfile(member)
                 assert content is not None  # a regular file has one
                 yield name, (member.size, content)

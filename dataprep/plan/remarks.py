@@ -69,6 +69,8 @@ def missing_pictures(plan: BuildPlan, index: PictureIndex) -> str:
 
 
 def _what_is_there(plan: BuildPlan, index: PictureIndex, wanted: str) -> str:
+    if not len(index.paths) and len(index.others):
+        return f"--images has no picture by its name, but {index.others[0].as_py()!r}"
     if not len(index.paths):
         return "--images has no picture at all"
     # Better one that no annotation is about: it may be the missing one under its real name.
