@@ -11,6 +11,7 @@ import simplejpeg
 
 from dataprep.pictures.fit import Orientation, fit_picture, same_aspect
 from dataprep.pictures.reader import MAX_PIXELS, load_rgb, open_image, orientation_of, turn_upright
+from dataprep.pictures.stray_bytes import STRAY_BYTES, without_stray_bytes
 from dataprep.records import Rejected, RejectReason
 from intarsia.errors import UserError
 from intarsia.files import sha256_bytes
@@ -26,7 +27,7 @@ class DecodedPicture:
         pixels: uint8 [H, W, 3] RGB, upright.
         file_bytes: size of the file.
         file_sha256: hash of the file.
-        jpeg: the file itself if it is a JPEG of exactly these pixels; otherwise None.
+        jpeg: the file itself, without stray bytes, if it is a JPEG of exactly these pixels; otherwise None.
         drawn_on: (width, height) that the boxes were drawn on, if it is annotated.
         changes: what is not as the file or the annotations have it (`fit`).
     """
@@ -85,7 +86,8 @@ def load_picture(
     """Read a file once and decode it once.
 
     JPEGs go through libjpeg-turbo in strict mode: it alone notices bit rot and cut ends, which other decoders
-    paint over in grey. The rest goes through `reader`. EXIF orientation is applied.
+    paint over in grey; stray bytes between segments are left out. The rest goes through `reader`. EXIF
+    orientation is applied.
 
     Args:
         path: picture file.
@@ -100,7 +102,10 @@ def load_picture(
         missing = isinstance(error, FileNotFoundError)
         reason = RejectReason.FILE_MISSING if missing else RejectReason.FILE_UNREADABLE
         return Rejected(reason, error.strerror or str(error))  # results do not depend on its place
-    decoded = decode_picture(content)
+    decoded, jpeg = decode_picture(content), content
+    changes: tuple[str, ...] = ()
+    if isinstance(decoded, Rejected):
+        decoded, jpeg, changes = _decode_cleaned(content, decoded)
     if isinstance(decoded, Rejected):
         return decoded
     raw, turned = decoded
@@ -110,8 +115,22 @@ def load_picture(
         assert annotated_size is not None  # every picture fits where none is annotated
         return _of_another_size(annotated_size, size)
     pixels = turn_upright(raw, turned) if fit.upright else raw
-    as_it_is = content if content.startswith(_JPEG) and turned == 1 and not _is_cmyk(content) else None
-    return DecodedPicture(pixels, len(content), sha256_bytes(content), as_it_is, fit.drawn_on, fit.changes)
+    as_it_is = jpeg if jpeg.startswith(_JPEG) and turned == 1 and not _is_cmyk(jpeg) else None
+    return DecodedPicture(
+        pixels, len(content), sha256_bytes(content), as_it_is, fit.drawn_on, (*changes, *fit.changes)
+    )
+
+
+def _decode_cleaned(
+    content: bytes, rejected: Rejected
+) -> tuple[tuple[np.ndarray, int] | Rejected, bytes, tuple[str, ...]]:
+    """A second try without stray bytes: the result, the bytes that it is of, and what was changed."""
+    if rejected.reason == RejectReason.DAMAGED and content.startswith(_JPEG):
+        cleaned = without_stray_bytes(content)
+        decoded = rejected if cleaned is None else decode_picture(cleaned)
+        if cleaned is not None and not isinstance(decoded, Rejected):
+            return decoded, cleaned, (STRAY_BYTES,)
+    return rejected, content, ()
 
 
 def _of_another_size(annotated: tuple[int, int], size: tuple[int, int]) -> Rejected:
