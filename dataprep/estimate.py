@@ -14,6 +14,7 @@ from PIL import Image
 from dataprep.choose.filters import rules_of
 from dataprep.choose.rules import judge_sizes
 from dataprep.draw.recipe import ObjectRules
+from dataprep.pictures.reader import MAX_PIXELS
 from dataprep.plan.plan import BuildPlan
 from dataprep.records import REASONS, BoxRecord, PictureRecord, RejectReason
 from dataprep.shards.build_shard import ShardJob, render_record
@@ -121,7 +122,8 @@ def _typical_size(plan: BuildPlan) -> tuple[int, int]:
         return USUAL_SIZE
     # The median picture, not a mean of sides, which no picture may have.
     middle = sizes[np.argsort(sizes.prod(axis=1, dtype=np.int64), kind="stable")[len(sizes) // 2]]
-    return int(middle[0]), int(middle[1])
+    width, height = int(middle[0]), int(middle[1])
+    return (width, height) if width * height <= MAX_PIXELS else USUAL_SIZE  # larger ones will be rejected
 
 
 def time_picture(plan: BuildPlan, size: tuple[int, int], boxes: int) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from intarsia.rng import derive_seed
 _ROWS_AT_ONCE = 1 << 20  # of the overlap search, which bounds its memory
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of boxes far outside of pictures of unknown size
 def near_duplicates(notes: Annotations, rows: np.ndarray, largest_iou: float) -> np.ndarray:
     """Those of the boxes `rows` that a larger one of their picture overlaps by more than `largest_iou`.
 

@@ -4,8 +4,12 @@ It needs numpy and Pillow only.
 """
 
 import io
+import logging
+import os
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -20,6 +24,8 @@ ORIENTATION = 0x0112  # EXIF tag
 
 # Pillow warns of half the pixels that it refuses, and of broken records; refusals are reported instead.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints these to standard error
+_stderr = threading.Lock()
 
 
 def open_image(content: bytes) -> Image.Image | Rejected:
@@ -71,9 +77,26 @@ def load_grey(image: Image.Image) -> np.ndarray | Rejected:
     return _decoded(image, _to_grey)
 
 
+@contextmanager
+def _quiet(image: Image.Image) -> Iterator[None]:
+    """Without what libtiff prints to standard error, past Python; what matters of it becomes an exception."""
+    if image.format != "TIFF":
+        yield
+        return
+    with _stderr, open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a device
+        before = os.dup(2)
+        os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
 def _decoded(image: Image.Image, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray | Rejected:
     try:
-        image.load()
+        with _quiet(image):
+            image.load()
         unsupported = _unsupported(image)
         return Rejected(RejectReason.UNSUPPORTED_PIXELS, unsupported) if unsupported else convert(image)
     except Image.DecompressionBombError as error:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dataprep.cli import main
+from dataprep.estimate import estimate_build
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.remarks import build_remarks
@@ -151,6 +152,19 @@ def test_pixels_in_place_of_open_images_fractions_are_refused(tmp_path: Path) ->
     (tmp_path / "boxes.csv").write_text("\n".join([header, *rows]) + "\n")
     with pytest.raises(UserError, match=r"boxes\.csv, line 2: the box .* is not in fractions of the picture"):
         read_open_images(tmp_path / "boxes.csv", tmp_path / "classes.csv")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(160, 120), (0, 0), (2**31 - 1, 2**31 - 1)])
+def test_boxes_of_absurd_size_give_no_warning_of_numpy(tmp_path: Path, size: tuple[int, int]) -> None:
+    odd = [1e300, -1e300, 1e308, float("nan"), float("inf"), -5.0, 2.0**63, 1e-300]
+    numbers = [(first, 20, second, 50) for first in odd for second in odd]
+    image = {"id": 1, "file_name": "1.jpg", "width": size[0], "height": size[1]}
+    boxes = [BOX | {"id": n, "bbox": bbox} for n, bbox in enumerate([*numbers, (20, 20, 60, 50)])]
+    request = coco_request(tmp_path, [image], boxes, max_iou=0.5, min_area=0)
+    plan = new_plan(request)
+    assert plan.counts()["rejected"]["boxes"]["bad_box"] > 0
+    assert estimate_build(plan).samples == 1
 
 
 @pytest.mark.usefixtures("ray_with_two_workers")

@@ -1,6 +1,8 @@
 """Every picture file is decoded upright to RGB or rejected with a reason; none crashes."""
 
 import io
+import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -301,3 +303,20 @@ def test_no_picture_gets_the_boxes_of_one_in_another_folder(
     there: list[str], wanted: list[str], found: list[str]
 ) -> None:
     assert index_paths(there).find(wanted, wanted).to_pylist() == found
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "group4", "jpeg"])
+def test_damaged_pictures_print_nothing(
+    tmp_path: Path, compression: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    picture = toy_picture(160, 120, 1)
+    picture = picture.convert("1") if compression == "group4" else picture
+    content = bytearray(encoded(picture, "TIFF", compression=compression))
+    rng = np.random.default_rng(5)
+    for place in rng.integers(8, len(content) // 2, 40).tolist():
+        content[place] ^= 0x5A
+    with warnings.catch_warnings():  # pytest shows them all; a program shows what its filters let through
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        load_picture(write(tmp_path, bytes(content), "a.tif"))
+    print("still there", file=sys.stderr)
+    assert capfd.readouterr() == ("", "still there\n")
