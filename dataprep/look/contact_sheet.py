@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from dataprep.look.page import contact_page
 from dataprep.look.pick import Choice, pick_samples
-from dataprep.look.view import CELL_SIDE, sample_caption, sample_cells
+from dataprep.look.view import BOX_OUTLINE, CELL_SIDE, OUTLINE, TINT, sample_caption, sample_cells
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_path, atomic_write
 from intarsia.sample import Sample
@@ -14,6 +14,7 @@ from intarsia.sample import Sample
 GAP = 6
 CAPTION = 16
 TRIPLES_PER_ROW = 2
+LEGEND = 2 * CAPTION
 
 
 def write_contact_sheet(folder: Path, out: Path, choice: Choice) -> int:
@@ -67,11 +68,27 @@ def _sheet(samples: list[Sample]) -> Image.Image:
     columns = min(TRIPLES_PER_ROW, len(samples))
     rows = -(-len(samples) // columns)
     width, height = 3 * (CELL_SIDE + GAP) + GAP, CELL_SIDE + CAPTION + GAP
-    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
+    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP + LEGEND), "white")
     draw = ImageDraw.Draw(sheet)
     for place, sample in enumerate(samples):
         x, y = GAP + place % columns * width, GAP + place // columns * height
         draw.text((x, y), sample_caption(sample), fill="black")
         for number, cell in enumerate(sample_cells(sample)):
             sheet.paste(cell, (x + number * (CELL_SIDE + GAP), y + CAPTION))
+    _draw_legend(draw, rows * height + GAP, any(sample.object_mask is not None for sample in samples))
     return sheet
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, y: int, object_masks: bool) -> None:
+    """Two lines below the samples: colours of the left picture, and what the other two are."""
+    x: float = GAP
+    colours = {"edit mask": TINT, "annotated box": BOX_OUTLINE, "object's own mask": OUTLINE}
+    for name, colour in colours.items():
+        if name.startswith("object") and not object_masks:
+            continue
+        draw.rectangle((x, y + 2, x + 8, y + 10), fill=colour, outline="black")
+        draw.text((x + 14, y), name, fill="black")
+        x += 14 + draw.textlength(name) + 14
+    draw.text(
+        (GAP, y + CAPTION), "left: picture; middle: edit mask, white = repaint; right: exemplar", fill="black"
+    )

@@ -17,12 +17,15 @@ h1 { font-size: 1.1em; margin: 0 0 .3em }
 p { margin: .3em 0; color: #555 }
 form { display: flex; flex-wrap: wrap; gap: .4em 1.2em; align-items: center }
 input, select { font: inherit; padding: .15em .3em }
-main { display: flex; flex-wrap: wrap; gap: .8em; padding: 1em }
-figure { margin: 0; padding: .5em; background: #fff; border: 1px solid #ddd; border-radius: 4px }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: .8em;
+  padding: 1em; align-items: start }
+figure { margin: 0; min-width: 0; padding: .5em; background: #fff; border: 1px solid #ddd;
+  border-radius: 4px }
 figure[hidden] { display: none }
-figcaption { max-width: 632px; overflow-wrap: anywhere; padding-bottom: .3em }
+figcaption { overflow-wrap: anywhere; padding-bottom: .3em }
 small { color: #777 }
-img { margin-right: 4px; vertical-align: top; max-width: 208px }
+.cells { display: grid; grid-template-columns: repeat(3, 1fr); gap: 4px; align-items: start }
+img { width: 100%; height: auto }
 """
 _SCRIPT = """
 const controls = document.forms[0], figures = [...document.querySelectorAll("figure")];
@@ -97,7 +100,7 @@ def _figure(sample: Sample) -> str:
     label, mask = html.escape(meta.label), html.escape(_mask_of(sample))
     return (
         f'<figure data-label="{label}" data-mask="{mask}"><figcaption>{caption}<br><small>{detail}</small>'
-        f"</figcaption>{images}</figure>"
+        f'</figcaption><div class="cells">{images}</div></figure>'
     )
 
 

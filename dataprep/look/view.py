@@ -9,6 +9,7 @@ from intarsia.sample import Sample
 
 CELL_SIDE = 224
 TINT = (255, 40, 80)
+BOX_OUTLINE = (255, 220, 0)
 OUTLINE = (40, 130, 255)  # of the object's own mask
 
 
@@ -30,7 +31,7 @@ def overlay_mask(sample: Sample) -> Image.Image:
         (box.y1 - window.y0) * scale_y - 1,
     )
     if corners[0] <= corners[2] and corners[1] <= corners[3]:
-        ImageDraw.Draw(picture).rectangle(corners, outline=(255, 220, 0), width=max(picture.width // 150, 1))
+        ImageDraw.Draw(picture).rectangle(corners, outline=BOX_OUTLINE, width=max(picture.width // 150, 1))
     return picture
 
 

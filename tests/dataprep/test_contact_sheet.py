@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataprep.look.contact_sheet import write_contact_sheet
 from dataprep.look.pick import Choice, pick_samples
-from dataprep.look.view import OUTLINE, overlay_mask
+from dataprep.look.view import BOX_OUTLINE, OUTLINE, TINT, overlay_mask
 from intarsia.errors import UsageError
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import GOOD, toy_request
@@ -40,6 +40,11 @@ def test_a_png_of_all_samples(folder: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "deep" / "sheet.png") as sheet:
         pixels = np.array(sheet)
         assert sheet.width == 2 * (3 * 230 + 6) + 6
+        assert sheet.height == 3 * (224 + 16 + 6) + 6 + 32
+    # The legend is below the samples: its colours are those of the pictures.
+    legend = pixels[-32:].reshape(-1, 3)
+    assert all((legend == colour).all(axis=1).sum() > 30 for colour in (TINT, BOX_OUTLINE))
+    assert not (legend == OUTLINE).all(axis=1).any()  # no object masks are stored
     # the middle cell of each triple is a mask: black and white (its edges are smoothed)
     middle = pixels[6 + 16 : 6 + 16 + 224, 6 + 230 : 6 + 230 + 224]
     assert np.isin(middle, [0, 255]).mean() > 0.8
