@@ -12,7 +12,7 @@ LEFT_AS_STORED = "left_as_stored"
 BOXES_SCALED = "boxes_scaled"
 
 
-class Fit(NamedTuple):
+class PictureFit(NamedTuple):
     """How a picture is taken.
 
     Attributes:
@@ -32,7 +32,7 @@ def fit_picture(
     annotated: Size | None,
     option: Orientation = "auto",
     scale: bool = False,
-) -> Fit | None:
+) -> PictureFit | None:
     """How a picture is taken; None if it does not have the annotated size.
 
     With the option `auto`, a picture that has the annotated size only without its EXIF rotation is left as
@@ -48,18 +48,18 @@ def fit_picture(
     turned = orientation >= 5
     turns = {True: stored[::-1] if turned else stored, False: stored}
     if annotated is None:
-        return Fit(option != "stored", None)
+        return PictureFit(option != "stored", None)
     upright_first = [True, False] if option == "auto" else [option == "upright"]
     # With a decided direction the annotated size may be of either.
     sizes = [annotated] if option == "auto" or not turned else [annotated, annotated[::-1]]
     pairs = [(upright, size) for upright in upright_first for size in sizes]
     for upright, size in pairs:
         if size == turns[upright]:
-            return Fit(upright, size, (LEFT_AS_STORED,) if option == "auto" and not upright else ())
+            return PictureFit(upright, size, (LEFT_AS_STORED,) if option == "auto" and not upright else ())
     for upright, size in pairs if scale else ():
         if same_aspect(size, turns[upright]):
             left = option == "auto" and not upright
-            return Fit(upright, size, (BOXES_SCALED, *((LEFT_AS_STORED,) if left else ())))
+            return PictureFit(upright, size, (BOXES_SCALED, *((LEFT_AS_STORED,) if left else ())))
     return None
 
 

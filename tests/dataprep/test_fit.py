@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dataprep.check.verify import verify_folder
-from dataprep.pictures.fit import BOXES_SCALED, LEFT_AS_STORED, Fit, fit_picture
+from dataprep.pictures.fit import BOXES_SCALED, LEFT_AS_STORED, PictureFit, fit_picture
 from dataprep.plan.inputs import BuildRequest
 from dataprep.plan.remarks import build_remarks
 from dataprep.shards.build_shard import tar_samples
@@ -107,27 +107,27 @@ W, H = 400, 300
 @pytest.mark.parametrize(
     ("orientation", "annotated", "option", "scale", "fit"),
     [
-        (1, None, "auto", False, Fit(True, None)),
-        (6, None, "stored", False, Fit(False, None)),
-        (1, (W, H), "auto", False, Fit(True, (W, H))),
+        (1, None, "auto", False, PictureFit(True, None)),
+        (6, None, "stored", False, PictureFit(False, None)),
+        (1, (W, H), "auto", False, PictureFit(True, (W, H))),
         (1, (H, W), "upright", True, None),  # nothing turns it
-        (6, (H, W), "auto", False, Fit(True, (H, W))),
-        (6, (W, H), "auto", False, Fit(False, (W, H), (LEFT_AS_STORED,))),
-        (6, (W, H), "upright", False, Fit(True, (H, W))),
-        (8, (H, W), "stored", False, Fit(False, (W, H))),
+        (6, (H, W), "auto", False, PictureFit(True, (H, W))),
+        (6, (W, H), "auto", False, PictureFit(False, (W, H), (LEFT_AS_STORED,))),
+        (6, (W, H), "upright", False, PictureFit(True, (H, W))),
+        (8, (H, W), "stored", False, PictureFit(False, (W, H))),
         (1, (200, 150), "auto", False, None),
-        (1, (200, 150), "auto", True, Fit(True, (200, 150), (BOXES_SCALED,))),
-        (1, (133, 100), "auto", True, Fit(True, (133, 100), (BOXES_SCALED,))),  # rounded
-        (1, (1333, 1000), "auto", True, Fit(True, (1333, 1000), (BOXES_SCALED,))),
+        (1, (200, 150), "auto", True, PictureFit(True, (200, 150), (BOXES_SCALED,))),
+        (1, (133, 100), "auto", True, PictureFit(True, (133, 100), (BOXES_SCALED,))),  # rounded
+        (1, (1333, 1000), "auto", True, PictureFit(True, (1333, 1000), (BOXES_SCALED,))),
         (1, (640, 640), "auto", True, None),
         (1, (410, 300), "auto", True, None),
-        (6, (150, 200), "auto", True, Fit(True, (150, 200), (BOXES_SCALED,))),
-        (6, (200, 150), "auto", True, Fit(False, (200, 150), (BOXES_SCALED, LEFT_AS_STORED))),
-        (6, (200, 150), "upright", True, Fit(True, (150, 200), (BOXES_SCALED,))),
+        (6, (150, 200), "auto", True, PictureFit(True, (150, 200), (BOXES_SCALED,))),
+        (6, (200, 150), "auto", True, PictureFit(False, (200, 150), (BOXES_SCALED, LEFT_AS_STORED))),
+        (6, (200, 150), "upright", True, PictureFit(True, (150, 200), (BOXES_SCALED,))),
     ],
 )
 def test_how_a_picture_is_taken(
-    orientation: int, annotated: tuple[int, int] | None, option: str, scale: bool, fit: Fit | None
+    orientation: int, annotated: tuple[int, int] | None, option: str, scale: bool, fit: PictureFit | None
 ) -> None:
     assert fit_picture((W, H), orientation, annotated, option, scale) == fit  # type: ignore[arg-type]
 
