@@ -48,7 +48,7 @@ def _in_fractions(notes: Annotations) -> str:
     if not number or number <= WARNED_SHARE * len(notes):
         return ""
     return (
-        f"{number:,} of {counted(len(notes), 'box', 'boxes')} lie between 0 and 1, such as "
+        f"{number:,} of {counted(len(notes), 'box', 'boxes')} {'lies' if number == 1 else 'lie'} between 0 and 1, such as "
         f"{_box(notes, int(np.argmax(small)))}; boxes are read as pixels, not as fractions"
     )
 
@@ -61,7 +61,7 @@ def _reversed(notes: Annotations) -> str:
     if not number or number <= WARNED_SHARE * len(notes):
         return ""
     return (
-        f"{number:,} of {counted(len(notes), 'box', 'boxes')} end before they begin, such as "
+        f"{number:,} of {counted(len(notes), 'box', 'boxes')} {'ends before it begins' if number == 1 else 'end before they begin'}, such as "
         f"{_box(notes, int(np.argmax(wrong)))}; the last two numbers are read as the lower right corner"
     )
 
@@ -77,8 +77,8 @@ def _clipped(notes: Annotations, config: BuildConfig) -> str:
     if not number or number <= WARNED_SHARE * len(notes):
         return ""
     text = (
-        f"{number:,} of {counted(len(notes), 'box', 'boxes')} reach out of their pictures, such as "
-        f"{_box(notes, int(np.argmax(out)))}; they are clipped"
+        f"{number:,} of {counted(len(notes), 'box', 'boxes')} {'reaches' if number == 1 else 'reach'} out, such as "
+        f"{_box(notes, int(np.argmax(out)))}; what is outside is cut off"
     )
     known = np.isfinite(bounds).all(axis=1) & np.isfinite(limits).all(axis=1)
     corners, limits = _as_corners(bounds[known], config.source), limits[known]

@@ -45,8 +45,8 @@ def build_remarks(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if (number := boxes.get(CLIPPED, 0)) > WARNED_SHARE * kept["boxes"]:
         found.append(
-            f"{number:,} of {counted(kept['boxes'], 'kept box', 'kept boxes')} reached out of the pictures "
-            "and were clipped; look at the boxes with `show`"
+            f"{number:,} of {counted(kept['boxes'], 'kept box', 'kept boxes')} reached out of the pictures, "
+            "and the parts outside were cut off; look at the boxes with `show`"
         )
     number = rejected.get(RejectReason.SIZE_MISMATCH, 0)
     if number > WARNED_SHARE * (kept["pictures"] + number):

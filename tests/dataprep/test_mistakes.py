@@ -82,7 +82,7 @@ def test_right_boxes_have_no_remark(tmp_path: Path) -> None:
 
 def test_corners_in_place_of_width_and_height_are_named(tmp_path: Path) -> None:
     (remark,) = new_plan(coco(tmp_path / "coco", lambda n: list(pixels(n)))).remarks
-    assert remark.startswith("12 of 12 boxes reach out of their pictures, such as box 0 of '0.jpg' (x0 48, ")
+    assert remark.startswith("12 of 12 boxes reach out, such as box 0 of '0.jpg' (x0 48, ")
     assert remark.endswith("all would fit as x0, y0, x1, y1, while this source reads x, y, width, height")
     (remark,) = new_plan(yolo(tmp_path / "yolo", shares)).remarks
     assert "12 of 12 boxes reach out" in remark
@@ -91,14 +91,14 @@ def test_corners_in_place_of_width_and_height_are_named(tmp_path: Path) -> None:
 
 def test_boxes_of_larger_pictures_are_named_without_a_guess(tmp_path: Path) -> None:
     (remark,) = new_plan(coco(tmp_path, lambda n: [2 * value for value in size_of(pixels(n))])).remarks
-    assert remark.endswith("in 160x120); they are clipped")
+    assert remark.endswith("in 160x120); what is outside is cut off")
 
 
 def test_clipped_boxes_are_counted_where_only_pictures_show_it(tmp_path: Path) -> None:
     manifest = build_alone(own(tmp_path, lambda n: (*pixels(n)[:2], 170, pixels(n)[3])))
     assert manifest["changed"]["boxes"] == {"clipped": 12}
     (remark,) = build_remarks(manifest)
-    assert remark.startswith("12 of 12 kept boxes reached out of the pictures and were clipped")
+    assert remark.startswith("12 of 12 kept boxes reached out of the pictures, and the parts")
     # One of many is no system, but is counted; a rounding error is neither.
     request = own(tmp_path / "one", lambda n: (*pixels(n)[:2], 170 if n == 1 else 140.5, 100), 22)
     for place in (tmp_path / "one" / "images").iterdir():
