@@ -43,49 +43,40 @@ def _fractional(notes: Annotations) -> np.ndarray:
 
 
 def _in_fractions(notes: Annotations) -> str:
-    small = _fractional(notes)
-    number = int(small.sum())
-    if not number or number <= WARNED_SHARE * len(notes):
-        return ""
-    return (
-        f"{number:,} of {counted(len(notes), 'box', 'boxes')} {'lies' if number == 1 else 'lie'} between 0 and 1, such as "
-        f"{_box(notes, int(np.argmax(small)))}; boxes are read as pixels, not as fractions"
-    )
+    return _many(_fractional(notes), notes, "lie", "between 0 and 1", "boxes are read as pixels")
 
 
 def _reversed(notes: Annotations) -> str:
     """Many boxes that end before they begin: mostly width and height in place of a corner."""
     x0, y0, x1, y1 = notes.bounds.T
     wrong = (x1 < x0) | (y1 < y0)
-    number = int(wrong.sum())
-    if not number or number <= WARNED_SHARE * len(notes):
-        return ""
-    return (
-        f"{number:,} of {counted(len(notes), 'box', 'boxes')} {'ends before it begins' if number == 1 else 'end before they begin'}, such as "
-        f"{_box(notes, int(np.argmax(wrong)))}; the last two numbers are read as the lower right corner"
-    )
+    remedy = "the last two numbers are read as the lower right corner"
+    return _many(wrong, notes, "end", "before their beginning", remedy)
 
 
 def _clipped(notes: Annotations, config: BuildConfig) -> str:
     """Many boxes that reach out of their pictures, as far as sizes are known."""
-    limits = box_limits(notes, config.orientation != "auto")
-    bounds = notes.bounds
-    with np.errstate(invalid="ignore"):
-        out = ((bounds < -limits * _SLACK) | (bounds > limits * (1 + _SLACK))).any(axis=1)
-        out &= np.isfinite(bounds).all(axis=1) & np.isfinite(limits).all(axis=1)
-    number = int(out.sum())
-    if not number or number <= WARNED_SHARE * len(notes):
-        return ""
-    text = (
-        f"{number:,} of {counted(len(notes), 'box', 'boxes')} {'reaches' if number == 1 else 'reach'} out, such as "
-        f"{_box(notes, int(np.argmax(out)))}; what is outside is cut off"
-    )
+    limits, bounds = box_limits(notes, config.orientation != "auto"), notes.bounds
     known = np.isfinite(bounds).all(axis=1) & np.isfinite(limits).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        out = ((bounds < -limits * _SLACK) | (bounds > limits * (1 + _SLACK))).any(axis=1) & known
+    text = _many(out, notes, "extend", "beyond their pictures", "what is outside is cut off")
+    if not text or config.source not in _WRITTEN:
+        return text
     corners, limits = _as_corners(bounds[known], config.source), limits[known]
     fits = (corners[:, 2:] > corners[:, :2]).all(axis=1) & (corners <= limits * (1 + _SLACK)).all(axis=1)
-    if config.source in _WRITTEN and fits.mean() > 1 - WARNED_SHARE:
+    if fits.mean() > 1 - WARNED_SHARE:
         text += f"; all would fit as x0, y0, x1, y1, while this source reads {_WRITTEN[config.source]}"
     return text
+
+
+def _many(wrong: np.ndarray, notes: Annotations, verb: str, where: str, remedy: str) -> str:
+    """A sentence if more boxes than by accident are wrong, bool [N]; otherwise empty."""
+    number = int(wrong.sum())
+    if number <= WARNED_SHARE * len(notes):
+        return ""
+    boxes = f"{number:,} of {counted(len(notes), 'box', 'boxes')} {verb}{'s' if number == 1 else ''} {where}"
+    return f"{boxes}, such as {_box(notes, int(np.argmax(wrong)))}; {remedy}"
 
 
 def _as_corners(bounds: np.ndarray, source: str) -> np.ndarray:

@@ -45,7 +45,7 @@ def build_remarks(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if (number := boxes.get(CLIPPED, 0)) > WARNED_SHARE * kept["boxes"]:
         found.append(
-            f"{number:,} of {counted(kept['boxes'], 'kept box', 'kept boxes')} reached out of the pictures, "
+            f"{number:,} of {counted(kept['boxes'], 'kept box', 'kept boxes')} extended beyond the pictures, "
             "and the parts outside were cut off; look at the boxes with `show`"
         )
     number = rejected.get(RejectReason.SIZE_MISMATCH, 0)

@@ -82,10 +82,10 @@ def test_right_boxes_have_no_remark(tmp_path: Path) -> None:
 
 def test_corners_in_place_of_width_and_height_are_named(tmp_path: Path) -> None:
     (remark,) = new_plan(coco(tmp_path / "coco", lambda n: list(pixels(n)))).remarks
-    assert remark.startswith("12 of 12 boxes reach out, such as box 0 of '0.jpg' (x0 48, ")
+    assert remark.startswith("12 of 12 boxes extend beyond their pictures, such as box 0 of '0.jpg' (x0 48, ")
     assert remark.endswith("all would fit as x0, y0, x1, y1, while this source reads x, y, width, height")
     (remark,) = new_plan(yolo(tmp_path / "yolo", shares)).remarks
-    assert "12 of 12 boxes reach out" in remark
+    assert "12 of 12 boxes extend beyond" in remark
     assert remark.endswith("while this source reads centre x, centre y, width, height")
 
 
@@ -98,7 +98,7 @@ def test_clipped_boxes_are_counted_where_only_pictures_show_it(tmp_path: Path) -
     manifest = build_alone(own(tmp_path, lambda n: (*pixels(n)[:2], 170, pixels(n)[3])))
     assert manifest["changed"]["boxes"] == {"clipped": 12}
     (remark,) = build_remarks(manifest)
-    assert remark.startswith("12 of 12 kept boxes reached out of the pictures, and the parts")
+    assert remark.startswith("12 of 12 kept boxes extended beyond the pictures, and the parts")
     # One of many is no system, but is counted; a rounding error is neither.
     request = own(tmp_path / "one", lambda n: (*pixels(n)[:2], 170 if n == 1 else 140.5, 100), 22)
     for place in (tmp_path / "one" / "images").iterdir():
@@ -138,7 +138,9 @@ def test_some_boxes_in_fractions_are_named(tmp_path: Path) -> None:
 def test_width_and_height_in_place_of_a_corner_are_named(tmp_path: Path) -> None:
     request = own(tmp_path, lambda n: (80, 70, 50, 40) if n % 2 else (80, 60, 120, 90))
     (remark,) = new_plan(request).remarks
-    assert remark.startswith("6 of 12 boxes end before they begin, such as box 3 of '1.jpg' (x0 80, y0 70,")
+    assert remark.startswith(
+        "6 of 12 boxes end before their beginning, such as box 3 of '1.jpg' (x0 80, y0 70,"
+    )
     assert remark.endswith("the last two numbers are read as the lower right corner")
 
 
