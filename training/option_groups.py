@@ -3,7 +3,14 @@
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    field_validator,
+    model_validator,
+)
 
 from dataprep.draw.recipe import RecipeChoice
 from intarsia.config import Config, HomePath
@@ -16,10 +23,24 @@ Places = Annotated[Names, AfterValidator(lambda places: tuple(map(os.path.expand
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+class ShardShare(Config):
+    """A shard folder with its share of the positions, as `data.shards` may list it."""
+
+    path: str = Field(min_length=1)
+    weight: PositiveFloat = 1.0
+    timesteps: Literal["any", "noisy", "clean"] = "any"
+
+
 class DataConfig(Config):
     """Which shards are read, and how."""
 
-    shards: Places = ()  # one shard folder, or several that are read as one data set
+    # One shard folder, or several that are read as one data set; or, each with its share of the positions,
+    # [{path: FOLDER, weight: 0.3, timesteps: noisy}, …], which fills `weights` and `timesteps`.
+    shards: Places = ()
+    weights: tuple[PositiveFloat, ...] = ()  # share of each folder in `shards`; none: as they are, together
+    # Timesteps that each folder's samples are trained at: any, the noisier half, or the other half.
+    timesteps: tuple[Literal["any", "noisy", "clean"], ...] = ()
+    any_timesteps: float = Field(default=0.3, ge=0, le=1)  # share of noisy and clean samples that get any
     num_workers: int = Field(default=2, ge=0)  # loader processes per rank; 0 = read in the training process
     redraw: bool | None = None  # fresh draws in every epoch; null: from whole pictures, not of crops
     recipe: RecipeChoice = None  # all epochs drawn by it, a name or file.yaml; null: by the shards' own
@@ -29,6 +50,36 @@ class DataConfig(Config):
     # Local disk for copies of remote shards; null: below the temporary folder.
     cache_dir: HomePath | None = None
     cache_gb: float = Field(default=50.0, gt=0)  # that all copies of a machine may take
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shares_of_shards(cls, content: Any) -> Any:
+        """`shards` with weights as three lists: a change of the shares is then one of the options."""
+        shards = content.get("shards") if isinstance(content, dict) else None
+        if not isinstance(shards, list | tuple) or not any(isinstance(item, dict) for item in shards):
+            return content
+        if content.get("weights") or content.get("timesteps"):
+            raise ValueError("data.shards holds weights, and data.weights or data.timesteps, too; give one")
+        parts = [
+            ShardShare.model_validate(item if isinstance(item, dict) else {"path": item}) for item in shards
+        ]
+        split: dict[str, Any] = {"shards": [part.path for part in parts]}
+        split["weights"] = [part.weight for part in parts]
+        if any(part.timesteps != "any" for part in parts):
+            split["timesteps"] = [part.timesteps for part in parts]
+        return content | split
+
+    @model_validator(mode="after")
+    def _one_share_each(self) -> "DataConfig":
+        for name in ("weights", "timesteps"):
+            given = len(getattr(self, name))
+            if given and given != len(self.shards):
+                raise ValueError(
+                    f"data.{name} has {given} values for {len(self.shards)} folders in data.shards"
+                )
+        if self.timesteps and not self.weights:
+            raise ValueError("data.timesteps needs data.weights, the share of each folder")
+        return self
 
     @model_validator(mode="after")
     def _recipe_draws(self) -> "DataConfig":

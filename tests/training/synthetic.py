@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from dataprep.plan.inputs import BuildRequest
+from dataprep.plan.plan import BuildConfig
 from intarsia.boxes import Box
 from intarsia.files import sha256_file
 from intarsia.sample import LabelledBox, Sample, SampleMeta, encode_sample
 from tests.closeness import rounding
+from tests.dataprep.sequences import make_davis
+from tests.dataprep.test_shards import build_alone
 
 SIZE = 32
 
@@ -53,6 +57,15 @@ def make_shards(folder: Path, counts: tuple[int, ...] = (5, 4, 7), size: int = S
     """Shards with `counts` samples, keys s00000, s00001, … in order, and the manifest the loader reads."""
     numbers = iter(range(sum(counts)))
     return write_shards(folder, [[make_sample(next(numbers), size) for _ in range(n)] for n in counts])
+
+
+def make_video_shards(folder: Path) -> Path:
+    """A shard folder of whole pictures in pairs: each sample holds five frames of one object."""
+    videos = make_davis(folder / "videos")
+    options = {"min_gap": 2, "min_area": 0.0, "min_side": 4, "draws_per_image": 3}
+    config = BuildConfig(source="video", name="video", profile="source", **options)
+    build_alone(BuildRequest(config, {"videos": videos}, videos, folder / "shards"))
+    return folder / "shards"
 
 
 def write_shards(folder: Path, shards: Sequence[Sequence[Sample]], profile: str = "tuple") -> Path:

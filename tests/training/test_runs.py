@@ -13,7 +13,7 @@ from intarsia.config import load_config
 from intarsia.model import build_model
 from tests.processes import starts_processes
 from tests.training.launch import Runs, largest_difference, launch
-from tests.training.synthetic import LR, SAME_LOSS, make_shards, write_config
+from tests.training.synthetic import LR, SAME_LOSS, make_shards, make_video_shards, write_config
 from training.config import TrainConfig
 from training.data.order import DataOrder
 from training.tracking.stopwatch import PARTS
@@ -71,6 +71,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     damaged, content = damage(make_shards(root / "damaged"), position=13)
     broken = [f"data.shards={damaged.parent}", "checkpoint.every_steps=2"]
     previewed = "preview={every_steps: 6, num_images: 2, num_inference_steps: 2}"
+    pairs = make_video_shards(root / "video")
+    mix = f"[{{path: {shards}, weight: 3, timesteps: clean}}, {{path: {pairs}, weight: 1, timesteps: noisy}}]"
+    mixed = [f"data.shards={mix}"]
     uneven = ["log_every=2", "checkpoint.every_steps=3"]  # a checkpoint between two lines of metrics
     launch(
         root,
@@ -83,6 +86,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             job("uneven-resumed", *uneven, stop_after=3),
             job("accumulated", "micro_batch_size=2", "grad_accum_steps=2"),
             job("workers", "data.num_workers=2"),
+            job("mixed", *mixed),
+            job("mixed-resumed", *mixed, "data.num_workers=2", stop_after=3),
             job("recomputed", "activation_checkpointing=true"),
             *(job(f"half{z}", *stage(z, "precision=bf16")) for z in (0, 1)),
             *(first(name) for name in FIRST_UPDATES if "zero3" not in name),
@@ -100,6 +105,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         [
             *(job(f"resumed{z}", *stage(z)) for z in (0, 1, 2)),
             job("uneven-resumed", *uneven),
+            job("mixed-resumed", *mixed),
             job("damaged", *broken),
             job("resumed3", *stage(3)),
         ],
@@ -110,6 +116,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         "pair",
         [
             *(job(f"pair{z}", *stage(z, two)) for z in (0, 1, 2)),
+            job("mixed-pair", *mixed, two, "zero_stage=0"),
             job("pair-resumed", *stage(2, two), stop_after=4),
             job("pair-resumed", *stage(2, two)),
             job("pair3", *stage(3, two, previewed)),
@@ -136,6 +143,11 @@ def test_the_curve_does_not_depend_on_stage_ranks_workers_or_accumulation(runs: 
     assert runs.losses(other) == pytest.approx(runs.losses("zero1"), rel=SAME_LOSS)
 
 
+def test_a_mixture_does_not_depend_on_the_ranks(runs: Runs) -> None:
+    assert runs.losses("mixed-pair") == pytest.approx(runs.losses("mixed"), rel=SAME_LOSS)
+    assert runs.losses("mixed") != runs.losses("zero0")
+
+
 def test_recomputing_activations_changes_no_bit(runs: Runs) -> None:
     assert runs.losses("recomputed") == runs.losses("zero0")
 
@@ -148,6 +160,7 @@ def test_recomputing_activations_changes_no_bit(runs: Runs) -> None:
         ("resumed2", "zero2"),
         ("resumed3", "zero3"),
         ("uneven-resumed", "uneven"),
+        ("mixed-resumed", "mixed"),
         ("pair-resumed", "pair2"),
         ("damaged", "zero0"),
     ],

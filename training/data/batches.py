@@ -18,6 +18,7 @@ from intarsia.errors import UserError
 from intarsia.sample import Sample
 from training.config import BatchShape, TrainConfig
 from training.data.latents import STORED, LatentReader, check_redraw, find_latents, frozen_hash
+from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
 from training.data.shards import Shard, ShardReader, check_recipe, find_shards, open_cache, wrong_size
 from training.data.workers import ignore_signals, start_context, watched
@@ -81,7 +82,7 @@ class SampleDataset(Dataset):
     def __init__(
         self,
         reader: ShardReader,
-        order: DataOrder,
+        order: DataOrder | MixedOrder,
         image_size: int,
         seed: int,
         redraw: bool | None = None,
@@ -101,7 +102,7 @@ class SampleDataset(Dataset):
         """The sample at a position of the global order. A UserError is a value: workers would garble it."""
         try:
             shard, index = self.order.locate(position)
-            epoch = position // self.order.total
+            epoch = self.order.epoch(position)
             if self.latents is None:
                 return position, self.sample(shard, index, epoch)
             return position, self._with_stored(self.latents, (shard, index), epoch)
@@ -165,10 +166,24 @@ def open_dataset(config: TrainConfig) -> SampleDataset:
         check_pipeline(config.data.recipe)
     if config.data.latents:
         check_redraw(shards, config.data.redraw)
-    order = DataOrder([shard.count for shard in shards], config.seed, config.data.window_shards)
+    order = order_of(config, shards)
     reader = ShardReader(shards, config.data.open_shards, open_cache(config.data, shards))
     size, data = config.model.image_size, config.data
     return SampleDataset(reader, order, size, config.seed, data.redraw, data.recipe)
+
+
+def order_of(config: TrainConfig, shards: Sequence[Shard]) -> DataOrder | MixedOrder:
+    """The order of a run's samples: all shards as one data set, or each folder by its weight."""
+    mixture, window = mixture_of(config.data, config.seed), config.data.window_shards
+    if mixture is None:
+        return DataOrder([shard.count for shard in shards], config.seed, window)
+    folders = [folder.rstrip("/") for folder in config.data.shards]
+    counts = [[shard.count for shard in shards if shard.folder.rstrip("/") == place] for place in folders]
+    for place, numbers in zip(folders, counts, strict=True):
+        if not sum(numbers):
+            raise UserError(f"data.shards: {place} holds no samples, so that it can have no share; remove it")
+    firsts = [0, *np.cumsum([len(numbers) for numbers in counts])[:-1].tolist()]
+    return MixedOrder([DataOrder(numbers, config.seed, window) for numbers in counts], firsts, mixture)
 
 
 def use_latents(config: TrainConfig, dataset: SampleDataset, model: "EditModel") -> None:

@@ -44,9 +44,13 @@ class DataOrder:
         shard, sample = self._window(epoch, window)[index - starts[window]]
         return int(shard), int(sample)
 
+    def epoch(self, position: int) -> int:
+        """How often all samples were seen before a position."""
+        return position // self.total
+
     def _build_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The shards in this epoch's order, and the index at which each window starts."""
-        shards = _permutation(len(self.counts), self.seed, "shards", epoch)
+        shards = permutation(len(self.counts), self.seed, "shards", epoch)
         sizes = np.add.reduceat(self.counts[shards], np.arange(0, len(shards), self.window_shards))
         return shards, np.concatenate([[0], np.cumsum(sizes)[:-1]])
 
@@ -55,10 +59,10 @@ class DataOrder:
         shards = self._epoch(epoch)[0][window * self.window_shards :][: self.window_shards]
         counts = self.counts[shards]
         places = np.stack([np.repeat(shards, counts), np.concatenate([np.arange(n) for n in counts])], axis=1)
-        return places[_permutation(len(places), self.seed, "samples", epoch, window)]
+        return places[permutation(len(places), self.seed, "samples", epoch, window)]
 
 
-def _permutation(length: int, *key: int | str) -> np.ndarray:
+def permutation(length: int, *key: int | str) -> np.ndarray:
     """A seeded permutation; raw bits are sorted, because numpy keeps those stable, but not `permutation`."""
     return np.argsort(np.random.PCG64(derive_seed("order", *key)).random_raw(length), kind="stable")
 

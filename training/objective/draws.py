@@ -1,7 +1,8 @@
 """The random draws of a micro-batch, which depend only on the run's seed and the global positions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from intarsia.architecture import ModelConfig, NoiseConfig
 from intarsia.rng import derive_seed
 from training.config import TrainConfig
+from training.data.mixture import mixture_of
 
 
 @dataclass(frozen=True)
@@ -63,4 +65,32 @@ def draw(
 
 def draw_batch(config: TrainConfig, positions: Tensor) -> Draws:
     """The draws of a run's samples at these positions, int64 [B], of its global order."""
-    return draw(config.seed, positions, config.model, config.exemplar_dropout, config.objective.offset_noise)
+    draws = draw(config.seed, positions, config.model, config.exemplar_dropout, config.objective.offset_noise)
+    if not config.data.timesteps:
+        return draws
+    return replace(draws, timesteps=timesteps_of_sets(config, positions, draws.timesteps))
+
+
+def timesteps_of_sets(config: TrainConfig, positions: Tensor, timesteps: Tensor) -> Tensor:
+    """Timesteps in the half that each sample's data set is trained at; int64 [B] each.
+
+    A timestep t of T goes to T − ⌈T/2⌉ + ⌊t/2⌋ for noisy and to ⌊t/2⌋ for clean, so that the half is covered
+    evenly. A share `data.any_timesteps` of these samples keeps t, as in AnyDoor, whose videos learn at the
+    noisier half, stills at the other, and 30 % of both anywhere (its datasets' `dynamic`, `sample_timestep`).
+
+    Args:
+        config: config of the run, with data.timesteps.
+        positions: positions of the samples in the global order.
+        timesteps: timesteps drawn for them.
+    """
+    mixture, total = mixture_of(config.data, config.seed), config.model.noise.num_train_timesteps
+    if mixture is None:
+        raise ValueError("timesteps of data sets need their weights")
+    moved = []
+    for position, timestep in zip(positions.tolist(), timesteps.tolist(), strict=True):
+        half = config.data.timesteps[mixture.locate(position)[0]]
+        rng = np.random.default_rng(derive_seed(config.seed, "timesteps", position))
+        if half != "any" and rng.random() >= config.data.any_timesteps:
+            timestep = timestep // 2 + (total - -(-total // 2) if half == "noisy" else 0)
+        moved.append(timestep)
+    return torch.tensor(moved)
