@@ -24,7 +24,7 @@ from dataprep.progress import PROGRESS_NOTES, BuildProgress, metered
 from dataprep.shards.build_shard import ShardJob, is_shard_complete, sidecar_path
 from dataprep.shards.manifest import CARD, LOCK, REJECTS, SHARD_MANIFEST, read_shard_manifest, write_manifest
 from dataprep.shards.plan_rejects import write_plan_rejects
-from dataprep.sources.source import SEGMENTATIONS
+from dataprep.sources.source import source_of
 from intarsia.config import complete, config_differences
 from intarsia.errors import UsageError, UserError
 from intarsia.files import atomic_path, locked, read_json, sweep_temporaries
@@ -121,7 +121,7 @@ def _run_missing(
 ) -> None:
     from dataprep.workers.apart import run_shards
 
-    masks = request.inputs.get(SEGMENTATIONS)
+    masks = request.inputs.get(source_of(request.config.source).masks_from)
     jobs = [
         ShardJob(
             folder=str(request.out.resolve()),

@@ -21,7 +21,14 @@ def add_source_commands(build: Parser, run: Callable[[argparse.Namespace], int])
         source = source_of(name)
         parser = commands.add_parser(name, help=source.help)
         for item in source.inputs:
-            parser.add_argument(f"--{item.role}", type=Path, required=item.required, help=item.help)
+            if item.positional:
+                parser.add_argument(item.role, type=Path, metavar=item.role.upper(), help=item.help)
+            else:
+                parser.add_argument(f"--{item.role}", type=Path, required=item.required, help=item.help)
+        if not source.pictures_from:
+            _add_images(parser)
+        if source.of_videos:
+            _add_video_options(parser)
         _add_sample_options(parser)
         _add_reading_options(parser)
         _add_run_options(parser)
@@ -31,14 +38,42 @@ def add_source_commands(build: Parser, run: Callable[[argparse.Namespace], int])
         parser.set_defaults(run=run)
 
 
-def _add_sample_options(parser: Parser) -> None:
-    add = parser.add_argument
-    add(
+def _add_images(parser: Parser) -> None:
+    parser.add_argument(
         "--images",
         required=True,
         nargs="+",
         help="pictures: a folder, flat or with sub-folders; .tar or .tar.gz files; or s3://, gs://, http://",
     )
+
+
+def _add_video_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add(
+        "--min-gap",
+        type=int,
+        default=3,
+        metavar="N",
+        help="smallest distance of two frames of a pair, in frames of the video (default %(default)s)",
+    )
+    add(
+        "--max-mask-iou",
+        type=float,
+        default=0.95,
+        metavar="IOU",
+        help="overlap of an object's two masks above which they hardly differ (default %(default)s)",
+    )
+    add(
+        "--max-views",
+        type=int,
+        default=16,
+        metavar="N",
+        help="largest number of frames of an object in a sample of --profile source (default %(default)s)",
+    )
+
+
+def _add_sample_options(parser: Parser) -> None:
+    add = parser.add_argument
     add("--out", type=Path, required=True, help="shard folder; the same command again continues it")
     add("--split", default="train", help="second part of the shards' names (default %(default)s)")
     add("--name", help="first part of the shards' names (default: the source)")

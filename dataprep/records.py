@@ -1,7 +1,7 @@
 """What annotations say, as records and in columns, and why something is dropped."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -31,6 +31,7 @@ class RejectReason(StrEnum):
     OCCLUDED = "occluded"
     TRUNCATED = "truncated"
     DIFFICULT = "difficult"
+    CUT_BY_BORDER = "cut_by_border"  # the object's mask touches the border of its picture
     CLASS_NOT_WANTED = "class_not_wanted"
     AREA_TOO_SMALL = "area_too_small"
     AREA_TOO_LARGE = "area_too_large"
@@ -49,6 +50,13 @@ class RejectReason(StrEnum):
     OBJECT_TOO_SMALL = "object_too_small"
     OBJECT_TOO_LARGE = "object_too_large"
     OBJECT_IN_PIECES = "object_in_pieces"
+    # a view of an object that is shown in several pictures
+    OBJECT_GONE = "object_gone"  # not in this frame, but in others that are annotated
+    NO_PARTNER = "no_partner"  # no other view of the object that may be its partner in a pair
+    TOO_ALIKE = "too_alike"  # its mask hardly differs from those of all possible partners
+    SAME_FILE = "same_file"  # target and exemplar are one file
+    FRAME_MISSING = "frame_missing"  # the video ends before it, or cannot be decoded that far
+    OVER_VIEWS_MAX = "over_views_max"
     # a picture (its remaining boxes go with it, under the same reason)
     NO_BOX = "no_box"  # never had one, or none is left
     NOT_ANNOTATED = "not_annotated"  # a picture of the folder that no file of annotations is about
@@ -83,6 +91,35 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class View:
+    """What a box is in a pair: a view of an object that other boxes show, too, in other pictures.
+
+    Attributes:
+        file: path of its picture or video below the folder of pictures.
+        frame: number of the frame in its video; -1 for a picture that is not of a video.
+        track: number of the object among those of its record.
+        is_target: whether the object may be repainted in this picture.
+        is_exemplar: whether an exemplar may be cut out of it.
+        caption: sentence about its picture; empty if there is none.
+    """
+
+    file: str
+    frame: int = -1
+    track: int = 0
+    is_target: bool = True
+    is_exemplar: bool = True
+    caption: str = ""
+
+    def pairs_with(self, other: "View", min_gap: int) -> bool:
+        """Whether the other view may be the exemplar of this one: another picture, or a frame far enough."""
+        if self.track != other.track or not (self.is_target and other.is_exemplar):
+            return False
+        if min(self.frame, other.frame) < 0:
+            return self.file != other.file
+        return abs(self.frame - other.frame) >= min_gap
+
+
+@dataclass(frozen=True)
 class BoxRecord:
     """One annotated box.
 
@@ -92,6 +129,7 @@ class BoxRecord:
         label: class name.
         flags: remarks of the annotation by name: 1 yes, 0 no, -1 unknown.
         segmentation: outline of the object (`object_masks`); empty if there is none, or masks are not used.
+        view: what it is in a pair; None for a box of its record's own picture.
     """
 
     box_id: int
@@ -99,6 +137,7 @@ class BoxRecord:
     label: str
     flags: dict[str, int] = field(default_factory=dict)
     segmentation: str = ""
+    view: View | None = None
 
     def to_box(self, size: tuple[int, int], unit: BoxUnit) -> Box:
         """The box in whole pixels of a picture of `size` (width, height); may turn out empty."""
@@ -125,6 +164,7 @@ class PictureRecord:
         size: (width, height) as annotated; None if the annotations do not give it.
         boxes: annotated boxes in their order.
         unit: unit of their bounds.
+        captions: sentences about the picture.
     """
 
     image_id: str
@@ -133,6 +173,7 @@ class PictureRecord:
     size: tuple[int, int] | None
     boxes: tuple[BoxRecord, ...]
     unit: BoxUnit
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,6 +235,29 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Views:
+    """`View` in columns.
+
+    Attributes:
+        files: paths of pictures and videos.
+        file: int32 [N], into `files`.
+        frame: int32 [N]; -1 for a picture that is not of a video.
+        track: int32 [N].
+        is_target: bool [N].
+        is_exemplar: bool [N].
+        caption: sentence about each one's picture [N]; empty if there are none.
+    """
+
+    files: list[str]
+    file: np.ndarray
+    frame: np.ndarray
+    track: np.ndarray
+    is_target: np.ndarray
+    is_exemplar: np.ndarray
+    caption: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Annotations:
     """Annotated boxes in columns: fourteen million of them do not fit into objects.
 
@@ -217,6 +281,8 @@ class Annotations:
         remarks: sentences on what the reader decided that the files do not say.
         segmentation: rows of boxes -> outlines of their objects (`object_masks`), text, empty if there is
             none; None if masks are not used.
+        views: what the boxes are in pairs; None if each is of its record's own picture.
+        captions: place of a picture -> its captions; None if there are none for the data set.
     """
 
     unit: BoxUnit
@@ -236,6 +302,8 @@ class Annotations:
     other_files: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     segmentation: "Callable[[np.ndarray], pa.Array] | None" = None
+    views: Views | None = None
+    captions: Mapping[int, tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.picture)

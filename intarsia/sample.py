@@ -1,6 +1,7 @@
 """The training sample, and the names and encodings of its members in a shard."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -22,8 +23,13 @@ _OPTIONAL = (
     "draws_per_box",
     "exemplar_background",
     "recipe",
+    "captions",
+    "frame",
+    "exemplar_from",
+    "views",
 )  # fields that most records omit
 _NOTHING: np.ndarray = np.empty(0, np.uint8)
+VIEW_MEMBER = re.compile(r"view-\d{3}\.(jpg|png)")  # optional, after all others (`view_member`)
 MEMBERS = ("image.jpg", "edit_mask.png", "exemplar.jpg", "json")
 
 
@@ -40,6 +46,49 @@ class LabelledBox:
     box: Box
     label: str
     flags: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExemplarOrigin:
+    """Where the exemplar of a pair comes from: another picture, or another frame, of the same object.
+
+    Attributes:
+        file: path of the picture or video, relative to the folder of pictures.
+        frame: number of the frame in its video; None for a picture that is not of a video.
+        image_size: (width, height) of the upright picture.
+        box: box of the object in it.
+        source_sha256: sha256 of the file.
+    """
+
+    file: str
+    frame: int | None
+    image_size: tuple[int, int]
+    box: Box
+    source_sha256: str
+
+
+@dataclass(frozen=True)
+class ViewMeta:
+    """A stored view of the object of a sample, from which pairs are drawn afresh.
+
+    Attributes:
+        file: path of the picture or video, relative to the folder of pictures.
+        frame: number of the frame in its video; None for a picture that is not of a video.
+        partners: places among the views of those that may show the exemplar when this one is repainted;
+            empty if the object is not repainted in this one.
+        source_size: (width, height) of the original picture if a smaller copy is stored; otherwise None.
+        source_bytes: size of the file, in bytes.
+        source_sha256: sha256 of the file.
+        caption: sentence about the picture; empty if there is none.
+    """
+
+    file: str
+    frame: int | None
+    partners: tuple[int, ...]
+    source_size: tuple[int, int] | None
+    source_bytes: int
+    source_sha256: str
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +120,12 @@ class SampleMeta:
         exemplar_background: "black", "grey" or "white" if the exemplar's background was removed; otherwise
             empty, and not in the JSON.
         recipe: name of the recipe that it was drawn by; empty for Paint by Example's, and not in the JSON.
+        captions: sentences about the picture; empty, and not in the JSON, if there are none.
+        frame: number of the picture in its video; None, and not in the JSON, if it is not of a video.
+        exemplar_from: origin of the exemplar if that is another picture or frame; otherwise None, and not in
+            the JSON.
+        views: the stored views of the object, one for each of `boxes`; empty, and not in the JSON, if all
+            boxes are in the picture itself.
         schema_version: version of this record.
     """
 
@@ -96,15 +151,24 @@ class SampleMeta:
     draws_per_box: int = 0
     exemplar_background: str = ""
     recipe: str = ""
+    captions: tuple[str, ...] = ()
+    frame: int | None = None
+    exemplar_from: ExemplarOrigin | None = None
+    views: tuple[ViewMeta, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> bytes:
         """One line of JSON; equal records give equal bytes."""
-        content = {item.name: getattr(self, item.name) for item in fields(self)}
-        for name in _OPTIONAL:
-            if not content[name]:
-                del content[name]
+        content = {
+            item.name: value
+            for item in fields(self)
+            if (value := getattr(self, item.name)) != item.default or item.name not in _OPTIONAL
+        }
         content |= {name: content[name].as_list() for name in ("box", "extended", "window")}
+        if self.exemplar_from:
+            content["exemplar_from"] = vars(self.exemplar_from) | {"box": self.exemplar_from.box.as_list()}
+        if self.views:
+            content["views"] = [vars(view) for view in self.views]
         content["boxes"] = [
             {"box": item.box.as_list(), "label": item.label, "flags": dict(item.flags)} for item in self.boxes
         ]
@@ -127,8 +191,27 @@ class SampleMeta:
         for name in ("image_size", "source_size"):
             if name in record:
                 record[name] = tuple(record[name])
+        record["captions"] = tuple(record.get("captions", ()))
         record["polygon"] = tuple((x, y) for x, y in record["polygon"])
+        if "exemplar_from" in record:
+            origin = record["exemplar_from"]
+            origin |= {"box": Box(*origin["box"]), "image_size": tuple(origin["image_size"])}
+            record["exemplar_from"] = ExemplarOrigin(**origin)
+        if "views" in record:
+            record["views"] = tuple(ViewMeta(**view | _tuples(view)) for view in record["views"])
         return SampleMeta(**record)
+
+
+def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+
+
+@dataclass(frozen=True)
+class StoredView:
+    """A view of a sample's object as its shard stores it: a JPEG, and the object's mask as a PNG if known."""
+
+    jpeg: bytes
+    mask_png: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +224,7 @@ class Sample:
         exemplar: augmented exemplar, uint8 [224, 224, 3] RGB.
         meta: origin and random choices.
         object_mask: mask of the object, uint8 [H, W], 255 = object; None if unknown.
+        views: stored views, one for each of `meta.views`; not decoded, since a draw needs two of them.
     """
 
     image: np.ndarray
@@ -148,6 +232,7 @@ class Sample:
     exemplar: np.ndarray
     meta: SampleMeta
     object_mask: np.ndarray | None = None
+    views: tuple[StoredView, ...] = ()
 
 
 def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, bytes]:
@@ -166,7 +251,16 @@ def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, 
     members = dict(zip(MEMBERS, contents, strict=True))
     if sample.object_mask is not None:
         members[OBJECT_MASK] = encode_png(sample.object_mask)
+    for place, view in enumerate(sample.views):
+        members[view_member(place)] = view.jpeg
+        if view.mask_png is not None:
+            members[view_member(place, mask=True)] = view.mask_png
     return members
+
+
+def view_member(place: int, mask: bool = False) -> str:
+    """The member of a sample that holds its view number `place`, or that view's object mask."""
+    return f"view-{place:03d}.{'png' if mask else 'jpg'}"
 
 
 def check_format(manifest: Mapping[str, Any], folder: object) -> None:
@@ -198,9 +292,16 @@ def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = Tru
     json_name = MEMBERS[3]
     meta: SampleMeta = _decode(members, json_name, SampleMeta.from_json, key)
     object_mask = _decode(members, OBJECT_MASK, decode_png, meta.key) if OBJECT_MASK in members else None
+    views = tuple(
+        StoredView(
+            _decode(members, view_member(place), bytes, meta.key), members.get(view_member(place, mask=True))
+        )
+        for place in range(len(meta.views))
+    )
     if not whole:
-        image = _decode(members, MEMBERS[0], decode_jpeg, meta.key)
-        return Sample(image, _NOTHING, _NOTHING, meta, object_mask)
+        # Of a sample with views each draw decodes its own two.
+        image = _NOTHING if views else _decode(members, MEMBERS[0], decode_jpeg, meta.key)
+        return Sample(image, _NOTHING, _NOTHING, meta, object_mask, views)
     image, edit_mask, exemplar = (
         _decode(members, name, decoder, meta.key)
         for name, decoder in zip(MEMBERS[:3], (decode_jpeg, decode_png, decode_jpeg), strict=True)
@@ -208,7 +309,23 @@ def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = Tru
     for name, mask in ((MEMBERS[1], edit_mask), (OBJECT_MASK, object_mask)):
         if mask is not None and mask.shape != image.shape[:2]:
             raise UserError(f"sample {meta.key}: {name} has shape {mask.shape}, the image {image.shape[:2]}")
-    return Sample(image, edit_mask, exemplar, meta, object_mask)
+    return Sample(image, edit_mask, exemplar, meta, object_mask, views)
+
+
+def decode_view(sample: Sample, place: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """A stored view's picture, uint8 [H, W, 3] RGB, and its object mask, uint8 [H, W], if it is known.
+
+    Raises:
+        UserError: if it is damaged; the message has the sample and the member.
+    """
+    view, key, name = sample.views[place], sample.meta.key, view_member(place, mask=True)
+    pixels = _decode({view_member(place): view.jpeg}, view_member(place), decode_jpeg, key)
+    if view.mask_png is None:
+        return pixels, None
+    mask = _decode({name: view.mask_png}, name, decode_png, key)
+    if mask.shape != pixels.shape[:2]:
+        raise UserError(f"sample {key}: {name} has shape {mask.shape}, its picture {pixels.shape[:2]}")
+    return pixels, mask
 
 
 def _decode(members: Mapping[str, bytes], name: str, decoder: Callable[[bytes], Any], key: str) -> Any:

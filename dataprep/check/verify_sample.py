@@ -6,6 +6,7 @@ from math import ceil, floor
 import cv2
 import numpy as np
 
+from dataprep.check.verify_pair import pair_problems
 from dataprep.draw.recipe import DEFAULT
 from dataprep.pictures.fit import fit_picture, fit_record
 from dataprep.plan.plan import BuildConfig
@@ -38,7 +39,9 @@ def sample_problems(
         yield f"it was drawn by the recipe {meta.recipe or DEFAULT}"
     if meta.box not in [item.box for item in meta.boxes] or not meta.extended.contains(meta.box):
         yield "its box is not among its boxes, or not in its extended box"
-    if record is not None:
+    if record is not None and meta.exemplar_from is not None:
+        yield from pair_problems(sample, config, record)
+    elif record is not None:
         yield from _origin_problems(meta, record)
     if not meta.squashed and not meta.window.contains(meta.extended):
         yield "its window does not hold its extended box"

@@ -17,7 +17,7 @@ from dataprep.records import PictureRecord
 from dataprep.shards.tally import HISTOGRAMS, ShardTally
 from intarsia.errors import UserError
 from intarsia.files import sha256_file
-from intarsia.sample import MEMBERS, OBJECT_MASK, decode_sample
+from intarsia.sample import MEMBERS, OBJECT_MASK, VIEW_MEMBER, decode_sample
 
 SAMPLES_PER_SHARD = 4  # that are decoded unless all are
 _PLURAL = {"picture": "pictures", "box": "boxes", "draw": "draws", "mask": "masks", "file": "files"}
@@ -85,7 +85,10 @@ def _sidecar_problems(
     accounts = {
         "pictures": (len(planned), kept["pictures"]),
         "boxes": (sum(len(record.boxes) for record in planned), kept["boxes"]),
-        "draws": (config.draws(kept["pictures"], kept["boxes"]), kept["samples"]),
+        "draws": (
+            sidecar.get("draws") or config.draws(kept["pictures"], kept["boxes"]),
+            kept["samples"],
+        ),
     }
     for what, (given, left) in accounts.items():
         if given != left + numbers[what]:
@@ -178,12 +181,13 @@ def _member_problems(key: str, members: list[tarfile.TarInfo]) -> Iterator[str]:
         if name not in names:
             yield f"sample {key}: member {name} is missing"
     for name in dict.fromkeys(names):
-        if name not in (*MEMBERS, OBJECT_MASK):
+        if name not in (*MEMBERS, OBJECT_MASK) and not VIEW_MEMBER.fullmatch(name):
             yield f"sample {key}: {name} is not a member of a sample"
         elif names.count(name) > 1:
             yield f"sample {key}: member {name} appears {names.count(name)} times"
-    order = (*MEMBERS, OBJECT_MASK)[: len(names)]
-    if sorted(names) == sorted(order) and tuple(names) != order:
+    views = sorted(name for name in names if VIEW_MEMBER.fullmatch(name))
+    order = [name for name in (*MEMBERS, OBJECT_MASK) if name in names] + views
+    if sorted(names) == sorted(order) and names != order:
         yield f"sample {key}: its members are not in the order {', '.join(order)}"
     for member in members:
         facts = (member.isreg(), member.mtime, member.uid, member.gid, member.mode)

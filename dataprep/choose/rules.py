@@ -15,13 +15,16 @@ FLAG_REASONS = {
     "is_occluded": RejectReason.OCCLUDED,
     "is_truncated": RejectReason.TRUNCATED,
     "is_difficult": RejectReason.DIFFICULT,
+    "is_cut": RejectReason.CUT_BY_BORDER,
 }
 
 
 # "pbe" is Paint by Example's own rule. A crowd region of COCO is not an object: both drop it.
 FILTERS = {
     "pbe": FilterRules(dropped_flags=("is_crowd",)),
-    "default": FilterRules(dropped_flags=("is_crowd", "is_group_of", "is_inside"), smallest_side=32),
+    "default": FilterRules(
+        dropped_flags=("is_crowd", "is_group_of", "is_inside", "is_cut"), smallest_side=32
+    ),
 }
 
 

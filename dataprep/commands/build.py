@@ -63,13 +63,15 @@ def _request(options: argparse.Namespace) -> "BuildRequest":
     from intarsia.config import build_config
 
     check_workers(options.workers)
-    content = {name: getattr(options, name) for name in BuildConfig.model_fields}
+    source = source_of(options.source)
+    content = {name: getattr(options, name) for name in BuildConfig.model_fields if hasattr(options, name)}
     content["name"] = options.name or options.source
-    roles = [*(item.role for item in source_of(options.source).inputs), "exclude"]
+    roles = [*(item.role for item in source.inputs), "exclude"]
+    images = [str(getattr(options, source.pictures_from))] if source.pictures_from else options.images
     return BuildRequest(
         config=build_config(BuildConfig, content, where="build options"),
         inputs={role: getattr(options, role) for role in roles if getattr(options, role)},
-        images="\n".join(options.images),
+        images="\n".join(images),
         out=options.out,
         command=shlex.join(["python", "-m", "dataprep", *options.argv]),
         workers=options.workers,

@@ -1,6 +1,7 @@
 """Fresh draws from the samples of a shard: what training sees in later epochs, or by a recipe of its own."""
 
 from dataclasses import replace
+from functools import cache, partial
 
 import cv2
 import numpy as np
@@ -8,14 +9,14 @@ import numpy as np
 from dataprep.draw.exemplar import bare_exemplar, finished_exemplar, object_bounds
 from dataprep.draw.pipeline import open_pipeline
 from dataprep.draw.recipe import PBE, Exemplar, Recipe, with_background
-from dataprep.draw.render import DRAWS_PER_EPOCH, Subject, draw_sample, with_recipe
+from dataprep.draw.render import DRAWS_PER_EPOCH, Subject, SubjectView, draw_sample, with_recipe
 from dataprep.draw.shape import draw_edit_mask, draw_extended
 from dataprep.masks.mask_kind import MaskScene
 from dataprep.pictures.decode import DecodedPicture, resize, squash
 from dataprep.records import Rejected
 from intarsia.boxes import Box, pad_box, scale_box
 from intarsia.rng import sample_rng
-from intarsia.sample import EXEMPLAR_SIZE, Sample
+from intarsia.sample import EXEMPLAR_SIZE, Sample, decode_view
 
 _UNDONE = {"flip", "angle", "blur", "shifts"}  # Paint by Example's notes, of which a flip can be undone
 
@@ -53,8 +54,31 @@ def redraw_sample(
         draws_per_box=meta.draws_per_box,
         masks=lambda place: sample.object_mask if meta.draws_per_box else None,
         recipe=recipe or _own(sample, made_by),
+        captions=meta.captions,
     )
+    if meta.views:
+        subject = _with_views(subject, sample)
     return draw_sample(subject, image_size, seed, meta.draw + epoch * DRAWS_PER_EPOCH)
+
+
+def _with_views(subject: Subject, sample: Sample) -> Subject:
+    """The subject with the stored views of its object, each decoded when a draw asks for it."""
+
+    @cache
+    def decoded(place: int) -> tuple[np.ndarray, np.ndarray | None]:
+        return decode_view(sample, place)
+
+    def picture(place: int) -> DecodedPicture:
+        view = sample.meta.views[place]
+        return DecodedPicture(decoded(place)[0], view.source_bytes, view.source_sha256)
+
+    views = tuple(
+        SubjectView(
+            view.file, view.frame, partial(picture, place), view.partners, view.source_size, view.caption
+        )
+        for place, view in enumerate(sample.meta.views)
+    )
+    return replace(subject, views=views, masks=lambda place: decoded(place)[1])
 
 
 def redraw_crop(
@@ -132,6 +156,8 @@ def _bare(
     simple = not how.grow and (how.resize, how.cut_out) == ("before", "before")
     if undone and simple and _cut(own) == _cut(how):
         return cv2.flip(sample.exemplar, 1) if drawn.get("flip") else sample.exemplar, None, {}
+    if sample.meta.exemplar_from:  # the crop shows another picture
+        return None
     meta, (height, width) = sample.meta, sample.image.shape[:2]
     window, size = meta.window, (meta.window.width, meta.window.height)
     box = meta.box

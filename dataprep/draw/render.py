@@ -17,7 +17,15 @@ from dataprep.pictures.decode import DecodedPicture, resize, squash
 from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason
 from intarsia.boxes import Box, Window, scale_box
 from intarsia.rng import sample_rng
-from intarsia.sample import LabelledBox, Sample, SampleMeta, decode_jpeg, encode_jpeg
+from intarsia.sample import (
+    ExemplarOrigin,
+    LabelledBox,
+    Sample,
+    SampleMeta,
+    ViewMeta,
+    decode_jpeg,
+    encode_jpeg,
+)
 
 DRAWS_PER_EPOCH = 1_000_000  # above the number of draws that any picture has in data prep
 SMALLER_QUALITY = 92  # of pictures made smaller by --short-side
@@ -25,6 +33,28 @@ SMALLER_QUALITY = 92  # of pictures made smaller by --short-side
 
 def _no_mask(place: int) -> None:
     return None
+
+
+@dataclass(frozen=True)
+class SubjectView:
+    """What a box of a subject is in a pair: its own picture, and which boxes may be its partner.
+
+    Attributes:
+        file: path of the picture or video, relative to the folder of pictures.
+        frame: number of the frame in its video; None for a picture that is not of a video.
+        picture: function that gives the decoded picture.
+        partners: places among the subject's boxes of those that may show the exemplar; empty if the object is
+            not repainted in this one.
+        source_size: (width, height) of the source picture if `picture` is smaller.
+        caption: sentence about the picture; empty if there is none.
+    """
+
+    file: str
+    frame: int | None
+    picture: Callable[[], DecodedPicture]
+    partners: tuple[int, ...]
+    source_size: tuple[int, int] | None = None
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +72,9 @@ class Subject:
         draws_per_box: number of draws of each box, in the boxes' order; 0 if each draw chooses among all.
         masks: a box's place among `boxes` -> its object mask, uint8 [H, W], 255 = object, or None.
         recipe: recipe that is drawn by. A background of its exemplar is replaced if the object mask is known.
+        captions: sentences about the picture.
+        views: one for each box, if the boxes are views of one object in several pictures; otherwise empty,
+            and all boxes are in `picture`.
     """
 
     source: str
@@ -54,6 +87,23 @@ class Subject:
     draws_per_box: int = 0
     masks: Callable[[int], np.ndarray | None] = _no_mask
     recipe: Recipe = PBE
+    captions: tuple[str, ...] = ()
+    views: tuple[SubjectView, ...] = ()
+
+    def choose(self, rng: np.random.Generator, draw: int) -> tuple[int, int]:
+        """The places of a draw's box and of the one that its exemplar shows: without views, the same."""
+        own = draw % DRAWS_PER_EPOCH // self.draws_per_box if self.draws_per_box else None
+        if not self.views:
+            place = int(rng.integers(len(self.boxes)))
+            return (place, place) if own is None else (own, own)
+        targets = [place for place, view in enumerate(self.views) if view.partners]
+        place = targets[int(rng.integers(len(targets))) if own is None else own]
+        partners = self.views[place].partners
+        return place, partners[int(rng.integers(len(partners)))]
+
+    def picture_of(self, place: int) -> DecodedPicture:
+        """The picture that a box is in."""
+        return self.views[place].picture() if self.views else self.picture
 
 
 def choose_boxes(
@@ -88,11 +138,9 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
         draw: number from 0 on in data prep, from epoch * DRAWS_PER_EPOCH on in a loader that draws afresh.
     """
     rng, recipe = sample_rng(seed, subject.key, draw), subject.recipe
-    picture, size = subject.picture, subject.picture.size
-    place = int(rng.integers(len(subject.boxes)))
-    if subject.draws_per_box:
-        place = draw % DRAWS_PER_EPOCH // subject.draws_per_box
-    chosen, whole = subject.boxes[place], subject.masks(place)
+    place, partner = subject.choose(rng, draw)
+    picture = subject.picture_of(place)
+    size, chosen, whole = picture.size, subject.boxes[place], subject.masks(place)
     extended = draw_extended(recipe.extension, chosen.box, size, rng)
     draw_window = cache(lambda: recipe.crop.draw(extended, size, rng))  # a kind of mask may ask for it first
     scene = MaskScene(chosen.box, extended, size, lambda: draw_window().box, whole)
@@ -107,8 +155,10 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
         own = None if whole is None else squash(window.box.cut(whole), image_size)
     if pixels.max() < 128:
         return Rejected(RejectReason.EMPTY_MASK, f"box {chosen.box.as_list()} leaves no pixel to repaint")
-    shown = shown_box(chosen.box, whole, recipe.exemplar, size)
-    exemplar, drawn = draw_exemplar(picture.pixels, shown, whole, recipe, rng)
+    shows = whole if partner == place else subject.masks(partner)
+    pixels_of = subject.picture_of(partner)
+    shown = shown_box(subject.boxes[partner].box, shows, recipe.exemplar, pixels_of.size)
+    exemplar, drawn = draw_exemplar(pixels_of.pixels, shown, shows, recipe, rng)
     meta = SampleMeta(
         key=f"{subject.key}_{draw:03d}",
         source=subject.source,
@@ -130,8 +180,43 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
         draw=draw,
         source_size=subject.source_size,
         draws_per_box=subject.draws_per_box,
+        captions=subject.captions,
     )
-    return Sample(image, pixels, exemplar, with_recipe(meta, recipe, whole), own)
+    if subject.views:
+        meta = _of_pair(meta, subject, place, partner, all_views=image_size is None)
+    return Sample(image, pixels, exemplar, with_recipe(meta, recipe, shows), own)
+
+
+def _of_pair(meta: SampleMeta, subject: Subject, place: int, partner: int, all_views: bool) -> SampleMeta:
+    """The record with the origin of target and exemplar, and with all views if the sample stores them."""
+    view, other, source = subject.views[place], subject.views[partner], subject.picture_of(partner)
+    origin = ExemplarOrigin(
+        other.file, other.frame, source.size, subject.boxes[partner].box, source.file_sha256
+    )
+    meta = replace(
+        meta,
+        file=view.file,
+        frame=view.frame,
+        source_size=view.source_size,
+        exemplar_from=origin,
+        captions=(view.caption,) if view.caption else (),
+    )
+    if not all_views:
+        return replace(meta, boxes=(subject.boxes[place],))
+    pictures = [one.picture() for one in subject.views]
+    views = tuple(
+        ViewMeta(
+            one.file,
+            one.frame,
+            one.partners,
+            one.source_size,
+            picture.file_bytes,
+            picture.file_sha256,
+            one.caption,
+        )
+        for one, picture in zip(subject.views, pictures, strict=True)
+    )
+    return replace(meta, views=views)
 
 
 def draw_exemplar(

@@ -7,7 +7,7 @@ from collections import Counter
 
 from PIL import Image
 
-from dataprep.look.view import sample_caption, sample_cells
+from dataprep.look.view import sample_caption
 from intarsia.sample import Sample
 
 _STYLE = """
@@ -48,21 +48,23 @@ apply();
 """
 _LEGEND = (
     "Left: the picture, the edit mask in red, the annotated box in yellow, the object's own mask, if stored, "
-    "in blue. Middle: the edit mask (white = repaint). Right: the exemplar."
+    "in blue. Middle: the edit mask (white = repaint), of a pair also the exemplar's own picture. Right: the "
+    "exemplar."
 )
 
 
-def contact_page(samples: list[Sample], name: str) -> str:
+def contact_page(samples: list[Sample], cells: list[list[Image.Image]], name: str) -> str:
     """The page of these samples, in their order.
 
     Args:
         samples: samples to show, at least one.
+        cells: pictures of each (`view.sample_cells`).
         name: folder name, for the title.
     """
     labels = Counter(sample.meta.label for sample in samples)
     masks = Counter(_mask_of(sample) for sample in samples)
     title = html.escape(f"{name}: {len(samples)} samples")
-    figures = "\n".join(_figure(sample) for sample in samples)
+    figures = "\n".join(_figure(*one) for one in zip(samples, cells, strict=True))
     return f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>{_STYLE}</style>
@@ -89,14 +91,14 @@ def _select(name: str, numbers: Counter[str]) -> str:
     return f'<select name="{name}"><option value="">any</option>{options}</select>'
 
 
-def _figure(sample: Sample) -> str:
+def _figure(sample: Sample, cells: list[Image.Image]) -> str:
     meta = sample.meta
     caption = html.escape(sample_caption(sample))
     detail = html.escape(
         f"{meta.file}, {meta.image_size[0]}x{meta.image_size[1]}, "
         f"box {meta.box.as_list()} of {len(meta.boxes)}, draw {meta.draw}"
     )
-    images = "".join(f'<img src="{_data_uri(cell)}" alt="">' for cell in sample_cells(sample))
+    images = "".join(f'<img src="{_data_uri(cell)}" alt="">' for cell in cells)
     label, mask = html.escape(meta.label), html.escape(_mask_of(sample))
     return (
         f'<figure data-label="{label}" data-mask="{mask}"><figcaption>{caption}<br><small>{detail}</small>'

@@ -10,9 +10,9 @@ from dataprep.draw.objects import judge_object
 from dataprep.draw.pipeline import check_pipeline
 from dataprep.draw.recipe import Recipe
 from dataprep.draw.render import Subject, draw_sample
+from dataprep.formats.object_masks import object_mask
 from dataprep.pictures.decode import load_picture
 from dataprep.records import Rejected
-from dataprep.sources.object_masks import object_mask
 from intarsia.boxes import Box
 from intarsia.errors import UsageError, UserError
 from intarsia.sample import LabelledBox, Sample

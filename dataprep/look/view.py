@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dataprep.shards.tally import mask_coverage
-from intarsia.sample import Sample
+from intarsia.sample import ExemplarOrigin, Sample
 
 CELL_SIDE = 224
 TINT = (255, 40, 80)
@@ -35,9 +35,19 @@ def overlay_mask(sample: Sample) -> Image.Image:
     return picture
 
 
-def sample_cells(sample: Sample) -> list[Image.Image]:
-    """Picture with overlay, mask and exemplar, each with a longer side of 224 pixels."""
-    pictures = [overlay_mask(sample), Image.fromarray(sample.edit_mask), Image.fromarray(sample.exemplar)]
+def sample_cells(sample: Sample, origin: np.ndarray | None = None) -> list[Image.Image]:
+    """Picture with overlay, mask and exemplar, each with a longer side of 224 pixels.
+
+    Of a pair there is one more before the exemplar: the exemplar's own picture with its box.
+
+    Args:
+        sample: sample to show.
+        origin: the exemplar's own picture, uint8 [H, W, 3] RGB; None if it is not known.
+    """
+    pictures = [overlay_mask(sample), Image.fromarray(sample.edit_mask)]
+    if sample.meta.exemplar_from is not None:
+        pictures.append(_origin(sample.meta.exemplar_from, origin))
+    pictures.append(Image.fromarray(sample.exemplar))
     cells = []
     for picture in pictures:
         picture = picture.convert("RGB")
@@ -47,8 +57,26 @@ def sample_cells(sample: Sample) -> list[Image.Image]:
     return cells
 
 
+def _origin(origin: ExemplarOrigin, pixels: np.ndarray | None) -> Image.Image:
+    """The exemplar's own picture with its box; grey with a line of words if it is not known."""
+    if pixels is None:
+        picture = Image.new("RGB", origin.image_size, (128, 128, 128))
+        ImageDraw.Draw(picture).text((4, 4), "the picture is not there any more", fill="white")
+    else:
+        picture = Image.fromarray(pixels).resize(origin.image_size)
+    box = origin.box
+    corners = (box.x0, box.y0, box.x1 - 1, box.y1 - 1)
+    ImageDraw.Draw(picture).rectangle(corners, outline=BOX_OUTLINE, width=max(picture.width // 150, 1))
+    return picture
+
+
 def sample_caption(sample: Sample) -> str:
     """Key, class, kind of mask and its share of the image."""
     meta = sample.meta
     squashed = ", squashed" if meta.squashed else ""
-    return f"{meta.key}, {meta.label}, {meta.mask_kind} mask {mask_coverage(sample.edit_mask):.0%}{squashed}"
+    frames = ""
+    if meta.exemplar_from is not None:
+        one, other = meta.frame, meta.exemplar_from.frame
+        frames = f", frame {one} from {other}" if one is not None else f", from {meta.exemplar_from.file}"
+    share = f"{mask_coverage(sample.edit_mask):.0%}"
+    return f"{meta.key}, {meta.label}, {meta.mask_kind} mask {share}{squashed}{frames}"

@@ -137,11 +137,14 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
         pictures = np.unique(rows).tolist()
         wanted = {notes.files[p] or notes.image_ids[p] for p in pictures}
         wanted |= {names[p] for names in notes.other_names for p in pictures if names[p]}
+        wanted |= set(notes.views.files if notes.views is not None else ())
         wanted |= {name.replace("\\", "/") for name in wanted}
         unpack_tars(packed, wanted | {name.rpartition("/")[2] for name in wanted}, Path(place))
     index = None if packed and not unpack else open_store(place, str(request.out)).index()
     if index is not None:
         return index
+    if notes.views is not None:
+        return index_paths(notes.views.files)
     return index_paths(
         (file or (name if name.lower().endswith(EXTENSIONS) else f"{name}.jpg")).replace("\\", "/")
         for file, name in zip(notes.files, notes.image_ids, strict=True)
@@ -151,7 +154,12 @@ def _picture_names(request: BuildRequest, notes: Annotations, unpack: bool) -> P
 def _check_masks(request: BuildRequest) -> None:
     config, given = request.config, SEGMENTATIONS in request.inputs
     source = source_of(config.source)
-    if given and not config.needs_masks:
+    if source.pairs and config.max_iou is not None:
+        raise UsageError(
+            f"--max-iou compares the boxes of one picture, the source {config.source} has one of each; leave "
+            "it out"
+        )
+    if given and not config.needs_masks and not source.pairs:
         raise UsageError(
             "--segmentations is for --object-masks or --exemplar-background: give one, or leave it out"
         )

@@ -18,15 +18,21 @@ from pydantic import (
 
 from dataprep.choose.filters import FilterOptions, rules_of
 from dataprep.choose.joint_rules import judge_balance, near_duplicates
+from dataprep.choose.partners import judge_partners
 from dataprep.choose.rules import judge_boxes, shown_bounds
 from dataprep.draw.recipe import PBE, Recipe, RecipeOption, with_background
 from dataprep.pictures.index import PictureIndex
-from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
+from dataprep.pictures.video import is_video
+from dataprep.records import REASONS, Annotations, FilterRules, RejectReason, Views
 from dataprep.sources.source import SOURCES, source_of
 from intarsia.rng import derive_seeds
 
 # Options of later versions, with their defaults.
-_NEWER = {"orientation": "auto", "scale_boxes": False, "recipe": None}
+_NEWER = {
+    "orientation": "auto",
+    "scale_boxes": False,
+    **dict.fromkeys(("recipe", "min_gap", "max_mask_iou", "max_views")),
+}
 
 
 class BuildConfig(FilterOptions):
@@ -45,6 +51,9 @@ class BuildConfig(FilterOptions):
     object_masks: bool = False
     exemplar_background: Literal["keep", "grey", "white"] = "keep"
     recipe: RecipeOption = None  # Paint by Example's
+    min_gap: int | None = Field(None, ge=1)
+    max_mask_iou: float | None = Field(None, gt=0, le=1)
+    max_views: int | None = Field(None, ge=2)
 
     @model_serializer(mode="wrap")
     def _newer_defaults_are_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -173,13 +182,9 @@ def make_build_plan(
         as_shown: whether boxes count as far as pictures show them, see `FilterRules`.
     """
     notes, rules = annotations, rules_of(config, families, as_shown)
-    # A reader that was given these rules has already set aside what they drop.
-    if notes.judged == rules:
-        verdict: np.ndarray = np.full(len(notes), -1, np.int16)
-    else:
-        verdict = judge_boxes(notes, rules)
+    notes, verdict = _judge_alone(notes, rules, index)
     # Pictures: the file of each one. If there is none, its boxes are rejected with it.
-    files = _find_files(notes, index)
+    files = _find_files(notes, index) if notes.views is None else pa.array(notes.files, pa.string())
     annotated = len(files)
     if source_of(config.source).all_pictures:
         notes, files = _with_other_pictures(notes, files, index)
@@ -193,6 +198,8 @@ def make_build_plan(
         )
         fate[named] = REASONS.index(RejectReason.EXCLUDED)
     _judge_together(notes, rules, config.seed, fate, verdict)
+    if notes.views is not None:
+        judge_partners(notes, config.min_gap or 1, verdict)
     # Only now is it known which pictures have a box left.
     boxes_left = np.bincount(notes.picture[verdict < 0], minlength=len(files))
     fate[(boxes_left == 0) & (fate != REASONS.index(RejectReason.EXCLUDED))] = REASONS.index(
@@ -211,6 +218,21 @@ def make_build_plan(
     return BuildPlan(config, notes, verdict, fate, order, files, rows, ends)
 
 
+def _judge_alone(
+    notes: Annotations, rules: FilterRules, index: PictureIndex
+) -> tuple[Annotations, np.ndarray]:
+    """The annotations, with the paths of views as the store has them, and `judge_boxes` of them."""
+    # A reader that was given these rules has already set aside what they drop.
+    known = notes.judged == rules
+    verdict = np.full(len(notes), -1, np.int16) if known else judge_boxes(notes, rules)
+    if notes.views is None:
+        return notes, verdict
+    views = _find_views(notes.views, index)
+    missing = np.array([not file for file in views.files], bool)[views.file]
+    verdict[missing & (verdict < 0)] = REASONS.index(RejectReason.FILE_MISSING)
+    return replace(notes, views=views), verdict
+
+
 def _find_files(notes: Annotations, index: PictureIndex) -> pa.Array:
     """The file of each picture, text [P]; empty if none of its names is that of a file."""
     files = index.find(notes.files, notes.image_ids)
@@ -226,6 +248,13 @@ def _find_files(notes: Annotations, index: PictureIndex) -> pa.Array:
             columns[place] = file if claims[file] == 1 else ""
         files = pa.array(columns, pa.string())
     return files
+
+
+def _find_views(views: Views, index: PictureIndex) -> Views:
+    """The views with the paths of their pictures as the store has them; empty where there is none."""
+    found = index.find(views.files, views.files).to_pylist()
+    files = [file if is_video(file) else there for file, there in zip(views.files, found, strict=True)]
+    return replace(views, files=files)
 
 
 def _with_other_pictures(
@@ -259,7 +288,7 @@ def _judge_together(
     notes: Annotations, rules: FilterRules, seed: int, fate: np.ndarray, verdict: np.ndarray
 ) -> None:
     """The rules about several boxes, among those that are left in usable pictures; writes into `verdict`."""
-    if rules.largest_iou < 1:
+    if rules.largest_iou < 1 and notes.views is None:
         rows: np.ndarray = np.flatnonzero(verdict < 0).astype(np.int32)
         shown = replace(notes, bounds=shown_bounds(notes, rules))
         # Before the balance, which counts the boxes that are left.

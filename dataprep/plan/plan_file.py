@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataprep.plan.plan import BuildPlan
-from dataprep.records import BoxRecord, BoxUnit, PictureRecord
+from dataprep.records import BoxRecord, BoxUnit, PictureRecord, View, Views
 from dataprep.sources.source import source_of
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, fingerprint
@@ -28,7 +28,8 @@ _CORNERS = ("x0", "y0", "x1", "y1")
 def plan_table(plan: BuildPlan, first: int = 0, last: int | None = None) -> pa.Table:
     """The plan's pictures from `first` up to but without `last`, as rows.
 
-    Columns: image_id, key, file, width, height (0: unknown), boxes (a list of structures).
+    Columns: image_id, key, file, width, height (0: unknown), captions (a list in JSON; only if the data set
+    has any), boxes (a list of structures).
     """
     notes, order = plan.annotations, plan.order[first:last]
     ends = plan.ends[first : first + len(order) + 1]
@@ -39,9 +40,12 @@ def plan_table(plan: BuildPlan, first: int = 0, last: int | None = None) -> pa.T
     columns |= {name: pa.array(values[rows]) for name, values in notes.flags.items()}
     if notes.segmentation is not None:
         columns["segmentation"] = notes.segmentation(rows)
+    if notes.views is not None:
+        columns |= _view_columns(notes.views, rows)
     boxes = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
     image_ids = [notes.image_ids[p] for p in order]
     sample_key = source_of(plan.config.source).sample_key
+    captions = {} if notes.captions is None else {"captions": _captions(notes.captions, order)}
     return pa.table(
         {
             "image_id": pa.array(image_ids, pa.string()),
@@ -49,9 +53,24 @@ def plan_table(plan: BuildPlan, first: int = 0, last: int | None = None) -> pa.T
             "file": plan.files.take(pa.array(order)),
             "width": pa.array(notes.sizes[order, 0]),
             "height": pa.array(notes.sizes[order, 1]),
+            **captions,
             "boxes": pa.ListArray.from_arrays(pa.array((ends - ends[0]).astype(np.int32)), boxes),
         }
     )
+
+
+def _captions(captions: Mapping[int, tuple[str, ...]], order: np.ndarray) -> pa.Array:
+    texts = (json.dumps(captions.get(place, ()), ensure_ascii=False) for place in order.tolist())
+    return pa.array(texts, pa.string())
+
+
+def _view_columns(views: Views, rows: np.ndarray) -> dict[str, pa.Array]:
+    roles = views.is_target.astype(np.int8) + 2 * views.is_exemplar.astype(np.int8)
+    numbers = {"frame": views.frame, "track": views.track, "role": roles}
+    columns = {"view_file": pa.array(views.files, pa.string()).take(pa.array(views.file[rows]))}
+    if views.caption:
+        columns["view_caption"] = pa.array([views.caption[row] for row in rows.tolist()], pa.string())
+    return columns | {f"view_{name}": pa.array(values[rows]) for name, values in numbers.items()}
 
 
 def _plan_slices(plan: BuildPlan) -> Iterator[pa.Table]:
@@ -174,6 +193,7 @@ def read_plan_rows(path: Path, shard: int) -> list[PictureRecord]:
             size=(row["width"], row["height"]) if row["width"] and row["height"] else None,
             boxes=tuple(_box_record(box) for box in row["boxes"]),
             unit=unit,
+            captions=tuple(json.loads(row.get("captions") or "[]")),
         )
         for row in rows
     ]
@@ -182,4 +202,9 @@ def read_plan_rows(path: Path, shard: int) -> list[PictureRecord]:
 def _box_record(row: dict[str, Any]) -> BoxRecord:
     bounds = tuple(row.pop(name) for name in _CORNERS)
     box_id, label, segmentation = row.pop("box_id"), row.pop("label"), row.pop("segmentation", "")
-    return BoxRecord(box_id, bounds, label, flags=row, segmentation=segmentation)
+    view = None
+    if "view_file" in row:
+        file, frame, track, role = (row.pop(f"view_{name}") for name in ("file", "frame", "track", "role"))
+        caption = row.pop("view_caption", "")
+        view = View(file, frame, track, bool(role & 1), bool(role & 2), caption)
+    return BoxRecord(box_id, bounds, label, flags=row, segmentation=segmentation, view=view)

@@ -16,6 +16,7 @@ from dataprep.choose.filters import rules_of
 from dataprep.choose.pixels import picture_hash
 from dataprep.draw.objects import judge_object
 from dataprep.draw.render import Subject, choose_boxes, draw_sample, scale_boxes, store_picture
+from dataprep.formats.object_masks import object_mask
 from dataprep.pictures.decode import DecodedPicture, load_picture, resize
 from dataprep.pictures.fit import fit_record
 from dataprep.pictures.stores import PictureStore, open_store
@@ -24,8 +25,9 @@ from dataprep.plan.plan_file import PLAN_FILE, read_plan_rows
 from dataprep.progress import noted
 from dataprep.records import CLIPPED, CLIPPED_PX, FilterRules, PictureRecord, Rejected, RejectReason
 from dataprep.shards.journal import ATTEMPT, find_killers, journal_path
+from dataprep.shards.render_views import draw_pairs, pair_up, usable_views
 from dataprep.shards.tally import HISTOGRAMS, ShardTally, kept_counts
-from dataprep.sources.object_masks import object_mask
+from dataprep.sources.source import source_of
 from dataprep.tars import tar_members, write_tar
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
@@ -134,6 +136,8 @@ def render_record(
     """The encoded samples of one picture; empty if it was rejected."""
     boxes = [box.box_id for box in record.boxes]
     store = _store_of(job.images, job.folder, job.fingerprint)
+    if source_of(job.config.source).pairs:
+        return _render_pairs(record, job, tally, store)
     try:
         config = job.config
         picture = load_picture(store.place(record.file), record.size, config.orientation, config.scale_boxes)
@@ -173,6 +177,43 @@ def render_record(
     kept = (box for box in record.boxes if box.box_id not in gone)
     tally.change("boxes", CLIPPED, sum(box.overhang(picture.size, record.unit) > CLIPPED_PX for box in kept))
     tally.hashes[record.image_id] = f"{picture_hash(picture.pixels):016x}"
+    return encoded
+
+
+def _render_pairs(
+    record: PictureRecord, job: ShardJob, tally: ShardTally, store: PictureStore
+) -> list[tuple[str, dict[str, bytes]]]:
+    """The encoded samples of one record of views; empty if it was rejected."""
+    config, boxes = job.config, [box.box_id for box in record.boxes]
+    try:
+        shown, dropped = usable_views(record, store, job.segmentations, config, job.rules)
+        shown, partners, alone = pair_up(shown, config)
+        drawn = draw_pairs(record, shown, partners, config) if shown else []
+        made = [(one.sample, one.jpeg) for one in drawn if isinstance(one.sample, Sample)]
+        encoded = [(sample.meta.key, encode_sample(sample, jpeg)) for sample, jpeg in made]
+    except UserError:  # see `render_record`
+        raise
+    except Exception as error:  # noqa: BLE001 - see `render_record`
+        rejected = Rejected(RejectReason.RENDER_FAILED, f"{type(error).__name__}: {error}")
+        tally.reject_picture(record, rejected, boxes)
+        return []
+    for box_id, rejected in (*dropped, *alone):
+        tally.reject_box(record, box_id, rejected)
+    left = [box for box in boxes if box not in {box_id for box_id, _ in (*dropped, *alone)}]
+    failed = [one.sample for one in drawn if isinstance(one.sample, Rejected)]
+    if not made:
+        tally.reject_picture(
+            record, failed[0] if failed else Rejected(RejectReason.NO_BOX, "none is left"), left
+        )
+        return []
+    for draw, one in enumerate(drawn):
+        if isinstance(one.sample, Rejected):
+            tally.reject_draw(record, draw, one.sample)
+        else:
+            tally.count_mask(record, draw, one.mask)
+    tally.draws += len(drawn)
+    tally.keep(len(left), [sample for sample, _ in made])
+    tally.hashes[record.image_id] = f"{picture_hash(shown[0].picture.pixels):016x}"
     return encoded
 
 
@@ -238,6 +279,7 @@ def _draw_all(
         draws_per_box=config.draws_per_image if config.all_boxes else 0,
         masks=masks,
         recipe=config.drawing,
+        captions=record.captions,
     )
     side, number = None if source else config.image_size, config.draws(1, len(boxes))
     drawn = [draw_sample(subject, side, config.seed, draw) for draw in range(number)]
@@ -259,6 +301,7 @@ def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -
         "rejected": {what: dict(sorted(tally.rejected[what].items())) for what in job.config.accounts},
         "labels": dict(sorted(tally.labels.items())),
         "histograms": {name: getattr(tally, name).tolist() for name in HISTOGRAMS},
+        **({"draws": tally.draws} if tally.draws else {}),
         "hashes": tally.hashes,
         "rejects": tally.rejects,
         **({"changed": changed} if changed else {}),

@@ -88,9 +88,10 @@ def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -
     rejected = {what: Counter(planned.get(what, {})) for what in config.accounts}
     changed: dict[str, Counter[str]] = {}
     histograms: dict[str, np.ndarray] = {name: np.zeros(BINS, np.int64) for name in HISTOGRAMS}
-    shardlist = []
+    shardlist, draws = [], 0
     for sidecar in sidecars:
         kept.update(sidecar["kept"])
+        draws += sidecar.get("draws", 0)
         labels.update(sidecar["labels"])
         for what, numbers in sidecar["rejected"].items():
             rejected[what].update(numbers)
@@ -106,7 +107,7 @@ def merge_sidecars(sidecars: Iterable[dict[str, Any]], header: dict[str, Any]) -
                 "sha256": sidecar["sha256"],
             }
         )
-    given = header["counts"]["in"] | {"draws": config.draws(kept["pictures"], kept["boxes"])}
+    given = header["counts"]["in"] | {"draws": draws or config.draws(kept["pictures"], kept["boxes"])}
     if config.needs_masks:
         given["masks"] = kept["masks"] + rejected["masks"].total()
     left = kept_counts(kept, config)

@@ -27,6 +27,7 @@ class ShardTally:
     changed: dict[str, Counter[str]] = field(
         default_factory=lambda: {name: Counter() for name in ("pictures", "boxes")}
     )
+    draws: int = 0  # of pairs, whose number follows from neither pictures nor boxes
     rejects: list[dict[str, Any]] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
     hashes: dict[str, str] = field(default_factory=dict)

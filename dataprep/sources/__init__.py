@@ -1,1 +1,1 @@
-"""Annotations in each format to columns of boxes; no pixels are read."""
+"""What each source of annotations says about itself, a module and a row for each."""

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Annotations":
-    from dataprep.sources.boxes_csv import read_boxes_csv
+    from dataprep.formats.boxes_csv import read_boxes_csv
 
     return read_boxes_csv(inputs["boxes"], masks)
 
 
 SOURCE = Source(
-    help="from a CSV of path,x0,y0,x1,y1[,label,mask]",
+    help="from a CSV of path,x0,y0,x1,y1[,label,mask,caption]",
     inputs=(
         SourceInput(
             "boxes", "CSV with a header; pixels, half-open; a column mask names PNGs below --segmentations"

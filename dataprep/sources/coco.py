@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from dataprep.sources.json_stream import EMPTY, stream_object
+from dataprep.formats.json_stream import EMPTY, stream_object
 from dataprep.sources.source import Source, SourceInput
 from intarsia.errors import UserError
 from intarsia.files import refuse_lfs_pointer
@@ -17,8 +17,8 @@ from intarsia.files import refuse_lfs_pointer
 if TYPE_CHECKING:
     import numpy as np
 
+    from dataprep.formats.columns import TextColumn
     from dataprep.records import Annotations, FilterRules
-    from dataprep.sources.columns import TextColumn
 
 _BAD_BOUNDS = (float("nan"),) * 4
 _LISTS = ("images", "annotations", "categories")
@@ -45,7 +45,7 @@ def read_coco(path: Path | str, outlines: bool = False) -> "Annotations":
     Raises:
         UserError: if the file is missing, a git-LFS pointer, not JSON, or not COCO's; with line or record.
     """
-    from dataprep.sources.columns import TextColumn
+    from dataprep.formats.columns import TextColumn
 
     path = Path(path)
     refuse_lfs_pointer(path)
@@ -258,12 +258,20 @@ def coco_key(image_id: str) -> str:
 
 
 def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Annotations":
-    return read_coco(inputs["annotations"], masks)
+    from dataprep.formats.captions import read_coco_captions, with_captions
+
+    notes = read_coco(inputs["annotations"], masks)
+    if "captions" not in inputs:
+        return notes
+    return with_captions(notes, read_coco_captions(inputs["captions"]), inputs["captions"], coco_key)
 
 
 SOURCE = Source(
     help="from a COCO instances file",
-    inputs=(SourceInput("annotations", "instances_*.json"),),
+    inputs=(
+        SourceInput("annotations", "instances_*.json"),
+        SourceInput("captions", "captions_*.json, for text-conditioned training", required=False),
+    ),
     unit="pixels",
     licence="annotations CC BY 4.0 (COCO Consortium); each picture has the licence that its author gave it "
     "on Flickr, named in the annotation file",

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 
 def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Annotations":
-    from dataprep.sources.object_masks import read_open_images_masks
-    from dataprep.sources.openimages_csv import read_open_images
+    from dataprep.formats.captions import read_narratives, with_captions
+    from dataprep.formats.object_masks import read_open_images_masks
+    from dataprep.formats.openimages_csv import read_open_images
 
     notes = read_open_images(inputs["boxes"], inputs["classes"], rules)
+    if "narratives" in inputs:
+        notes = with_captions(notes, read_narratives(inputs["narratives"]), inputs["narratives"])
     if not masks:
         return notes
     outlines = read_open_images_masks(inputs[SEGMENTATIONS], notes, inputs["classes"])
@@ -24,7 +27,7 @@ def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Ann
 
 def _families(inputs: Mapping[str, Path]) -> dict[str, frozenset[str]]:
     from dataprep.choose.filters import read_hierarchy
-    from dataprep.sources.openimages_csv import read_class_names
+    from dataprep.formats.openimages_csv import read_class_names
 
     codes = read_class_names(inputs["classes"])
     families = {name: frozenset((name,)) for name in codes.values()}
@@ -37,6 +40,12 @@ SOURCE = Source(
         SourceInput("boxes", "*-annotations-bbox.csv"),
         SourceInput("classes", "class-descriptions-boxable.csv"),
         SourceInput("hierarchy", "bbox_labels_600_hierarchy.json, for class names", required=False),
+        SourceInput(
+            "narratives",
+            "Localized Narratives, a .jsonl or a folder of them, for text-conditioned training",
+            required=False,
+            endings=(".jsonl",),
+        ),
         SourceInput(
             SEGMENTATIONS,
             "folder of object masks (PNGs) with their CSV of MaskPath, ImageID, …",

@@ -22,6 +22,8 @@ SOURCES = {
     "boxes": "dataprep.sources.boxes",
     "yolo": "dataprep.sources.yolo",
     "voc": "dataprep.sources.voc",
+    "pairs": "dataprep.sources.pairs",
+    "video": "dataprep.sources.video",
 }
 SEGMENTATIONS = "segmentations"  # role of the folder of object masks, of whichever source
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -36,6 +38,7 @@ class SourceInput:
         help: line of the option in `--help`.
         required: whether the command needs it.
         endings: ends of the names of the files that count in a folder, in lower case; empty for all files.
+        positional: whether it is given without the option's name.
         planned: whether all that the files say goes into the plan. A change then gives another plan, and is
             found by that; what is only read while shards are built is refused when its files change.
     """
@@ -44,6 +47,7 @@ class SourceInput:
     help: str
     required: bool = True
     endings: tuple[str, ...] = ()
+    positional: bool = False
     planned: bool = True
 
 
@@ -82,6 +86,10 @@ class Source:
         mask_hint: what else to give beside --segmentations, if masks come from there.
         all_pictures: whether every picture of the folder is one of the data set, so that one without any
             annotations is counted.
+        pictures_from: role of the folder that holds the pictures, too; if empty, --images names it.
+        masks_from: role of the folder of the files that hold object masks.
+        pairs: whether its boxes are views of objects, of which two make a sample (`records.View`).
+        of_videos: whether these are frames of videos.
         families: inputs -> class name -> names of the classes that it stands for, for the names that are
             known beside the boxes.
     """
@@ -95,6 +103,10 @@ class Source:
     has_masks: bool = False
     mask_hint: str = ""
     all_pictures: bool = False
+    pictures_from: str = ""
+    masks_from: str = SEGMENTATIONS
+    pairs: bool = False
+    of_videos: bool = False
     families: Callable[[Mapping[str, Path]], Mapping[str, Collection[str]]] = _stand_for_themselves
 
     def sample_key(self, image_id: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from dataprep.sources.label_folder import label_files
+from dataprep.formats.label_folder import label_files
 from dataprep.sources.source import Source, SourceInput
 from intarsia.errors import UserError
 from intarsia.files import refuse_lfs_pointer

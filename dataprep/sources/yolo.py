@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataprep.sources.label_folder import label_files
+from dataprep.formats.label_folder import label_files
 from dataprep.sources.source import Source, SourceInput
 from intarsia.errors import UsageError, UserError
 from intarsia.files import refuse_lfs_pointer

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from dataprep.check.verify import verify_folder
 from dataprep.cli import main
+from dataprep.formats.boxes_csv import UNLABELLED, read_boxes_csv
 from dataprep.plan.inputs import BuildRequest
 from dataprep.plan.plan import BuildConfig
 from dataprep.shards.build_shard import tar_samples
-from dataprep.sources.boxes_csv import UNLABELLED, read_boxes_csv
 from intarsia.errors import UserError
 from intarsia.sample import decode_sample
 from tests.dataprep.test_shards import build_alone

@@ -18,13 +18,13 @@ from dataprep.choose.joint_rules import class_quotas, judge_balance, near_duplic
 from dataprep.choose.pixels import crop_figures, judge_crop, picture_hash
 from dataprep.choose.rules import FILTERS, judge_boxes, judge_sizes
 from dataprep.cli import main
+from dataprep.formats.openimages_csv import read_class_names
 from dataprep.look.duplicates import find_duplicates, nearest_before
 from dataprep.pictures.index import index_paths
 from dataprep.plan.plan import BuildConfig, make_build_plan
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason
 from dataprep.shards.manifest import REJECTS
 from dataprep.shards.plan_rejects import write_plan_rejects
-from dataprep.sources.openimages_csv import read_class_names
 from intarsia.boxes import Box
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError

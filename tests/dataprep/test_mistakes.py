@@ -10,10 +10,10 @@ from PIL import Image
 
 from dataprep.cli import main
 from dataprep.estimate import estimate_build
+from dataprep.formats.openimages_csv import read_open_images
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.remarks import build_remarks
-from dataprep.sources.openimages_csv import read_open_images
 from intarsia.errors import UserError
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.test_tool_files import BOX, coco_request

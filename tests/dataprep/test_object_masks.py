@@ -13,13 +13,13 @@ from pycocotools import mask as coco_mask
 from dataprep.build import build as go_on
 from dataprep.check.verify import verify_folder
 from dataprep.draw.redraw import redraw_sample
+from dataprep.formats.object_masks import object_mask, read_open_images_masks
+from dataprep.formats.openimages_csv import read_open_images
 from dataprep.plan import input_files
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_header, read_plan_rows, write_plan
 from dataprep.records import Rejected, RejectReason
-from dataprep.sources.object_masks import object_mask, read_open_images_masks
-from dataprep.sources.openimages_csv import read_open_images
 from intarsia.boxes import Box
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError

@@ -10,12 +10,12 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from dataprep.choose.rules import FILTERS, judge_boxes
+from dataprep.formats.openimages_csv import read_class_names, read_open_images
 from dataprep.pictures.index import index_pictures
 from dataprep.plan.plan import BuildConfig, make_build_plan
 from dataprep.plan.plan_file import plan_table
 from dataprep.records import REASONS, Annotations
 from dataprep.sources.coco import read_coco
-from dataprep.sources.openimages_csv import read_class_names, read_open_images
 from intarsia.errors import UserError
 from tests.paths import COCO_MINI, SHARED_DATA
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from dataprep.check.verify import verify_folder
+from dataprep.formats.object_masks import object_mask
+from dataprep.formats.run_lengths import mask_of_runs, unpack_counts
 from dataprep.records import Rejected, RejectReason
-from dataprep.sources.object_masks import object_mask
-from dataprep.sources.run_lengths import mask_of_runs, unpack_counts
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import toy_picture, toy_request
 

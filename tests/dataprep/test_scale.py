@@ -15,6 +15,9 @@ from benchmarks.coco_json import write_coco
 from benchmarks.openimages_csv import write_empty_pictures, write_open_images
 from benchmarks.plan import measure_plan
 from dataprep.choose.rules import FILTERS
+from dataprep.formats.columns import GrowingColumn, TextColumn
+from dataprep.formats.json_stream import EMPTY, stream_object
+from dataprep.formats.openimages_csv import read_open_images
 from dataprep.pictures.index import index_paths, index_pictures
 from dataprep.plan import plan_file
 from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
@@ -23,9 +26,6 @@ from dataprep.shards import plan_rejects
 from dataprep.shards.plan_rejects import write_plan_rejects
 from dataprep.sources import json_stream, openimages_csv
 from dataprep.sources.coco import read_coco
-from dataprep.sources.columns import GrowingColumn, TextColumn
-from dataprep.sources.json_stream import EMPTY, stream_object
-from dataprep.sources.openimages_csv import read_open_images
 from intarsia.errors import UserError
 
 JSON = st.recursive(
@@ -203,7 +203,7 @@ def test_every_box_that_a_plan_drops_is_a_line(open_images: Path) -> None:
 @given(st.lists(st.lists(st.integers(0, 1000), max_size=30), max_size=10))
 def test_a_column_is_all_that_was_appended(pieces: list[list[int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dataprep.sources.columns._FIRST", 2)
+        patch.setattr("dataprep.formats.columns._FIRST", 2)
         column, pairs = GrowingColumn(np.int32), GrowingColumn(np.float64, 2)
         for piece in pieces:
             column.append(np.array(piece, np.int32))

@@ -38,7 +38,7 @@ def plan_of(request: BuildRequest) -> dict:
 
 def jobs_of(request: BuildRequest, header: dict) -> list[ShardJob]:
     place = str(request.out), str(request.images)
-    masks = str(request.inputs.get("segmentations", ""))
+    masks = str(request.inputs.get(source_of(request.config.source).masks_from, ""))
     return [
         ShardJob(*place, shard, header["fingerprint"], request.config, masks)
         for shard in range(header["shards"])

@@ -19,6 +19,7 @@ from dataprep.cli import main
 from dataprep.look.page import contact_page
 from dataprep.look.pick import WORST, Choice, pick_samples
 from dataprep.look.stats import folder_stats
+from dataprep.look.view import sample_cells
 from dataprep.look.wandb_artifact import log_folder
 from dataprep.shards.figures import AXES, bar_lines, block_line, histogram_lines, quantiles
 from dataprep.shards.tally import BINS, mask_coverage
@@ -105,14 +106,14 @@ class Figures(HTMLParser):
 def test_the_page_tells_each_figures_class_and_mask_and_offers_all_of_them(
     folder: Path, everything: list[Sample]
 ) -> None:
-    page = Figures()
-    page.feed(contact_page(everything, "<&>"))
+    page, cells = Figures(), [sample_cells(sample) for sample in everything]
+    page.feed(contact_page(everything, cells, "<&>"))
     assert Counter(f["data-label"] for f in page.figures) == Counter(s.meta.label for s in everything)
     kinds = {f["data-mask"] for f in page.figures}
     assert {kind.partition(",")[0] for kind in kinds if kind} == {"box", "bezier"}
     assert set(page.options) == {"", "car", "stop sign"} | kinds
     assert page.outside == []
-    assert "<&>" not in contact_page(everything[:1], "<&>")
+    assert "<&>" not in contact_page(everything[:1], cells[:1], "<&>")
 
 
 @given(st.lists(st.integers(0, 1000), min_size=BINS, max_size=BINS), st.integers(1, BINS))

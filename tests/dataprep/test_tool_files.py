@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataprep.formats.object_masks import object_mask
 from dataprep.pictures.index import index_paths
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
 from dataprep.records import Rejected, RejectReason
 from dataprep.shards.plan_rejects import write_plan_rejects
 from dataprep.sources.coco import read_coco
-from dataprep.sources.object_masks import object_mask
 from intarsia.errors import UserError
 from tests.dataprep.toy import toy_picture
 

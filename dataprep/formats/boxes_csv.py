@@ -1,4 +1,4 @@
-"""Your own boxes: a CSV of path,x0,y0,x1,y1[,label,mask] to columns; no pixels are read."""
+"""Your own boxes: a CSV of path,x0,y0,x1,y1[,label,mask,caption] to columns; no pixels are read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from dataprep.formats.captions import tidy_caption
+from dataprep.formats.csv_files import csv_header, find_fault
 from dataprep.records import Annotations
-from dataprep.sources.csv_files import csv_header, find_fault
 from intarsia.errors import UserError
 
 CORNERS = ("x0", "y0", "x1", "y1")
@@ -17,7 +18,7 @@ UNLABELLED = "object"  # the class of a box without a label
 
 
 def read_boxes_csv(path: Path | str, masks: bool = False) -> Annotations:
-    """Read a CSV whose first line names the columns path, x0, y0, x1, y1 and, optionally, label and mask.
+    """Read a CSV with the columns path, x0, y0, x1, y1 and, if wanted, label, mask and caption.
 
     Boxes are pixels of the upright picture, half-open; path is that of the picture below the folder of
     pictures, mask that of a PNG below the folder of masks, or nothing. Other columns and blank lines are
@@ -59,18 +60,30 @@ def read_boxes_csv(path: Path | str, masks: bool = False) -> Annotations:
         labels=labels,
         flags={},
         segmentation=_taker(table["mask"]) if masks else None,
+        captions=_captions(table["caption"], picture) if "caption" in header else None,
     )
 
 
+def _captions(column: pa.ChunkedArray, picture: np.ndarray) -> dict[int, tuple[str, ...]]:
+    """Place of a picture -> the different captions of its lines, in their order."""
+    found: dict[int, dict[str, None]] = {}
+    for place, text in zip(picture.tolist(), column.fill_null("").to_pylist(), strict=True):
+        if words := tidy_caption(text):
+            found.setdefault(place, {})[words] = None
+    return {place: tuple(texts) for place, texts in found.items()}
+
+
 def _read(path: Path, header: list[str]) -> pa.Table:
-    types = dict.fromkeys(("path", "label", "mask"), pa.string()) | dict.fromkeys(CORNERS, pa.float64())
+    types = dict.fromkeys(("path", "label", "mask", "caption"), pa.string()) | dict.fromkeys(
+        CORNERS, pa.float64()
+    )
     try:
         return pacsv.read_csv(
             path,
             read_options=pacsv.ReadOptions(column_names=header, skip_rows=1),
             parse_options=pacsv.ParseOptions(ignore_empty_lines=False),
             convert_options=pacsv.ConvertOptions(
-                include_columns=["path", *CORNERS, "label", "mask"],
+                include_columns=["path", *CORNERS, "label", "mask", "caption"],
                 include_missing_columns=True,
                 column_types=types,
                 strings_can_be_null=True,

@@ -6,7 +6,9 @@ The text is COCO's `segmentation` as JSON (polygons or run lengths), or the path
 
 import csv
 import json
+import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -15,17 +17,19 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from PIL import Image
 
+from dataprep.formats.csv_files import csv_header, find_fault
+from dataprep.formats.openimages_csv import read_class_names
+from dataprep.formats.run_lengths import mask_of_runs
 from dataprep.pictures.index import index_pictures
 from dataprep.pictures.reader import MAX_PIXELS
 from dataprep.records import Annotations, Rejected, RejectReason
-from dataprep.sources.csv_files import csv_header, find_fault
-from dataprep.sources.openimages_csv import read_class_names
-from dataprep.sources.run_lengths import mask_of_runs
 from intarsia.errors import UserError
 
 MASK_BOUNDS = ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax")
 MASK_NAMES = ("MaskPath", "ImageID", "LabelName")
 LONGEST_OUTLINE = 1_000_000  # pixels along all polygons of an object
+_NUMBERED = re.compile(r"(\d+)\t(.*)", re.DOTALL)
+_VOID = 255
 TOLERANCE = 1e-3  # share of the picture, between a box and the box of its mask: both files round
 
 
@@ -142,6 +146,8 @@ def object_mask(
     try:
         if text[0] in "[{":
             return _from_json(text, size, drawn_on or size)
+        if numbered := _NUMBERED.fullmatch(text):
+            return _of_number(Path(folder) / numbered[2], int(numbered[1]), size)
         path = Path(folder) / text
         if "\\" in text and not path.exists():  # a path of Windows
             path = Path(folder) / text.replace("\\", "/")
@@ -184,12 +190,64 @@ def _outline_length(polygon: object) -> float:
     return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
-def _from_png(path: Path, size: tuple[int, int]) -> np.ndarray:
+def numbered_mask(path: str, number: int) -> str:
+    """The text of a mask that is where a PNG has this number."""
+    return f"{number}\t{path}"
+
+
+def _of_number(path: Path, number: int, size: tuple[int, int]) -> np.ndarray | Rejected:
+    numbers = read_numbers(path)
+    if isinstance(numbers, Rejected):
+        return numbers
+    if numbers.shape != size[::-1]:
+        height, width = numbers.shape
+        raise ValueError(f"the mask has {width}x{height} pixels, its picture {size[0]}x{size[1]}")
+    return np.where(numbers == number, np.uint8(255), np.uint8(0))
+
+
+@lru_cache(maxsize=4)
+def read_numbers(path: Path) -> np.ndarray | Rejected:
+    """The objects' numbers in a mask PNG, uint8 [H, W], 0 = background; palette or grey.
+
+    255 beside other numbers is what nobody decided about, and becomes 0; alone it is the object, 1.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            _check_size(picture)
+            if picture.mode not in ("P", "L", "1"):
+                raise ValueError(f"its pixels are {picture.mode}, not numbers of objects (palette or grey)")
+            numbers = np.array(picture.convert("L") if picture.mode == "1" else picture)
+    except FileNotFoundError:
+        return Rejected(RejectReason.OBJECT_MASK_MISSING, path.name)
+    except Exception as error:  # noqa: BLE001 - see `object_mask`
+        return Rejected(RejectReason.OBJECT_MASK_UNREADABLE, f"{type(error).__name__}: {error}")
+    alone = not ((numbers > 0) & (numbers < _VOID)).any()
+    return np.where(numbers == _VOID, np.uint8(1 if alone else 0), numbers)
+
+
+def read_mask_png(folder: Path, name: str) -> np.ndarray | Rejected:
+    """The mask in a PNG below a folder, uint8 [H, W], 255 = object, in its own size."""
+    try:
+        return _pixels_of_png(folder / name)
+    except FileNotFoundError:
+        return Rejected(RejectReason.OBJECT_MASK_MISSING, name)
+    except Exception as error:  # noqa: BLE001 - see `object_mask`
+        return Rejected(RejectReason.OBJECT_MASK_UNREADABLE, f"{type(error).__name__}: {error}")
+
+
+def _pixels_of_png(path: Path) -> np.ndarray:
     with Image.open(path, formats=("PNG",)) as picture:
-        if picture.width * picture.height > MAX_PIXELS:
-            raise ValueError(f"{picture.width}x{picture.height} are too many pixels")
-        pixels = np.where(np.array(picture.convert("L")) > 0, np.uint8(255), np.uint8(0))
-    return _stretched(pixels, size)
+        _check_size(picture)
+        return np.where(np.array(picture.convert("L")) > 0, np.uint8(255), np.uint8(0))
+
+
+def _check_size(picture: Image.Image) -> None:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise ValueError(f"{picture.width}x{picture.height} are too many pixels")
+
+
+def _from_png(path: Path, size: tuple[int, int]) -> np.ndarray:
+    return _stretched(_pixels_of_png(path), size)
 
 
 def _stretched(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

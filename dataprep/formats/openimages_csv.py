@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from dataprep.choose.rules import judge_boxes
+from dataprep.formats.columns import GrowingColumn
+from dataprep.formats.csv_files import csv_header, find_fault
 from dataprep.records import Annotations, Dropped, FilterRules
-from dataprep.sources.columns import GrowingColumn
-from dataprep.sources.csv_files import csv_header, find_fault
 from intarsia.errors import UserError
 from intarsia.files import refuse_lfs_pointer
 
