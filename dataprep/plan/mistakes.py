@@ -51,7 +51,7 @@ def _reversed(notes: Annotations) -> str:
     x0, y0, x1, y1 = notes.bounds.T
     wrong = (x1 < x0) | (y1 < y0)
     remedy = "the last two numbers are read as the lower right corner"
-    return _many(wrong, notes, "end", "before their beginning", remedy)
+    return _many(wrong, notes, "end", "before the beginning", remedy)
 
 
 def _clipped(notes: Annotations, config: BuildConfig) -> str:
@@ -60,7 +60,7 @@ def _clipped(notes: Annotations, config: BuildConfig) -> str:
     known = np.isfinite(bounds).all(axis=1) & np.isfinite(limits).all(axis=1)
     with np.errstate(invalid="ignore"):
         out = ((bounds < -limits * _SLACK) | (bounds > limits * (1 + _SLACK))).any(axis=1) & known
-    text = _many(out, notes, "extend", "beyond their pictures", "what is outside is cut off")
+    text = _many(out, notes, "extend", "beyond the picture", "what is outside is cut off")
     if not text or config.source not in _WRITTEN:
         return text
     corners, limits = _as_corners(bounds[known], config.source), limits[known]

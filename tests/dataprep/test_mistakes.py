@@ -82,7 +82,7 @@ def test_right_boxes_have_no_remark(tmp_path: Path) -> None:
 
 def test_corners_in_place_of_width_and_height_are_named(tmp_path: Path) -> None:
     (remark,) = new_plan(coco(tmp_path / "coco", lambda n: list(pixels(n)))).remarks
-    assert remark.startswith("12 of 12 boxes extend beyond their pictures, such as box 0 of '0.jpg' (x0 48, ")
+    assert remark.startswith("12 of 12 boxes extend beyond the picture, such as box 0 of '0.jpg' (x0 48, ")
     assert remark.endswith("all would fit as x0, y0, x1, y1, while this source reads x, y, width, height")
     (remark,) = new_plan(yolo(tmp_path / "yolo", shares)).remarks
     assert "12 of 12 boxes extend beyond" in remark
@@ -139,7 +139,7 @@ def test_width_and_height_in_place_of_a_corner_are_named(tmp_path: Path) -> None
     request = own(tmp_path, lambda n: (80, 70, 50, 40) if n % 2 else (80, 60, 120, 90))
     (remark,) = new_plan(request).remarks
     assert remark.startswith(
-        "6 of 12 boxes end before their beginning, such as box 3 of '1.jpg' (x0 80, y0 70,"
+        "6 of 12 boxes end before the beginning, such as box 3 of '1.jpg' (x0 80, y0 70,"
     )
     assert remark.endswith("the last two numbers are read as the lower right corner")
 
