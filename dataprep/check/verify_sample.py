@@ -42,7 +42,7 @@ def sample_problems(
     if record is not None and meta.exemplar_from is not None:
         yield from pair_problems(sample, config, record)
     elif record is not None:
-        yield from _origin_problems(meta, record)
+        yield from _origin_problems(meta, record, config.scale_boxes)
     if not meta.squashed and not meta.window.contains(meta.extended):
         yield "its window does not hold its extended box"
     if not Box(0, 0, *meta.image_size).contains(meta.window) or not meta.window.area:
@@ -51,11 +51,12 @@ def sample_problems(
         yield from _mask_problems(sample, config)
 
 
-def _origin_problems(meta: SampleMeta, record: PictureRecord) -> Iterator[str]:
+def _origin_problems(meta: SampleMeta, record: PictureRecord, scaled: bool) -> Iterator[str]:
     if (meta.image_id, meta.file) != (record.image_id, record.file):
         yield f"it is of picture {meta.image_id} ({meta.file}), planned is {record.image_id} ({record.file})"
     size, stored = meta.source_size or meta.image_size, meta.image_size
-    record = fit_record(record, _drawn_on(record, size), size)
+    if scaled:
+        record = fit_record(record, _drawn_on(record, size), size)
     planned = [(scale_box(item.to_box(size, record.unit), size, stored), item.label) for item in record.boxes]
     if not all((item.box, item.label) in planned for item in meta.boxes):
         yield "its boxes are not those of the plan"
