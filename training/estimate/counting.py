@@ -181,7 +181,8 @@ def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, floa
         with _flops() as clip:
             model.encode_exemplar(exemplar.to(model.image_encoder.dtype))
     # Stored latents replace both pictures; with redraw, the masked picture is still encoded.
-    asked = 1.0 if not config.data.latents else 0.5 if config.data.redraw else 0.0
+    fresh = config.data.redraw or config.data.recipe is not None
+    asked = 1.0 if not config.data.latents else 0.5 if fresh else 0.0
     parts = {
         "vae": asked * 2 * vae.get_total_flops() / samples,
         "clip": (1.0 if asked else 0.0) * clip.get_total_flops() / samples,
