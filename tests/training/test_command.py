@@ -64,7 +64,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     while not read_metrics(folder / "metrics.jsonl") and first.poll() is None:
         time.sleep(0.02)
     first.send_signal(signal.SIGTERM)
-    _, words = first.communicate(timeout=60)
+    _, words = first.communicate(timeout=240)
     saved = json.loads(
         (
             folder / "checkpoints" / (folder / "checkpoints/latest").read_text().strip() / "state.json"

@@ -151,7 +151,7 @@ def test_a_rank_that_is_left_alone_says_so_and_has_a_code_of_its_own() -> None:
         )
         for rank in "01"
     ]
-    said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    said = [rank.communicate(timeout=400)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [EXIT_ALONE, 1]
     assert re.search(r"^error: another rank has gone \(Connection \w+ by peer.*\); the end", said[0], re.M)
 
