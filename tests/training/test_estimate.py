@@ -28,7 +28,7 @@ from training.model.build import choose_trained
 
 pytestmark = pytest.mark.long
 GIGA = 1e9
-OPTIONS = {"averages": 0, "accumulates": False, "offload": False, "on_gpu": True}
+OPTIONS = {"averages": 0, "moment_bytes": 4, "accumulates": False, "offload": False, "on_gpu": True}
 
 # Some 17 million weights; activations and weights weigh alike.
 MIDDLE = """\
@@ -107,6 +107,10 @@ def test_more_ranks_and_higher_stages_never_need_more() -> None:
         assert averaging.ema == 4 * counts.trained * averages
         assert averaging.peak == memory_at(1, 1, counts, OPTIONS).peak + averaging.ema
     assert memory_at(1, 1, counts, OPTIONS | {"offload": True}).moments == 0
+    packed = memory_at(0, 1, counts, OPTIONS | {"moment_bytes": 1 + 4 / 256})
+    assert packed.moments == 2 * counts.trained + 2 * counts.trained // 64
+    alone = memory_at(0, 1, counts, OPTIONS)
+    assert alone.peak - packed.peak == alone.moments - packed.moments
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ def estimate_run(
     """
     from training.estimate.counting import count
     from training.optimizer.ema import decays_of
+    from training.optimizer.moments8 import BYTES
 
     counts = count(config, on_gpu)
     averages = len(decays_of(**config.optimizer.averages))
@@ -34,11 +35,13 @@ def estimate_run(
     other = count(switched, on_gpu)
     options = {
         "averages": averages,
+        "moment_bytes": BYTES if config.optimizer.moments == "8bit" else 4,
         "accumulates": shape.accum > 1,
         "offload": config.offload_optimizer,
         "on_gpu": on_gpu,
     }
-    by_stage = {stage: memory_at(stage, shape.world, counts, options) for stage in STAGES}
+    allowed = [stage for stage in STAGES if stage < 3 or config.optimizer.moments == "fp32"]
+    by_stage = {stage: memory_at(stage, shape.world, counts, options) for stage in allowed}
     stage = zero_stage_of(config, shape.world)
     return {
         "weights": {"trained": counts.trained, "frozen": counts.frozen},

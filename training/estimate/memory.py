@@ -53,7 +53,8 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
         stage: ZeRO stage.
         ranks: number of ranks that share the optimizer's state.
         counts: counts of `counting.count`.
-        options: `averages`, the number of averages of the weights, and the booleans `accumulates` (more than
+        options: `averages`, the number of averages of the weights; `moment_bytes` of one moment of a weight;
+            and the booleans `accumulates` (more than
             one micro-batch per step), `offload` (optimizer state in the CPU's memory) and `on_gpu`.
     """
     whole = _FP32 * counts.trained
@@ -63,7 +64,8 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
     weights = whole if stage < 3 else share + min(whole, _FP32 * _LIVE_WEIGHTS)
     master = 0 if stage == 0 else state
     ema = state * options["averages"]
-    steady = weights + counts.frozen_bytes + master + 2 * state + ema
+    both = int(2 * state / _FP32 * options["moment_bytes"])
+    steady = weights + counts.frozen_bytes + master + both + ema
     kept = 0 if stage == 0 or options["offload"] else share  # the permanent gradient buffer
     before = (whole if stage < 2 else kept) if options["accumulates"] else 0
     with_gradients = counts.step_and_grads_bytes if stage < 2 else counts.step_bytes
@@ -81,7 +83,7 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
         weights=weights,
         frozen=counts.frozen_bytes,
         master=master,
-        moments=2 * state,
+        moments=both,
         ema=ema,
         gradients=gradients,
         activations=counts.step_bytes,
