@@ -102,9 +102,9 @@ def compute_in_fp8(module: nn.Module, **options: Any) -> int:
         )
 
     layers = set(fp8_layers(module))
-    convert_to_float8_training(
-        module, config=Float8LinearConfig(**options), module_filter_fn=lambda layer, _: layer in layers
-    )
+    # The weight's gradient is a sum over rows, of which the timestep's layers have one per sample.
+    settings = Float8LinearConfig(**{"pad_inner_dim": True, **options})
+    convert_to_float8_training(module, config=settings, module_filter_fn=lambda layer, _: layer in layers)
     return len(layers)
 
 
