@@ -86,6 +86,16 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _moments_where_they_can_be(self) -> "TrainConfig":
+        if self.optimizer.moments == "8bit" and (self.offload_optimizer or self.zero_stage == 3):
+            option = "offload_optimizer=true" if self.offload_optimizer else "zero_stage=3"
+            raise ValueError(
+                f"optimizer.moments=8bit does not go with {option}: the moments stay on the GPU at "
+                "zero_stage=0, 1 or 2; remove one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _refuse_what_goes_wrong(self) -> "TrainConfig":
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError(
@@ -144,15 +154,16 @@ class TrainConfig(Config):
 
 
 # What may change between two calls with the same run folder: it alters no number that training computes, but
-# for rounding where the ranks or ZeRO's stage change. Shards and the files of model.init may be moved: the
-# checkpoint holds hashes of their content. It holds the global batch size, too, that the batch options make.
+# for rounding where the ranks, ZeRO's stage or the bits of the moments change. Shards and the files of
+# model.init may be moved: the checkpoint holds hashes of their content. It holds the global batch size, too,
+# that the batch options make.
 FREE_KEYS = (
     *("run", "max_steps", "log_every", "max_skipped_in_a_row"),
     *("distributed_timeout_s", "start_timeout_s"),
     *("data.shards", "data.num_workers", "data.open_shards", "data.cache_dir", "data.cache_gb"),
     *("micro_batch_size", "grad_accum_steps", "global_batch_size"),
     *("zero_stage", "offload_optimizer", "activation_checkpointing"),
-    *("optimizer.ema_snapshot_every", "optimizer.ema_keep_last"),
+    *("optimizer.ema_snapshot_every", "optimizer.ema_keep_last", "optimizer.moments"),
     *("speed.pin_memory", "speed.draws_in_workers", "speed.encode_ahead", "speed.overlap_comm"),
     *("speed.foreach_averages", "speed.cudnn_benchmark", "speed.channels_last"),
     *("speed.compile_frozen", "speed.compile_mode"),

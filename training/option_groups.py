@@ -107,6 +107,7 @@ class OptimizerConfig(Config):
     grad_clip: float | None = Field(
         default=None, gt=0
     )  # largest norm of the whole gradient; null = no clipping
+    moments: Literal["fp32", "8bit"] = "fp32"  # 8bit: one byte for each moment of a weight (needs torchao)
     ema_kind: Literal["standard", "post_hoc"] = "standard"  # post_hoc: any width can be had afterwards
     ema_decay: float | None = Field(default=None, gt=0, lt=1)  # standard: null = no averaged weights
     ema_widths: tuple[float, ...] = Field(default=(0.05, 0.10), min_length=1)  # post_hoc: shares of the steps

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 Scenario = Callable[[], object]
+FOUR = "model.condition=four"  # the example of docs/extending.md: more tokens than one
 
 
 def see_a_gpu(guard: Path) -> None:
@@ -31,6 +32,7 @@ def see_a_gpu(guard: Path) -> None:
     import torch
 
     torch.cuda.is_bf16_supported = lambda *_, **__: True
+    torch.cuda.get_device_capability = lambda *_, **__: (9, 0)
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
 
 
@@ -52,27 +54,43 @@ def main() -> None:
 
 def scenarios() -> dict[str, Scenario]:
     """Scenario by name; those called `mistake: ...` must fail."""
+    from torchao.optim.subclass_8bit import get_qmap_signed, get_qmap_unsigned
+
+    from tests.extending import write_example
     from tests.paths import ROOT
     from tests.training.synthetic import write_config
 
-    tiny = write_config(Path(sys.argv[1]).parent)
+    get_qmap_signed(), get_qmap_unsigned()  # remembered: they read a tensor's values, which fake ones lack
+    folder = Path(sys.argv[1]).parent
+    tiny = write_config(folder)
+    write_example(folder, "four", "intarsia/conditions/four.py", "intarsia/architecture.py")
+    sys.path.insert(0, str(folder))
+    importlib.import_module("four")  # adds its row
     runs = {
         "tiny": [],
         "tiny lora": ["lora.rank=2", "model.init.model_folder=base"],
         "tiny averages": ["optimizer={ema_kind: post_hoc, ema_decay: null}"],
         "tiny velocities": ["model.noise.prediction_type=v_prediction"],
+        "tiny moments in 8 bits": ["optimizer.moments=8bit"],
+        "tiny four tokens": [FOUR],
+        "tiny four tokens lora": [FOUR, "lora.rank=2", "model.init.model_folder=base"],
     }
     found: dict[str, Scenario] = {}
     for name, more in runs.items():
         for precision in ("fp32", "bf16"):
             options = [*more, f"precision={precision}", "micro_batch_size=2"]
             found[f"train {name} {precision}"] = partial(train_step, tiny, options)
+    found["train tiny fp8"] = partial(
+        train_step, tiny, ["precision=bf16", "speed.fp8=true", "micro_batch_size=2"]
+    )
     real = ROOT / "configs" / "train" / "pbe-sd14.yaml"
     found["train the real geometry bf16"] = partial(train_step, real, ["precision=bf16"])
     for dtype in ("float32", "float16", "bfloat16"):
-        found[f"sample {dtype}"] = partial(sample, dtype)
-        for method in ("ddim", "direct", "negative-condition", "ddpm"):
-            found[f"invert {method} {dtype}"] = partial(invert, dtype, method)
+        for more in ([], [FOUR]):
+            name = " four tokens" if more else ""
+            found[f"sample {dtype}{name}"] = partial(sample, dtype, *more)
+            for method in ("ddim", "direct", "negative-condition", "ddpm"):
+                found[f"invert {method} {dtype}{name}"] = partial(invert, dtype, method, *more)
     for mistake in ("the mask stays on the CPU", "timesteps stay on the CPU", "the autoencoder gets fp32"):
         found[f"mistake: {mistake}"] = partial(train_step, tiny, ["precision=bf16"], mistake)
     return found
@@ -80,7 +98,10 @@ def scenarios() -> dict[str, Scenario]:
 
 def train_step(config_file: Path, overrides: list[str], mistake: str = "") -> None:
     """Prepare a micro-batch, loss, backward, optimizer with averages, and what the trackers compute."""
+    from unittest import mock
+
     import torch
+    from torchao.optim.adam import single_param_adam
 
     from intarsia.config import load_config
     from training.config import TrainConfig
@@ -88,6 +109,7 @@ def train_step(config_file: Path, overrides: list[str], mistake: str = "") -> No
     from training.objective import encode
     from training.objective.draws import draw_batch, noise_levels
     from training.objective.task import task_of
+    from training.optimizer import moments8
     from training.optimizer.engine import make_optimizer
     from training.tracking.losses import by_quarter
 
@@ -113,7 +135,8 @@ def train_step(config_file: Path, overrides: list[str], mistake: str = "") -> No
     params = [param for param in trainee.parameters() if param.requires_grad]
     optimizer = make_optimizer(config, params)
     optimizer.begin(params)
-    optimizer.step()
+    with mock.patch.object(moments8, "_compiled", lambda: single_param_adam):  # inductor needs a GPU
+        optimizer.step()
     assert all(param.device == cuda for param in params)
 
 
@@ -151,6 +174,7 @@ def model_on_gpu(config: object) -> object:
     from intarsia.model import EditModel
     from training.estimate import counting
     from training.model.build import choose_trained
+    from training.model.speed import lay_out
 
     with not_fake(), torch.device("meta"):
         model = EditModel(config.model)
@@ -160,10 +184,11 @@ def model_on_gpu(config: object) -> object:
         if config.precision == "bf16":
             for network in (model.vae, model.image_encoder):
                 counting._halve(network)
+        lay_out(model.unet, config.speed)
     return model
 
 
-def edit_model(dtype: str) -> object:
+def edit_model(dtype: str, *overrides: str) -> object:
     """A tiny model to sample with; in float16 the autoencoder stays float32, as `load_model` has it."""
     import torch
 
@@ -171,7 +196,7 @@ def edit_model(dtype: str) -> object:
     from tests.sampling.tiny import tiny_config
 
     with not_fake(), torch.device("meta"):
-        model = EditModel(tiny_config())
+        model = EditModel(tiny_config(*overrides))
     from training.estimate import counting
 
     with torch.device("cuda"):
@@ -206,14 +231,14 @@ def encoded(model: object) -> tuple[object, object, object]:
     return encoder, condition, noise[1].to(cuda)
 
 
-def sample(dtype: str) -> None:
+def sample(dtype: str, *overrides: str) -> None:
     """Conditions, guidance of rows that are guided and of rows that are not, and the picture."""
     import torch
 
     from intarsia.conditioning import decode_latents, unit_to_image
     from sampling.denoise.guidance import guided_noise
 
-    model = edit_model(dtype)
+    model = edit_model(dtype, *overrides)
     with torch.no_grad():
         _, condition, latents = encoded(model)
         for scales in (1.0, 5.0, [5.0, 1.0]):
@@ -223,7 +248,7 @@ def sample(dtype: str) -> None:
         assert unit_to_image(pixels).dtype == torch.uint8
 
 
-def invert(dtype: str, method: str) -> None:
+def invert(dtype: str, method: str, *overrides: str) -> None:
     """One method of inversion on latents, with the blend that keeps the surroundings."""
     import torch
 
@@ -232,7 +257,7 @@ def invert(dtype: str, method: str) -> None:
     from sampling.methods.run_inversion import model_denoiser
     from sampling.settings import InversionSettings
 
-    model = edit_model(dtype)
+    model = edit_model(dtype, *overrides)
     with torch.no_grad():
         _, condition, latents = encoded(model)
         with not_fake():

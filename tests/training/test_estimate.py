@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from intarsia.config import load_config
 from intarsia.model import EditModel
@@ -16,15 +18,17 @@ from tests.paths import ROOT
 from tests.processes import starts_processes
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig, batch_shape
+from training.estimate import counting
 from training.estimate.counting import Counts, count
 from training.estimate.figures import estimate_run
-from training.estimate.memory import STAGES, memory_at
+from training.estimate.linear import linear_flops
+from training.estimate.memory import GPUS, STAGES, memory_at, peak_tflops
 from training.estimate.text import estimate_text
 from training.model.build import choose_trained
 
 pytestmark = pytest.mark.long
 GIGA = 1e9
-OPTIONS = {"averages": 0, "accumulates": False, "offload": False, "on_gpu": True}
+OPTIONS = {"averages": 0, "moment_bytes": 4, "accumulates": False, "offload": False, "on_gpu": True}
 
 # Some 17 million weights; activations and weights weigh alike.
 MIDDLE = """\
@@ -103,6 +107,10 @@ def test_more_ranks_and_higher_stages_never_need_more() -> None:
         assert averaging.ema == 4 * counts.trained * averages
         assert averaging.peak == memory_at(1, 1, counts, OPTIONS).peak + averaging.ema
     assert memory_at(1, 1, counts, OPTIONS | {"offload": True}).moments == 0
+    packed = memory_at(0, 1, counts, OPTIONS | {"moment_bytes": 1 + 4 / 256})
+    assert packed.moments == 2 * counts.trained + 2 * counts.trained // 64
+    alone = memory_at(0, 1, counts, OPTIONS)
+    assert alone.peak - packed.peak == alone.moments - packed.moments
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +154,74 @@ def test_hours_are_arithmetic_over_speed_and_shards_are_counted(tmp_path: Path) 
     size = sum(path.stat().st_size for path in shards.glob("*.tar"))
     assert content["data"] == {"samples": 16, "bytes": size, "epochs": 4.0, "bytes_read": 4.0 * size}
     assert "4.0 epochs" in estimate_text(content)
+
+
+@pytest.mark.parametrize(
+    ("options", "head", "h100", "a100"),
+    [
+        ([], "fp32 TFLOP/s", 67, 19.5),
+        (["speed.tf32=true"], "tf32 TFLOP/s", 494.5, 156),
+        (["speed.tf32=true", "precision=bf16"], "bf16 TFLOP/s", 989, 312),
+    ],
+)
+def test_hours_are_calculated_with_the_peak_that_the_head_names(
+    tmp_path: Path, options: list[str], head: str, h100: float, a100: float
+) -> None:
+    config = load_config(TrainConfig, write_config(tmp_path), options)
+    content = estimate_run(config, batch_shape(config, 1), ["h100", "a100-80"], mfu=0.5)
+    for name, peak in (("h100", h100), ("a100-80", a100)):
+        speed = 0.5e12 * peak / content["flops_per_sample"]["whole"]
+        assert content["gpus"][name]["images_per_s_per_gpu"] == pytest.approx(speed)
+    assert f"{head}  GB" in estimate_text(content)
+    assert "fp8" not in estimate_text(content)
+
+
+def test_linear_layers_have_three_products_where_both_gradients_are_computed() -> None:
+    first, second, third = nn.Linear(16, 32), nn.Linear(32, 48), nn.Linear(48, 8)
+    first.weight.requires_grad_(False)
+    first.bias.requires_grad_(False)
+    rows = torch.randn(5, 2, 16)
+    with linear_flops([first, second]) as flops:  # first: output; second: output and its weight's gradient
+        third(second(first(rows))).sum().backward()
+    assert flops.total == 2 * 10 * (16 * 32 + 2 * 32 * 48)
+    with linear_flops([second, third]) as flops:
+        third(second(first(rows))).sum().backward()
+    assert flops.total == 2 * 10 * (2 * 32 * 48 + 3 * 48 * 8)
+
+
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
+def test_fp8_does_the_products_of_the_unets_linear_layers(tmp_path: Path, checkpointing: str) -> None:
+    """All of this UNet's sides are multiples of 16: its layers do all `mm` that torch's counter sees."""
+    options = ["precision=bf16", f"activation_checkpointing={checkpointing}"]
+    plain = load_config(TrainConfig, write_config(tmp_path, MIDDLE), options)
+    config = load_config(TrainConfig, write_config(tmp_path, MIDDLE), [*options, "speed.fp8=true"])
+    assert count(plain).fp8_flops == 0
+    with FakeTensorMode(), torch.device("cpu"):
+        trainee = counting._networks(counting._described(config), config, on_gpu=False)
+        with counting._flops() as counter:
+            counting._computation(trainee, config)().backward()
+    operations = {str(name): flops for name, flops in counter.get_flop_counts()["Global"].items()}
+    products = (operations["aten.mm"] + operations["aten.addmm"]) / config.micro_batch_size
+    ours = count(config)
+    assert ours.fp8_flops <= products
+    assert ours.fp8_flops == pytest.approx(products, rel=0.01)  # the exemplar's encoder is not converted
+    content = estimate_run(config, batch_shape(config, 1), ["h100", "a100-80"], mfu=0.5)
+    whole = content["flops_per_sample"]["whole"]
+    seconds = (ours.fp8_flops / 1979e12 + (whole - ours.fp8_flops) / 989e12) / 0.5
+    assert content["gpus"]["h100"]["images_per_s_per_gpu"] == pytest.approx(1 / seconds)
+    assert "hours" not in content["gpus"]["a100-80"]
+    text = estimate_text(content)
+    assert "fp8+bf16 TFLOP/s  GB" in text
+    assert "a100-80           has no fp8: speed.fp8=true is refused there" in text
+
+
+def test_peaks_in_lower_precision_are_higher() -> None:
+    for gpu in GPUS.values():
+        assert gpu.fp32_tflops <= gpu.tf32_tflops < gpu.bf16_tflops < (gpu.fp8_tflops or 1e9)
+        if gpu.fp8_tflops is not None:
+            assert gpu.fp8_tflops == pytest.approx(2 * gpu.bf16_tflops, rel=0.02)
+            assert peak_tflops(gpu, "fp8+bf16", 0.0) == pytest.approx(gpu.bf16_tflops)
+            assert peak_tflops(gpu, "fp8+bf16", 1.0) == pytest.approx(gpu.fp8_tflops)
 
 
 def test_two_averages_are_counted_in_memory_and_their_snapshots_on_the_disk(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from intarsia.conditioning import encode_latents
 from intarsia.model import EditModel
 from training.config import TrainConfig
+from training.estimate.linear import linear_flops
 from training.model.build import choose_trained
+from training.model.speed import fp8_layers
 from training.objective.task import task_of
 
 _aten = torch.ops.aten
@@ -55,6 +57,8 @@ class Counts:
         step_bytes: peak bytes during forward and backward pass, without weights and gradients.
         step_and_grads_bytes: peak bytes during forward and backward pass, without weights, with gradients.
         encode_bytes: peak bytes while the frozen networks run, without weights.
+        fp8_flops: floating-point operations per sample of the layers that `speed.fp8` converts; part of
+            forward and backward; 0 without `speed.fp8`.
     """
 
     trained: int
@@ -65,6 +69,7 @@ class Counts:
     step_bytes: int
     step_and_grads_bytes: int
     encode_bytes: int
+    fp8_flops: float = 0.0
 
 
 class LiveBytes(TorchDispatchMode):
@@ -108,7 +113,8 @@ def count(config: TrainConfig, on_gpu: bool = True) -> Counts:
         trainee = _networks(model, config, on_gpu)
         frozen_flops, encode_bytes = _count_frozen(model, config)
         compute = _computation(trainee, config)
-        trained_flops = _count_trained(trainee, compute, config.micro_batch_size)
+        with linear_flops(fp8_layers(model.unet) if config.speed.fp8 else ()) as in_fp8:
+            trained_flops = _count_trained(trainee, compute, config.micro_batch_size)
         saved, peak, peak_with_gradients = _count_memory(trainee, compute)
         sizes = [(param.numel(), param.nbytes, param.requires_grad) for param in model.parameters()]
     return Counts(
@@ -120,6 +126,7 @@ def count(config: TrainConfig, on_gpu: bool = True) -> Counts:
         step_bytes=peak,
         step_and_grads_bytes=peak_with_gradients,
         encode_bytes=encode_bytes,
+        fp8_flops=in_fp8.total / config.micro_batch_size,
     )
 
 

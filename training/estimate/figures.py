@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.config import BatchShape, TrainConfig, zero_stage_of
 from training.data.shards import find_shards
-from training.estimate.memory import GPUS, STAGES, memory_at
+from training.estimate.memory import GPUS, STAGES, arithmetic_of, memory_at, peak_tflops
 
 if TYPE_CHECKING:
     from training.estimate.counting import Counts
@@ -27,6 +27,7 @@ def estimate_run(
     """
     from training.estimate.counting import count
     from training.optimizer.ema import decays_of
+    from training.optimizer.moments8 import BYTES
 
     counts = count(config, on_gpu)
     averages = len(decays_of(**config.optimizer.averages))
@@ -34,17 +35,21 @@ def estimate_run(
     other = count(switched, on_gpu)
     options = {
         "averages": averages,
+        "moment_bytes": BYTES if config.optimizer.moments == "8bit" else 4,
         "accumulates": shape.accum > 1,
         "offload": config.offload_optimizer,
         "on_gpu": on_gpu,
     }
-    by_stage = {stage: memory_at(stage, shape.world, counts, options) for stage in STAGES}
+    allowed = [stage for stage in STAGES if stage < 3 or config.optimizer.moments == "fp32"]
+    by_stage = {stage: memory_at(stage, shape.world, counts, options) for stage in allowed}
     stage = zero_stage_of(config, shape.world)
     return {
         "weights": {"trained": counts.trained, "frozen": counts.frozen},
         "batch": asdict(shape) | {"global": shape.global_batch},
         "zero_stage": stage,
         "precision": config.precision,
+        "arithmetic": arithmetic_of(config),
+        "fp8_share": counts.fp8_flops / sum(counts.flops.values()),
         "activation_checkpointing": config.activation_checkpointing,
         "memory": {str(stage): asdict(memory) for stage, memory in by_stage.items()},
         "peak_if_checkpointing_were_switched": memory_at(stage, shape.world, other, options).peak,
@@ -62,12 +67,15 @@ def estimate_run(
 
 
 def _on(name: str, config: TrainConfig, shape: BatchShape, counts: "Counts", mfu: float) -> dict[str, Any]:
-    gpu = GPUS[name]
-    peak = 1e12 * (gpu.bf16_tflops if config.precision == "bf16" else gpu.fp32_tflops)
-    speed = mfu * peak / sum(counts.flops.values())
+    gpu, whole = GPUS[name], sum(counts.flops.values())
+    peak = peak_tflops(gpu, arithmetic_of(config), counts.fp8_flops / whole)
+    if peak is None:
+        return {**asdict(gpu), "tflops": None}
+    speed = mfu * 1e12 * peak / whole
     seconds = config.max_steps * shape.global_batch / (speed * shape.world)
     return {
         **asdict(gpu),
+        "tflops": peak,
         "images_per_s_per_gpu": speed,
         "hours": seconds / 3600,
         "gpu_hours": seconds / 3600 * shape.world,

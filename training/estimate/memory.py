@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from training.option_groups import ZeroStage
 
 if TYPE_CHECKING:
+    from training.config import TrainConfig
     from training.estimate.counting import Counts
 
 STAGES = get_args(ZeroStage)
@@ -52,7 +53,8 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
         stage: ZeRO stage.
         ranks: number of ranks that share the optimizer's state.
         counts: counts of `counting.count`.
-        options: `averages`, the number of averages of the weights, and the booleans `accumulates` (more than
+        options: `averages`, the number of averages of the weights; `moment_bytes` of one moment of a weight;
+            and the booleans `accumulates` (more than
             one micro-batch per step), `offload` (optimizer state in the CPU's memory) and `on_gpu`.
     """
     whole = _FP32 * counts.trained
@@ -62,7 +64,8 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
     weights = whole if stage < 3 else share + min(whole, _FP32 * _LIVE_WEIGHTS)
     master = 0 if stage == 0 else state
     ema = state * options["averages"]
-    steady = weights + counts.frozen_bytes + master + 2 * state + ema
+    both = int(2 * state / _FP32 * options["moment_bytes"])
+    steady = weights + counts.frozen_bytes + master + both + ema
     kept = 0 if stage == 0 or options["offload"] else share  # the permanent gradient buffer
     before = (whole if stage < 2 else kept) if options["accumulates"] else 0
     with_gradients = counts.step_and_grads_bytes if stage < 2 else counts.step_bytes
@@ -80,7 +83,7 @@ def memory_at(stage: int, ranks: int, counts: "Counts", options: dict[str, Any])
         weights=weights,
         frozen=counts.frozen_bytes,
         master=master,
-        moments=2 * state,
+        moments=both,
         ema=ema,
         gradients=gradients,
         activations=counts.step_bytes,
@@ -107,22 +110,49 @@ class Gpu:
         bf16_tflops: peak of dense bf16 matrix products with fp32 accumulation, in 10^12 operations per
             second.
         fp32_tflops: peak in fp32 without tensor cores, as in fp32 training without TF32, in the same unit.
+        tf32_tflops: peak of dense TF32 matrix products.
+        fp8_tflops: peak of dense fp8 matrix products with fp32 accumulation; None = the GPU has no fp8.
         source: source of these numbers.
     """
 
     memory_gb: float
     bf16_tflops: float
     fp32_tflops: float
+    tf32_tflops: float
+    fp8_tflops: float | None
     source: str
 
 
+_HALF = "half of the sparse figures of TF32, bf16 and fp8"
 GPUS = {
-    "b200": Gpu(180, 2250, 75, "NVIDIA HGX B200 data sheet, per GPU; half of the sparse figure"),
-    "h200": Gpu(141, 989, 67, "NVIDIA H200 data sheet, SXM; half of the sparse figure"),
-    "h100": Gpu(80, 989, 67, "NVIDIA H100 data sheet, SXM; half of the sparse figure"),
-    "a100-80": Gpu(80, 312, 19.5, "NVIDIA A100 data sheet"),
-    "a100-40": Gpu(40, 312, 19.5, "NVIDIA A100 data sheet"),
-    "l40s": Gpu(48, 362, 91.6, "NVIDIA L40S data sheet"),
-    "4090": Gpu(24, 165, 82.6, "NVIDIA Ada GPU architecture whitepaper, RTX 4090"),
-    "3090": Gpu(24, 71, 35.6, "NVIDIA Ampere GA102 whitepaper, RTX 3090"),
+    "b200": Gpu(180, 2250, 75, 1125, 4500, f"NVIDIA HGX B200 data sheet, per GPU; {_HALF}"),
+    "h200": Gpu(141, 989, 67, 494.5, 1979, f"NVIDIA H200 data sheet, SXM; {_HALF}"),
+    "h100": Gpu(80, 989, 67, 494.5, 1979, f"NVIDIA H100 data sheet, SXM; {_HALF}"),
+    "a100-80": Gpu(80, 312, 19.5, 156, None, "NVIDIA A100 data sheet"),
+    "a100-40": Gpu(40, 312, 19.5, 156, None, "NVIDIA A100 data sheet"),
+    "l40s": Gpu(48, 362, 91.6, 183, 733, f"NVIDIA L40S data sheet; {_HALF}"),
+    "4090": Gpu(24, 165, 82.6, 82.6, 330, "NVIDIA Ada GPU architecture whitepaper, RTX 4090"),
+    "3090": Gpu(24, 71, 35.6, 35.6, None, "NVIDIA Ampere GA102 whitepaper, RTX 3090"),
 }
+
+
+def arithmetic_of(config: "TrainConfig") -> str:
+    """The number format of a run's matrix products; `fp8+bf16`: fp8 in some layers, bf16 in the others."""
+    if config.precision == "fp32":
+        return "tf32" if config.speed.tf32 else "fp32"
+    return "fp8+bf16" if config.speed.fp8 else "bf16"
+
+
+def peak_tflops(gpu: Gpu, arithmetic: str, fp8_share: float) -> float | None:
+    """The peak at which a GPU does a run's arithmetic, in 10^12 operations per second; None without fp8.
+
+    Args:
+        gpu: the GPU.
+        arithmetic: a name of `arithmetic_of`.
+        fp8_share: share of the arithmetic that is done in fp8; the times of both shares add up.
+    """
+    if arithmetic != "fp8+bf16":
+        return {"fp32": gpu.fp32_tflops, "tf32": gpu.tf32_tflops, "bf16": gpu.bf16_tflops}[arithmetic]
+    if gpu.fp8_tflops is None:
+        return None
+    return 1 / (fp8_share / gpu.fp8_tflops + (1 - fp8_share) / gpu.bf16_tflops)

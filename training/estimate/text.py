@@ -66,17 +66,23 @@ def _work_lines(content: dict[str, Any]) -> list[str]:
 
 def _time_lines(content: dict[str, Any]) -> list[str]:
     peak = content["memory"][str(content["zero_stage"])]["peak"] / 1e9
-    kind = content["precision"]
+    unit = f"{content['arithmetic']} TFLOP/s"
     lines = [
         f"at {content['mfu']:.0%} of the peak".ljust(20)
-        + f"{kind} TFLOP/s  GB  fits  images/s/GPU     hours  GPU-hours"
+        + f"{unit}  GB  fits  images/s/GPU     hours  GPU-hours"
     ]
     for name, gpu in content["gpus"].items():
-        tflops = gpu["bf16_tflops"] if kind == "bf16" else gpu["fp32_tflops"]
+        if gpu["tflops"] is None:
+            lines.append(f"  {name}".ljust(20) + "has no fp8: speed.fp8=true is refused there")
+            continue
         fits = "yes" if peak < 0.94 * gpu["memory_gb"] else "no"  # 6 % for the driver and its libraries
         lines.append(
-            f"  {name}".ljust(20) + f"{tflops:>12g}{gpu['memory_gb']:>4g}{fits:>6}"
+            f"  {name}".ljust(20) + f"{gpu['tflops']:>{len(unit)}.4g}{gpu['memory_gb']:>4g}{fits:>6}"
             f"{gpu['images_per_s_per_gpu']:>14.1f}{gpu['hours']:>10,.1f}{gpu['gpu_hours']:>11,.0f}"
+        )
+    if content["fp8_share"]:
+        lines.append(
+            f"  fp8: {content['fp8_share']:.0%} of the arithmetic (linear layers of the UNet); bf16: the rest"
         )
     if "measured" in content:
         lines += ["", _measured_line(content["measured"])]

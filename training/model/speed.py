@@ -101,14 +101,21 @@ def compute_in_fp8(module: nn.Module, **options: Any) -> int:
             f"speed.fp8=true needs a GPU with fp8 (Ada, Hopper or later), not {torch.cuda.get_device_name()}"
         )
 
-    def fits(layer: nn.Module, name: str) -> bool:
-        return isinstance(layer, nn.Linear) and not (
-            layer.in_features % _FP8_MULTIPLE or layer.out_features % _FP8_MULTIPLE
-        )
+    layers = set(fp8_layers(module))
+    # The weight's gradient is a sum over rows, of which the timestep's layers have one per sample.
+    settings = Float8LinearConfig(**{"pad_inner_dim": True, **options})
+    convert_to_float8_training(module, config=settings, module_filter_fn=lambda layer, _: layer in layers)
+    return len(layers)
 
-    before = sum(fits(layer, name) for name, layer in module.named_modules())
-    convert_to_float8_training(module, config=Float8LinearConfig(**options), module_filter_fn=fits)
-    return before
+
+def fp8_layers(module: nn.Module) -> list[nn.Linear]:
+    """The linear layers of a network that `speed.fp8` converts."""
+    return [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, nn.Linear)
+        and not (layer.in_features % _FP8_MULTIPLE or layer.out_features % _FP8_MULTIPLE)
+    ]
 
 
 def compile_frozen(model: Any, config: TrainConfig, backend: str = "inductor") -> None:

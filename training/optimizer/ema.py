@@ -80,12 +80,15 @@ class EmaAdamW(torch.optim.AdamW):
         for param in params:
             state = self.state[param]
             state["step"] = torch.zeros((), dtype=torch.float32, device=param.device if fused else "cpu")
-            state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+            state.update(self._new_moments(param))
             for kind in self.decays:
                 state[kind] = param.detach().float().clone()
             if self.decays:
                 state["ema_updates"] = 0
+
+    def _new_moments(self, param: Tensor) -> dict[str, Any]:
+        kinds = ("exp_avg", "exp_avg_sq")
+        return {kind: torch.zeros_like(param, memory_format=torch.preserve_format) for kind in kinds}
 
     def set_updates(self, updates: int) -> None:
         """Go on after so many updates; the moments and averages must be set by the caller."""
@@ -100,11 +103,14 @@ class EmaAdamW(torch.optim.AdamW):
             return None
         params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         self.begin(param for param in params if param not in self.state)
-        result = super().step(closure)
+        result = self._update(params, closure)
         if self.decays and params:
             average = self._average_together if self.foreach_averages else self._average
             average(params)
         return result
+
+    def _update(self, params: Sequence[Tensor], closure: Callable[[], float] | None) -> Any:
+        return super().step(closure)
 
     def _average(self, params: Sequence[Tensor]) -> None:
         for param in params:

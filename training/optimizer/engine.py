@@ -14,6 +14,7 @@ from training.model.frozen import halve_base
 from training.objective.task import Step, Task
 from training.optimizer.ema import EmaAdamW
 from training.optimizer.fragments import begin
+from training.optimizer.moments8 import EightBitAdamW
 from training.option_groups import OptimizerConfig
 
 
@@ -59,7 +60,11 @@ def deepspeed_config(config: TrainConfig, shape: BatchShape) -> dict[str, Any]:
 
 
 def make_optimizer(config: TrainConfig, params: Iterable[nn.Parameter]) -> EmaAdamW:
-    """AdamW over `params`, one group, with averaged weights if the config has them."""
+    """AdamW over `params`, one group, with averaged weights if the config has them.
+
+    Raises:
+        UserError: for moments in 8 bits without torchao.
+    """
     options = config.optimizer
     settings: dict[str, Any] = {
         "lr": learning_rate(options, 0),
@@ -68,7 +73,8 @@ def make_optimizer(config: TrainConfig, params: Iterable[nn.Parameter]) -> EmaAd
         "weight_decay": options.weight_decay,
         "fused": True,
     }
-    return EmaAdamW(params, **options.averages, foreach_averages=config.speed.foreach_averages, **settings)
+    kind = EightBitAdamW if options.moments == "8bit" else EmaAdamW
+    return kind(params, **options.averages, foreach_averages=config.speed.foreach_averages, **settings)
 
 
 def start_engine(config: TrainConfig, shape: BatchShape, trainee: nn.Module) -> Any:

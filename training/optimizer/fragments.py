@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from training.model.base_hash import is_of_base
+from training.optimizer.moments8 import Moment, Stretch
 
 WEIGHT = "weight"  # the kind of the master weights; the other kinds are the optimizer's own names
 
@@ -24,14 +25,15 @@ class Fragment:
     Attributes:
         name: name of the parameter in the trained module.
         start: the first element.
-        views: kind ("weight", "exp_avg", "exp_avg_sq", "ema") -> 1-D view; writing to it sets the state.
+        views: kind ("weight", "exp_avg", "exp_avg_sq", "ema") -> 1-D view; writing to it sets the state. Of
+            moments in 8 bits it is a `Stretch`.
         everywhere: whether every rank holds the same elements.
         of_base: whether checkpoints leave them out (`base.mark_base`).
     """
 
     name: str
     start: int
-    views: dict[str, Tensor]
+    views: dict[str, Tensor | Stretch]
     everywhere: bool = False
     of_base: bool = False
 
@@ -101,11 +103,13 @@ def _of_shard(engine: Any, name: str, param: nn.Parameter) -> Fragment | None:
     return Fragment(name, start, _views(flat.detach(), state, lambda whole: whole.narrow(0, offset, real)))
 
 
-def _views(weight: Tensor, state: dict[str, Any], cut: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+def _views(weight: Tensor, state: dict[str, Any], cut: Callable[[Any], Any]) -> dict[str, Tensor | Stretch]:
     tensors = {
         k: v for k, v in state.items() if torch.is_tensor(v) and v.numel() == weight.numel() and v.dim()
     }
-    return {kind: cut(tensor.view(-1)) for kind, tensor in {WEIGHT: weight, **tensors}.items()}
+    flat = {kind: tensor.view(-1) for kind, tensor in {WEIGHT: weight, **tensors}.items()}
+    flat |= {kind: value.stretch() for kind, value in state.items() if isinstance(value, Moment)}
+    return {kind: cut(value) for kind, value in flat.items()}
 
 
 def refresh(engine: Any) -> None:
@@ -140,6 +144,8 @@ def _swap(engine: Any, kind: str) -> None:
     for fragment in fragments(engine):
         if kind in fragment.views:
             weight, other = fragment.views[WEIGHT], fragment.views[kind]
+            assert isinstance(weight, Tensor), "the weight"
+            assert isinstance(other, Tensor), "an average; moments in 8 bits cannot hold weights"
             kept = weight.clone()
             weight.copy_(other)
             other.copy_(kept)
@@ -160,7 +166,8 @@ def gather(engine: Any, kind: str, keep: bool) -> dict[str, Tensor]:
     for name, shape, held in _shapes(engine):
         whole = torch.zeros(shape, device=engine.device, dtype=torch.float32).view(-1)
         if held is not None:
-            whole[held.start : held.start + held.size] = held.views.get(kind, held.views[WEIGHT])
+            own = held.views.get(kind, held.views[WEIGHT])
+            whole[held.start : held.start + held.size] = own if isinstance(own, Tensor) else own.decoded()
         if (held is None or not held.everywhere) and torch.distributed.is_initialized():
             torch.distributed.all_reduce(whole)
         if keep:
