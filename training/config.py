@@ -254,8 +254,15 @@ def require_weights(model: ModelConfig) -> None:
             "no weights for the autoencoder, which is not trained: add model.init.stable_diffusion=, "
             "model.init.vae= or model.init.model_folder= with a folder or file"
         )
-    if model.image_encoder == ImageEncoderConfig() and not given & {"image_encoder", "model_folder"}:
+    if _is_published(model) and not given & {"image_encoder", "model_folder"}:
         raise UsageError(
-            "no weights for CLIP, which is not trained: add model.init.image_encoder= or "
-            "model.init.model_folder= with a folder"
+            f"no weights for {model.exemplar.row.title}, which is not trained: add model.init.image_encoder= "
+            "or model.init.model_folder= with a folder"
         )
+
+
+def _is_published(model: ModelConfig) -> bool:
+    """Whether the image tower is as large as a published one; the smallest are 384 (DINOv2) and 768 wide."""
+    if model.exemplar.encoder == "clip":
+        return model.image_encoder == ImageEncoderConfig()
+    return model.image_encoder.hidden_size >= 384

@@ -20,6 +20,7 @@ from dataprep.check.verify import LATENTS
 from dataprep.pictures.stores import is_uri
 from intarsia.errors import UsageError, UserError
 from intarsia.files import fingerprint, sha256_bytes
+from intarsia.model_folder import notes_of
 from training.data.cache import ShardCache
 from training.data.open_files import OpenFiles
 from training.data.shards import Shard, load_manifest, open_file
@@ -60,8 +61,8 @@ def frozen_hash(model: "EditModel") -> str:
     own exact weights.
     """
     config = model.config
-    parts = [config.image_size, config.vae.model_dump(mode="json"), config.image_encoder.model_dump()]
-    parts += [] if config.condition == "exemplar" else [config.condition]  # which came later
+    parts = [config.image_size, config.vae.model_dump(mode="json"), config.image_encoder.fields()]
+    parts += notes_of(config).values()  # options that came later
     for network in (model.vae, model.image_encoder):
         for name, value in sorted(network.state_dict().items()):
             if value.is_floating_point():

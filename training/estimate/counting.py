@@ -171,7 +171,7 @@ def _computation(trainee: nn.Module, config: TrainConfig) -> Callable[[], Tensor
 
 def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, float], int]:
     """FLOPs per sample of autoencoder (both pictures) and CLIP, and the peak bytes."""
-    samples, side = config.micro_batch_size, config.model.image_encoder.image_size
+    samples, side = config.micro_batch_size, config.model.exemplar_size
     image = torch.empty(samples, 3, config.model.image_size, config.model.image_size)
     exemplar = torch.empty(samples, 3, side, side)
     # One batch is encoded here; a step encodes two, one after the other, so the peak is the same.

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from intarsia.conditioning import (
-    exemplar_to_clip,
     image_to_unit,
     latent_mask,
     latent_moments,
@@ -49,8 +48,7 @@ def posteriors(model: EditModel, batch: Batch, device: Any) -> Posteriors:
     image = image_to_unit(batch.image.to(device, non_blocking=True))
     edit_mask = mask_to_unit(batch.edit_mask.to(device, non_blocking=True))
     pictures = [mask_image(image, edit_mask)] if "image" in stored else [image, mask_image(image, edit_mask)]
-    exemplar = batch.exemplar.to(device, non_blocking=True)
-    exemplar = exemplar_to_clip(exemplar, model.config.image_encoder.image_size)
+    exemplar = model.normalise(batch.exemplar.to(device, non_blocking=True))
     with torch.autocast(image.device.type, enabled=False):  # they have their own precision
         moments = [torch.stack(latent_moments(model.vae, p.to(model.vae.dtype)), dim=1) for p in pictures]
         features = model.encode_exemplar(exemplar.to(model.image_encoder.dtype)).float()
