@@ -118,6 +118,11 @@ class TrainConfig(Config):
                 "lora needs model.init.model_folder, a model that can edit: adapters do not train the first "
                 "convolution, in which Stable Diffusion's UNet is blind to the hole"
             )
+        if self.data.stored_tokens and self.model.exemplar.tokens == "class":
+            raise ValueError(
+                "data.stored_tokens=true belongs to other model.exemplar.tokens than class, whose single "
+                "vector is always stored; remove it"
+            )
         if not self.model.extra_channels:
             raise ValueError(
                 f"model.unet.in_channels={self.model.unet.in_channels} can only be sampled: training shows "
@@ -217,6 +222,11 @@ def zero_stage_of(config: TrainConfig, ranks: int) -> int:
     if config.zero_stage is not None:
         return config.zero_stage
     return 1 if ranks > 1 or config.offload_optimizer else 0
+
+
+def stores_features(config: TrainConfig) -> bool:
+    """Whether stored latents hold what the image tower sees; many vectors are stored only on request."""
+    return config.data.stored_tokens or config.model.exemplar.tokens == "class"
 
 
 def require_paths(config: TrainConfig) -> None:

@@ -22,6 +22,7 @@ class DataConfig(Config):
     num_workers: int = Field(default=2, ge=0)  # loader processes per rank; 0 = read in the training process
     redraw: bool | None = None  # fresh draws in every epoch; null: from whole pictures, not of crops
     latents: bool = False  # read what `cache-latents` stored instead of asking the frozen networks
+    stored_tokens: bool = False  # with many exemplar tokens: store them, too (526 KB a sample for 257)
     window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
     open_shards: int = Field(default=32, ge=1)  # shards held open (file and offset index) per process
     # Local disk for copies of remote shards; null: below the temporary folder.

@@ -92,7 +92,7 @@ def test_a_failed_save_leaves_the_old_folder_whole(
     model: EditModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files_of(folder)
-    monkeypatch.setattr("intarsia.weights._index_json", lambda scheduler: 1 / 0)
+    monkeypatch.setattr("intarsia.weights._index_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_model(tiny_model(99), folder)
     assert files_of(folder) == before

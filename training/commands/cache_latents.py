@@ -42,9 +42,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from dataprep.progress import Reporter
     from intarsia.config import load_config
     from training.config import TrainConfig
-    from training.latents.store import Workers, cache_latents
+    from training.latents.store import Workers, bytes_per_sample, cache_latents
 
     config = load_config(TrainConfig, arguments.config, arguments.overrides)
+    print(_size(bytes_per_sample(config), config.model.num_tokens), file=sys.stderr)
     how = Workers(arguments.workers, arguments.batch_size, arguments.ray_address, arguments.verbose)
     reporter = Reporter()
     try:
@@ -53,3 +54,15 @@ def _run(arguments: argparse.Namespace) -> None:
         reporter.close()
     print(f"latents: {folder}", file=sys.stderr)
     print(f"next: train with data.shards={arguments.shards} data.latents=true", file=sys.stderr)
+
+
+def _size(parts: dict[str, int], tokens: int) -> str:
+    latents, features = (parts[name] / 1e3 for name in ("latents", "features"))
+    if tokens == 1:
+        return f"{latents + features:,.0f} KB per sample"
+    if features:
+        return f"{latents + features:,.0f} KB per sample, {features:,.0f} KB of them the exemplar's tokens"
+    return (
+        f"{latents:,.0f} KB per sample, without the exemplar's tokens: training asks the image encoder for them "
+        "(data.stored_tokens=true stores them)"
+    )

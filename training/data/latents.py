@@ -44,14 +44,15 @@ class StoredSample:
         image: float16 [2, C, h, w], mean and standard deviation of the picture's posterior, unscaled.
         masked: float16 [2, C, h, w], those of the picture with its hole.
         mask: float32 [1, h, w], the edit mask on the grid of latents, 1 = repaint.
-        features: float32, features of the exemplar from the frozen tower (`ConditionKind.feature_shape`).
+        features: features of the exemplar from the frozen tower (`ConditionKind.feature_shape`): float32 of
+            one vector, float16 of many; None if they are not read.
     """
 
     key: str
     image: np.ndarray
     masked: np.ndarray
     mask: np.ndarray
-    features: np.ndarray
+    features: np.ndarray | None = None
 
 
 def frozen_hash(model: "EditModel") -> str:
@@ -91,8 +92,13 @@ class LatentFile:
     sha256: str
 
 
-def find_latents(shards: Sequence[Shard], digest: str) -> list[LatentFile]:
+def find_latents(shards: Sequence[Shard], digest: str, features: bool = True) -> list[LatentFile]:
     """The latents of each shard, made by the networks of hash `digest`.
+
+    Args:
+        shards: shards of the run.
+        digest: `frozen_hash` of its networks.
+        features: whether they must hold the exemplars' features.
 
     Raises:
         UserError: where they are missing, incomplete, of other networks, or of a shard as it was before.
@@ -111,6 +117,11 @@ def find_latents(shards: Sequence[Shard], digest: str) -> list[LatentFile]:
             raise UserError(
                 f"the latents {place} are of another {shard.name} than the manifest of {shard.folder} says; "
                 f"{_remedy(shard.folder)}"
+            )
+        if features and not entry.get("tokens", True):
+            raise UserError(
+                f"data.stored_tokens=true, but {place} was stored without the exemplar's tokens; "
+                f"{_remedy(shard.folder)}, or set data.stored_tokens=false"
             )
         if not is_uri(place) and not (Path(place).is_file() and Path(place).stat().st_size == entry["bytes"]):
             raise UserError(f"the latents {place} are missing or cut; {_remedy(shard.folder)}")
@@ -143,10 +154,18 @@ class LatentReader:
         files: files of latents, from `find_latents`.
         open_files: limit of open files per process.
         cache: copies of remote files.
+        features: whether the exemplars' features are read.
     """
 
-    def __init__(self, files: Sequence[LatentFile], open_files: int, cache: ShardCache | None) -> None:
+    def __init__(
+        self,
+        files: Sequence[LatentFile],
+        open_files: int,
+        cache: ShardCache | None,
+        features: bool = True,
+    ) -> None:
         self.places = files
+        self.names = [name for name in STORED if features or name != "features"]
         self.cache = cache
         self.files = OpenFiles(open_files, self._open)
 
@@ -161,8 +180,8 @@ class LatentReader:
         def sample_of(descriptor: int, known: "tuple[list[str], dict[str, _Tensor]]") -> StoredSample:
             keys, tensors = known
             arrays = {}
-            for name, stored in STORED.items():
-                tensor = tensors[stored]
+            for name in self.names:
+                tensor = tensors[STORED[name]]
                 content = os.pread(descriptor, tensor.stride, tensor.start + sample * tensor.stride)
                 if len(content) != tensor.stride:
                     raise UserError(f"{place} are cut; run cache-latents again")

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from intarsia.conditioning import encode_latents
 from intarsia.model import EditModel
-from training.config import TrainConfig
+from training.config import TrainConfig, stores_features
 from training.model.build import choose_trained
 from training.objective.task import task_of
 
@@ -180,11 +180,12 @@ def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, floa
             encode_latents(model.vae, image.to(model.vae.dtype), None)
         with _flops() as clip:
             model.encode_exemplar(exemplar.to(model.image_encoder.dtype))
-    # Stored latents replace both pictures; with redraw, the masked picture is still encoded.
+    # Stored latents replace both pictures; with redraw, the masked picture is still encoded. Of many tokens
+    # they replace the image tower only on request.
     asked = 1.0 if not config.data.latents else 0.5 if config.data.redraw else 0.0
     parts = {
         "vae": asked * 2 * vae.get_total_flops() / samples,
-        "clip": (1.0 if asked else 0.0) * clip.get_total_flops() / samples,
+        "clip": (1.0 if asked or not stores_features(config) else 0.0) * clip.get_total_flops() / samples,
     }
     return parts, memory.peak + 2 * image.nbytes + exemplar.nbytes
 
