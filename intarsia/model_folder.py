@@ -68,16 +68,26 @@ def read_notes(folder: Path) -> dict[str, Any]:
     return notes
 
 
-def check_same_notes(config: ModelConfig, folder: Path) -> None:
+def check_same_notes(config: ModelConfig, folder: Path, exactly: bool = False) -> None:
     """Refuse to start a model from weights of another kind, whose shapes may fit.
 
-    A model with patches may start from one without: the encoder's weights are for any number of tokens.
+    A model with patches may start from one without, because the encoder's weights are for any number of
+    tokens.
+
+    Args:
+        config: config of the new model.
+        folder: model folder with its initial weights.
+        exactly: whether that is refused, too: adapters change the folder's weights, not its kind.
 
     Raises:
         UserError: if a field differs; the message has the field and both values.
     """
     theirs, ours = (flatten(_completed(notes)) for notes in (read_notes(folder), notes_of(config)))
-    if ours["exemplar.tokens"] in ("patches", "class+patches") and theirs["exemplar.tokens"] == "class":
+    if (
+        not exactly
+        and ours["exemplar.tokens"] in ("patches", "class+patches")
+        and theirs["exemplar.tokens"] == "class"
+    ):
         theirs["exemplar.tokens"] = ours["exemplar.tokens"]
     for name in theirs | ours:
         if theirs.get(name) != ours.get(name):

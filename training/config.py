@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from intarsia.architecture import ImageEncoderConfig, ModelConfig, VaeConfig
 from intarsia.config import Config
 from intarsia.errors import UsageError
-from intarsia.model_folder import check_model_folder
+from intarsia.model_folder import check_model_folder, check_same_notes
 from training.option_groups import (
     CheckpointConfig,
     DataConfig,
@@ -242,6 +242,8 @@ def require_paths(config: TrainConfig) -> None:
     if config.run is None:
         raise UsageError("no run folder given: add run=FOLDER; the same folder again continues the run")
     require_weights(config.model)
+    if config.lora and config.model.init.model_folder is not None:
+        check_same_notes(config.model, config.model.init.model_folder, exactly=True)
 
 
 def require_weights(model: ModelConfig) -> None:

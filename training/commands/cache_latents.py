@@ -11,15 +11,16 @@ _EPILOG = """example:
       model.init.image_encoder=CLIP precision=bf16
   python -m training configs/train/pbe-sd14.yaml ... data.shards=shards data.latents=true
 
-Latents and CLIP vectors go to SHARDS/latents-HASH. The same command again adds what is missing."""
+Latents and exemplars' vectors go to SHARDS/latents-HASH. The same command again adds what is missing."""
 
 
 def add(commands: Commands) -> None:
     """Declare `cache-latents`."""
     parser = commands.add_parser(
         "cache-latents",
-        help="store the results of autoencoder and CLIP on each sample, for faster training",
-        description="Store the results of autoencoder and CLIP on each sample, for data.latents=true.",
+        help="store the results of autoencoder and image encoder on each sample, for faster training",
+        description="Store the results of autoencoder and image encoder on each sample, for "
+        "data.latents=true.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         read=intermixed,
@@ -63,6 +64,6 @@ def _size(parts: dict[str, int], tokens: int) -> str:
     if features:
         return f"{latents + features:,.0f} KB per sample, {features:,.0f} KB of them the exemplar's tokens"
     return (
-        f"{latents:,.0f} KB per sample, without the exemplar's tokens: training asks the image encoder for them "
-        "(data.stored_tokens=true stores them)"
+        f"{latents:,.0f} KB per sample, without the exemplar's tokens: training asks the image "
+        "encoder for them (data.stored_tokens=true stores them)"
     )

@@ -1,8 +1,8 @@
 """Stored latents: what the frozen networks make of a shard's samples, computed once and read in their place.
 
 They lie below the shard folder in `latents-HASH`, where HASH begins the hash of everything they depend on
-besides the shard: the weights of autoencoder and CLIP, their geometry, and the size of the pictures. One
-safetensors file and one sidecar for each shard; the manifest is written last of all.
+besides the shard: the weights of autoencoder and image encoder, their geometry, and the size of the pictures.
+One safetensors file and one sidecar for each shard; the manifest is written last of all.
 """
 
 import json
@@ -133,7 +133,11 @@ def _entries_of(folder: str, digest: str) -> dict[str, Any]:
     place = latents_folder(folder, digest)
     if not is_uri(folder) and not (Path(place) / LATENTS_MANIFEST).is_file():
         others = sorted(path.parent.name for path in Path(folder).glob(f"{LATENTS}*/{LATENTS_MANIFEST}"))
-        has = f"only {', '.join(others)}, of another autoencoder, CLIP or image size" if others else "none"
+        has = (
+            f"only {', '.join(others)}, of another autoencoder, image encoder or image size"
+            if others
+            else "none"
+        )
         raise UserError(
             f"data.latents=true, but {folder} holds no finished {Path(place).name} ({has}); {_remedy(folder)}"
         )

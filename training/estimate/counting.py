@@ -170,7 +170,7 @@ def _computation(trainee: nn.Module, config: TrainConfig) -> Callable[[], Tensor
 
 
 def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, float], int]:
-    """FLOPs per sample of autoencoder (both pictures) and CLIP, and the peak bytes."""
+    """FLOPs per sample of autoencoder (both pictures) and image tower, and the peak bytes."""
     samples, side = config.micro_batch_size, config.model.exemplar_size
     image = torch.empty(samples, 3, config.model.image_size, config.model.image_size)
     exemplar = torch.empty(samples, 3, side, side)
