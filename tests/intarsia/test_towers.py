@@ -30,16 +30,18 @@ from transformers import (
 
 from intarsia.architecture import ModelConfig
 from intarsia.conditions.attention import shorten_attention
-from intarsia.config import build_config
+from intarsia.config import build_config, load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
 from intarsia.model import EditModel, build_model, empty_model
 from intarsia.original import from_original, to_original
 from intarsia.pretrained import image_encoder_state, load_image_encoder_state
 from intarsia.towers.settings import TOWERS
+from intarsia.towers.tower import tower_of
 from intarsia.weights import read_model, save_model
 from sampling.commands.import_ import import_original
-from tests.sampling.tiny import tiny_config, tiny_model
+from tests.paths import ROOT
+from tests.sampling.tiny import ModelFragment, tiny_config, tiny_model
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 5, "num_attention_heads": 4, "patch_size": 8}
 GEOMETRY = [f"model.image_encoder.{name}={value}" for name, value in SHAPE.items()]
@@ -306,9 +308,19 @@ def test_siglip_leaves_a_margin_out_and_a_folder_says_its_tower(tmp_path: Path) 
     folder = tmp_path / "m"
     assert read_json(folder / "image_encoder" / "config.json")["model_type"] == "siglip_vision_model"
     assert read_json(folder / "feature_extractor" / "preprocessor_config.json")["image_mean"] == [0.5] * 3
+    assert "as 1 tokens" not in (folder / "README.md").read_text()
     (folder / "intarsia.json").write_text(json.dumps({"exemplar": {"encoder": "eva"}}))
     with pytest.raises(UserError, match="encoder='eva' is not one of"):
         read_model(folder)
+
+
+def test_the_configs_of_other_towers_have_the_published_sizes() -> None:
+    for name, weights, tokens in (("sd21-dinov2", 1_136_480_768, 257), ("sd14-siglip", 428_225_600, 16)):
+        config = load_config(ModelFragment, ROOT / f"configs/model/{name}.yaml").model
+        with torch.device("meta"):
+            tower = tower_of(config.exemplar).network(config.image_encoder)
+        assert sum(param.numel() for param in tower.parameters()) == weights
+        assert config.num_tokens == tokens
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,10 +110,8 @@ def test_class_and_patches_resume_exactly_and_train_alike_at_each_stage(runs: Ru
     assert read_json(folder / "intarsia.json") == {"exemplar": {"tokens": "class+patches"}}
     model = read_model(folder)
     assert model.exemplar_encoder.null_exemplar.shape == (1, 17, 8)
-    one, alone = (
-        edit(model, requests, FEW)[0].image for requests in ([request(1), request(2)], [request(1)])
-    )
-    assert (one == alone).all(), "an edit depends on its own request only"
+    both, alone = (edit(model, [request(n) for n in some], FEW)[0].image for some in ((1, 2), (1,)))
+    assert np.abs(both.astype(int) - alone).max() <= 1, "an edit depends on its own request only"
     inverting = InversionSettings(method="negative-condition", num_inference_steps=2)
     assert invert_picture(model, request(1), inverting, EditSettings()).image.shape == request(1).image.shape
 
