@@ -9,6 +9,12 @@ from typing import Literal, NamedTuple
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from intarsia.config import Config, HomePath
+from intarsia.towers.settings import (
+    ExemplarConfig,
+    ImageEncoderConfig,
+    check_tower,
+    count_tokens,
+)
 
 DownBlock = Literal["CrossAttnDownBlock2D", "DownBlock2D"]
 
@@ -94,37 +100,6 @@ class VaeConfig(Config):
         return 2 ** (len(self.block_out_channels) - 1)
 
 
-class ImageEncoderConfig(Config):
-    """The frozen CLIP vision tower (transformers' `CLIPVisionModel`) that encodes the exemplar."""
-
-    hidden_size: PositiveInt = 1024
-    intermediate_size: PositiveInt = 4096
-    num_hidden_layers: int = Field(default=24, ge=4)  # with fewer than 4 the mapper has no block
-    num_attention_heads: PositiveInt = 16
-    image_size: PositiveInt = 224
-    patch_size: PositiveInt = 14
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: PositiveFloat = 1e-5
-
-    @model_validator(mode="after")
-    def _check(self) -> "ImageEncoderConfig":
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size={self.hidden_size} is not a multiple of "
-                f"num_attention_heads={self.num_attention_heads}"
-            )
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}"
-            )
-        return self
-
-    @property
-    def mapper_depth(self) -> int:
-        """Number of transformer blocks between the pooled CLIP vector and the token (diffusers' formula)."""
-        return (self.num_hidden_layers + 1) // 5
-
-
 class NoiseConfig(Config):
     """The diffusion's noise levels (Stable Diffusion's and Paint by Example's)."""
 
@@ -162,7 +137,7 @@ class InitConfig(Config):
         None  # folder in diffusers layout, or one .ckpt / .safetensors: UNet and VAE
     )
     ema: bool = False  # of a single stable_diffusion file with both, the averaged UNet (model_ema.*)
-    image_encoder: HomePath | None = None  # folder of a transformers CLIP model: the vision tower
+    image_encoder: HomePath | None = None  # folder of a transformers model with the image tower: CLIP, …
     vae: HomePath | None = None  # folder or weights file of an AutoencoderKL, in place of stable_diffusion's
     model_folder: HomePath | None = None  # a model folder of this project: everything
 
@@ -190,7 +165,11 @@ class ConditionRow(NamedTuple):
     num_tokens: Callable[["ModelConfig"], int]
 
 
-CONDITIONS = {"exemplar": ConditionRow("intarsia.conditions.exemplar", lambda config: 1)}
+CONDITIONS = {
+    "exemplar": ConditionRow(
+        "intarsia.conditions.exemplar", lambda config: count_tokens(config.image_encoder, config.exemplar)
+    )
+}
 
 
 class ModelConfig(Config):
@@ -198,6 +177,7 @@ class ModelConfig(Config):
 
     image_size: PositiveInt = 512  # side of the square picture, in pixels
     condition: str = "exemplar"  # kind of condition that describes what to paint
+    exemplar: ExemplarConfig = ExemplarConfig()  # how the exemplar becomes tokens
     unet: UNetConfig = UNetConfig()
     vae: VaeConfig = VaeConfig()
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
@@ -213,6 +193,7 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
+        check_tower(self.image_encoder, self.exemplar)
         latent = self.vae.latent_channels
         if self.unet.out_channels != latent:
             raise ValueError(
@@ -236,6 +217,11 @@ class ModelConfig(Config):
     def num_tokens(self) -> int:
         """Number of tokens in the context of the UNet's cross-attention."""
         return CONDITIONS[self.condition].num_tokens(self)
+
+    @property
+    def exemplar_size(self) -> int:
+        """Side at which the image tower looks at the exemplar, in pixels."""
+        return self.exemplar.size or self.image_encoder.image_size
 
     @property
     def extra_channels(self) -> int:

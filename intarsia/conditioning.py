@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# CLIP's normalisation of values in [0, 1], RGB.
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+Colour = tuple[float, float, float]  # of values in [0, 1], red, green and blue
 
 
 def image_to_unit(image: Tensor) -> Tensor:
@@ -31,17 +29,22 @@ def mask_to_unit(mask: Tensor) -> Tensor:
     return mask[:, None].float() / 255.0
 
 
-def exemplar_to_clip(exemplar: Tensor, size: int) -> Tensor:
-    """Exemplars uint8 [B, h, w, 3] RGB -> float32 [B, 3, size, size] with CLIP's mean and deviation.
+def normalise_exemplar(exemplar: Tensor, size: int, mean: Colour, deviation: Colour) -> Tensor:
+    """Exemplars uint8 [B, h, w, 3] RGB -> float32 [B, 3, size, size] as an image tower was trained on them.
 
-    The real encoder's size is 224, the same as the exemplar's, so nothing is resized. Other sizes are
-    interpolated bilinearly with antialiasing.
+    CLIP's size is 224, the same as the exemplar's, so nothing is resized. Other sizes are interpolated
+    bilinearly with antialiasing.
+
+    Args:
+        exemplar: pixels.
+        size: side at which the tower looks at them.
+        mean, deviation: the tower's normalisation.
     """
     unit = exemplar.permute(0, 3, 1, 2).float() / 255.0
     if unit.shape[-2:] != (size, size):
         unit = F.interpolate(unit, (size, size), mode="bilinear", align_corners=False, antialias=True)
     # Channel by channel: a tensor of the constants would make the processor wait for the GPU.
-    channels = zip(unit.unbind(1), CLIP_MEAN, CLIP_STD, strict=True)
+    channels = zip(unit.unbind(1), mean, deviation, strict=True)
     return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
 
 

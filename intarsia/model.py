@@ -3,24 +3,25 @@
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from intarsia.architecture import ImageEncoderConfig, ModelConfig
+from intarsia.architecture import ModelConfig
+from intarsia.conditioning import normalise_exemplar
 from intarsia.conditions.attention import shorten_attention
 from intarsia.conditions.condition import ConditionKind, condition_kind
 from intarsia.model_folder import check_same_notes
-from intarsia.pretrained import load_image_encoder, load_model_folder, vision_prefix
+from intarsia.pretrained import load_image_encoder, load_model_folder
 from intarsia.stable_diffusion import load_unet, load_vae, warn_of_other_prediction
+from intarsia.towers.tower import Tower, tower_of
 
 
 class EditModel(nn.Module):
-    """All networks of one model; autoencoder and CLIP are frozen and remain in evaluation mode.
+    """All networks of one model; autoencoder and image tower are frozen and remain in evaluation mode.
 
     Attributes:
         config: geometry of the model.
         unet: denoising network, `UNet2DConditionModel`; input: noisy latents and the condition's channels.
         vae: autoencoder, `AutoencoderKL`.
-        image_encoder: frozen image tower, `CLIPVisionModel`.
+        image_encoder: frozen image tower; `CLIPVisionModel` by default.
         exemplar_encoder: trained encoder from features to tokens; `ExemplarEncoder` by default.
     """
 
@@ -30,7 +31,7 @@ class EditModel(nn.Module):
         self.unet = _new_unet(config)
         shorten_attention(self.unet, config.num_tokens)
         self.vae = _new_vae(config).requires_grad_(False)
-        self.image_encoder = _new_image_encoder(config.image_encoder).requires_grad_(False)
+        self.image_encoder = self.tower.network(config.image_encoder).requires_grad_(False)
         self.exemplar_encoder = self.kind.encoder(config)
         self.train()
 
@@ -39,6 +40,11 @@ class EditModel(nn.Module):
         """The kind of condition."""
         return condition_kind(self.config)
 
+    @property
+    def tower(self) -> Tower:
+        """The kind of image tower."""
+        return tower_of(self.config.exemplar)
+
     def train(self, mode: bool = True) -> "EditModel":
         """Set training mode; the frozen parts remain in evaluation mode."""
         super().train(mode)
@@ -46,10 +52,15 @@ class EditModel(nn.Module):
         self.image_encoder.eval()
         return self
 
+    def normalise(self, exemplar: Tensor) -> Tensor:
+        """Exemplars uint8 [B, h, w, 3] RGB -> float32 [B, 3, S, S], normalised for the image tower."""
+        row = self.config.exemplar.row
+        return normalise_exemplar(exemplar, self.config.exemplar_size, row.mean, row.deviation)
+
     @torch.no_grad()
     def encode_exemplar(self, exemplar: Tensor) -> Tensor:
-        """Exemplars [B, 3, S, S], CLIP-normalised -> features for `exemplar_encoder`, without gradient."""
-        return self.kind.see(self.image_encoder, exemplar)
+        """Normalised exemplars [B, 3, S, S] -> features for `exemplar_encoder`, without gradient."""
+        return self.kind.see(self.config, self.image_encoder, exemplar)
 
 
 def build_model(config: ModelConfig, seed: int) -> EditModel:
@@ -74,7 +85,7 @@ def build_model(config: ModelConfig, seed: int) -> EditModel:
     if autoencoder := init.vae or init.stable_diffusion:
         load_vae(model.vae, autoencoder)
     if init.image_encoder:
-        load_image_encoder(model.image_encoder, init.image_encoder)
+        load_image_encoder(model, init.image_encoder)
     return model
 
 
@@ -83,9 +94,9 @@ def empty_model(config: ModelConfig) -> EditModel:
     with torch.device("meta"):
         model = EditModel(config)
     model.to_empty(device="cpu")
-    # Position ids are the only values that are computed and not loaded.
-    embeddings = model.image_encoder.get_submodule(f"{vision_prefix(model.image_encoder)}embeddings")
-    embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
+    for part in model.image_encoder.modules():
+        if hasattr(part, "position_ids"):  # the only values that are computed and not loaded
+            part.position_ids = torch.arange(part.num_positions)[None]
     return model
 
 
@@ -119,7 +130,3 @@ def _new_vae(config: ModelConfig) -> AutoencoderKL:
         norm_num_groups=vae.norm_num_groups,
         scaling_factor=vae.scaling_factor,
     )
-
-
-def _new_image_encoder(config: ImageEncoderConfig) -> CLIPVisionModel:
-    return CLIPVisionModel(CLIPVisionConfig(**config.model_dump()))

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.architecture import CONDITIONS, ModelConfig
+from intarsia.config import flatten
 from intarsia.errors import UserError
 from intarsia.files import fingerprint, read_json, sha256_file
 
 INDEX = "model_index.json"
 NOTES = "intarsia.json"  # fields without a place in diffusers' files; absent for Paint by Example's model
+NOTED = ("condition", "exemplar")  # fields of `ModelConfig` that NOTES holds
+_DEFAULTS = ModelConfig().model_dump(mode="json", include=set(NOTED))
 ADAPTERS = "pytorch_lora_weights.safetensors"  # marks a folder of adapters
 
 
@@ -45,7 +48,7 @@ def _way_out(folder: Path) -> str:
 
 def notes_of(config: ModelConfig) -> dict[str, Any]:
     """Content of `intarsia.json` for a model; empty for Paint by Example's, then the file is not written."""
-    return {} if config.condition == "exemplar" else {"condition": config.condition}
+    return config.model_dump(mode="json", include=set(NOTED), exclude_defaults=True)
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
@@ -56,8 +59,7 @@ def read_notes(folder: Path) -> dict[str, Any]:
     """
     path = folder / NOTES
     notes = read_json(path) if path.is_file() else {}
-    known = set(ModelConfig.model_fields)
-    if not isinstance(notes, dict) or not set(notes) <= known:
+    if not isinstance(notes, dict) or not set(notes) <= set(NOTED):
         raise UserError(f"{path} does not describe a model; it may have been written by a later version")
     if notes.get("condition", "exemplar") not in CONDITIONS:
         raise UserError(
@@ -66,20 +68,41 @@ def read_notes(folder: Path) -> dict[str, Any]:
     return notes
 
 
-def check_same_notes(config: ModelConfig, folder: Path) -> None:
+def check_same_notes(config: ModelConfig, folder: Path, exactly: bool = False) -> None:
     """Refuse to start a model from weights of another kind, whose shapes may fit.
+
+    A model with patches may start from one without, because the encoder's weights are for any number of
+    tokens.
+
+    Args:
+        config: config of the new model.
+        folder: model folder with its initial weights.
+        exactly: whether that is refused, too: adapters change the folder's weights, not its kind.
 
     Raises:
         UserError: if a field differs; the message has the field and both values.
     """
-    theirs, ours = read_notes(folder), notes_of(config)
-    for name in sorted(set(theirs) | set(ours)):
-        default = ModelConfig.model_fields[name].default
-        pair = theirs.get(name, default), ours.get(name, default)
-        if pair[0] != pair[1]:
+    theirs, ours = (flatten(_completed(notes)) for notes in (read_notes(folder), notes_of(config)))
+    if (
+        not exactly
+        and ours["exemplar.tokens"] in ("patches", "class+patches")
+        and theirs["exemplar.tokens"] == "class"
+    ):
+        theirs["exemplar.tokens"] = ours["exemplar.tokens"]
+    for name in theirs | ours:
+        if theirs.get(name) != ours.get(name):
             raise UserError(
-                f"{folder} has {name}={pair[0]}, the model config {pair[1]}; set model.{name}={pair[0]}"
+                f"{folder} has {name}={theirs.get(name)}, the model config {ours.get(name)}; "
+                f"set model.{name}={theirs.get(name)}"
             )
+
+
+def _completed(notes: dict[str, Any]) -> dict[str, Any]:
+    """Notes with the defaults of what they leave out."""
+    return {
+        name: {**value, **notes.get(name, {})} if isinstance(value, dict) else notes.get(name, value)
+        for name, value in _DEFAULTS.items()
+    }
 
 
 def model_hash(folder: Path | str) -> str:

@@ -17,7 +17,8 @@ from torch import Tensor
 from intarsia.architecture import ModelConfig, NoiseConfig
 from intarsia.errors import UserError
 from intarsia.model import EditModel
-from intarsia.pretrained import UNET_PREFIX, State, load_strictly, vision_prefix, with_averages
+from intarsia.pretrained import UNET_PREFIX, State, load_strictly, repeat_null, with_averages
+from intarsia.towers.tower import own_prefix
 
 _VAE = "first_stage_model."
 _COND = "cond_stage_model."
@@ -69,7 +70,7 @@ class OriginalPlace:
 
 def original_places(model: EditModel) -> dict[str, OriginalPlace]:
     """The location of every weight of the model, by its name in `model.state_dict()`."""
-    vision = f"image_encoder.{vision_prefix(model.image_encoder)}"
+    vision = f"image_encoder.{own_prefix(model.tower, model.image_encoder)}"
     places = {}
     for name in model.state_dict():
         # The first word of a name is the network.
@@ -89,10 +90,10 @@ def to_original(model: EditModel) -> State:
     """The `state_dict` of an original checkpoint: weights, CLIP's position ids and the noise levels.
 
     Raises:
-        UserError: for a model with another condition, because the checkpoint has no names for its weights.
+        UserError: for a model with another condition, another tower than CLIP or queries, because the
+            checkpoint has no names for its weights.
     """
-    if model.config.condition != "exemplar":
-        raise UserError(f"an original checkpoint cannot hold a model with condition={model.config.condition}")
+    _refuse_other_exemplars(model.config)
     own = model.state_dict()
     # Query, key and value share one name there; our state dict lists them in the order of the thirds.
     joined: dict[str, list[Tensor]] = defaultdict(list)
@@ -101,6 +102,8 @@ def to_original(model: EditModel) -> State:
     state = {name: torch.cat(pieces) if len(pieces) > 1 else pieces[0] for name, pieces in joined.items()}
     for name in filter(_is_pointwise, state):
         state[name] = state[name][..., None, None]
+    if (state[_NULL] == state[_NULL][:, :1]).all():  # as the authors write it, for any number of tokens
+        state[_NULL] = state[_NULL][:, :1].clone()
     positions = state[f"{_VISION}embeddings.position_embedding.weight"].shape[0]
     state[f"{_VISION}embeddings.position_ids"] = torch.arange(positions)[None]
     return state | noise_buffers(model.config.noise)
@@ -128,6 +131,7 @@ def from_original(
         state = with_averages(state, where, "--ema")
     if new_null or _NULL not in state:
         state = _with_new_null(state, model.config.unet.cross_attention_dim, where, new_null)
+    state = {**state, _NULL: repeat_null(state[_NULL], model)}
     places = original_places(model)
     known = {place.name for place in places.values()}
     # Unknown weights of the four networks keep their names, so that `load_strictly` reports them.
@@ -173,6 +177,20 @@ def noise_buffers(noise: NoiseConfig) -> State:
         "posterior_mean_coef2": (1.0 - before) * np.sqrt(alphas) / (1.0 - product),
     }
     return {name: torch.tensor(values, dtype=torch.float32) for name, values in levels.items()}
+
+
+def _refuse_other_exemplars(config: ModelConfig) -> None:
+    exemplar = config.exemplar
+    for name, value, holds in (
+        ("condition", config.condition, config.condition == "exemplar"),
+        ("exemplar.encoder", exemplar.encoder, exemplar.encoder == "clip"),
+        ("exemplar.tokens", exemplar.tokens, exemplar.tokens != "resampled"),
+        ("exemplar.layer", exemplar.layer, exemplar.layer == -1),
+    ):
+        if not holds:
+            raise UserError(
+                f"an original checkpoint cannot hold a model with {name}={value}; use --format diffusers"
+            )
 
 
 def _with_new_null(state: State, width: int, where: Path | str, wanted: bool) -> State:

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from intarsia.errors import UserError
 from intarsia.files import read_json
+from intarsia.towers.tower import Tower, own_prefix
 
 log = logging.getLogger(__name__)
 State = dict[str, Tensor]
@@ -20,9 +22,6 @@ State = dict[str, Tensor]
 UNET_PREFIX = "model.diffusion_model."  # of the UNet's names in the latent diffusion authors' files
 AVERAGES_PREFIX = "model_ema."  # then the UNet's name after "model.", without its dots
 
-# Old versions of transformers store it, new versions compute it.
-_CLIP_BUFFER = "embeddings.position_ids"
-_CLIP_PROBE = "embeddings.class_embedding"
 # Exceptions that readers have raised for damaged files.
 _UNREADABLE = (
     SafetensorError,
@@ -237,37 +236,34 @@ def with_averages(state: State, where: Path | str, option: str) -> State:
     return result
 
 
-def load_image_encoder(image_encoder: nn.Module, folder: Path) -> None:
-    """Fill a `CLIPVisionModel` from a folder with a transformers `CLIPVisionModel` or a whole `CLIPModel`.
+def load_image_encoder(model: Any, folder: Path) -> None:
+    """Fill an `EditModel`'s image tower from a folder of transformers with it, or with a model around it.
 
     Raises:
-        UserError: if the folder has no vision tower or the tower does not fit.
+        UserError: if the folder has no such tower or the tower does not fit.
     """
     path = weights_file(folder, "model", "pytorch_model") if folder.is_dir() else folder
-    check_geometry(image_encoder, path.parent)
     state = read_weights(path)
-    prefixes = [name.removesuffix(_CLIP_PROBE) for name in state if name.endswith(_CLIP_PROBE)]
-    if len(prefixes) != 1:
-        raise UserError(f"{path} contains no CLIP vision tower (no weight named {_CLIP_PROBE})")
-    load_vision(image_encoder, without_prefix(state, prefixes[0]), path)
+    prefix = model.tower.prefix(state.keys())
+    if prefix is None:
+        raise UserError(
+            f"{path} contains no {model.config.exemplar.row.title} vision tower (no weight named "
+            f"{model.tower.probe}); name the right folder, or set model.exemplar.encoder to its kind"
+        )
+    check_geometry(model.image_encoder, path.parent)
+    load_tower(model.image_encoder, model.tower, without_prefix(state, prefix), path)
 
 
-def load_vision(image_encoder: nn.Module, vision: State, where: Path | str) -> None:
-    """Fill a `CLIPVisionModel` from weights with plain names (`embeddings...`, `encoder.layers...`).
+def load_tower(image_encoder: nn.Module, tower: Tower, weights: State, where: Path | str) -> None:
+    """Fill an image tower from weights with plain names (`embeddings...`), of any version of transformers.
 
     Raises:
         UserError: if a weight is missing, unexpected or of another shape.
     """
-    prefix = vision_prefix(image_encoder)
-    load_strictly(
-        image_encoder, {prefix + name: v for name, v in vision.items() if name != _CLIP_BUFFER}, where
-    )
-
-
-def vision_prefix(image_encoder: nn.Module) -> str:
-    """The prefix of a `CLIPVisionModel`'s weight names in this version of transformers."""
-    probe = next(name for name in image_encoder.state_dict() if name.endswith(_CLIP_PROBE))
-    return probe.removesuffix(_CLIP_PROBE)
+    prefix = own_prefix(tower, image_encoder)
+    named = tower.published({name: v for name, v in weights.items() if name not in tower.stale})
+    own = [name.removeprefix(prefix) for name in image_encoder.state_dict()]
+    load_strictly(image_encoder, {prefix + name: v for name, v in tower.current(named, own).items()}, where)
 
 
 def without_prefix(state: State, prefix: str) -> State:
@@ -278,7 +274,7 @@ def without_prefix(state: State, prefix: str) -> State:
 # -- the weights of a model folder (the names of the Hub's Paint by Example repository) ------------------
 
 
-def load_model_folder(model: nn.Module, folder: Path) -> None:
+def load_model_folder(model: Any, folder: Path) -> None:
     """Fill the four networks of an `EditModel` from a model folder.
 
     Raises:
@@ -289,23 +285,37 @@ def load_model_folder(model: nn.Module, folder: Path) -> None:
         path = weights_file(folder / part, "diffusion_pytorch_model")
         load_strictly(model.get_submodule(part), modern_attention_names(read_weights(path)), path)
     path = weights_file(folder / "image_encoder", "model", "pytorch_model")
-    state = read_weights(path)
-    load_vision(model.get_submodule("image_encoder"), without_prefix(state, "model.vision_model."), path)
-    rest = {name: value for name, value in state.items() if not name.startswith("model.vision_model.")}
+    load_image_encoder_state(model, read_weights(path), path)
+
+
+def load_image_encoder_state(model: Any, state: State, path: Path | str) -> None:
+    """Fill an `EditModel`'s image tower and exemplar encoder from the weights of a folder's image_encoder/.
+
+    Raises:
+        UserError: if any weight is missing, unexpected or of another shape.
+    """
+    prefix = f"model.{model.tower.folder_prefix}"
+    load_tower(model.image_encoder, model.tower, without_prefix(state, prefix), path)
+    rest = {name: value for name, value in state.items() if not name.startswith(prefix)}
     if "uncond_vector" in rest:
-        rest["null_exemplar"] = rest.pop("uncond_vector")
-    load_strictly(model.get_submodule("exemplar_encoder"), rest, path)
+        rest["null_exemplar"] = repeat_null(rest.pop("uncond_vector"), model)
+    load_strictly(model.exemplar_encoder, rest, path)
 
 
-def image_encoder_state(image_encoder: nn.Module, exemplar_encoder: nn.Module) -> State:
+def repeat_null(null: Tensor, model: Any) -> Tensor:
+    """The null tokens in a file, for an `EditModel`; a single one is repeated for each of its tokens."""
+    own = model.exemplar_encoder.null_exemplar
+    return null.expand(own.shape) if null.shape == (1, 1, own.shape[-1]) else null
+
+
+def image_encoder_state(model: Any) -> State:
     """The weights of a model folder's image_encoder/, with names that all versions of the readers support.
 
     transformers 5 would write flat CLIP names, which transformers 4 silently skips.
     """
-    prefix = vision_prefix(image_encoder)
-    vision = without_prefix(image_encoder.state_dict(), prefix)
-    state = {f"model.vision_model.{name}": v for name, v in vision.items() if name != _CLIP_BUFFER}
-    state |= exemplar_encoder.state_dict()
+    prefix = f"model.{model.tower.folder_prefix}"
+    state = {prefix + name: v for name, v in model.tower.weights(model.image_encoder).items()}
+    state |= model.exemplar_encoder.state_dict()
     state["uncond_vector"] = state.pop("null_exemplar")
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 

@@ -13,14 +13,21 @@ from diffusers import DDIMScheduler, PNDMScheduler
 from safetensors.torch import save_file
 from torch import nn
 
-from intarsia.architecture import ImageEncoderConfig, ModelConfig, NoiseConfig, UNetConfig, VaeConfig
-from intarsia.conditioning import CLIP_MEAN, CLIP_STD
+from intarsia.architecture import (
+    ExemplarConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    NoiseConfig,
+    UNetConfig,
+    VaeConfig,
+)
 from intarsia.config import Config, build_config
 from intarsia.errors import UserError
 from intarsia.files import atomic_folder, read_json, write_json
 from intarsia.model import EditModel, empty_model
 from intarsia.model_folder import INDEX, NOTES, check_model_folder, notes_of, read_notes
 from intarsia.pretrained import image_encoder_state, load_model_folder
+from intarsia.towers.tower import Tower
 
 _PIPELINE = "PaintByExamplePipeline"
 # Config values that do not affect results: a network's nominal size, a VAE's preferred precision.
@@ -42,14 +49,14 @@ def save_model(model: EditModel, folder: Path | str, card: str | None = None) ->
         model.unet.save_pretrained(out / "unet")
         model.vae.save_pretrained(out / "vae")
         (out / "image_encoder").mkdir()
-        state = image_encoder_state(model.image_encoder, model.exemplar_encoder)
+        state = image_encoder_state(model)
         save_file(state, out / "image_encoder" / "model.safetensors", metadata={"format": "pt"})
-        write_json(out / "image_encoder" / "config.json", _image_encoder_json(model.config))
+        write_json(out / "image_encoder" / "config.json", _image_encoder_json(model.config, model.tower))
         scheduler = _noise_scheduler(model.config.noise)
         scheduler.save_pretrained(out / "scheduler")
         (out / "feature_extractor").mkdir()
         write_json(out / "feature_extractor" / "preprocessor_config.json", _preprocessor_json(model.config))
-        write_json(out / INDEX, _index_json(type(scheduler).__name__))
+        write_json(out / INDEX, _index_json(type(scheduler).__name__, model.config))
         if notes := notes_of(model.config):
             write_json(out / NOTES, notes)
         for path in out.rglob("*.safetensors"):  # the writers make them readable only by their owner
@@ -134,25 +141,21 @@ def _noise_scheduler(noise: NoiseConfig) -> PNDMScheduler | DDIMScheduler:
     return PNDMScheduler(**options, skip_prk_steps=True)
 
 
-def _image_encoder_json(config: ModelConfig) -> dict[str, Any]:
-    """Config of the vision tower with every field, because readers have different defaults."""
+def _image_encoder_json(config: ModelConfig, tower: Tower) -> dict[str, Any]:
+    """Config of the image tower with every field, because readers have different defaults."""
     return {
         "architectures": ["PaintByExampleImageEncoder"],
-        "model_type": "clip_vision_model",
-        **config.image_encoder.model_dump(),
-        "projection_dim": config.unet.cross_attention_dim,  # width of the token (diffusers' name)
-        "num_channels": 3,
-        "attention_dropout": 0.0,
-        "dropout": 0.0,
-        "initializer_factor": 1.0,
-        "initializer_range": 0.02,
+        "model_type": tower.model_type,
+        **config.image_encoder.fields(),
+        "projection_dim": config.unet.cross_attention_dim,  # width of the tokens (diffusers' name)
+        **tower.more(config.image_encoder),
         "torch_dtype": "float32",
     }
 
 
 def _preprocessor_json(config: ModelConfig) -> dict[str, Any]:
     """Config of transformers' `CLIPImageProcessor`, with a class name that versions 4 and 5 support."""
-    size = config.image_encoder.image_size
+    size, row = config.exemplar_size, config.exemplar.row
     return {
         "image_processor_type": "CLIPImageProcessor",
         "feature_extractor_type": "CLIPFeatureExtractor",
@@ -164,18 +167,22 @@ def _preprocessor_json(config: ModelConfig) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(CLIP_MEAN),
-        "image_std": list(CLIP_STD),
+        "image_mean": list(row.mean),
+        "image_std": list(row.deviation),
         "do_convert_rgb": True,
     }
 
 
-def _index_json(scheduler: str) -> dict[str, Any]:
+def _index_json(scheduler: str, config: ModelConfig) -> dict[str, Any]:
+    # diffusers' encoder makes one token of CLIP's class vector. It would read other folders, too, and leave
+    # what it does not know random; with a name that it does not have, it refuses them.
+    ours = config.exemplar == ExemplarConfig()
+    encoder = ["paint_by_example", "PaintByExampleImageEncoder"] if ours else ["intarsia", "ExemplarEncoder"]
     return {
         "_class_name": _PIPELINE,
         "_diffusers_version": diffusers.__version__,
         "feature_extractor": ["transformers", "CLIPImageProcessor"],
-        "image_encoder": ["paint_by_example", "PaintByExampleImageEncoder"],
+        "image_encoder": encoder,
         "requires_safety_checker": False,
         "safety_checker": [None, None],
         "scheduler": ["diffusers", scheduler],
@@ -184,7 +191,13 @@ def _index_json(scheduler: str) -> dict[str, Any]:
     }
 
 
+def _seen_through(config: ModelConfig) -> str:
+    title, tokens = config.exemplar.row.title, config.num_tokens
+    return title if tokens == 1 else f"{title}, as {tokens} tokens ({config.exemplar.tokens})"
+
+
 def _default_card(config: ModelConfig) -> str:
+    size = config.exemplar_size
     return f"""---
 pipeline_tag: image-to-image
 tags: [exemplar-based-editing, inpainting, diffusers]
@@ -194,7 +207,7 @@ tags: [exemplar-based-editing, inpainting, diffusers]
 Repaints the masked part of a picture so that it shows the object of an exemplar picture. Written by Intarsia.
 
 - picture: {config.image_size} x {config.image_size} pixels; the edit mask is white where to repaint
-- exemplar: {config.image_encoder.image_size} x {config.image_encoder.image_size} pixels, through CLIP
+- exemplar: {size} x {size} pixels, through {_seen_through(config)}
 
     python -m sampling edit --model THIS_FOLDER --image I.png --mask M.png --exemplar E.png --out O.png
 """

@@ -23,6 +23,7 @@ TWICE = {  # public names that may be defined in several places, and why
     "SOURCE": "the value of a module of dataprep/sources, that a row of SOURCES names",
     "KIND": "the value of a module of intarsia/conditions, that a row of CONDITIONS names",
     "MASK": "the value of a module of dataprep/masks, that a row of MASKS names",
+    "TOWER": "the value of a module of intarsia/towers, that a row of TOWERS names",
     "TASK": "the value of a module of training/objective, that a row of TASKS names",
     "PAINTER": "the value of a module of sampling/painters, that a row of PAINTERS names",
 }

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from intarsia.architecture import ImageEncoderConfig, ModelConfig, VaeConfig
 from intarsia.config import Config
 from intarsia.errors import UsageError
-from intarsia.model_folder import check_model_folder
+from intarsia.model_folder import check_model_folder, check_same_notes
 from training.option_groups import (
     CheckpointConfig,
     DataConfig,
@@ -128,6 +128,11 @@ class TrainConfig(Config):
                 "lora needs model.init.model_folder, a model that can edit: adapters do not train the first "
                 "convolution, in which Stable Diffusion's UNet is blind to the hole"
             )
+        if self.data.stored_tokens and self.model.exemplar.tokens == "class":
+            raise ValueError(
+                "data.stored_tokens=true belongs to other model.exemplar.tokens than class, whose single "
+                "vector is always stored; remove it"
+            )
         if not self.model.extra_channels:
             raise ValueError(
                 f"model.unet.in_channels={self.model.unet.in_channels} can only be sampled: training shows "
@@ -230,6 +235,11 @@ def zero_stage_of(config: TrainConfig, ranks: int) -> int:
     return 1 if ranks > 1 or config.offload_optimizer else 0
 
 
+def stores_features(config: TrainConfig) -> bool:
+    """Whether stored latents hold what the image tower sees; many vectors are stored only on request."""
+    return config.data.stored_tokens or config.model.exemplar.tokens == "class"
+
+
 def require_paths(config: TrainConfig) -> None:
     """Check that run folder, shards and initial weights are named, and that the weights exist.
 
@@ -243,6 +253,8 @@ def require_paths(config: TrainConfig) -> None:
     if config.run is None:
         raise UsageError("no run folder given: add run=FOLDER; the same folder again continues the run")
     require_weights(config.model)
+    if config.lora and config.model.init.model_folder is not None:
+        check_same_notes(config.model, config.model.init.model_folder, exactly=True)
 
 
 def require_weights(model: ModelConfig) -> None:
@@ -265,8 +277,15 @@ def require_weights(model: ModelConfig) -> None:
             "no weights for the autoencoder, which is not trained: add model.init.stable_diffusion=, "
             "model.init.vae= or model.init.model_folder= with a folder or file"
         )
-    if model.image_encoder == ImageEncoderConfig() and not given & {"image_encoder", "model_folder"}:
+    if _is_published(model) and not given & {"image_encoder", "model_folder"}:
         raise UsageError(
-            "no weights for CLIP, which is not trained: add model.init.image_encoder= or "
-            "model.init.model_folder= with a folder"
+            f"no weights for {model.exemplar.row.title}, which is not trained: add model.init.image_encoder= "
+            "or model.init.model_folder= with a folder"
         )
+
+
+def _is_published(model: ModelConfig) -> bool:
+    """Whether the image tower is as large as a published one; the smallest are 384 (DINOv2) and 768 wide."""
+    if model.exemplar.encoder == "clip":
+        return model.image_encoder == ImageEncoderConfig()
+    return model.image_encoder.hidden_size >= 384

@@ -45,6 +45,7 @@ class DataConfig(Config):
     redraw: bool | None = None  # fresh draws in every epoch; null: from whole pictures, not of crops
     recipe: RecipeChoice = None  # all epochs drawn by it, a name or file.yaml; null: by the shards' own
     latents: bool = False  # read what `cache-latents` stored instead of asking the frozen networks
+    stored_tokens: bool = False  # with many exemplar tokens: store them, too (526 KB a sample for 257)
     window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
     open_shards: int = Field(default=32, ge=1)  # shards held open (file and offset index) per process
     # Local disk for copies of remote shards; null: below the temporary folder.

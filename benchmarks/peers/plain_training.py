@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 
-from intarsia.conditioning import exemplar_to_clip
+from intarsia.conditioning import normalise_exemplar
 from intarsia.model import EditModel
 from training.config import TrainConfig
 from training.data.batches import Batch
@@ -34,6 +34,8 @@ class PlainTrainer:
         self.dtype = torch.bfloat16 if half else torch.float32
         model = EditModel(config.model)
         self.vae = model.vae.to(self.device, self.dtype)
+        row = config.model.exemplar.row
+        self.clip_input = row.mean, row.deviation
         self.clip = model.image_encoder.to(self.device, self.dtype)
         unet = UNet2DConditionModel.from_config(dict(model.unet.config))
         if config.activation_checkpointing:
@@ -61,7 +63,8 @@ class PlainTrainer:
             latents = self.encode(image)
             masked_image_latents = self.encode(image * (1 - mask))
             keep = F.interpolate(1 - mask, latents.shape[-2:])
-            exemplar = exemplar_to_clip(batch.exemplar.to(self.device), self.clip.config.image_size)
+            size, pixels = self.clip.config.image_size, batch.exemplar.to(self.device)
+            exemplar = normalise_exemplar(pixels, size, *self.clip_input)
             pooled = self.clip(exemplar.to(self.dtype)).pooler_output
         noise = torch.randn_like(latents)
         timesteps = torch.randint(1000, (len(latents),), device=self.device)

@@ -61,14 +61,14 @@ class ConditionKind:
     Attributes:
         feature_shape: function from a model config to the shape of the frozen tower's features of one
             exemplar; `cache-latents` stores these features.
-        see: function (frozen tower, exemplars float [B, 3, S, S], normalised) -> features
+        see: function (model config, frozen tower, exemplars float [B, 3, S, S], normalised) -> features
             [B, *feature_shape].
         encoder: function from a model config to a new trainable encoder, a module that maps features to
             tokens [B, n, D] and has a parameter `null_exemplar` [1, n, D].
     """
 
     feature_shape: Callable[[ModelConfig], tuple[int, ...]]
-    see: Callable[[Any, Tensor], Tensor]
+    see: Callable[[ModelConfig, Any, Tensor], Tensor]
     encoder: Callable[[ModelConfig], nn.Module]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from intarsia.command_line import Commands
 from intarsia.errors import UsageError, UserError
 from intarsia.files import check_replaceable
-from intarsia.model_folder import INDEX, check_model_folder
+from intarsia.model_folder import INDEX, check_model_folder, read_notes
 from sampling.options import add_dtype_option
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def _run(arguments: argparse.Namespace) -> None:
         check_replaceable(arguments.out, INDEX)
     export_model(arguments.model, arguments.out, form, arguments.dtype, arguments.variant)
     print(f"{arguments.out}: {form}, {arguments.dtype}")
+    if form == "diffusers" and "exemplar" in read_notes(arguments.out):
+        print("diffusers' own pipeline refuses it, because it makes one token of CLIP's class vector")
 
 
 def export_model(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from intarsia.architecture import ModelConfig
 from intarsia.command_line import Commands
-from intarsia.config import Config, load_config
+from intarsia.config import Config, build_config, load_config
 from intarsia.errors import UserError
 from intarsia.files import check_replaceable
 from intarsia.model_folder import INDEX
@@ -39,6 +39,12 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="begin the null exemplar at zero, for early checkpoints that have none",
     )
+    parser.add_argument(
+        "--exemplar-tokens",
+        choices=("class", "patches", "class+patches"),
+        help="tokens of the exemplar that the UNet sees, which the file does not say: class for Paint by "
+        "Example (default), class+patches for ObjectStitch",
+    )
     add_dtype_option(parser)
     parser.set_defaults(run=_run)
 
@@ -49,6 +55,10 @@ def _run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.checkpoint} {what}; give a checkpoint file, .ckpt or .safetensors")
     check_replaceable(arguments.out, INDEX)
     config = load_config(_ModelFile, arguments.config).model if arguments.config else ModelConfig()
+    if arguments.exemplar_tokens:
+        told = {"tokens": arguments.exemplar_tokens}
+        content = config.model_dump() | {"exemplar": config.exemplar.model_dump() | told}
+        config = build_config(ModelConfig, content, where="--exemplar-tokens")
     import_original(
         arguments.checkpoint,
         arguments.out,
@@ -102,7 +112,8 @@ def import_original(
 
 
 def _imported_card(config: ModelConfig, lineage: str, dtype: str) -> str:
-    size, exemplar = config.image_size, config.image_encoder.image_size
+    size, exemplar, tokens = config.image_size, config.exemplar_size, config.num_tokens
+    as_tokens = f" as {tokens} tokens" if tokens > 1 else ""
     return f"""---
 pipeline_tag: image-to-image
 tags: [exemplar-based-editing, inpainting, diffusers]
@@ -112,7 +123,7 @@ tags: [exemplar-based-editing, inpainting, diffusers]
 Repaints the masked part of a picture so that it shows the object of an exemplar picture.
 
 - imported from {lineage}
-- pictures of {size}×{size} pixels, exemplars of {exemplar}×{exemplar}, weights {dtype}
+- pictures of {size}×{size} pixels, exemplars of {exemplar}×{exemplar}{as_tokens}, weights {dtype}
 - licence: the checkpoint's (Paint by Example's own is CreativeML OpenRAIL-M)
 - no metrics were computed; see `python -m evaluation --help`
 

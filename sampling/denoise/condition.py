@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from intarsia.conditioning import (
-    exemplar_to_clip,
     image_to_unit,
     known_channels,
     latent_mask,
@@ -95,7 +94,7 @@ class Encoder:
 
     def _encode_exemplars(self, exemplar: Tensor) -> Tensor:
         encoder = self.model.exemplar_encoder
-        pixels = exemplar_to_clip(exemplar, self.model.config.image_encoder.image_size)
+        pixels = self.model.normalise(exemplar)
         with visiting(self.model.image_encoder, self.device) as tower, visiting(encoder, self.device):
             features = self.model.encode_exemplar(pixels.to(self.device, tower.dtype))
             return encoder(features.to(encoder.null_exemplar.dtype))

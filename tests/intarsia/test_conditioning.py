@@ -6,19 +6,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import CLIPImageProcessor
+from transformers import BitImageProcessor, CLIPImageProcessor, SiglipImageProcessor
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from intarsia.conditioning import (
     decode_latents,
     encode_latents,
-    exemplar_to_clip,
     image_to_unit,
     known_channels,
     latent_mask,
     mask_image,
     mask_to_unit,
+    normalise_exemplar,
     unit_to_image,
 )
+from intarsia.towers.settings import TOWERS
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.sampling.tiny import tiny_model
 
@@ -74,18 +76,29 @@ def test_behind_the_noisy_latents_come_the_masked_image_and_then_the_keep_mask()
     assert (channels[:, 4, 2:] == 1).all(), "1 = keep for the UNet"
 
 
-def test_the_exemplar_is_normalised_as_clips_own_processor_does() -> None:
+# DINOv2's published folders name transformers' `BitImageProcessor` with ImageNet's mean and deviation.
+PROCESSORS = {
+    "clip": CLIPImageProcessor(),
+    "dinov2": BitImageProcessor(image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD),
+    "siglip": SiglipImageProcessor(),
+}
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_the_exemplar_is_normalised_as_the_towers_own_processor_does(name: str) -> None:
     exemplar = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    expected = CLIPImageProcessor()(images=Image.fromarray(exemplar), return_tensors="pt").pixel_values
-    ours = exemplar_to_clip(torch.from_numpy(exemplar)[None], 224)
+    expected = PROCESSORS[name](images=Image.fromarray(exemplar), return_tensors="pt").pixel_values
+    row = TOWERS[name]
+    ours = normalise_exemplar(torch.from_numpy(exemplar)[None], 224, row.mean, row.deviation)
     assert relative_error(ours, expected) < rounding(1)
 
 
 def test_an_exemplar_for_a_smaller_encoder_keeps_its_mean() -> None:
     exemplar = torch.full((1, 224, 224, 3), 100, dtype=torch.uint8)
-    small = exemplar_to_clip(exemplar, 32)
+    colours = TOWERS["clip"].mean, TOWERS["clip"].deviation
+    small, whole = (normalise_exemplar(exemplar, side, *colours) for side in (32, 224))
     assert small.shape == (1, 3, 32, 32)
-    ours, expected = (pixels.double().mean((2, 3)) for pixels in (small, exemplar_to_clip(exemplar, 224)))
+    ours, expected = (pixels.double().mean((2, 3)) for pixels in (small, whole))
     assert relative_error(ours, expected) < rounding(2 * 14)  # pixels that a triangle 7 times as wide reaches
 
 

@@ -11,7 +11,8 @@ from intarsia.conditions.exemplar import ExemplarEncoder
 from intarsia.config import build_config, load_config
 from intarsia.errors import UsageError
 from intarsia.model import EditModel, build_model, empty_model
-from intarsia.pretrained import image_encoder_state, vision_prefix
+from intarsia.pretrained import image_encoder_state
+from intarsia.towers.tower import own_prefix
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.paths import ROOT
 from tests.sampling.tiny import ModelFragment, tiny_config, tiny_model
@@ -71,9 +72,9 @@ def test_the_exemplar_encoder_equals_diffusers_on_the_same_weights(layers: int, 
     assert len(model.exemplar_encoder.mapper["blocks"]) == blocks
     vision = CLIPVisionConfig(**config.image_encoder.model_dump(), projection_dim=32)
     peer = PaintByExampleImageEncoder(vision).eval()
-    state = image_encoder_state(model.image_encoder, model.exemplar_encoder)
-    own_prefix = "model." + vision_prefix(model.image_encoder)
-    peer.load_state_dict({k.replace("model.vision_model.", own_prefix): v for k, v in state.items()})
+    state = image_encoder_state(model)
+    prefix = "model." + own_prefix(model.tower, model.image_encoder)
+    peer.load_state_dict({k.replace("model.vision_model.", prefix): v for k, v in state.items()})
     exemplar = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected, null = peer(exemplar, return_uncond_vector=True)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from dataprep.pictures.decode import DecodedPicture, load_picture
-from intarsia.conditioning import CLIP_MEAN
 from intarsia.errors import UserError
+from intarsia.towers.settings import TOWERS
 from sampling.inputs import read_inputs
 from sampling.pictures import (
     NEUTRAL,
@@ -337,7 +337,7 @@ def test_alpha_cuts_an_exemplar_out(tmp_path: Path) -> None:
     assert (neutral[pixels[..., 3] == 255] == (200, 10, 60)).all()
     assert cropped.shape == (20, 10, 3)
     assert (cropped == (200, 10, 60)).all()
-    assert np.abs(np.array(NEUTRAL) - np.array(CLIP_MEAN) * 255).max() < 0.51
+    assert np.abs(np.array(NEUTRAL) - np.array(TOWERS["clip"].mean) * 255).max() < 0.51
     with pytest.raises(UserError, match=r"none\.png is completely transparent"):
         read_exemplar(save(tmp_path, np.zeros((4, 4, 4), np.uint8), name="none.png"))
 

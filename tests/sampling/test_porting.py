@@ -70,6 +70,24 @@ def test_the_imported_folder_says_where_it_is_from(original: State, tmp_path: Pa
     assert str(tmp_path) not in card
 
 
+def test_a_file_with_many_tokens_is_imported_and_exported(
+    original: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ObjectStitch's: Paint by Example's names, one null vector for all tokens."""
+    torch.save({"state_dict": original}, tmp_path / "stitch.pth")
+    many, ours = ("--exemplar-tokens", "class+patches"), str(tmp_path / "ours")
+    assert main(["import", str(tmp_path / "stitch.pth"), "--out", ours, *TINY, *many]) == 0
+    assert read_model(ours).config.num_tokens == 65
+    back = tmp_path / "back.ckpt"
+    assert main(["export", "--model", ours, "--out", str(back), "--format", "original"]) == 0
+    assert same(torch.load(back, weights_only=True)["state_dict"], original)
+    capsys.readouterr()
+    out = tmp_path / "diffusers"
+    assert main(["export", "--model", ours, "--out", str(out), "--format", "diffusers"]) == 0
+    assert "diffusers' own pipeline refuses it" in capsys.readouterr().out
+    assert read_model(out).config.num_tokens == 65
+
+
 @pytest.mark.parametrize("variant", [None, "fp16"])
 def test_diffusers_loads_the_exported_folder_as_it_is(
     folder: Path, tmp_path: Path, variant: str | None, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from training.config import TrainConfig
 BAD = "s00003"  # the sample that gives no finite number
 # Two averages, whose snapshots give others; whatever holds for them holds for one.
 POST_HOC = "optimizer={lr: 1.0e-3, eps: 1.0e-4, warmup_steps: 0, ema_kind: post_hoc}"
+TOKENS = "model.exemplar.tokens=class+patches"
 STAGES = {
     "stage0": ["zero_stage=0"],
     "stage1": ["zero_stage=1", POST_HOC],
@@ -34,10 +35,10 @@ SAVED = "step-00000002"
 def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Finished runs by name; NAME-resaved are checkpoints that were only loaded and saved again.
 
-    Those that change their ranks or stage: whole, shrunk, grown, stages; adapters, stored and compiled, with
-    undisturbed ones, NAME-whole. One that only stops and goes on: adapters-resumed. Those that skip steps: of
-    STAGES, pair0, pair2, resumed, ended. One that hangs: hung. One that dies while it saves: killed, found
-    with killed-checkpoints, else like undisturbed.
+    Those that change their ranks or stage: whole, shrunk, grown, stages; adapters, tokens (many of
+    the exemplar), stored and compiled, with undisturbed ones, NAME-whole. One that only stops and goes on:
+    adapters-resumed. Those that skip steps: of STAGES, pair0, pair2, resumed, ended. One that hangs: hung.
+    One that dies while it saves: killed, found with killed-checkpoints, else like undisturbed.
     """
     root = tmp_path_factory.mktemp("hard")
     config = write_config(root)
@@ -74,6 +75,7 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         poisoned("pair2", "zero_stage=2"),
         elastic("adapters", *adapted, "zero_stage=2", stop_after=2),
         elastic("stored", *stored, "zero_stage=2", stop_after=2),
+        elastic("tokens", TOKENS, "zero_stage=2", stop_after=2),
         elastic("undisturbed", *often),
         elastic("killed", *often, killed=2),
     ]
@@ -86,6 +88,8 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("adapters-resumed", *adapted, stop_after=2),
         elastic("adapters-resumed", *adapted),
         elastic("stored-whole", *stored),
+        elastic("tokens-whole", TOKENS),
+        elastic("tokens", TOKENS),
         elastic("stored", *stored),
         elastic("compiled", *compiled, stop_after=2, backend="aot_eager"),
         elastic("stages", "zero_stage=2", stop_after=1),

@@ -156,7 +156,7 @@ def test_weights_may_be_moved_and_their_content_may_not_change(tmp_path: Path) -
     other = EditModel(config.model)
     other.unet, other.exemplar_encoder = engine.model.unet, engine.model.exemplar_encoder
     save_model(other, tmp_path / "moved")
-    words = r"run1 was begun with another autoencoder or CLIP than model.init.model_folder=.*moved gives now"
+    words = r"begun with another autoencoder or image encoder than model.init.model_folder=.*moved gives now"
     with pytest.raises(UsageError, match=words):
         go_on(config)
 

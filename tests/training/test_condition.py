@@ -1,10 +1,11 @@
-"""A condition of four tokens that nothing of ours knows: it trains, previews, samples and resumes."""
+"""Conditions of several tokens: one that nothing of ours knows, and the exemplar's class and patches."""
 
 import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,15 +22,17 @@ from sampling.settings import EditSettings, InversionSettings
 from tests.extending import write_example
 from tests.processes import starts_processes
 from tests.sampling.tiny import request
-from tests.training.launch import Runs, launch
+from tests.training.launch import Runs, largest_difference, launch
 from tests.training.stored import store
-from tests.training.synthetic import make_shards, write_config
+from tests.training.synthetic import LR, SAME_LOSS, make_shards, write_config
 from training.config import TrainConfig
 from training.estimate.counting import count
 from training.model.build import choose_trained
 
 FOUR = "model.condition=four"
+PATCHES = "patches"
 STEPS = 4
+FEW = EditSettings(num_inference_steps=2, guidance_scale=3)
 
 
 @pytest.fixture(scope="module")
@@ -48,24 +51,28 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 @starts_processes
 def runs(four: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Runs `whole`, `resumed` (stopped after two steps) and `stored` (from stored latents)."""
+    """Runs `whole`, `resumed` (stopped after two steps) and `stored` (from stored latents) of four tokens.
+
+    Of class and patches: PATCHES, PATCHES-resumed, and PATCHES-zero1 … zero3.
+    """
     root = tmp_path_factory.mktemp("runs")
     config, shards = write_config(root), make_shards(root / "shards")
     common = [
-        FOUR,
         f"data.shards={shards}",
         f"max_steps={STEPS}",
         "preview={every_steps: 2, num_images: 2, num_inference_steps: 2}",
     ]
 
-    def job(name: str, **more: object) -> dict[str, object]:
-        latents = f"data.latents={str(name == 'stored').lower()}"
-        overrides = [*common, f"run={root / name}", latents]
+    def job(name: str, *options: str, **more: object) -> dict[str, object]:
+        kind = "model.exemplar.tokens=class+patches" if name.startswith(PATCHES) else FOUR
+        overrides = [*common, kind, f"run={root / name}", *options]
         return {"config": str(config), "overrides": overrides, "imports": ["four"], **more}
 
     with pytest.MonkeyPatch.context() as patch:
-        store(load_config(TrainConfig, config, [*common, "data.latents=true"]), patch)
-    jobs = [job("whole"), job("resumed", stop_after=2), job("resumed"), job("stored")]
+        store(load_config(TrainConfig, config, [*common, FOUR, "data.latents=true"]), patch)
+    jobs = [job("whole"), job("resumed", stop_after=2), job("resumed"), job("stored", "data.latents=true")]
+    jobs += [job(PATCHES), job(f"{PATCHES}-resumed", stop_after=2), job(f"{PATCHES}-resumed")]
+    jobs += [job(f"{PATCHES}-zero{stage}", f"zero_stage={stage}") for stage in (1, 2, 3)]
     launch(root, "four", jobs, path=four)
     return Runs(root)
 
@@ -89,6 +96,24 @@ def test_a_resume_is_exact_and_stored_features_train_alike(runs: Runs) -> None:
     assert runs.losses("stored") == pytest.approx(runs.losses("whole"), rel=1e-2)  # latents stored in 16 bits
     for name, value in runs.weights("whole").items():
         assert torch.equal(value, runs.weights("resumed")[name])
+
+
+def test_class_and_patches_resume_exactly_and_train_alike_at_each_stage(runs: Runs) -> None:
+    whole = runs.weights(PATCHES)
+    assert runs.losses(f"{PATCHES}-resumed") == runs.losses(PATCHES)
+    assert largest_difference(runs.weights(f"{PATCHES}-resumed"), whole) == 0
+    for stage in (1, 2, 3):
+        name = f"{PATCHES}-zero{stage}"
+        assert runs.losses(name) == pytest.approx(runs.losses(PATCHES), rel=SAME_LOSS)
+        assert largest_difference(runs.weights(name), whole) < LR / 100
+    folder = runs.root / PATCHES / "model"
+    assert read_json(folder / "intarsia.json") == {"exemplar": {"tokens": "class+patches"}}
+    model = read_model(folder)
+    assert model.exemplar_encoder.null_exemplar.shape == (1, 17, 8)
+    both, alone = (edit(model, [request(n) for n in some], FEW)[0].image for some in ((1, 2), (1,)))
+    assert np.abs(both.astype(int) - alone).max() <= 1, "an edit depends on its own request only"
+    inverting = InversionSettings(method="negative-condition", num_inference_steps=2)
+    assert invert_picture(model, request(1), inverting, EditSettings()).image.shape == request(1).image.shape
 
 
 def test_it_previews_and_its_model_folder_samples_and_inverts(runs: Runs) -> None:

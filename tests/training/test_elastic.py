@@ -55,6 +55,12 @@ def test_stored_latents_go_on_at_another_stage_and_with_other_ranks(hard_runs: R
     assert hard_runs.losses("stored-whole") != hard_runs.losses("whole")
 
 
+def test_many_exemplar_tokens_go_on_at_another_stage_and_with_other_ranks(hard_runs: Runs) -> None:
+    assert hard_runs.losses("tokens") == pytest.approx(hard_runs.losses("tokens-whole"), rel=SAME_LOSS)
+    assert largest_difference(hard_runs.weights("tokens"), hard_runs.weights("tokens-whole")) < LR / 100
+    assert hard_runs.losses("tokens-whole") != hard_runs.losses("whole")
+
+
 def test_compiled_blocks_go_on_at_another_stage_and_with_other_ranks(hard_runs: Runs) -> None:
     assert hard_runs.losses("compiled") == pytest.approx(hard_runs.losses("whole"), rel=SAME_LOSS)
     assert largest_difference(hard_runs.weights("whole"), hard_runs.weights("compiled")) < LR / 100

@@ -186,7 +186,7 @@ def test_latents_of_another_model_or_none_are_refused(
         opened(wanted, model)
     folder, _ = store(config, monkeypatch)
     other = build_model(config.model, seed=99)
-    with pytest.raises(UserError, match=rf"\(only {folder.name}, of another autoencoder, CLIP or"):
+    with pytest.raises(UserError, match=rf"\(only {folder.name}, of another autoencoder, image encoder or"):
         opened(wanted, other)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"model": "0"}))

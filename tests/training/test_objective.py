@@ -184,7 +184,7 @@ def test_the_token_equals_diffusers_on_the_same_weights(model: EditModel, config
     theirs = PaintByExampleImageEncoder(
         CLIPVisionConfig(**shape.model_dump(), projection_dim=config.model.unet.cross_attention_dim)
     )
-    state = image_encoder_state(model.image_encoder, model.exemplar_encoder)
+    state = image_encoder_state(model)
     renamed = dict(state)
     if not any(name.startswith("model.vision_model.") for name in theirs.state_dict()):
         renamed = {name.replace("model.vision_model.", "model."): value for name, value in state.items()}

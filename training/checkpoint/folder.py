@@ -231,8 +231,8 @@ def check_continues(old: TrainState, new: TrainState, run: Path) -> list[str]:
     if old.frozen_hash not in ("", new.frozen_hash):
         named = ", ".join(f"model.init.{key}={place}" for key, place in init.items() if place)
         raise UsageError(
-            f"{run} was begun with another autoencoder or CLIP than {named or 'model.init'} gives now, and "
-            "they are in no checkpoint; name the old files, or begin another run folder"
+            f"{run} was begun with another autoencoder or image encoder than {named or 'model.init'} gives "
+            "now, and they are in no checkpoint; name the old files, or begin another run folder"
         )
     lines += config_differences({"ranks": old.world_size}, {"ranks": new.world_size})
     lines += config_differences(old.libraries, library_versions())

@@ -11,15 +11,16 @@ _EPILOG = """example:
       model.init.image_encoder=CLIP precision=bf16
   python -m training configs/train/pbe-sd14.yaml ... data.shards=shards data.latents=true
 
-Latents and CLIP vectors go to SHARDS/latents-HASH. The same command again adds what is missing."""
+Latents and exemplars' vectors go to SHARDS/latents-HASH. The same command again adds what is missing."""
 
 
 def add(commands: Commands) -> None:
     """Declare `cache-latents`."""
     parser = commands.add_parser(
         "cache-latents",
-        help="store the results of autoencoder and CLIP on each sample, for faster training",
-        description="Store the results of autoencoder and CLIP on each sample, for data.latents=true.",
+        help="store the results of autoencoder and image encoder on each sample, for faster training",
+        description="Store the results of autoencoder and image encoder on each sample, for "
+        "data.latents=true.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         read=intermixed,
@@ -42,9 +43,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from dataprep.progress import Reporter
     from intarsia.config import load_config
     from training.config import TrainConfig
-    from training.latents.store import Workers, cache_latents
+    from training.latents.store import Workers, bytes_per_sample, cache_latents
 
     config = load_config(TrainConfig, arguments.config, arguments.overrides)
+    print(_size(bytes_per_sample(config), config.model.num_tokens), file=sys.stderr)
     how = Workers(arguments.workers, arguments.batch_size, arguments.ray_address, arguments.verbose)
     reporter = Reporter()
     try:
@@ -53,3 +55,15 @@ def _run(arguments: argparse.Namespace) -> None:
         reporter.close()
     print(f"latents: {folder}", file=sys.stderr)
     print(f"next: train with data.shards={arguments.shards} data.latents=true", file=sys.stderr)
+
+
+def _size(parts: dict[str, int], tokens: int) -> str:
+    latents, features = (parts[name] / 1e3 for name in ("latents", "features"))
+    if tokens == 1:
+        return f"{latents + features:,.0f} KB per sample"
+    if features:
+        return f"{latents + features:,.0f} KB per sample, {features:,.0f} KB of them the exemplar's tokens"
+    return (
+        f"{latents:,.0f} KB per sample, without the exemplar's tokens: training asks the image "
+        "encoder for them (data.stored_tokens=true stores them)"
+    )

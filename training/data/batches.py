@@ -16,8 +16,8 @@ from dataprep.draw.recipe import Recipe
 from dataprep.draw.redraw import redraw_crop, redraw_sample
 from intarsia.errors import UserError
 from intarsia.sample import Sample
-from training.config import BatchShape, TrainConfig
-from training.data.latents import STORED, LatentReader, check_redraw, find_latents, frozen_hash
+from training.config import BatchShape, TrainConfig, stores_features
+from training.data.latents import LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
 from training.data.shards import Shard, ShardReader, check_recipe, find_shards, open_cache, wrong_size
@@ -38,9 +38,9 @@ class Batch:
     Attributes:
         positions: int64 [B], places in the global order; they key the noise, too.
         keys: the samples' names.
-        image: uint8 [B, H, W, 3] RGB; None, as edit_mask and exemplar, where all is stored.
+        image: uint8 [B, H, W, 3] RGB; None, as edit_mask, where their latents are stored.
         edit_mask: uint8 [B, H, W], 255 = repaint.
-        exemplar: uint8 [B, 224, 224, 3] RGB.
+        exemplar: uint8 [B, 224, 224, 3] RGB; None where its features are stored.
         stored: stored results of the frozen networks, by the names in `encode.Posteriors`.
         draws: random draws of the samples (`objective.draws.Draws`), where the loader's workers make them.
     """
@@ -110,12 +110,16 @@ class SampleDataset(Dataset):
             return error
 
     def _with_stored(self, latents: LatentReader, place: tuple[int, int], epoch: int) -> Item:
-        """All that is stored and no pixels; of crops with fresh masks the pixels and their own latents."""
+        """All that is stored, and the pixels of what is not.
+
+        Of crops with fresh masks, only their own latents are stored.
+        """
         stored = latents.read(*place)
         if self.redraw:
             sample = self.sample(*place, epoch)
             return Item(sample.meta.key, sample, {"image": stored.image})
-        return Item(stored.key, None, {name: getattr(stored, name) for name in STORED})
+        pixels = None if "features" in latents.names else self.sample(*place, epoch)
+        return Item(stored.key, pixels, {name: getattr(stored, name) for name in latents.names})
 
     def sample(self, shard: int, index: int, epoch: int) -> Sample:
         """Sample `index` of a shard, at the size that the model takes, as `epoch` draws it.
@@ -193,8 +197,9 @@ def use_latents(config: TrainConfig, dataset: SampleDataset, model: "EditModel")
         UserError: where that is missing, incomplete, or of other networks or shards.
     """
     if config.data.latents:
-        files = find_latents(dataset.reader.shards, frozen_hash(model))
-        dataset.latents = LatentReader(files, config.data.open_shards, dataset.reader.cache)
+        features = stores_features(config)
+        files = find_latents(dataset.reader.shards, frozen_hash(model), features)
+        dataset.latents = LatentReader(files, config.data.open_shards, dataset.reader.cache, features)
 
 
 def collate_and_draw(draw: Callable[[Tensor], Any], items: Sequence[Any]) -> Batch | UserError:
@@ -211,11 +216,12 @@ def collate(items: Sequence[tuple[int, Sample | Item] | UserError]) -> Batch | U
     positions, parts = zip(*items, strict=True)  # type: ignore[arg-type]
     rows = [part if isinstance(part, Item) else Item(part.meta.key, part) for part in parts]
     samples = [row.sample for row in rows if row.sample is not None]
+    pictures = samples if "masked" not in rows[0].stored else []
     return Batch(
         positions=torch.tensor(positions),
         keys=[row.key for row in rows],
-        image=_stack([sample.image for sample in samples]) if samples else None,
-        edit_mask=_stack([sample.edit_mask for sample in samples]) if samples else None,
+        image=_stack([sample.image for sample in pictures]) if pictures else None,
+        edit_mask=_stack([sample.edit_mask for sample in pictures]) if pictures else None,
         exemplar=_stack([sample.exemplar for sample in samples]) if samples else None,
         stored={name: _stack([row.stored[name] for row in rows]) for name in rows[0].stored},
     )

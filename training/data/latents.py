@@ -1,8 +1,8 @@
 """Stored latents: what the frozen networks make of a shard's samples, computed once and read in their place.
 
 They lie below the shard folder in `latents-HASH`, where HASH begins the hash of everything they depend on
-besides the shard: the weights of autoencoder and CLIP, their geometry, and the size of the pictures. One
-safetensors file and one sidecar for each shard; the manifest is written last of all.
+besides the shard: the weights of autoencoder and image encoder, their geometry, and the size of the pictures.
+One safetensors file and one sidecar for each shard; the manifest is written last of all.
 """
 
 import json
@@ -20,6 +20,7 @@ from dataprep.check.verify import LATENTS
 from dataprep.pictures.stores import is_uri
 from intarsia.errors import UsageError, UserError
 from intarsia.files import fingerprint, sha256_bytes
+from intarsia.model_folder import notes_of
 from training.data.cache import ShardCache
 from training.data.open_files import OpenFiles
 from training.data.shards import Shard, load_manifest, open_file
@@ -43,14 +44,15 @@ class StoredSample:
         image: float16 [2, C, h, w], mean and standard deviation of the picture's posterior, unscaled.
         masked: float16 [2, C, h, w], those of the picture with its hole.
         mask: float32 [1, h, w], the edit mask on the grid of latents, 1 = repaint.
-        features: float32, features of the exemplar from the frozen tower (`ConditionKind.feature_shape`).
+        features: features of the exemplar from the frozen tower (`ConditionKind.feature_shape`): float32 of
+            one vector, float16 of many; None if they are not read.
     """
 
     key: str
     image: np.ndarray
     masked: np.ndarray
     mask: np.ndarray
-    features: np.ndarray
+    features: np.ndarray | None = None
 
 
 def frozen_hash(model: "EditModel") -> str:
@@ -60,8 +62,8 @@ def frozen_hash(model: "EditModel") -> str:
     own exact weights.
     """
     config = model.config
-    parts = [config.image_size, config.vae.model_dump(mode="json"), config.image_encoder.model_dump()]
-    parts += [] if config.condition == "exemplar" else [config.condition]  # which came later
+    parts = [config.image_size, config.vae.model_dump(mode="json"), config.image_encoder.fields()]
+    parts += notes_of(config).values()  # options that came later
     for network in (model.vae, model.image_encoder):
         for name, value in sorted(network.state_dict().items()):
             if value.is_floating_point():
@@ -90,8 +92,13 @@ class LatentFile:
     sha256: str
 
 
-def find_latents(shards: Sequence[Shard], digest: str) -> list[LatentFile]:
+def find_latents(shards: Sequence[Shard], digest: str, features: bool = True) -> list[LatentFile]:
     """The latents of each shard, made by the networks of hash `digest`.
+
+    Args:
+        shards: shards of the run.
+        digest: `frozen_hash` of its networks.
+        features: whether they must hold the exemplars' features.
 
     Raises:
         UserError: where they are missing, incomplete, of other networks, or of a shard as it was before.
@@ -111,6 +118,11 @@ def find_latents(shards: Sequence[Shard], digest: str) -> list[LatentFile]:
                 f"the latents {place} are of another {shard.name} than the manifest of {shard.folder} says; "
                 f"{_remedy(shard.folder)}"
             )
+        if features and not entry.get("tokens", True):
+            raise UserError(
+                f"data.stored_tokens=true, but {place} was stored without the exemplar's tokens; "
+                f"{_remedy(shard.folder)}, or set data.stored_tokens=false"
+            )
         if not is_uri(place) and not (Path(place).is_file() and Path(place).stat().st_size == entry["bytes"]):
             raise UserError(f"the latents {place} are missing or cut; {_remedy(shard.folder)}")
         found.append(LatentFile(place, entry["bytes"], entry["sha256"]))
@@ -121,7 +133,11 @@ def _entries_of(folder: str, digest: str) -> dict[str, Any]:
     place = latents_folder(folder, digest)
     if not is_uri(folder) and not (Path(place) / LATENTS_MANIFEST).is_file():
         others = sorted(path.parent.name for path in Path(folder).glob(f"{LATENTS}*/{LATENTS_MANIFEST}"))
-        has = f"only {', '.join(others)}, of another autoencoder, CLIP or image size" if others else "none"
+        has = (
+            f"only {', '.join(others)}, of another autoencoder, image encoder or image size"
+            if others
+            else "none"
+        )
         raise UserError(
             f"data.latents=true, but {folder} holds no finished {Path(place).name} ({has}); {_remedy(folder)}"
         )
@@ -142,10 +158,18 @@ class LatentReader:
         files: files of latents, from `find_latents`.
         open_files: limit of open files per process.
         cache: copies of remote files.
+        features: whether the exemplars' features are read.
     """
 
-    def __init__(self, files: Sequence[LatentFile], open_files: int, cache: ShardCache | None) -> None:
+    def __init__(
+        self,
+        files: Sequence[LatentFile],
+        open_files: int,
+        cache: ShardCache | None,
+        features: bool = True,
+    ) -> None:
         self.places = files
+        self.names = [name for name in STORED if features or name != "features"]
         self.cache = cache
         self.files = OpenFiles(open_files, self._open)
 
@@ -160,8 +184,8 @@ class LatentReader:
         def sample_of(descriptor: int, known: "tuple[list[str], dict[str, _Tensor]]") -> StoredSample:
             keys, tensors = known
             arrays = {}
-            for name, stored in STORED.items():
-                tensor = tensors[stored]
+            for name in self.names:
+                tensor = tensors[STORED[name]]
                 content = os.pread(descriptor, tensor.stride, tensor.start + sample * tensor.stride)
                 if len(content) != tensor.stride:
                     raise UserError(f"{place} are cut; run cache-latents again")

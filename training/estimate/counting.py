@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from intarsia.conditioning import encode_latents
 from intarsia.model import EditModel
-from training.config import TrainConfig
+from training.config import TrainConfig, stores_features
 from training.estimate.linear import linear_flops
 from training.model.build import choose_trained
 from training.model.speed import fp8_layers
@@ -177,8 +177,8 @@ def _computation(trainee: nn.Module, config: TrainConfig) -> Callable[[], Tensor
 
 
 def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, float], int]:
-    """FLOPs per sample of autoencoder (both pictures) and CLIP, and the peak bytes."""
-    samples, side = config.micro_batch_size, config.model.image_encoder.image_size
+    """FLOPs per sample of autoencoder (both pictures) and image tower, and the peak bytes."""
+    samples, side = config.micro_batch_size, config.model.exemplar_size
     image = torch.empty(samples, 3, config.model.image_size, config.model.image_size)
     exemplar = torch.empty(samples, 3, side, side)
     # One batch is encoded here; a step encodes two, one after the other, so the peak is the same.
@@ -187,12 +187,13 @@ def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, floa
             encode_latents(model.vae, image.to(model.vae.dtype), None)
         with _flops() as clip:
             model.encode_exemplar(exemplar.to(model.image_encoder.dtype))
-    # Stored latents replace both pictures; with redraw, the masked picture is still encoded.
+    # Stored latents replace both pictures; with redraw, the masked picture is still encoded. Of many tokens
+    # they replace the image tower only on request.
     fresh = config.data.redraw or config.data.recipe is not None
     asked = 1.0 if not config.data.latents else 0.5 if fresh else 0.0
     parts = {
         "vae": asked * 2 * vae.get_total_flops() / samples,
-        "clip": (1.0 if asked else 0.0) * clip.get_total_flops() / samples,
+        "clip": (1.0 if asked or not stores_features(config) else 0.0) * clip.get_total_flops() / samples,
     }
     return parts, memory.peak + 2 * image.nbytes + exemplar.nbytes
 

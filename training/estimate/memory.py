@@ -25,7 +25,7 @@ class Memory:
 
     Attributes:
         weights: weights of the trained part; at stage 3 the rank's share and the weights gathered for use.
-        frozen: weights of autoencoder and CLIP.
+        frozen: weights of autoencoder and image tower.
         master: DeepSpeed's fp32 copy of the rank's share of the weights.
         moments: two moments of Adam.
         ema: averaged weights.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from intarsia.conditions.condition import condition_kind
-from training.config import BatchShape, TrainConfig
+from training.config import BatchShape, TrainConfig, stores_features
 from training.data.batches import Batch
 from training.model.build import new_model
 from training.objective.preparation import Preparation
@@ -43,7 +43,12 @@ def made_up_batch(config: TrainConfig, seed: int, first: int = 0) -> Batch:
     positions = torch.arange(first, first + samples)
     keys = [f"made-up-{number}" for number in range(first, first + samples)]
     if config.data.latents:
-        return Batch(positions, keys, None, None, None, _made_up_latents(config, rng))
+        stored = _made_up_latents(config, rng)
+        exemplar = None
+        if not stores_features(config):
+            del stored["features"]
+            exemplar = torch.randint(0, 256, (samples, 224, 224, 3), generator=rng, dtype=torch.uint8)
+        return Batch(positions, keys, None, None, exemplar, stored)
     edit_mask = torch.zeros(samples, side, side, dtype=torch.uint8)
     edit_mask[:, side // 4 : -(side // 4), side // 4 : -(side // 4)] = 255
     return Batch(

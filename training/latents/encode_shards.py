@@ -41,6 +41,7 @@ class LatentJob:
         shard: local shard to encode.
         folder: folder of latents and sidecar.
         digest: `frozen_hash` of the networks.
+        tokens: whether the exemplars' many tokens are stored; None if it is one vector, which always is.
         batch_size: number of samples that the networks process at once.
     """
 
@@ -48,6 +49,7 @@ class LatentJob:
     folder: str
     digest: str
     batch_size: int
+    tokens: bool | None = None
 
     @property
     def path(self) -> Path:
@@ -89,8 +91,8 @@ def has_latents(job: LatentJob) -> bool:
     if not job.sidecar.is_file():
         return False
     content, shard = read_json(job.sidecar), job.shard
-    found = [content.get(name) for name in ("format_version", "model", "shard_sha256", "samples")]
-    wanted = [LATENTS_VERSION, job.digest, shard.sha256, shard.count]
+    found = [content.get(name) for name in ("format_version", "model", "shard_sha256", "samples", "tokens")]
+    wanted = [LATENTS_VERSION, job.digest, shard.sha256, shard.count, job.tokens]
     return found == wanted and job.path.is_file() and job.path.stat().st_size == content.get("bytes")
 
 
@@ -107,14 +109,16 @@ def encode_shard(model: EditModel, config: TrainConfig, job: LatentJob, device: 
     order = DataOrder([shard.count], 0, 1)
     dataset = SampleDataset(ShardReader([shard], 1), order, config.model.image_size, 0, redraw=False)
     keys: list[str] = []
-    parts: dict[str, list[Tensor]] = {name: [] for name in STORED}
+    names = [name for name in STORED if job.tokens is not False or name != "features"]
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
     tally = _Tally()
     for samples in noted(_read(dataset, job), job.folder, job.path.stem, tally):
         batch = collate(list(enumerate(samples)))
         assert not isinstance(batch, UserError)  # errors were raised while reading
         seen = posteriors(model, batch, device)
-        for name in STORED:
-            parts[name].append(getattr(seen, name).to("cpu", torch.half if name in _HALF else torch.float32))
+        for name in names:
+            half = name in _HALF or (name == "features" and job.tokens)
+            parts[name].append(getattr(seen, name).to("cpu", torch.half if half else torch.float32))
         keys += batch.keys
         tally.kept.update(pictures=len(samples), samples=len(samples))
     with atomic_path(job.path) as temporary:
@@ -129,6 +133,7 @@ def _sidecar(job: LatentJob) -> dict[str, Any]:
     return {
         "format_version": LATENTS_VERSION,
         "model": job.digest,
+        **({} if job.tokens is None else {"tokens": job.tokens}),
         "shard": job.shard.name,
         "shard_sha256": job.shard.sha256,
         "samples": job.shard.count,

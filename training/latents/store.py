@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dataprep.progress import BuildProgress, Reporter, metered
 from intarsia.errors import UsageError, UserError
 from intarsia.files import locked, read_json, sweep_temporaries, write_json
-from training.config import TrainConfig, require_weights
+from training.config import TrainConfig, require_weights, stores_features
 from training.data.shards import Shard, check_size, find_shards
 
 if TYPE_CHECKING:
@@ -63,8 +63,11 @@ def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: 
 
     _, digest = frozen_networks(config, torch.device("cpu"))
     folder = Path(latents_folder(shard_folder, digest)).resolve()
+    tokens = None if config.model.exemplar.tokens == "class" else config.data.stored_tokens
     jobs = [
-        LatentJob(_resolved(shard), str(folder), digest, how.batch_size) for shard in shards if shard.count
+        LatentJob(_resolved(shard), str(folder), digest, how.batch_size, tokens)
+        for shard in shards
+        if shard.count
     ]
     try:
         folder.mkdir(exist_ok=True)
@@ -81,6 +84,21 @@ def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: 
             f"storing latents stopped: {error}; finished latents are kept, run the same command again"
         ) from error
     return folder
+
+
+def bytes_per_sample(config: TrainConfig) -> dict[str, int]:
+    """Bytes per sample: `latents` (both pictures and the mask) and `features` (of the exemplar)."""
+    from math import prod
+
+    from intarsia.conditions.condition import condition_kind
+
+    model = config.model
+    cells, shape = model.latent_size**2, condition_kind(model).feature_shape(model)
+    features = prod(shape) * (4 if model.exemplar.tokens == "class" else 2)
+    return {
+        "latents": 8 * model.vae.latent_channels * cells + 4 * cells,
+        "features": features if stores_features(config) else 0,
+    }
 
 
 def _resolved(shard: Shard) -> Shard:

@@ -2,7 +2,7 @@
 
 A run with adapters trains 2.4 million weights; the 921 million others are already in its model folder. Every
 checkpoint has a hash of them, so that a run does not continue with another base, and a hash of autoencoder
-and CLIP, which no checkpoint contains.
+and image tower, which no checkpoint contains.
 """
 
 from collections.abc import Iterable

@@ -53,7 +53,7 @@ def freeze_unused(model: EditModel) -> int:
 
 
 def halve_frozen(model: EditModel, keep_exact: bool) -> None:
-    """Convert the autoencoder and CLIP to bfloat16: half the memory, and at least twice the speed on GPUs.
+    """Convert autoencoder and image tower to bfloat16: half the memory, and at least twice the speed on GPUs.
 
     Args:
         model: model whose frozen networks are changed in place.

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from intarsia.conditioning import (
-    exemplar_to_clip,
     image_to_unit,
     latent_mask,
     latent_moments,
@@ -44,20 +43,25 @@ def posteriors(model: EditModel, batch: Batch, device: Any) -> Posteriors:
     those with holes.
     """
     stored = {name: value.to(device, non_blocking=True).float() for name, value in batch.stored.items()}
-    if batch.image is None or batch.edit_mask is None or batch.exemplar is None:
+    if batch.exemplar is None:
         return Posteriors(**stored)
+    exemplar = model.normalise(batch.exemplar.to(device, non_blocking=True))
+    if batch.image is None or batch.edit_mask is None:
+        return Posteriors(**stored, features=_look(model, exemplar))
     image = image_to_unit(batch.image.to(device, non_blocking=True))
     edit_mask = mask_to_unit(batch.edit_mask.to(device, non_blocking=True))
     pictures = [mask_image(image, edit_mask)] if "image" in stored else [image, mask_image(image, edit_mask)]
-    exemplar = batch.exemplar.to(device, non_blocking=True)
-    exemplar = exemplar_to_clip(exemplar, model.config.image_encoder.image_size)
     with torch.autocast(image.device.type, enabled=False):  # they have their own precision
         moments = [torch.stack(latent_moments(model.vae, p.to(model.vae.dtype)), dim=1) for p in pictures]
-        features = model.encode_exemplar(exemplar.to(model.image_encoder.dtype)).float()
     *unstored, masked = (moment.float() for moment in moments)
     return Posteriors(
         image=stored["image"] if "image" in stored else unstored[0],
         masked=masked,
         mask=latent_mask(edit_mask, tuple(masked.shape[-2:])),
-        features=features,
+        features=_look(model, exemplar),
     )
+
+
+def _look(model: EditModel, exemplar: Tensor) -> Tensor:
+    with torch.autocast(exemplar.device.type, enabled=False):
+        return model.encode_exemplar(exemplar.to(model.image_encoder.dtype)).float()

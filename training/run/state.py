@@ -117,7 +117,7 @@ class TrainState:
     zero_stage: int = 0
     data_fingerprint: str = ""
     base_hash: str = ""  # of the trained part's weights that the checkpoint leaves out
-    frozen_hash: str = ""  # of autoencoder and CLIP (`latents.frozen_hash`); "" of earlier versions
+    frozen_hash: str = ""  # of autoencoder and image tower (`latents.frozen_hash`); "" of earlier versions
     config: dict[str, Any] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     version: int = STATE_VERSION
