@@ -169,7 +169,7 @@ class SpeedConfig(Config):
 
     tf32: bool = False  # fp32 matrix products and convolutions in TF32
     cudnn_benchmark: bool = False  # cuDNN tries its algorithms for each new shape
-    channels_last: bool = False  # the UNet's weights and activations with the channels last
+    channels_last: bool = False  # the UNet's activations with the channels last
     half_norms: bool = False  # norms answer in bf16 under autocast, and not in fp32
     fp8: bool = False  # the UNet's linear layers multiply in fp8 (needs torchao)
     compile_frozen: bool = False  # torch.compile of the autoencoder's encoder and the image encoder

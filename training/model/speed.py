@@ -49,25 +49,33 @@ def set_number_formats(speed: SpeedConfig, device: torch.device) -> None:
     on = [name for name in SpeedConfig.model_fields if getattr(speed, name) not in (False, "default")]
     if on and device.type != "cuda":
         _log.info("speed.%s: little or no effect on a %s", ", speed.".join(on), device.type.upper())
+    # torch's own default is TF32 in convolutions and not in matrix products.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = speed.tf32
     if speed.tf32:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         _log.info("fp32 matrix products and convolutions use TF32: 10 bits of mantissa")
     if speed.cudnn_benchmark:
         torch.backends.cudnn.benchmark = True
 
 
 def lay_out(unet: nn.Module, speed: SpeedConfig) -> None:
-    """Arrange the UNet's weights and layers by the switches; names and values of the weights do not change.
+    """Change the UNet's layers by the switches; names, values and layout of the weights do not change.
+
+    Convolutions answer with the channels last where their input has them last, so it is enough to hand the
+    UNet such an input. Its weights stay as they are, since optimizers and checkpoints see them flat.
 
     Raises:
         UserError: for fp8 without torchao or without a GPU that supports it.
     """
     if speed.channels_last:
-        unet.to(memory_format=torch.channels_last)
+        unet.register_forward_pre_hook(_channels_last_input)
     if speed.half_norms:
         halve_norms(unet)
     if speed.fp8:
         compute_in_fp8(unet)
+
+
+def _channels_last_input(unet: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:]
 
 
 def halve_norms(module: nn.Module) -> int:
