@@ -31,11 +31,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python examples/demo.py
 
+# One worker for a file, or for all files of an expensive fixture; the longest first (tests/conftest.py).
+TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(TWO)
 
 test-quick: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not cluster and not web and not processes and not long'
+	$(BIN)/python -m pytest $(TWO) -m 'not cluster and not web and not processes and not long'
 
 # oneDNN, MKL and PyTorch's own kernels (ATen) keep to another processor's instructions and so add up in another
 # order. Threads that wait without spinning do not take the cores from each other.

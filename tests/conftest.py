@@ -13,6 +13,7 @@ from tests.faults import Recorder, section_of, write_table
 
 # Programs that take a second or more. A test that starts one is marked `processes`, or it fails.
 SLOW_PROGRAMS = re.compile(r"python[\d.]*|torchrun|bash|gcs_server|raylet|wandb-core|chromium\S*|slurm\w*")
+SHARED = ("hard_runs", "ray_with_two_workers")  # fixtures of several files, the most expensive first
 SLOW_MARKS = ("processes", "cluster", "web")
 _started: list[str] = []
 _HAD_RANKS = pytest.StashKey[bool]()
@@ -35,9 +36,31 @@ def _note_process(event: str, arguments: tuple[Any, ...]) -> None:
             _started.append(program)
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks, and before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of fixtures that start processes."""
+    """Mark the tests of fixtures that start processes, and divide all tests among the workers of xdist.
+
+    A file's tests go to one worker, and so do those of all files that share an expensive fixture, which two
+    workers would make twice. What takes longest begins first, so that both workers end together.
+    """
+    _mark_processes(items)
+    files: dict[Path, str] = {}
+    for item in items:
+        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+        if shared or item.path not in files:
+            files[item.path] = shared[0] if shared else str(item.path)
+    slow = {files[item.path] for item in items if item.get_closest_marker("processes")}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(files[item.path]))
+
+    def turn(item: pytest.Item) -> int:
+        group = files[item.path]
+        return SHARED.index(group) if group in SHARED else len(SHARED) + (group not in slow)
+
+    items.sort(key=turn)
+
+
+def _mark_processes(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - pytest has no public way
         functions = [one.func for definitions in fixtures.values() for one in definitions]
