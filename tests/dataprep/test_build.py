@@ -135,10 +135,10 @@ def test_a_picture_that_crashes_its_worker_does_not_stop_the_build(
 
         reader = shards.load_picture
 
-        def read(path: Path, size: tuple[int, int] | None) -> object:
+        def read(path: Path, *how: object) -> object:
             if str(path) == deadly:
                 os.kill(os.getpid(), signal.SIGSEGV)
-            return reader(path, size)
+            return reader(path, *how)  # type: ignore[arg-type]
 
         shards.load_picture = read  # type: ignore[assignment]
         return shards.ShardJob(**values)
@@ -233,8 +233,14 @@ def test_one_worker_gives_the_same_bytes(tmp_path: Path, toy_coco: Inputs, refer
     assert "next: python -m dataprep show" in run.stdout
     assert "size_mismatch" in run.stdout
     # a log gets plain lines, and nothing of Ray's
-    assert run.stderr.splitlines()[-1].startswith("8/8 shards  15/15 pictures")
-    assert all("/8 shards" in line for line in run.stderr.splitlines()), run.stderr
+    warned = [line for line in run.stderr.splitlines() if line.startswith("warning: ")]
+    assert [line.partition(";")[0] for line in warned] == [
+        "warning: 1 of 17 pictures is missing, such as '000000000101.jpg'",
+        "warning: 1 picture does not have the annotated size",
+    ]
+    progress = [line for line in run.stderr.splitlines() if line not in warned]
+    assert progress[-1].startswith("8/8 shards  15/15 pictures")
+    assert all("/8 shards" in line for line in progress), run.stderr
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://[::1]:1"])

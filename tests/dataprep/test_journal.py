@@ -32,10 +32,10 @@ from dataprep.shards import build_shard as shards
 from dataprep.plan.plan import BuildConfig
 
 reader = shards.load_picture
-def read(path, size):
+def read(path, *how):
     if path.name == sys.argv[1]:
         os._exit(139)  # as a decoder's segmentation fault would
-    return reader(path, size)
+    return reader(path, *how)
 shards.load_picture = read
 folder, images, fingerprint, config = sys.argv[2:]
 shards.build_shard(shards.ShardJob(folder, images, 0, fingerprint, BuildConfig.model_validate_json(config)))

@@ -15,6 +15,7 @@ from benchmarks.coco_json import write_coco
 from benchmarks.openimages_csv import write_empty_pictures, write_open_images
 from benchmarks.plan import measure_plan
 from dataprep.choose.rules import FILTERS
+from dataprep.formats import json_stream, openimages_csv
 from dataprep.formats.columns import GrowingColumn, TextColumn
 from dataprep.formats.json_stream import EMPTY, stream_object
 from dataprep.formats.openimages_csv import read_open_images
@@ -24,7 +25,6 @@ from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
 from dataprep.plan.plan_file import plan_fingerprint, plan_table, text_bytes
 from dataprep.shards import plan_rejects
 from dataprep.shards.plan_rejects import write_plan_rejects
-from dataprep.sources import json_stream, openimages_csv
 from dataprep.sources.coco import read_coco
 from intarsia.errors import UserError
 
@@ -122,17 +122,21 @@ def test_the_stream_reads_coco_as_pycocotools_does(coco_file: Path) -> None:
         ),
         ('"images": [], "annotations": ["x"]', "an element of `annotations` is not valid"),
         ('"images": [], "annotations": [{"id": "x"}]', "of `annotations` with id 'x' is not valid"),
-        ('"images": [], "annotations": [{"id": 5}, {"id": 5}]', "the annotation id 5 appears twice"),
+        (
+            '"images": [], "annotations": [{"id": 5, "category_id": 1}, {"id": 5, "category_id": 1}]',
+            "the annotation id 5 appears twice",
+        ),
+        ('"images": [], "annotations": [{"id": 5}]', "with id 5 is not valid: its category_id is missing"),
         ('"images": 5, "annotations": []', "an element of `images` is not valid"),
         (
             '"images": [{"id": 1, "file_name": "\\ud83d"}], "annotations": []',
-            "of `images` with id 1 .*surrogates",
+            "of `images` with id 1 is not valid: its file_name is .*, which is not text",
         ),
-        ('"images": [{"id": null}], "annotations": []', "of `images` with id None .*is not a name"),
+        ('"images": [{"id": null}], "annotations": []', "with id None .*its id is null, not a number"),
     ],
 )
 def test_wrong_types_in_coco_files_are_told(tmp_path: Path, records: str, message: str) -> None:
-    (tmp_path / "a.json").write_text(f'{{{records}, "categories": [{{"id": null, "name": "x"}}]}}')
+    (tmp_path / "a.json").write_text(f'{{{records}, "categories": [{{"id": 1, "name": "x"}}]}}')
     with pytest.raises(UserError, match=message):
         read_coco(tmp_path / "a.json")
 

@@ -102,6 +102,7 @@ def test_fine_detail_is_told_apart_by_patches_and_not_by_the_class_vector(tmp_pa
     assert errors["class+patches"] < 0.1
 
 
+@pytest.mark.portable
 def test_tokens_are_stored_on_request_and_else_made_in_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

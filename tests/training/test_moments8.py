@@ -80,6 +80,7 @@ def test_small_tensors_and_the_last_block_are_as_in_fp32() -> None:
     assert not torch.equal(ours[1][:4096], plain[1][:4096])
 
 
+@pytest.mark.portable
 def test_averages_follow_and_an_overflow_leaves_everything_alone() -> None:
     params = params_of(5000)
     optimizer = EightBitAdamW(params, ema_decay=0.5, **OPTIONS)
