@@ -74,22 +74,23 @@ def index_tars(
         TarJob(tar, name, str(out / f"{name.removesuffix('.tar')}.json"), request.options)
         for tar, name in zip(tars, names, strict=True)
     ]
+    begun = {**request.options.model_dump(mode="json"), "tars": names}
+    _check_begun(out, begun)
+    missing = [job for job in jobs if not sidecar_of(job)]
+    for remark in probe_tar(missing[0]) if missing else ():  # before a folder is made
+        warn(remark)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{out} cannot be made ({error.strerror}); give --out FOLDER in another place"
-        ) from None
+        raise UserError(f"{out} cannot be made ({error.strerror}); give another --out FOLDER") from None
     with locked(out / ".lock", f"another index of these tars is being made in {out}; wait for it"):
-        _begin(out, request.options, names)
+        _check_begun(out, begun)
         sweep_temporaries(out)
         done = {job.name: found for job in jobs if (found := sidecar_of(job))}
         missing = [job for job in jobs if job.name not in done]
         if missing or not (out / INDEX_MANIFEST).is_file():
             (out / INDEX_MANIFEST).unlink(missing_ok=True)
-            if missing:
-                for remark in probe_tar(missing[0]):
-                    warn(remark)
+            write_json(out / _BEGUN, begun)
             done |= _run(missing, request.workers, len(done), report)
             # Beside the tars, they are found from the folder, wherever it is moved with them.
             url = "../{}" if request.out is None else f"{folder}/{{}}"
@@ -131,24 +132,22 @@ def _beside(tars: Sequence[str]) -> Path:
     return Path(place)
 
 
-def _begin(out: Path, options: IndexOptions, names: Sequence[str]) -> None:
-    """Note what the folder is begun for.
+def _check_begun(out: Path, new: dict[str, Any]) -> None:
+    """Refuse a folder that holds something else, or was begun for another request.
 
     Raises:
-        UsageError: if that was something else, with the differences.
+        UsageError: with the differences.
     """
-    new = {**options.model_dump(mode="json"), "tars": list(names)}
     if not (out / _BEGUN).is_file():
-        others = [path.name for path in out.iterdir() if not path.name.startswith(".")]
+        others = [path.name for path in out.iterdir() if path.name[0] != "."] if out.is_dir() else []
         if others:
             raise UsageError(f"{out} holds {others[0]} and is not an index; choose another --out")
-        write_json(out / _BEGUN, new)
         return
     old = read_json(out / _BEGUN)
     lines = config_differences(*with_recipes(old, new)) if isinstance(old, dict) else ["all"]
     if lines:
         raise UsageError(
-            f"{out} is the index of other tars or by other options ({'; '.join(lines)[:500]}); choose "
+            f"{out} is an index of other tars or by other options ({'; '.join(lines)[:500]}); choose "
             "another --out, or delete it"
         )
 

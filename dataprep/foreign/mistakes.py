@@ -11,12 +11,14 @@ from dataprep.foreign.sample import annotated_boxes, read_foreign
 from dataprep.plan.mistakes import WARNED_SHARE, box_remarks
 from dataprep.plan.plan import BuildConfig
 from dataprep.records import Annotations, Rejected
+from intarsia.config import build_config
 from intarsia.errors import UserError
 from intarsia.sample import Sample
 from intarsia.words import counted
 
 PROBED = 100  # samples of the first tar that are looked at before all others
 _SHOWN = 12  # suffixes in a message
+_AS_BOXES = build_config(BuildConfig, {"source": "boxes", "name": "foreign"}, where="")
 
 
 @dataclass
@@ -111,7 +113,7 @@ def _box_remarks(seen: _Probe, fields: ForeignFields) -> tuple[str, ...]:
         labels=[""],
         flags={},
     )
-    remarks = [text for text in box_remarks(notes, BuildConfig(source="boxes", name="foreign")) if text]
+    remarks = [text for text in box_remarks(notes, _AS_BOXES) if text]
     return tuple(f"{text}{_remedy(text, notes, fields)}" for text in remarks)
 
 

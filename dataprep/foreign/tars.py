@@ -29,13 +29,13 @@ def expand_tars(places: Sequence[str]) -> list[str]:
     Raises:
         UsageError: for a pattern that cannot be expanded, or a tar that is named twice.
     """
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     tars: list[str] = []
     for place in (part for whole in places for part in whole.split("::")):
         try:
             tars += map(os.path.expanduser, braceexpand(place))
-        except (UnbalancedBracesError, ValueError) as error:
+        except ValueError as error:
             raise UsageError(f"{place}: not a brace pattern ({error}); write {{000000..000123}}") from None
     for tar in tars if len(set(tars)) < len(tars) else ():
         if tars.count(tar) > 1:

@@ -1,13 +1,11 @@
 """Shards to batches in the exact order of `order.py`: read by offset, uint8 out, nothing random in here."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +15,7 @@ from dataprep.draw.redraw import redraw_crop, redraw_sample
 from intarsia.errors import UserError
 from intarsia.sample import Sample
 from training.config import BatchShape, TrainConfig, stores_features
+from training.data.batch import Batch, Item, collate, collate_and_draw
 from training.data.latents import LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
@@ -29,42 +28,6 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 8
 _EPOCHS = 1_000_000  # draws of later attempts have numbers beyond any epoch's
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One micro-batch on the CPU.
-
-    Attributes:
-        positions: int64 [B], places in the global order; they key the noise, too.
-        keys: the samples' names.
-        image: uint8 [B, H, W, 3] RGB; None, as edit_mask, where their latents are stored.
-        edit_mask: uint8 [B, H, W], 255 = repaint.
-        exemplar: uint8 [B, 224, 224, 3] RGB; None where its features are stored.
-        stored: stored results of the frozen networks, by the names in `encode.Posteriors`.
-        draws: random draws of the samples (`objective.draws.Draws`), where the loader's workers make them.
-    """
-
-    positions: Tensor
-    keys: list[str]
-    image: Tensor | None
-    edit_mask: Tensor | None
-    exemplar: Tensor | None
-    stored: Mapping[str, Tensor] = field(default_factory=dict)
-    draws: Any = None
-
-    def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory; torch's loader calls this."""
-        return _pinned(self)
-
-
-@dataclass(frozen=True)
-class Item:
-    """One sample of a batch: its pixels, or what is stored of it, or both where the mask is drawn afresh."""
-
-    key: str
-    sample: Sample | None
-    stored: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class SampleDataset(Dataset):
@@ -181,9 +144,8 @@ def order_of(config: TrainConfig, shards: Sequence[Shard]) -> DataOrder | MixedO
     mixture, window = mixture_of(config.data, config.seed), config.data.window_shards
     if mixture is None:
         return DataOrder([shard.count for shard in shards], config.seed, window)
-    folders = [folder.rstrip("/") for folder in config.data.shards]
-    counts = [[shard.count for shard in shards if shard.folder.rstrip("/") == place] for place in folders]
-    for place, numbers in zip(folders, counts, strict=True):
+    counts = [[shard.count for shard in shards if shard.data_set == place] for place in config.data.shards]
+    for place, numbers in zip(config.data.shards, counts, strict=True):
         if not sum(numbers):
             raise UserError(f"data.shards: {place} holds no samples, so that it can have no share; remove it")
     firsts = [0, *np.cumsum([len(numbers) for numbers in counts])[:-1].tolist()]
@@ -200,31 +162,6 @@ def use_latents(config: TrainConfig, dataset: SampleDataset, model: "EditModel")
         features = stores_features(config)
         files = find_latents(dataset.reader.shards, frozen_hash(model), features)
         dataset.latents = LatentReader(files, config.data.open_shards, dataset.reader.cache, features)
-
-
-def collate_and_draw(draw: Callable[[Tensor], Any], items: Sequence[Any]) -> Batch | UserError:
-    """`collate`, with the draws of the samples' positions."""
-    batch = collate(items)
-    return batch if isinstance(batch, UserError) else replace(batch, draws=draw(batch.positions))
-
-
-def collate(items: Sequence[tuple[int, Sample | Item] | UserError]) -> Batch | UserError:
-    """Samples to a batch; or the first error among them."""
-    for item in items:
-        if isinstance(item, UserError):
-            return item
-    positions, parts = zip(*items, strict=True)  # type: ignore[arg-type]
-    rows = [part if isinstance(part, Item) else Item(part.meta.key, part) for part in parts]
-    samples = [row.sample for row in rows if row.sample is not None]
-    pictures = samples if "masked" not in rows[0].stored else []
-    return Batch(
-        positions=torch.tensor(positions),
-        keys=[row.key for row in rows],
-        image=_stack([sample.image for sample in pictures]) if pictures else None,
-        edit_mask=_stack([sample.edit_mask for sample in pictures]) if pictures else None,
-        exemplar=_stack([sample.exemplar for sample in samples]) if samples else None,
-        stored={name: _stack([row.stored[name] for row in rows]) for name in rows[0].stored},
-    )
 
 
 def batches(
@@ -265,18 +202,3 @@ def batches(
         if isinstance(batch, UserError):
             raise batch
         yield batch
-
-
-def _pinned(value: Any) -> Any:
-    """A dataclass with all tensors in it, at any depth, in page-locked memory."""
-    if isinstance(value, Tensor):
-        return value.pin_memory()
-    if isinstance(value, Mapping):
-        return {name: _pinned(part) for name, part in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{name: _pinned(part) for name, part in vars(value).items()})
-    return value
-
-
-def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(arrays))
