@@ -121,6 +121,13 @@ class IndexOptions(ForeignFields):
         return self
 
 
+class StreamFields(ForeignFields):
+    """What training needs to know of tars that it reads as streams."""
+
+    samples: int = Field(ge=1)  # about how many all of them hold: an epoch
+    shuffle: int = Field(default=1000, ge=1)  # samples in the buffer of each loader worker
+
+
 def parse_fields(texts: Sequence[str]) -> dict[str, str]:
     """`NAME=WHERE` texts by name.
 

@@ -8,8 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dataprep.draw.recipe import Recipe
+from dataprep.draw.redraw import redraw_sample
+from dataprep.records import Rejected, RejectReason
 from intarsia.errors import UserError
 from intarsia.sample import Sample
+
+_ATTEMPTS = 8
+_EPOCHS = 1_000_000  # draws of later attempts have numbers beyond any epoch's
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,26 @@ class Item:
     key: str
     sample: Sample | None
     stored: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def fresh_draw(
+    sample: Sample, image_size: int, seed: int, epoch: int, made_by: Recipe, recipe: Recipe | None = None
+) -> Sample | Rejected:
+    """An epoch's draw from a whole picture; one that leaves no pixel to repaint is drawn again, a few times.
+
+    Args:
+        sample: sample with the whole picture.
+        image_size: side of the crop, pixels.
+        seed: seed of the draws.
+        epoch: 0 or more; a further attempt has a number beyond any epoch's.
+        made_by: recipe of the shard.
+        recipe: recipe to draw by; the shard's if None.
+    """
+    for attempt in range(_ATTEMPTS):
+        drawn = redraw_sample(sample, image_size, seed, epoch + attempt * _EPOCHS, made_by, recipe)
+        if isinstance(drawn, Sample):
+            return drawn
+    return Rejected(RejectReason.EMPTY_MASK, f"{_ATTEMPTS} draws left no pixel to repaint")
 
 
 def collate_and_draw(draw: Callable[[Tensor], Any], items: Sequence[Any]) -> Batch | UserError:

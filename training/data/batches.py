@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -11,23 +11,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from dataprep.draw.pipeline import check_pipeline
 from dataprep.draw.recipe import Recipe
-from dataprep.draw.redraw import redraw_crop, redraw_sample
+from dataprep.draw.redraw import redraw_crop
+from dataprep.records import Rejected
 from intarsia.errors import UserError
 from intarsia.sample import Sample
 from training.config import BatchShape, TrainConfig, stores_features
-from training.data.batch import Batch, Item, collate, collate_and_draw
+from training.data.batch import Batch, Item, collate, collate_and_draw, fresh_draw
 from training.data.latents import LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
-from training.data.shards import Shard, ShardReader, check_recipe, find_shards, open_cache, wrong_size
+from training.data.shards import Shard, ShardReader, check_recipe, open_cache, run_shards, wrong_size
+from training.data.streams import StreamDataset, open_streams
 from training.data.workers import ignore_signals, start_context, watched
 from training.option_groups import DataConfig
 
 if TYPE_CHECKING:
     from intarsia.model import EditModel
-
-_ATTEMPTS = 8
-_EPOCHS = 1_000_000  # draws of later attempts have numbers beyond any epoch's
 
 
 class SampleDataset(Dataset):
@@ -60,6 +59,11 @@ class SampleDataset(Dataset):
         # Shards that the recipe draws otherwise than they are: what is stored is none of its draws.
         self._other = [recipe is not None and recipe != shard.recipe for shard in reader.shards]
         self.latents: LatentReader | None = None
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """The shards, in the order of their numbers."""
+        return self.reader.shards
 
     def __getitem__(self, position: int) -> tuple[int, Sample | Item] | UserError:
         """The sample at a position of the global order. A UserError is a value: workers would garble it."""
@@ -111,26 +115,67 @@ class SampleDataset(Dataset):
     def _draw(self, sample: Sample, epoch: int, shard: Shard) -> Sample:
         """This epoch's draw; one that leaves no pixel to repaint is drawn again, under a further number."""
         seed = self._seed(sample, epoch)
-        for attempt in range(_ATTEMPTS):
-            number = epoch + attempt * _EPOCHS
-            drawn = redraw_sample(sample, self.image_size, seed, number, shard.recipe, self.recipe)
-            if isinstance(drawn, Sample):
-                return drawn
-        raise UserError(
-            f"shard {shard.place}: sample {sample.meta.key}: {_ATTEMPTS} draws left no pixel to repaint"
+        drawn = fresh_draw(sample, self.image_size, seed, epoch, shard.recipe, self.recipe)
+        if isinstance(drawn, Rejected):
+            raise UserError(f"shard {shard.place}: sample {sample.meta.key}: {drawn.detail}")
+        return drawn
+
+    def spread(self, number: int, places: Sequence[int] | None = None) -> list[Sample]:
+        """`number` samples, or all, spread evenly over the shards, in their order, as the shards have them.
+
+        Args:
+            number: number of samples in all.
+            places: places among them; None = all.
+        """
+        counts = [shard.count for shard in self.shards]
+        ends = np.cumsum(counts)
+        total = int(ends[-1])
+        samples = []
+        for place in range(min(number, total)) if places is None else places:
+            index = place * total // min(number, total)
+            shard = int(np.searchsorted(ends, index, side="right"))
+            samples.append(self.sample(shard, index - int(ends[shard]) + counts[shard], epoch=0))
+        return samples
+
+    def load(
+        self,
+        config: DataConfig,
+        shape: BatchShape,
+        rank: int,
+        span: range,
+        pin_memory: bool = False,
+        draw: Callable[[Tensor], Any] | None = None,
+    ) -> Iterator[Batch | UserError]:
+        """As `batches`, with an error as a value."""
+        positions = islice(rank_positions(span.start, shape, rank), len(span) * shape.accum)
+        loader = DataLoader(
+            self,
+            batch_sampler=positions,  # type: ignore[arg-type]
+            num_workers=config.num_workers,
+            collate_fn=collate if draw is None else partial(collate_and_draw, draw),
+            worker_init_fn=ignore_signals,
+            multiprocessing_context=start_context() if config.num_workers else None,
+            prefetch_factor=4 if config.num_workers else None,
+            pin_memory=pin_memory,
         )
+        yield from watched(iter(loader))
 
 
-def open_dataset(config: TrainConfig) -> SampleDataset:
+RunDataset: TypeAlias = SampleDataset | StreamDataset
+
+
+def open_dataset(config: TrainConfig) -> RunDataset:
     """The samples of the run's shards, in the run's order; `use_latents` adds what is stored of them.
 
     Raises:
         UserError: for folders that hold no readable shards, or a cache that is too small for them.
     """
-    shards = find_shards(config.data.shards)
+    shards = run_shards(config.data)
     check_recipe(shards, config.data)
     if config.data.recipe is not None:
         check_pipeline(config.data.recipe)
+    if config.data.stream:
+        return open_streams(config, shards)
     if config.data.latents:
         check_redraw(shards, config.data.redraw)
     order = order_of(config, shards)
@@ -152,13 +197,13 @@ def order_of(config: TrainConfig, shards: Sequence[Shard]) -> DataOrder | MixedO
     return MixedOrder([DataOrder(numbers, config.seed, window) for numbers in counts], firsts, mixture)
 
 
-def use_latents(config: TrainConfig, dataset: SampleDataset, model: "EditModel") -> None:
+def use_latents(config: TrainConfig, dataset: RunDataset, model: "EditModel") -> None:
     """Let a run with `data.latents` read what is stored for the networks of its model.
 
     Raises:
         UserError: where that is missing, incomplete, or of other networks or shards.
     """
-    if config.data.latents:
+    if config.data.latents and isinstance(dataset, SampleDataset):  # streams have none
         features = stores_features(config)
         files = find_latents(dataset.reader.shards, frozen_hash(model), features)
         dataset.latents = LatentReader(files, config.data.open_shards, dataset.reader.cache, features)
@@ -166,7 +211,7 @@ def use_latents(config: TrainConfig, dataset: SampleDataset, model: "EditModel")
 
 def batches(
     config: DataConfig,
-    dataset: SampleDataset,
+    dataset: RunDataset,
     shape: BatchShape,
     rank: int,
     span: range,
@@ -187,18 +232,7 @@ def batches(
     Raises:
         UserError: for a sample that cannot be read, or a worker that ends.
     """
-    positions = islice(rank_positions(span.start, shape, rank), len(span) * shape.accum)
-    loader = DataLoader(
-        dataset,
-        batch_sampler=positions,  # type: ignore[arg-type]
-        num_workers=config.num_workers,
-        collate_fn=collate if draw is None else partial(collate_and_draw, draw),
-        worker_init_fn=ignore_signals,
-        multiprocessing_context=start_context() if config.num_workers else None,
-        prefetch_factor=4 if config.num_workers else None,
-        pin_memory=pin_memory,
-    )
-    for batch in watched(iter(loader)):
+    for batch in dataset.load(config, shape, rank, span, pin_memory, draw):
         if isinstance(batch, UserError):
             raise batch
         yield batch

@@ -62,7 +62,7 @@ class Shard:
     @property
     def place(self) -> str:
         """Path or address."""
-        return f"{self.folder.rstrip('/')}/{self.name}"
+        return f"{self.folder.rstrip('/')}/{self.name}" if self.folder else self.name
 
     @property
     def is_remote(self) -> bool:
@@ -87,6 +87,39 @@ def find_shards(folders: Sequence[str]) -> list[Shard]:
     if not sum(shard.count for shard in shards):
         raise UserError(f"{', '.join(folders)} hold no samples")
     return shards
+
+
+def run_shards(data: DataConfig) -> list[Shard]:
+    """The shards of a run: those that `find_shards` finds, or one for each stream.
+
+    Raises:
+        UserError: as `find_shards`, or for a stream that is not a tar or does not exist.
+    """
+    if data.stream is None:
+        return find_shards(data.shards)
+    for place in data.shards:
+        if not is_tar_place(place):
+            raise UsageError(
+                f"data.shards={place}: data.stream reads tars, patterns and pipes; name these, or leave "
+                "data.stream out for a shard folder"
+            )
+    urls, fields = expand_tars(data.shards), data.stream
+    for url in urls:
+        if not (is_uri(url) or url.startswith(PIPE) or Path(url).is_file()):
+            raise UserError(f"data.shards: {url} does not exist; correct the pattern")
+    remedy = "add the field object_mask to data.stream.fields"
+    common: dict[str, Any] = {
+        "whole_pictures": True,
+        "masks": "object_mask" in fields.fields,
+        "layout": IndexedLayout("", "", fields, masks_remedy=remedy),
+    }
+    shares = [(fields.samples + place) // len(urls) for place in range(len(urls))]
+    return [Shard("", url, share, data_set=url, **common) for url, share in zip(urls, shares, strict=True)]
+
+
+def manifests_of(data: DataConfig) -> list[Any]:
+    """The manifests of a run's data sets; streams have none."""
+    return [] if data.stream else [load_manifest(place) for place in data.shards]
 
 
 def _shards_of(place: str) -> list[Shard]:
