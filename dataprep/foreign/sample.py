@@ -266,7 +266,9 @@ def _follow(value: Any, step: str, where: str) -> Any:
     try:
         return value[int(step)] if isinstance(value, list) else value[step]
     except (KeyError, IndexError, TypeError):
-        has = f"; its keys are {', '.join(map(str, value))}"[:200] if isinstance(value, dict) else ""
+        has = (
+            f"; its keys are {', '.join(map(str, value))}"[:200] if value and isinstance(value, dict) else ""
+        )
         raise _Unusable(RejectReason.RECORD_UNREADABLE, f"{where} has no {step}{has}") from None
 
 

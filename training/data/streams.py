@@ -120,7 +120,7 @@ class StreamReader:
     def _opened(
         self, shards: Iterator[dict[str, str]]
     ) -> Iterator[tuple[str, str, dict[str, bytes], list[str]]]:
-        """Address, key, members and doubled members of each sample; of members without a field the name."""
+        """Address, key, members and doubled members of each sample; members without a field are empty."""
         import webdataset
 
         for shard in shards:
@@ -137,8 +137,8 @@ class StreamReader:
                     yield shard["url"], key, members, doubled
             except Exception as error:  # noqa: BLE001 - each kind of stream has errors of its own
                 raise UserError(
-                    f"the stream {shard['url']} cannot be read ({_cause(error)}); see to it, then run the same "
-                    "command again"
+                    f"the stream {shard['url']} cannot be read ({_cause(error)}); see to it, then run the "
+                    "same command again"
                 ) from None
 
     def _drawn(
