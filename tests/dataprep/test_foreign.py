@@ -66,7 +66,9 @@ def test_names_are_parted_as_webdataset_does(name: str) -> None:
     assert split_member(name) == (None if key is None else (key, suffix.lower()))
 
 
-def test_the_index_holds_the_samples_that_webdataset_reads(tmp_path: Path) -> None:
+def test_the_index_holds_the_samples_that_webdataset_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pattern = write_set(tmp_path)
     assert index(pattern, "--field", "captions=txt", *BOXES) == 0
     peer = iter(webdataset.WebDataset(pattern, shardshuffle=False))
@@ -79,6 +81,11 @@ def test_the_index_holds_the_samples_that_webdataset_reads(tmp_path: Path) -> No
             assert ours == {suffix: theirs[suffix] for suffix in ("jpg", "json", "txt")}
             assert key == theirs["__key__"]
     assert next(peer, None) is None
+    [folder] = tmp_path.glob("index-*")
+    for command in (["verify"], ["stats"], ["show", "--out", str(tmp_path / "s.png")]):
+        capsys.readouterr()
+        assert main([*command, str(folder)]) == 1
+        assert "is an index of another program's tars" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,8 @@ def test_tars_without_an_index_or_others_than_it_says_are_named(tmp_path: Path, 
         opened(str(tmp_path / "set" / "index-x"))
     with pytest.raises(UserError, match=r"a pipe cannot be read from its middle.*or set data\.stream"):
         opened("pipe:cat x.tar")
+    with pytest.raises(UsageError, match=r"latents are stored for shards of .*; set data\.latents=false"):
+        open_dataset(config_of(tmp_path, f"data.shards={pattern}", "data.latents=true", "data.redraw=false"))
     with pytest.raises(UsageError, match=r"anydoor draws from object masks.*--field object_mask=SUFFIX"):
         open_dataset(config_of(tmp_path, f"data.shards={pattern}", "data.recipe=anydoor"))
 
