@@ -227,6 +227,6 @@ def index_remarks(manifest: dict[str, Any]) -> list[str]:
     if clipped <= WARNED_SHARE * boxes:
         return []
     return [
-        f"{clipped:,} of {counted(boxes, 'box', 'boxes')} extend beyond their pictures; what is outside is "
+        f"{clipped:,} of {counted(boxes, 'box', 'boxes')} extend beyond the picture; what is outside is "
         "cut off"
     ]

@@ -113,17 +113,16 @@ def _box_remarks(seen: _Probe, fields: ForeignFields) -> tuple[str, ...]:
         labels=[""],
         flags={},
     )
-    remarks = [text for text in box_remarks(notes, _AS_BOXES) if text]
-    return tuple(f"{text}{_remedy(text, notes, fields)}" for text in remarks)
+    texts = zip(box_remarks(notes, _AS_BOXES), _remedies(notes, fields), strict=True)
+    return tuple(f"{text}{remedy}" for text, remedy in texts if text)
 
 
-def _remedy(text: str, notes: Annotations, fields: ForeignFields) -> str:
-    if "between 0 and 1" in text:
-        return " (--box-unit fractions reads them as shares of the picture)"
-    if "before their beginning" in text and fields.box_format == "xyxy":
-        return " (--box-format xywh reads these as width and height)"
-    if "beyond their pictures" not in text:
-        return ""
+def _remedies(notes: Annotations, fields: ForeignFields) -> tuple[str, str, str]:
+    """The option that would read the boxes otherwise, for each of `box_remarks`; empty if none would."""
+    beyond = ""
     if notes.unit == "fractions" and (notes.bounds > 2).mean() > WARNED_SHARE:
-        return " (--box-unit pixels reads them as pixels)"
-    return " (--box-format xyxy would read them as two corners)" if fields.box_format == "xywh" else ""
+        beyond = " (--box-unit pixels reads them as pixels)"
+    elif fields.box_format == "xywh":
+        beyond = " (--box-format xyxy would read them as two corners)"
+    ends = " (--box-format xywh reads these as width and height)" if fields.box_format == "xyxy" else ""
+    return beyond, ends, " (--box-unit fractions reads them as shares of the picture)"

@@ -207,7 +207,7 @@ def test_masks_are_of_their_pictures_size_and_mark_something() -> None:
             ["--field", "box=json:bbox", "--box-format", "xyxy", "--box-unit", "fractions"],
             "--box-unit pixels",
         ),
-        (["--field", "box=json:size", *BOXES[2:]], "end before their beginning.*--box-format xywh"),
+        (["--field", "box=json:size", *BOXES[2:]], "end before the beginning.*--box-format xywh"),
     ],
 )
 def test_a_mistake_in_all_samples_is_seen_before_anything_is_written(
