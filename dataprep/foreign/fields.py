@@ -15,8 +15,8 @@ from dataprep.records import BoxUnit
 from intarsia.config import Config
 from intarsia.errors import UsageError
 
-PICTURES = ("image", "edit_mask", "exemplar", "object_mask")  # fields that are picture files
-FIELDS = (*PICTURES, "box", "label", "captions")
+PICTURE_FIELDS = ("image", "edit_mask", "exemplar", "object_mask")  # fields that are picture files
+FIELDS = (*PICTURE_FIELDS, "box", "label", "captions")
 HOLES = ("box", "edit_mask", "object_mask")  # one of these says what may be repainted
 EXAMPLE = "--field image=jpg --field box=json:bbox --box-format xyxy --box-unit pixels"
 
@@ -70,7 +70,7 @@ class ForeignFields(Config):
         for name, text in fields.items():
             if name not in FIELDS:
                 raise ValueError(f"{name!r} is not a field; fields are {', '.join(FIELDS)}")
-            if parse_place(text).path and name in PICTURES:
+            if parse_place(text).path and name in PICTURE_FIELDS:
                 raise ValueError(f"{name}={text}: a picture is a whole member; give its suffix alone")
         if "image" not in fields:
             raise ValueError("no field says which member is the picture; add image=jpg or another suffix")

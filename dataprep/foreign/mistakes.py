@@ -16,7 +16,7 @@ from intarsia.errors import UserError
 from intarsia.sample import Sample
 from intarsia.words import counted
 
-PROBED = 100  # samples of the first tar that are looked at before all others
+_PROBED = 100  # samples of the first tar that are looked at before all others
 _SHOWN = 12  # suffixes in a message
 _AS_BOXES = build_config(BuildConfig, {"source": "boxes", "name": "foreign"}, where="")
 
@@ -43,7 +43,7 @@ def probe_tar(job: TarJob) -> tuple[str, ...]:
     """
     seen = _Probe()
     with opened_tar(job.tar) as file:
-        for group, members in samples_of(job, file, PROBED):
+        for group, members in samples_of(job, file, _PROBED):
             _look(seen, group.key, members, job.options)
     if not seen.names:
         raise UserError(f"{job.tar} holds no samples: no file in it has a name of the form KEY.SUFFIX")

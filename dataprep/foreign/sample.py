@@ -20,7 +20,7 @@ from intarsia.sample import NO_PIXELS, LabelledBox, Sample, SampleMeta
 
 SOURCE_NAME = "foreign"  # of the records
 _NUMBERS = re.compile(r"[\s,;]+")
-Bounds = tuple[float, float, float, float]
+Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _boxes(
     return kept, [rejected for _, rejected in dropped]
 
 
-def annotated_boxes(members: Mapping[str, bytes], fields: ForeignFields) -> list[Bounds]:
+def annotated_boxes(members: Mapping[str, bytes], fields: ForeignFields) -> list[Corners]:
     """The boxes of a sample as (x0, y0, x1, y1) in the unit of the fields; none if they cannot be read."""
     try:
         return _annotated(members, fields) or []
@@ -194,7 +194,7 @@ def annotated_boxes(members: Mapping[str, bytes], fields: ForeignFields) -> list
         return []
 
 
-def _annotated(members: Mapping[str, bytes], fields: ForeignFields) -> list[Bounds] | None:
+def _annotated(members: Mapping[str, bytes], fields: ForeignFields) -> list[Corners] | None:
     """The same; None if the fields name no box.
 
     Raises:
@@ -207,7 +207,7 @@ def _annotated(members: Mapping[str, bytes], fields: ForeignFields) -> list[Boun
         value = [part for part in _NUMBERS.split(value.strip("[]() \n\t")) if part]
     several = isinstance(value, list) and all(isinstance(item, list) for item in value)  # none at all, too
     rows = value if several else [value]
-    boxes: list[Bounds] = []
+    boxes: list[Corners] = []
     for row in rows:
         try:
             a, b, c, d = (float(number) for number in row)

@@ -18,7 +18,7 @@ from tests.training.synthetic import make_shards, write_config
 from training.config import BatchShape, TrainConfig
 from training.data.batch import Batch
 from training.data.batches import RunDataset, batches, open_dataset
-from training.data.shards import find_shards, run_shards
+from training.data.shards import find_data, find_shards
 from training.data.streams import StreamDataset
 
 COUNTS = (5, 4, 7)
@@ -118,7 +118,7 @@ def test_own_shards_and_indexed_tars_can_be_mixed(tmp_path: Path, pattern: str) 
     foreign = sum("/" in key for key in keys)
     assert 120 < foreign < 180
     both = config_of(tmp_path, f"data.shards=[{own}, '{pattern}']")
-    assert len(run_shards(both.data)) == 6
+    assert len(find_data(both.data)) == 6
 
 
 @pytest.fixture

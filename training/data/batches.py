@@ -20,7 +20,7 @@ from training.data.batch import Batch, Item, collate, collate_and_draw, fresh_dr
 from training.data.latents import LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
-from training.data.shards import Shard, ShardReader, check_recipe, open_cache, run_shards, wrong_size
+from training.data.shards import Shard, ShardReader, check_recipe, find_data, open_cache, wrong_size
 from training.data.streams import StreamDataset, open_streams
 from training.data.workers import ignore_signals, start_context, watched
 from training.option_groups import DataConfig
@@ -170,7 +170,7 @@ def open_dataset(config: TrainConfig) -> RunDataset:
     Raises:
         UserError: for folders that hold no readable shards, or a cache that is too small for them.
     """
-    shards = run_shards(config.data)
+    shards = find_data(config.data)
     check_recipe(shards, config.data)
     if config.data.recipe is not None:
         check_pipeline(config.data.recipe)

@@ -89,7 +89,7 @@ def find_shards(folders: Sequence[str]) -> list[Shard]:
     return shards
 
 
-def run_shards(data: DataConfig) -> list[Shard]:
+def find_data(data: DataConfig) -> list[Shard]:
     """The shards of a run: those that `find_shards` finds, or one for each stream.
 
     Raises:

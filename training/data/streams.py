@@ -34,7 +34,7 @@ from training.data.workers import ignore_signals, start_context, watched
 from training.option_groups import DataConfig
 
 log = logging.getLogger("training")
-PROBED = 100  # samples after which a stream of which nothing can be used is a mistake
+_PROBED = 100  # samples after which a stream of which nothing can be used is a mistake
 _PROMISE = (
     "data.stream: samples are shuffled approximately, over %d at a time, and a run that continues reads its "
     "epoch from the start again; `python -m dataprep index` gives tars that can be indexed an exact order"
@@ -207,7 +207,7 @@ class StreamPart(IterableDataset):
                 else:
                     samples.append(item)
                     kept += 1
-                if out >= PROBED and not kept:
+                if out >= _PROBED and not kept:
                     break
                 if len(samples) == self.micro:
                     batch = collate([(0, sample) for sample in samples])
@@ -327,7 +327,7 @@ def open_streams(config: TrainConfig, shards: list[Shard]) -> StreamDataset:
 
     Args:
         config: config with data.stream.
-        shards: shards from `run_shards`.
+        shards: shards from `find_data`.
     """
     data, stream = config.data, config.data.stream
     assert stream is not None  # the caller has seen it
