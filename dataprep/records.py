@@ -80,6 +80,10 @@ class RejectReason(StrEnum):
     # a sample's object mask; the sample stays, without it. If the recipe needs one, the box is dropped
     OBJECT_MASK_MISSING = "object_mask_missing"
     OBJECT_MASK_UNREADABLE = "object_mask_unreadable"
+    # a sample of another program
+    MEMBER_MISSING = "member_missing"
+    MEMBER_TWICE = "member_twice"
+    RECORD_UNREADABLE = "record_unreadable"  # a text or JSON that does not hold what a field wants
 
 
 @dataclass(frozen=True)

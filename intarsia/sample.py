@@ -28,7 +28,7 @@ _OPTIONAL = (
     "exemplar_from",
     "views",
 )  # fields that most records omit
-_NOTHING: np.ndarray = np.empty(0, np.uint8)
+NO_PIXELS: np.ndarray = np.empty(0, np.uint8)
 VIEW_MEMBER = re.compile(r"view-\d{3}\.(jpg|png)")  # optional, after all others (`view_member`)
 MEMBERS = ("image.jpg", "edit_mask.png", "exemplar.jpg", "json")
 
@@ -225,6 +225,7 @@ class Sample:
         meta: origin and random choices.
         object_mask: mask of the object, uint8 [H, W], 255 = object; None if unknown.
         views: stored views, one for each of `meta.views`; not decoded, since a draw needs two of them.
+        given: which of edit_mask and exemplar are not drawn, but another program's: every draw keeps them.
     """
 
     image: np.ndarray
@@ -233,6 +234,7 @@ class Sample:
     meta: SampleMeta
     object_mask: np.ndarray | None = None
     views: tuple[StoredView, ...] = ()
+    given: tuple[str, ...] = ()
 
 
 def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, bytes]:
@@ -300,8 +302,8 @@ def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = Tru
     )
     if not whole:
         # Of a sample with views each draw decodes its own two.
-        image = _NOTHING if views else _decode(members, MEMBERS[0], decode_jpeg, meta.key)
-        return Sample(image, _NOTHING, _NOTHING, meta, object_mask, views)
+        image = NO_PIXELS if views else _decode(members, MEMBERS[0], decode_jpeg, meta.key)
+        return Sample(image, NO_PIXELS, NO_PIXELS, meta, object_mask, views)
     image, edit_mask, exemplar = (
         _decode(members, name, decoder, meta.key)
         for name, decoder in zip(MEMBERS[:3], (decode_jpeg, decode_png, decode_jpeg), strict=True)

@@ -15,7 +15,7 @@ from intarsia.errors import UserError, run_command
 from training.checkpoint.folder import check_config
 from training.commands import cache_latents, ema, estimate, report
 from training.config import TrainConfig, batch_shape, require_paths
-from training.data.shards import check_recipe, check_size, find_shards
+from training.data.shards import check_recipe, check_size, find_data, find_shards
 from training.ranks.distributed import StopFlag
 from training.run.agreement import agree, facts_of
 from training.run.claim import claimed
@@ -88,7 +88,7 @@ def _train(arguments: argparse.Namespace) -> int:
     require_paths(config)
     run = RunFolder(Path(str(config.run)))
     check_config(config.model_dump(mode="json"), run)
-    shards = find_shards(config.data.shards)
+    shards = find_data(config.data)
     check_size(shards, config.model.image_size)
     check_recipe(shards, config.data)
     held_out = config.validation.shards if config.validation.every_steps else ()

@@ -47,7 +47,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     task, model = task_of(config), new_model(config, world.device, world.is_main)
     use_latents(config, dataset, model)
     agree(world, weights_facts(model, config))
-    fresh = fresh_state(config, shape, dataset.reader.shards, **content_hashes(model, world))
+    fresh = fresh_state(config, shape, dataset.shards, **content_hashes(model, world))
     trainer = engine.start_engine(config, shape, task.trainee(model))
     prepare = Preparation(config, model, world.device)
 

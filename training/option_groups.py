@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from dataprep.draw.recipe import RecipeChoice
+from dataprep.foreign.fields import StreamFields
 from intarsia.config import Config, HomePath
 
 # One name may be without brackets.
@@ -44,6 +45,7 @@ class DataConfig(Config):
     num_workers: int = Field(default=2, ge=0)  # loader processes per rank; 0 = read in the training process
     redraw: bool | None = None  # fresh draws in every epoch; null: from whole pictures, not of crops
     recipe: RecipeChoice = None  # all epochs drawn by it, a name or file.yaml; null: by the shards' own
+    stream: StreamFields | None = None  # read tars as streams, in approximate order: what their members mean
     latents: bool = False  # read what `cache-latents` stored instead of asking the frozen networks
     stored_tokens: bool = False  # with many exemplar tokens: store them, too (526 KB a sample for 257)
     window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
@@ -80,6 +82,16 @@ class DataConfig(Config):
                 )
         if self.timesteps and not self.weights:
             raise ValueError("data.timesteps needs data.weights, the share of each folder")
+        return self
+
+    @model_validator(mode="after")
+    def _streams_alone(self) -> "DataConfig":
+        for name in ("weights", "latents") if self.stream else ():
+            if getattr(self, name):
+                raise ValueError(
+                    f"data.{name} needs the exact order of shards, which data.stream does not have; remove "
+                    "one of the two"
+                )
         return self
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ def redraw_sample(
     made_by: Recipe = PBE,
     recipe: Recipe | None = None,
 ) -> Sample | Rejected:
-    """A fresh draw from a sample of a `source` shard; only its image, object mask and record are used.
+    """A fresh draw from a sample of a `source` shard; its image, object mask, record and what is given count.
 
     With the shard's own seed and recipe, epoch 0 gives what data prep drew, from the stored pixels. A sample
     that is its box's own stays with that box.
@@ -55,6 +55,8 @@ def redraw_sample(
         masks=lambda place: sample.object_mask if meta.draws_per_box else None,
         recipe=recipe or _own(sample, made_by),
         captions=meta.captions,
+        edit_mask=sample.edit_mask if "edit_mask" in sample.given else None,
+        exemplar=sample.exemplar if "exemplar" in sample.given else None,
     )
     if meta.views:
         subject = _with_views(subject, sample)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dataprep.choose.pixels import judge_crop
 from dataprep.choose.rules import judge_late_area, judge_pixels
-from dataprep.draw.exemplar import bare_exemplar, finished_exemplar, shown_box
+from dataprep.draw.exemplar import bare_exemplar, finished_exemplar, object_bounds, shown_box
 from dataprep.draw.pipeline import open_pipeline
 from dataprep.draw.recipe import DEFAULT, PBE, Recipe
 from dataprep.draw.shape import draw_edit_mask, draw_extended
@@ -16,8 +16,10 @@ from dataprep.masks.mask_kind import MaskScene
 from dataprep.pictures.decode import DecodedPicture, resize, squash
 from dataprep.records import FilterRules, PictureRecord, Rejected, RejectReason
 from intarsia.boxes import Box, Window, scale_box
+from intarsia.masks import EditMask
 from intarsia.rng import sample_rng
 from intarsia.sample import (
+    EXEMPLAR_SIZE,
     ExemplarOrigin,
     LabelledBox,
     Sample,
@@ -28,6 +30,7 @@ from intarsia.sample import (
 )
 
 DRAWS_PER_EPOCH = 1_000_000  # above the number of draws that any picture has in data prep
+GIVEN = "given"  # the kind of an edit mask that is not drawn
 SMALLER_QUALITY = 92  # of pictures made smaller by --short-side
 
 
@@ -75,6 +78,8 @@ class Subject:
         captions: sentences about the picture.
         views: one for each box, if the boxes are views of one object in several pictures; otherwise empty,
             and all boxes are in `picture`.
+        edit_mask: uint8 [H, W], 255 = repaint, to take instead of drawing one; the crop is drawn round it.
+        exemplar: uint8 [h, w, 3] RGB, to take, squashed and not augmented, instead of cutting one out.
     """
 
     source: str
@@ -89,6 +94,8 @@ class Subject:
     recipe: Recipe = PBE
     captions: tuple[str, ...] = ()
     views: tuple[SubjectView, ...] = ()
+    edit_mask: np.ndarray | None = None
+    exemplar: np.ndarray | None = None
 
     def choose(self, rng: np.random.Generator, draw: int) -> tuple[int, int]:
         """The places of a draw's box and of the one that its exemplar shows: without views, the same."""
@@ -104,6 +111,34 @@ class Subject:
     def picture_of(self, place: int) -> DecodedPicture:
         """The picture that a box is in."""
         return self.views[place].picture() if self.views else self.picture
+
+    def extend(self, box: Box, size: tuple[int, int], rng: np.random.Generator) -> Box:
+        """The extended box of a chosen box: drawn, or the bounds of an edit mask that is given."""
+        if self.edit_mask is None:
+            return draw_extended(self.recipe.extension, box, size, rng)
+        return object_bounds(self.edit_mask) or box
+
+    def cover(self, scene: MaskScene, rng: np.random.Generator) -> EditMask:
+        """The edit mask: drawn, or as given."""
+        if self.edit_mask is None:
+            return draw_edit_mask(self.recipe, scene, rng)
+        return EditMask(self.edit_mask, GIVEN, ())
+
+    def show(
+        self, partner: int, mask: np.ndarray | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray, dict[str, object]]:
+        """The exemplar of a box, uint8 [224, 224, 3], and what was drawn for it.
+
+        Args:
+            partner: place of the box that it shows.
+            mask: object mask of this box, if it is known.
+            rng: generator of the sample.
+        """
+        if self.exemplar is not None:
+            return squash(self.exemplar, EXEMPLAR_SIZE), {}
+        picture = self.picture_of(partner)
+        shown = shown_box(self.boxes[partner].box, mask, self.recipe.exemplar, picture.size)
+        return draw_exemplar(picture.pixels, shown, mask, self.recipe, rng)
 
 
 def choose_boxes(
@@ -141,10 +176,10 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
     place, partner = subject.choose(rng, draw)
     picture = subject.picture_of(place)
     size, chosen, whole = picture.size, subject.boxes[place], subject.masks(place)
-    extended = draw_extended(recipe.extension, chosen.box, size, rng)
+    extended = subject.extend(chosen.box, size, rng)
     draw_window = cache(lambda: recipe.crop.draw(extended, size, rng))  # a kind of mask may ask for it first
     scene = MaskScene(chosen.box, extended, size, lambda: draw_window().box, whole)
-    edit_mask = draw_edit_mask(recipe, scene, rng)
+    edit_mask = subject.cover(scene, rng)
     window = draw_window()
     if image_size is None:
         window = Window(Box(0, 0, *size), squashed=False)
@@ -156,9 +191,7 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
     if pixels.max() < 128:
         return Rejected(RejectReason.EMPTY_MASK, f"box {chosen.box.as_list()} leaves no pixel to repaint")
     shows = whole if partner == place else subject.masks(partner)
-    pixels_of = subject.picture_of(partner)
-    shown = shown_box(subject.boxes[partner].box, shows, recipe.exemplar, pixels_of.size)
-    exemplar, drawn = draw_exemplar(pixels_of.pixels, shown, shows, recipe, rng)
+    exemplar, drawn = subject.show(partner, shows, rng)
     meta = SampleMeta(
         key=f"{subject.key}_{draw:03d}",
         source=subject.source,

@@ -71,6 +71,11 @@ def read_shard_manifest(folder: Path) -> dict[str, Any]:
             f"{folder / SHARD_MANIFEST} is not a manifest; run its build command again to renew it"
         )
     check_format(content, folder)
+    if "foreign" in content:
+        raise UserError(
+            f"{folder} is an index of another program's tars, and this command reads shards of `build`; its "
+            f"manifest.json and {REJECTS} have the counts and what was left out"
+        )
     return content
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dataprep.cli import main
 from intarsia.config import load_config
 from intarsia.model import build_model
+from tests.foreign import BOXES, write_set
 from tests.processes import starts_processes
 from tests.training.launch import Runs, largest_difference, launch
 from tests.training.synthetic import LR, SAME_LOSS, make_shards, make_video_shards, write_config
@@ -74,6 +76,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     pairs = make_video_shards(root / "video")
     mix = f"[{{path: {shards}, weight: 3, timesteps: clean}}, {{path: {pairs}, weight: 1, timesteps: noisy}}]"
     mixed = [f"data.shards={mix}"]
+    foreign = write_set(root / "foreign")
+    assert main(["index", foreign, "--field", "image=jpg", *BOXES]) == 0
+    indexed = [f"data.shards={foreign}"]
+    stream = (
+        "{fields: {image: jpg, box: json:bbox}, box_format: xyxy, box_unit: pixels, samples: 16, shuffle: 4}"
+    )
+    streamed = [f"data.shards=pipe:cat {foreign}", f"data.stream={stream}", validated, previewed]
     uneven = ["log_every=2", "checkpoint.every_steps=3"]  # a checkpoint between two lines of metrics
     launch(
         root,
@@ -88,6 +97,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             job("workers", "data.num_workers=2"),
             job("mixed", *mixed),
             job("mixed-resumed", *mixed, "data.num_workers=2", stop_after=3),
+            job("indexed", *indexed),
+            job("indexed-resumed", *indexed, "data.num_workers=2", stop_after=3),
+            job("streamed", *streamed, stop_after=3),
             job("recomputed", "activation_checkpointing=true"),
             *(job(f"half{z}", *stage(z, "precision=bf16")) for z in (0, 1)),
             *(first(name) for name in FIRST_UPDATES if "zero3" not in name),
@@ -106,6 +118,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             *(job(f"resumed{z}", *stage(z)) for z in (0, 1, 2)),
             job("uneven-resumed", *uneven),
             job("mixed-resumed", *mixed),
+            job("indexed-resumed", *indexed),
+            job("streamed", *streamed),
             job("damaged", *broken),
             job("resumed3", *stage(3)),
         ],
@@ -161,6 +175,7 @@ def test_recomputing_activations_changes_no_bit(runs: Runs) -> None:
         ("resumed3", "zero3"),
         ("uneven-resumed", "uneven"),
         ("mixed-resumed", "mixed"),
+        ("indexed-resumed", "indexed"),
         ("pair-resumed", "pair2"),
         ("damaged", "zero0"),
     ],
@@ -171,6 +186,15 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(runs: Runs, stop
     ours, theirs = runs.weights(stopped), runs.weights(whole)  # averaged weights, so the averages resume, too
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_on_streams_goes_on_and_its_log_says_what_is_not_promised(runs: Runs) -> None:
+    assert len(runs.losses("streamed")) == STEPS
+    assert all(np.isfinite(runs.losses("streamed")))
+    assert [record["step"] for record in runs.metrics("streamed") if "val/loss" in record] == [3, 6]
+    assert (runs.root / "streamed" / "previews" / "step-00000006.png").is_file()
+    log = (runs.root / "streamed" / "logs" / "rank-0.log").read_text()
+    assert log.count("samples are shuffled approximately, over 4 at a time") == 2  # once for each start
 
 
 def test_averaged_weights_are_whole_under_every_stage(runs: Runs) -> None:

@@ -1,70 +1,32 @@
 """Shards to batches in the exact order of `order.py`: read by offset, uint8 out, nothing random in here."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dataprep.draw.pipeline import check_pipeline
 from dataprep.draw.recipe import Recipe
-from dataprep.draw.redraw import redraw_crop, redraw_sample
+from dataprep.draw.redraw import redraw_crop
+from dataprep.records import Rejected
 from intarsia.errors import UserError
 from intarsia.sample import Sample
 from training.config import BatchShape, TrainConfig, stores_features
+from training.data.batch import Batch, Item, collate, collate_and_draw, fresh_draw
 from training.data.latents import LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
-from training.data.shards import Shard, ShardReader, check_recipe, find_shards, open_cache, wrong_size
+from training.data.shards import Shard, ShardReader, check_recipe, find_data, open_cache, wrong_size
+from training.data.streams import StreamDataset, open_streams
 from training.data.workers import ignore_signals, start_context, watched
 from training.option_groups import DataConfig
 
 if TYPE_CHECKING:
     from intarsia.model import EditModel
-
-_ATTEMPTS = 8
-_EPOCHS = 1_000_000  # draws of later attempts have numbers beyond any epoch's
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One micro-batch on the CPU.
-
-    Attributes:
-        positions: int64 [B], places in the global order; they key the noise, too.
-        keys: the samples' names.
-        image: uint8 [B, H, W, 3] RGB; None, as edit_mask, where their latents are stored.
-        edit_mask: uint8 [B, H, W], 255 = repaint.
-        exemplar: uint8 [B, 224, 224, 3] RGB; None where its features are stored.
-        stored: stored results of the frozen networks, by the names in `encode.Posteriors`.
-        draws: random draws of the samples (`objective.draws.Draws`), where the loader's workers make them.
-    """
-
-    positions: Tensor
-    keys: list[str]
-    image: Tensor | None
-    edit_mask: Tensor | None
-    exemplar: Tensor | None
-    stored: Mapping[str, Tensor] = field(default_factory=dict)
-    draws: Any = None
-
-    def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory; torch's loader calls this."""
-        return _pinned(self)
-
-
-@dataclass(frozen=True)
-class Item:
-    """One sample of a batch: its pixels, or what is stored of it, or both where the mask is drawn afresh."""
-
-    key: str
-    sample: Sample | None
-    stored: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class SampleDataset(Dataset):
@@ -97,6 +59,11 @@ class SampleDataset(Dataset):
         # Shards that the recipe draws otherwise than they are: what is stored is none of its draws.
         self._other = [recipe is not None and recipe != shard.recipe for shard in reader.shards]
         self.latents: LatentReader | None = None
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """The shards, in the order of their numbers."""
+        return self.reader.shards
 
     def __getitem__(self, position: int) -> tuple[int, Sample | Item] | UserError:
         """The sample at a position of the global order. A UserError is a value: workers would garble it."""
@@ -148,26 +115,67 @@ class SampleDataset(Dataset):
     def _draw(self, sample: Sample, epoch: int, shard: Shard) -> Sample:
         """This epoch's draw; one that leaves no pixel to repaint is drawn again, under a further number."""
         seed = self._seed(sample, epoch)
-        for attempt in range(_ATTEMPTS):
-            number = epoch + attempt * _EPOCHS
-            drawn = redraw_sample(sample, self.image_size, seed, number, shard.recipe, self.recipe)
-            if isinstance(drawn, Sample):
-                return drawn
-        raise UserError(
-            f"shard {shard.place}: sample {sample.meta.key}: {_ATTEMPTS} draws left no pixel to repaint"
+        drawn = fresh_draw(sample, self.image_size, seed, epoch, shard.recipe, self.recipe)
+        if isinstance(drawn, Rejected):
+            raise UserError(f"shard {shard.place}: sample {sample.meta.key}: {drawn.detail}")
+        return drawn
+
+    def spread(self, number: int, places: Sequence[int] | None = None) -> list[Sample]:
+        """`number` samples, or all, spread evenly over the shards, in their order, as the shards have them.
+
+        Args:
+            number: number of samples in all.
+            places: places among them; None = all.
+        """
+        counts = [shard.count for shard in self.shards]
+        ends = np.cumsum(counts)
+        total = int(ends[-1])
+        samples = []
+        for place in range(min(number, total)) if places is None else places:
+            index = place * total // min(number, total)
+            shard = int(np.searchsorted(ends, index, side="right"))
+            samples.append(self.sample(shard, index - int(ends[shard]) + counts[shard], epoch=0))
+        return samples
+
+    def load(
+        self,
+        config: DataConfig,
+        shape: BatchShape,
+        rank: int,
+        span: range,
+        pin_memory: bool = False,
+        draw: Callable[[Tensor], Any] | None = None,
+    ) -> Iterator[Batch | UserError]:
+        """As `batches`, with an error as a value."""
+        positions = islice(rank_positions(span.start, shape, rank), len(span) * shape.accum)
+        loader = DataLoader(
+            self,
+            batch_sampler=positions,  # type: ignore[arg-type]
+            num_workers=config.num_workers,
+            collate_fn=collate if draw is None else partial(collate_and_draw, draw),
+            worker_init_fn=ignore_signals,
+            multiprocessing_context=start_context() if config.num_workers else None,
+            prefetch_factor=4 if config.num_workers else None,
+            pin_memory=pin_memory,
         )
+        yield from watched(iter(loader))
 
 
-def open_dataset(config: TrainConfig) -> SampleDataset:
+RunDataset: TypeAlias = SampleDataset | StreamDataset
+
+
+def open_dataset(config: TrainConfig) -> RunDataset:
     """The samples of the run's shards, in the run's order; `use_latents` adds what is stored of them.
 
     Raises:
         UserError: for folders that hold no readable shards, or a cache that is too small for them.
     """
-    shards = find_shards(config.data.shards)
+    shards = find_data(config.data)
     check_recipe(shards, config.data)
     if config.data.recipe is not None:
         check_pipeline(config.data.recipe)
+    if config.data.stream:
+        return open_streams(config, shards)
     if config.data.latents:
         check_redraw(shards, config.data.redraw)
     order = order_of(config, shards)
@@ -181,55 +189,29 @@ def order_of(config: TrainConfig, shards: Sequence[Shard]) -> DataOrder | MixedO
     mixture, window = mixture_of(config.data, config.seed), config.data.window_shards
     if mixture is None:
         return DataOrder([shard.count for shard in shards], config.seed, window)
-    folders = [folder.rstrip("/") for folder in config.data.shards]
-    counts = [[shard.count for shard in shards if shard.folder.rstrip("/") == place] for place in folders]
-    for place, numbers in zip(folders, counts, strict=True):
+    counts = [[shard.count for shard in shards if shard.data_set == place] for place in config.data.shards]
+    for place, numbers in zip(config.data.shards, counts, strict=True):
         if not sum(numbers):
             raise UserError(f"data.shards: {place} holds no samples, so that it can have no share; remove it")
     firsts = [0, *np.cumsum([len(numbers) for numbers in counts])[:-1].tolist()]
     return MixedOrder([DataOrder(numbers, config.seed, window) for numbers in counts], firsts, mixture)
 
 
-def use_latents(config: TrainConfig, dataset: SampleDataset, model: "EditModel") -> None:
+def use_latents(config: TrainConfig, dataset: RunDataset, model: "EditModel") -> None:
     """Let a run with `data.latents` read what is stored for the networks of its model.
 
     Raises:
         UserError: where that is missing, incomplete, or of other networks or shards.
     """
-    if config.data.latents:
+    if config.data.latents and isinstance(dataset, SampleDataset):  # streams have none
         features = stores_features(config)
         files = find_latents(dataset.reader.shards, frozen_hash(model), features)
         dataset.latents = LatentReader(files, config.data.open_shards, dataset.reader.cache, features)
 
 
-def collate_and_draw(draw: Callable[[Tensor], Any], items: Sequence[Any]) -> Batch | UserError:
-    """`collate`, with the draws of the samples' positions."""
-    batch = collate(items)
-    return batch if isinstance(batch, UserError) else replace(batch, draws=draw(batch.positions))
-
-
-def collate(items: Sequence[tuple[int, Sample | Item] | UserError]) -> Batch | UserError:
-    """Samples to a batch; or the first error among them."""
-    for item in items:
-        if isinstance(item, UserError):
-            return item
-    positions, parts = zip(*items, strict=True)  # type: ignore[arg-type]
-    rows = [part if isinstance(part, Item) else Item(part.meta.key, part) for part in parts]
-    samples = [row.sample for row in rows if row.sample is not None]
-    pictures = samples if "masked" not in rows[0].stored else []
-    return Batch(
-        positions=torch.tensor(positions),
-        keys=[row.key for row in rows],
-        image=_stack([sample.image for sample in pictures]) if pictures else None,
-        edit_mask=_stack([sample.edit_mask for sample in pictures]) if pictures else None,
-        exemplar=_stack([sample.exemplar for sample in samples]) if samples else None,
-        stored={name: _stack([row.stored[name] for row in rows]) for name in rows[0].stored},
-    )
-
-
 def batches(
     config: DataConfig,
-    dataset: SampleDataset,
+    dataset: RunDataset,
     shape: BatchShape,
     rank: int,
     span: range,
@@ -250,33 +232,7 @@ def batches(
     Raises:
         UserError: for a sample that cannot be read, or a worker that ends.
     """
-    positions = islice(rank_positions(span.start, shape, rank), len(span) * shape.accum)
-    loader = DataLoader(
-        dataset,
-        batch_sampler=positions,  # type: ignore[arg-type]
-        num_workers=config.num_workers,
-        collate_fn=collate if draw is None else partial(collate_and_draw, draw),
-        worker_init_fn=ignore_signals,
-        multiprocessing_context=start_context() if config.num_workers else None,
-        prefetch_factor=4 if config.num_workers else None,
-        pin_memory=pin_memory,
-    )
-    for batch in watched(iter(loader)):
+    for batch in dataset.load(config, shape, rank, span, pin_memory, draw):
         if isinstance(batch, UserError):
             raise batch
         yield batch
-
-
-def _pinned(value: Any) -> Any:
-    """A dataclass with all tensors in it, at any depth, in page-locked memory."""
-    if isinstance(value, Tensor):
-        return value.pin_memory()
-    if isinstance(value, Mapping):
-        return {name: _pinned(part) for name, part in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{name: _pinned(part) for name, part in vars(value).items()})
-    return value
-
-
-def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(arrays))

@@ -22,6 +22,7 @@ from intarsia.errors import UsageError, UserError
 from intarsia.files import fingerprint, sha256_bytes
 from intarsia.model_folder import notes_of
 from training.data.cache import ShardCache
+from training.data.layouts import BuiltLayout
 from training.data.open_files import OpenFiles
 from training.data.shards import Shard, load_manifest, open_file
 
@@ -237,8 +238,14 @@ def check_redraw(shards: Sequence[Shard], redraw: bool | None) -> None:
     """Refuse stored latents of what no two epochs show alike.
 
     Raises:
-        UsageError: for whole pictures that are drawn afresh in each epoch.
+        UsageError: for whole pictures that are drawn afresh in each epoch, or tars of another program.
     """
+    foreign = next((shard for shard in shards if not isinstance(shard.layout, BuiltLayout)), None)
+    if foreign is not None:
+        raise UsageError(
+            f"latents are stored for shards of `python -m dataprep build`, and {foreign.data_set} is an "
+            "index of other tars; set data.latents=false"
+        )
     if any(shard.whole_pictures for shard in shards) and redraw is not False:
         raise UsageError(
             "latents of whole pictures cannot be stored while each epoch crops them anew; set "

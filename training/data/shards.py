@@ -1,24 +1,25 @@
-"""Shard folders and random access to their samples; no torch, so that errors of folders come fast."""
+"""Data sets of shards and random access to their samples; no torch, so that errors of folders come fast."""
 
 import json
 import os
-import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dataprep.draw.recipe import PBE, Recipe
+from dataprep.foreign.fields import EXAMPLE, ForeignFields
+from dataprep.foreign.tars import PIPE, expand_tars, index_beside, is_tar_place
 from dataprep.pictures.stores import is_uri
-from dataprep.tars import tar_members
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
-from intarsia.sample import MEMBERS, Sample, check_format, decode_sample
+from intarsia.sample import Sample, check_format
 from training.data.cache import ShardCache
-from training.data.open_files import REMEDY, OpenFiles, unreadable
+from training.data.layouts import BuiltLayout, Entry, IndexedLayout, TarLayout
+from training.data.open_files import OpenFiles, unreadable
 from training.data.remote import read_shard_file
 from training.option_groups import DataConfig
 
@@ -37,6 +38,8 @@ class Shard:
         image_size: side of its crops, 0 where the manifest has none.
         recipe: recipe that it was drawn by.
         masks: whether every sample has its box's object mask, so that a recipe can draw from it.
+        layout: how its samples lie in it.
+        data_set: what `data.shards` names it by.
     """
 
     folder: str
@@ -48,11 +51,18 @@ class Shard:
     image_size: int = 0
     recipe: Recipe = PBE
     masks: bool = False
+    layout: TarLayout = field(default_factory=BuiltLayout)
+    data_set: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What no two shards of a run share: of our own the name, since keys are unique in it."""
+        return self.name if isinstance(self.layout, BuiltLayout) else f"{self.name} ({self.sha256[:12]})"
 
     @property
     def place(self) -> str:
         """Path or address."""
-        return f"{self.folder.rstrip('/')}/{self.name}"
+        return f"{self.folder.rstrip('/')}/{self.name}" if self.folder else self.name
 
     @property
     def is_remote(self) -> bool:
@@ -71,7 +81,7 @@ def find_shards(folders: Sequence[str]) -> list[Shard]:
         if number > 1:
             raise UserError(f"data.shards names {folder} {number} times; name it once")
     shards = [shard for folder in folders for shard in _shards_of(folder)]
-    for name, number in Counter(shard.name for shard in shards).items():
+    for name, number in Counter(shard.identity for shard in shards).items():
         if number > 1:
             raise UserError(f"two shard folders hold {name}; build one of them with another --split")
     if not sum(shard.count for shard in shards):
@@ -79,25 +89,60 @@ def find_shards(folders: Sequence[str]) -> list[Shard]:
     return shards
 
 
-def _shards_of(folder: str) -> list[Shard]:
-    if folder.startswith("pipe:"):
-        raise UserError(
-            f"data.shards={folder}: a pipe cannot be read from its middle, so that no run could continue "
-            "exactly; give the folder or address that it reads from"
-        )
-    if folder.endswith((".tar", ".tar.gz")):
-        raise UserError(
-            f"data.shards={folder} is a single tar; give the folder, or its address, that holds it and its "
-            "manifest.json"
-        )
-    manifest = load_manifest(folder)
-    check_format(manifest, f"data.shards={folder}")
+def find_data(data: DataConfig) -> list[Shard]:
+    """The shards of a run: those that `find_shards` finds, or one for each stream.
+
+    Raises:
+        UserError: as `find_shards`, or for a stream that is not a tar or does not exist.
+    """
+    if data.stream is None:
+        return find_shards(data.shards)
+    for place in data.shards:
+        if not is_tar_place(place):
+            raise UsageError(
+                f"data.shards={place}: data.stream reads tars, patterns and pipes; name these, or leave "
+                "data.stream out for a shard folder"
+            )
+    urls, fields = expand_tars(data.shards), data.stream
+    for url in urls:
+        if not (is_uri(url) or url.startswith(PIPE) or Path(url).is_file()):
+            raise UserError(f"data.shards: {url} does not exist; correct the pattern")
+    remedy = "add the field object_mask to data.stream.fields"
+    common: dict[str, Any] = {
+        "whole_pictures": True,
+        "masks": "object_mask" in fields.fields,
+        "layout": IndexedLayout("", "", fields, masks_remedy=remedy),
+    }
+    shares = [(fields.samples + place) // len(urls) for place in range(len(urls))]
+    return [Shard("", url, share, data_set=url, **common) for url, share in zip(urls, shares, strict=True)]
+
+
+def manifests_of(data: DataConfig) -> list[Any]:
+    """The manifests of a run's data sets; streams have none."""
+    return [] if data.stream else [load_manifest(place) for place in data.shards]
+
+
+def _shards_of(place: str) -> list[Shard]:
+    folder, manifest = _folder_of(place), load_manifest(place)
+    check_format(manifest, f"data.shards={place}")
     config = manifest.get("config", {})
     recipe = build_config(Recipe, config.get("recipe") or {}, f"the recipe in {folder}/manifest.json")
-    kept = manifest.get("kept", {})
+    made = _indexed if "foreign" in manifest else _built
+    shards = made(folder, manifest, {"recipe": recipe, "data_set": place})
+    for shard in shards:
+        if shard.is_remote and not shard.bytes:
+            raise UserError(f"{folder}/manifest.json does not have the size of {shard.name}; build it again")
+        if not shard.is_remote and not Path(shard.place).is_file():
+            raise UserError(f"shard {shard.place} is missing; {shard.layout.remedy}")
+    return shards
+
+
+def _built(folder: str, manifest: Mapping[str, Any], common: dict[str, Any]) -> list[Shard]:
+    """The shards of a folder that `dataprep build` made."""
+    config, kept = manifest.get("config", {}), manifest.get("kept", {})
     every_mask = bool(config.get("object_masks")) and kept.get("masks") == kept.get("samples")
     whole_pictures = config.get("profile") == "source"
-    shards = [
+    return [
         Shard(
             folder=folder,
             name=entry["url"],
@@ -106,17 +151,57 @@ def _shards_of(folder: str) -> list[Shard]:
             sha256=entry.get("sha256", ""),
             whole_pictures=whole_pictures,
             image_size=config.get("image_size", 0),
-            recipe=recipe,
             masks=every_mask and (config.get("all_boxes", False) or not whole_pictures),
+            layout=BuiltLayout(whole_pictures),
+            **common,
         )
         for entry in manifest["shardlist"]
     ]
-    for shard in shards:
-        if shard.is_remote and not shard.bytes:
-            raise UserError(f"{folder}/manifest.json does not have the size of {shard.name}; build it again")
-        if not shard.is_remote and not Path(shard.place).is_file():
-            raise UserError(f"shard {shard.place} is missing; {REMEDY}")
+
+
+def _indexed(folder: str, manifest: Mapping[str, Any], common: dict[str, Any]) -> list[Shard]:
+    """The tars of another program that `dataprep index` described in a folder."""
+    fields = build_config(ForeignFields, manifest["foreign"], f"the fields in {folder}/manifest.json")
+    shards = []
+    for entry in manifest["shardlist"]:
+        place = entry["url"]
+        if place.startswith("../"):
+            place = f"{folder.rstrip('/').rpartition('/')[0] or '.'}/{place[3:]}"
+        parent, _, name = place.rpartition("/")
+        layout = IndexedLayout(f"{folder.rstrip('/')}/{entry['index']}", name.removesuffix(".tar"), fields)
+        shard = Shard(
+            folder=parent,
+            name=name,
+            count=entry["nsamples"],
+            bytes=entry["filesize"],
+            sha256=entry["sha256"],
+            whole_pictures=True,
+            masks="object_mask" in fields.fields,
+            layout=layout,
+            **common,
+        )
+        local = Path(shard.place)
+        if not shard.is_remote and local.is_file() and local.stat().st_size != shard.bytes:
+            raise UserError(
+                f"{shard.place} has {local.stat().st_size:,} bytes, its index says {shard.bytes:,}; "
+                f"{layout.remedy}"
+            )
+        shards.append(shard)
     return shards
+
+
+def _folder_of(place: str) -> str:
+    """The folder with the manifest of what `data.shards` names: the place itself, or the index of its tars.
+
+    Raises:
+        UserError: for a pipe.
+    """
+    if place.startswith(PIPE):
+        raise UserError(
+            f"data.shards={place}: a pipe cannot be read from its middle, so that no run could continue "
+            "exactly; give the folder or address that it reads from, or set data.stream"
+        )
+    return index_beside(expand_tars([place])) if is_tar_place(place) else place
 
 
 def check_size(shards: Sequence[Shard], image_size: int) -> None:
@@ -140,10 +225,10 @@ def check_recipe(shards: Sequence[Shard], data: DataConfig) -> None:
         fresh = shard.whole_pictures if data.redraw is None else data.redraw
         recipe = data.recipe or (shard.recipe if fresh or shard.whole_pictures else PBE)
         if recipe.needs_object and not shard.masks:
-            options = "--object-masks --all-boxes" if shard.whole_pictures else "--object-masks"
+            remedy = shard.layout.masks_remedy.replace("RECIPE", recipe.name)
             raise UsageError(
                 f"the recipe {recipe.name} draws from object masks, which not every sample in {shard.folder} "
-                f"has; build the shards with --recipe {recipe.name} {options}, or choose another data.recipe"
+                f"has; {remedy}, or choose another data.recipe"
             )
 
 
@@ -155,12 +240,13 @@ def wrong_size(place: str, width: int, height: int, image_size: int) -> UserErro
     )
 
 
-def load_manifest(folder: str) -> Any:
-    """The manifest of a local or remote shard folder.
+def load_manifest(place: str) -> Any:
+    """The manifest of a local or remote shard folder, or of the index beside the tars of a pattern.
 
     Raises:
         UserError: if there is none, or it cannot be reached or is not JSON.
     """
+    folder = _folder_of(place)
     path = f"{folder.rstrip('/')}/manifest.json"
     if is_uri(folder):
         try:
@@ -168,12 +254,27 @@ def load_manifest(folder: str) -> Any:
         except ValueError as error:
             raise UserError(f"{path}: not valid JSON ({error})") from None
     if not Path(path).is_file():
+        if is_tar_place(place):
+            raise _not_indexed(place, folder)
         several = "; several stand in brackets: data.shards=[A,B]" if "," in folder else ""
         raise UserError(
             f"data.shards={folder} is not a finished shard folder: it has no manifest.json; run, or run "
             f"again, `python -m dataprep build`{several}"
         )
     return read_json(path)
+
+
+def _not_indexed(place: str, folder: str) -> UserError:
+    """The error for tars without an index beside them."""
+    if "{" not in place and (Path(place).parent / "manifest.json").is_file():
+        return UserError(
+            f"data.shards={place} is a single tar; give the folder, or its address, that holds it and its "
+            "manifest.json"
+        )
+    return UserError(
+        f"data.shards={place}: these tars have no index ({folder}); run `python -m dataprep index '{place}' "
+        f"{EXAMPLE}` with the fields that they have, or set data.stream, which keeps no exact order"
+    )
 
 
 def open_cache(config: DataConfig, shards: Sequence[Shard]) -> ShardCache | None:
@@ -233,26 +334,26 @@ class ShardReader:
 
     def _read(self, number: int, sample: int, redraw: bool) -> Sample:
         shard = self.shards[number]
-        whole = not shard.whole_pictures
+        layout = shard.layout
 
-        def members_of(descriptor: int, entries: "list[_Entry]") -> tuple[str, dict[str, bytes]]:
+        def members_of(descriptor: int, entries: list[Entry]) -> tuple[str, dict[str, bytes]]:
             return entries[sample].key, {
                 suffix: os.pread(descriptor, size, offset)
                 for suffix, (offset, size) in entries[sample].members.items()
-                if suffix in MEMBERS or redraw or not whole
+                if layout.wants(suffix, redraw)
             }
 
         key, members = self.files.read(number, f"shard {shard.place}", members_of)
         try:
-            return decode_sample(members, key, whole)
+            return layout.decode(members, key)
         except UserError as error:
-            raise UserError(f"shard {shard.place}: {error}; {REMEDY}") from None
+            raise UserError(f"shard {shard.place}: {error}; {layout.remedy}") from None
 
-    def _open(self, number: int) -> "tuple[int, list[_Entry]]":
+    def _open(self, number: int) -> tuple[int, list[Entry]]:
         shard = self.shards[number]
         descriptor = open_file(shard.place, shard.bytes, shard.sha256, self.cache)
         try:
-            entries = _index_tar(descriptor)
+            entries = shard.layout.entries(descriptor)
             if len(entries) != shard.count:
                 raise UserError(f"holds {len(entries)} samples, its manifest says {shard.count}")
         except OSError:
@@ -260,7 +361,7 @@ class ShardReader:
             raise
         except UserError as error:
             os.close(descriptor)
-            raise UserError(f"shard {shard.place} {error}; {REMEDY}") from None
+            raise UserError(f"shard {shard.place} {error}; {shard.layout.remedy}") from None
         return descriptor, entries
 
 
@@ -277,31 +378,3 @@ def open_file(place: str, size: int, sha256: str, cache: ShardCache | None) -> i
         return os.open(place, os.O_RDONLY)
     except OSError as error:
         raise unreadable(f"shard {place}", error) from None
-
-
-@dataclass(frozen=True)
-class _Entry:
-    key: str
-    members: Mapping[str, tuple[int, int]]  # suffix -> offset and size of its content
-
-
-def _index_tar(descriptor: int) -> list[_Entry]:
-    """The place of every sample in a tar, from its headers, in the order of the tar.
-
-    Raises:
-        UserError: saying what is wrong with it.
-        OSError: where the system cannot read it.
-    """
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            for name, offset, size in tar_members(file):
-                key, _, suffix = name.partition(".")
-                samples.setdefault(key, {})[suffix] = (offset, size)
-    except tarfile.TarError as error:
-        raise UserError(f"cannot be read ({error})") from None
-    for key, members in samples.items():
-        missing = [suffix for suffix in MEMBERS if suffix not in members]
-        if missing:
-            raise UserError(f"is damaged: sample {key} has no member {', '.join(missing)}")
-    return [_Entry(key, members) for key, members in samples.items()]

@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from training.config import BatchShape, TrainConfig, zero_stage_of
-from training.data.shards import find_shards
+from training.data.shards import find_data
 from training.estimate.memory import GPUS, STAGES, arithmetic_of, memory_at, peak_tflops
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _data(config: TrainConfig, shape: BatchShape) -> dict[str, float] | None:
     """Samples and bytes of the shards, and the bytes read from them; None without shards."""
     if not config.data.shards:
         return None
-    shards = find_shards(config.data.shards)
+    shards = find_data(config.data)
     samples, size = sum(shard.count for shard in shards), sum(shard.bytes for shard in shards)
     epochs = config.max_steps * shape.global_batch / samples
     return {"samples": samples, "bytes": size, "epochs": epochs, "bytes_read": size * epochs}

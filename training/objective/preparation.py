@@ -8,7 +8,7 @@ import torch
 
 from intarsia.model import EditModel
 from training.config import BatchShape, TrainConfig
-from training.data.batches import Batch, SampleDataset, batches
+from training.data.batches import Batch, RunDataset, batches
 from training.objective.draws import draw_batch, noise_levels
 from training.objective.task import Step, task_of
 
@@ -44,7 +44,7 @@ class Preparation:
                     value.record_stream(here)
         return step
 
-    def batches(self, dataset: SampleDataset, shape: BatchShape, rank: int, span: range) -> Iterator[Batch]:
+    def batches(self, dataset: RunDataset, shape: BatchShape, rank: int, span: range) -> Iterator[Batch]:
         """The batches of `data.batches.batches` with the run's speed switches; call this object with each."""
         speed = self._config.speed
         draw = partial(draw_batch, self._config) if speed.draws_in_workers else None

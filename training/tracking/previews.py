@@ -12,7 +12,7 @@ from sampling.editing import EditRequest
 from sampling.preview import preview_grid
 from sampling.settings import EditSettings
 from training.config import TrainConfig
-from training.data.batches import SampleDataset
+from training.data.batches import RunDataset
 from training.option_groups import PreviewConfig
 from training.ranks.distributed import World
 from training.run.state import RunFolder
@@ -27,7 +27,7 @@ def due_preview(config: TrainConfig, run: RunFolder, step: int, world: World) ->
     return None if world.from_main(path.is_file()) else path
 
 
-def fixed_requests(dataset: SampleDataset, config: PreviewConfig) -> list[EditRequest]:
+def fixed_requests(dataset: RunDataset, config: PreviewConfig) -> list[EditRequest]:
     """Samples spread evenly over the shards, in the shards' order; the same ones in every call.
 
     The seed of each is its number, so the noise stays the same, too. None without previews.
@@ -45,7 +45,7 @@ def fixed_requests(dataset: SampleDataset, config: PreviewConfig) -> list[EditRe
     ]
 
 
-def fixed_samples(dataset: SampleDataset, number: int, places: Sequence[int] | None = None) -> list[Sample]:
+def fixed_samples(dataset: RunDataset, number: int, places: Sequence[int] | None = None) -> list[Sample]:
     """`number` samples, or all, spread evenly over the shards, in the shards' order, as the shards have them.
 
     Args:
@@ -53,15 +53,7 @@ def fixed_samples(dataset: SampleDataset, number: int, places: Sequence[int] | N
         number: number of samples in all.
         places: places among them; None = all.
     """
-    counts = [shard.count for shard in dataset.reader.shards]
-    ends = np.cumsum(counts)
-    total = int(ends[-1])
-    samples = []
-    for place in range(min(number, total)) if places is None else places:
-        index = place * total // min(number, total)
-        shard = int(np.searchsorted(ends, index, side="right"))
-        samples.append(dataset.sample(shard, index - int(ends[shard]) + counts[shard], epoch=0))
-    return samples
+    return dataset.spread(number, places)
 
 
 def write_preview(

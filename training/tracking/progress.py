@@ -8,6 +8,7 @@ from typing import Any
 from training.config import BatchShape, TrainConfig, zero_stage_of
 from training.data.mixture import MixedOrder
 from training.data.order import DataOrder
+from training.data.streams import StreamOrder
 from training.optimizer.ema import KEY, decays_of
 from training.ranks.distributed import World
 from training.run.state import RunFolder, TrainState
@@ -61,7 +62,7 @@ def tell_plan(config: TrainConfig, shape: BatchShape, state: TrainState, samples
         log.info("continuing after step %d of %d", state.step, config.max_steps)
 
 
-def whereabouts(order: DataOrder | MixedOrder, position: int) -> dict[str, float]:
+def whereabouts(order: DataOrder | MixedOrder | StreamOrder, position: int) -> dict[str, float]:
     """data/*: samples drawn so far, in epochs too, and the shard of the last one."""
     shard, _ = order.locate(max(position - 1, 0))
     return {"data/samples": position, "data/epoch": position / order.total, "data/shard": shard}

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from intarsia.files import atomic_write, naming
 from training.checkpoint.folder import LATEST, step_of
 from training.config import TrainConfig
-from training.data.shards import load_manifest
+from training.data.shards import manifests_of
 from training.run.state import RunFolder, TrainState
 from training.tracking.wandb_run import WandbRun, code_version, start_wandb
 
@@ -233,7 +233,7 @@ def _is_told_finished(folder: RunFolder, step: int) -> bool:
 def rejected_by_shards(config: TrainConfig) -> dict[str, int]:
     """What data preparation left out of the run's shards: what it was -> how many, of all reasons."""
     rejected: Counter[str] = Counter()
-    for folder in config.data.shards:
-        for what, reasons in load_manifest(folder).get("rejected", {}).items():
+    for manifest in manifests_of(config.data):
+        for what, reasons in manifest.get("rejected", {}).items():
             rejected[what] += sum(reasons.values())
     return dict(rejected)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from intarsia.model import EditModel
 from training.config import TrainConfig
-from training.data.batches import Batch, SampleDataset, collate, open_dataset
+from training.data.batches import Batch, RunDataset, collate, open_dataset
 from training.objective.draws import Draws, draw, noise_levels
 from training.objective.task import Step, task_of
 from training.optimizer.ema import decays_of
@@ -43,7 +43,7 @@ class Validation:
         world: the ranks; they share the samples.
     """
 
-    def __init__(self, config: TrainConfig, dataset: SampleDataset, world: World) -> None:
+    def __init__(self, config: TrainConfig, dataset: RunDataset, world: World) -> None:
         self._config, self._dataset, self._world = config, dataset, world
         self._task = task_of(config)
         self._steps: list[Step] | None = None  # what the frozen networks made of the samples stays
@@ -90,9 +90,11 @@ class Validation:
         """This rank's micro-batches, the same number on each rank; repeated samples are counted once."""
         config, world, dataset = self._config, self._world, self._dataset
         if config.validation.shards:
-            data = config.data.model_copy(update={"shards": config.validation.shards, "latents": False})
+            data = config.data.model_copy(
+                update={"shards": config.validation.shards, "latents": False, "stream": None}
+            )
             dataset = open_dataset(config.model_copy(update={"data": data}))
-        number = min(config.validation.num_samples, sum(shard.count for shard in dataset.reader.shards))
+        number = min(config.validation.num_samples, sum(shard.count for shard in dataset.shards))
         chunks = list(_batched(range(number), config.micro_batch_size))
         rounds = -(-len(chunks) // world.size)
         scheduler = noise_levels(config.model.noise)

@@ -18,7 +18,7 @@ from intarsia.errors import UserError
 from intarsia.files import ROOT, atomic_write
 from intarsia.tracking_run import OutOfReach, import_wandb, start_tracking_run
 from training.config import TrainConfig
-from training.data.shards import load_manifest
+from training.data.shards import manifests_of
 from training.run.state import RunFolder, TrainState
 
 log = logging.getLogger(__name__)
@@ -162,9 +162,9 @@ def _about(state: TrainState, origin: Mapping[str, Any]) -> dict[str, Any]:
 def _note_shards(wandb: Any, run: Any, config: TrainConfig, state: TrainState, online: bool) -> None:
     """The shards' manifests as the run's input; the same shards are the same artifact in every run."""
     artifact = wandb.Artifact(f"shards-{state.data_fingerprint[:12]}", "dataset")
-    for number, folder in enumerate(config.data.shards):
+    for number, manifest in enumerate(manifests_of(config.data)):
         with artifact.new_file(f"{number}/manifest.json") as file:
-            json.dump(load_manifest(folder), file)
+            json.dump(manifest, file)
     if online and not run.offline:
         run.use_artifact(artifact)
     else:  # an input cannot be named offline
