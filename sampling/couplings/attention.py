@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from intarsia.errors import UserError
-from sampling.couplings.coupling import Coupling, Layer, Walk
+from sampling.couplings.coupling import AttentionLayer, Coupling, Walk
 
 _PARTS = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 
@@ -20,7 +20,7 @@ _PARTS = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 class CoupledProcessor:
     """Attention whose rows and maps pass through couplings; the arithmetic is diffusers' AttnProcessor2_0."""
 
-    def __init__(self, layer: Layer, couplings: Sequence[Coupling], walk: "WalkPlace") -> None:
+    def __init__(self, layer: AttentionLayer, couplings: Sequence[Coupling], walk: "WalkPlace") -> None:
         self.layer, self.couplings, self.walk = layer, couplings, walk
 
     def __call__(
@@ -110,7 +110,7 @@ def coupled(unet: UNet2DConditionModel, couplings: Sequence[Coupling], walk: Wal
             hook.remove()
 
 
-def attention_layers(unet: UNet2DConditionModel) -> list[tuple[Layer, Attention]]:
+def attention_layers(unet: UNet2DConditionModel) -> list[tuple[AttentionLayer, Attention]]:
     """All attention layers in the order of the forward pass, two for each transformer block.
 
     Raises:
@@ -133,7 +133,7 @@ def attention_layers(unet: UNet2DConditionModel) -> list[tuple[Layer, Attention]
             if not isinstance(module, Attention):
                 raise UserError(f"{name}.{child} is {type(module).__name__}, which cannot be coupled")
             part: Any = _PARTS[name.split(".")[0]]
-            found.append((Layer(part, number, len(blocks), cross, halved[number] == most), module))
+            found.append((AttentionLayer(part, number, len(blocks), cross, halved[number] == most), module))
     known = {id(module) for _, module in found}
     rest = [
         name for name, part in unet.named_modules() if isinstance(part, Attention) and id(part) not in known
@@ -151,7 +151,7 @@ def _times_halved(name: str, levels: int) -> int | None:
     return int(level) if part == "down_blocks" else levels - 1 - int(level)
 
 
-def _check(coupling: Coupling, layers: Sequence[tuple[Layer, Attention]]) -> None:
+def _check(coupling: Coupling, layers: Sequence[tuple[AttentionLayer, Attention]]) -> None:
     for wanted, cross, kind in (
         (coupling.cross, True, "cross-attention"),
         (coupling.own, False, "self-attention"),

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sampling.couplings.coupling import Coupling, Walk
+from sampling.couplings.coupling import Coupling, CouplingRow, Walk
 
 
 class Background(Coupling):
@@ -18,3 +18,6 @@ class Background(Coupling):
     def after_step(self, walk: Walk, source: Tensor, target: Tensor) -> Tensor:
         """See `Coupling.after_step`."""
         return self.keep * source + (1 - self.keep) * target
+
+
+COUPLING = CouplingRow(lambda keep, num_tokens: Background(keep))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sampling.couplings.coupling import Coupling, Layer, Walk
+from sampling.couplings.coupling import AttentionLayer, Coupling, CouplingRow, Walk
 
 
 class SharedContext(Coupling):
@@ -26,7 +26,7 @@ class SharedContext(Coupling):
         self.keep = keep
 
     def rows(
-        self, walk: Walk, layer: Layer, query: Tensor, key: Tensor, value: Tensor
+        self, walk: Walk, layer: AttentionLayer, query: Tensor, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Coupling.rows`."""
         shared_key, shared_value = key.clone(), value.clone()
@@ -34,7 +34,7 @@ class SharedContext(Coupling):
             shared_key[target], shared_value[target] = key[source], value[source]
         return query, torch.cat([key, shared_key], dim=2), torch.cat([value, shared_value], dim=2)
 
-    def may_see(self, walk: Walk, layer: Layer, batch: int, keys: int) -> Tensor:
+    def may_see(self, walk: Walk, layer: AttentionLayer, batch: int, keys: int) -> Tensor:
         """bool [B, 1, 1, keys]: rows of the target see their own keys and the kept ones of the source."""
         own = keys // 2
         allowed = torch.zeros(batch, 1, 1, keys, dtype=torch.bool)
@@ -52,3 +52,6 @@ class SharedContext(Coupling):
         factor = round((height * width / cells) ** 0.5)
         hole = F.max_pool2d(1 - self.keep.float(), factor) if factor > 1 else 1 - self.keep.float()
         return (hole <= 0).flatten().cpu()
+
+
+COUPLING = CouplingRow(lambda keep, num_tokens: SharedContext(keep))

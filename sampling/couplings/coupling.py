@@ -5,18 +5,22 @@ layers, their maps, features between the layers, and the target's latents after 
 nothing. Several couplings act one after the other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from importlib import import_module
+from typing import Literal, cast
 
 from torch import Tensor
+
+from intarsia.errors import UserError
+from sampling.settings import COUPLINGS
 
 Row = Literal["source_null", "source", "target_null", "target"]
 ROWS: tuple[Row, ...] = ("source_null", "source", "target_null", "target")
 
 
 @dataclass(frozen=True)
-class Layer:
+class AttentionLayer:
     """Where a transformer block's attention layer is in the UNet.
 
     Attributes:
@@ -91,20 +95,20 @@ class Coupling:
     features_of = ""
 
     def rows(
-        self, walk: Walk, layer: Layer, query: Tensor, key: Tensor, value: Tensor
+        self, walk: Walk, layer: AttentionLayer, query: Tensor, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, heads, n, d], keys and values [B, heads, m, d] -> what is attended with."""
         return query, key, value
 
-    def may_see(self, walk: Walk, layer: Layer, batch: int, keys: int) -> Tensor | None:
+    def may_see(self, walk: Walk, layer: AttentionLayer, batch: int, keys: int) -> Tensor | None:
         """Which keys each row may attend to, bool [B, 1, 1, keys]; None for all."""
         return None
 
-    def reads_maps(self, walk: Walk, layer: Layer, pixels: int) -> bool:
+    def reads_maps(self, walk: Walk, layer: AttentionLayer, pixels: int) -> bool:
         """Whether `maps` is to be called; only then does a layer with `pixels` queries compute its map."""
         return False
 
-    def maps(self, walk: Walk, layer: Layer, maps: Tensor) -> Tensor:
+    def maps(self, walk: Walk, layer: AttentionLayer, maps: Tensor) -> Tensor:
         """Attention maps [B, heads, n, m], softmax over m -> the maps to attend with."""
         return maps
 
@@ -115,6 +119,43 @@ class Coupling:
     def after_step(self, walk: Walk, source: Tensor, target: Tensor) -> Tensor:
         """Latents [1, C, h, w] of source and target after a step -> the target's."""
         return target
+
+
+@dataclass(frozen=True)
+class CouplingRow:
+    """A coupling as the table has it.
+
+    Attributes:
+        make: function (keep, num_tokens) -> coupling. keep [1, 1, h, w] is 1 where the picture is kept,
+            num_tokens the number of tokens that the UNet attends to.
+        fewest_tokens: number of tokens that it needs to have any effect.
+    """
+
+    make: Callable[[Tensor, int], Coupling]
+    fewest_tokens: int = 1
+
+
+def make_couplings(names: Sequence[str], keep: Tensor, num_tokens: int) -> list[Coupling]:
+    """New couplings by their names in COUPLINGS, for one walk.
+
+    Args:
+        names: names, in the order in which they act.
+        keep: [1, 1, h, w], 1 = keep.
+        num_tokens: number of tokens that the UNet attends to.
+
+    Raises:
+        UserError: for one that would have no effect on this model.
+    """
+    made = []
+    for name in names:
+        row = cast(CouplingRow, import_module(COUPLINGS[name]).COUPLING)
+        if num_tokens < row.fewest_tokens:
+            raise UserError(
+                f"--coupling {name} needs {row.fewest_tokens} tokens or more to choose between, and this "
+                f"model attends to {num_tokens}; leave it out, or train a model with more exemplar tokens"
+            )
+        made.append(row.make(keep, num_tokens))
+    return made
 
 
 def needed_rows(couplings: Sequence[Coupling]) -> frozenset[Row]:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sampling.couplings.coupling import Coupling, Layer, Walk
+from sampling.couplings.coupling import AttentionLayer, Coupling, CouplingRow, Walk
 
 
 class MutualSelfAttention(Coupling):
@@ -22,7 +22,7 @@ class MutualSelfAttention(Coupling):
         self.from_share, self.from_depth = from_share, from_depth
 
     def rows(
-        self, walk: Walk, layer: Layer, query: Tensor, key: Tensor, value: Tensor
+        self, walk: Walk, layer: AttentionLayer, query: Tensor, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Coupling.rows`."""
         if walk.before(self.from_share) or layer.depth < self.from_depth:
@@ -31,3 +31,6 @@ class MutualSelfAttention(Coupling):
         for source, target in walk.pairs():
             key[target], value[target] = key[source], value[source]
         return query, key, value
+
+
+COUPLING = CouplingRow(lambda keep, num_tokens: MutualSelfAttention())

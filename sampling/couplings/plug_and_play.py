@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sampling.couplings.coupling import Coupling, Layer, Walk
+from sampling.couplings.coupling import AttentionLayer, Coupling, CouplingRow, Walk
 
 
 class PlugAndPlay(Coupling):
@@ -26,7 +26,7 @@ class PlugAndPlay(Coupling):
         self.attention_share, self.feature_share, self.from_depth = attention_share, feature_share, from_depth
 
     def rows(
-        self, walk: Walk, layer: Layer, query: Tensor, key: Tensor, value: Tensor
+        self, walk: Walk, layer: AttentionLayer, query: Tensor, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Coupling.rows`."""
         if not walk.before(self.attention_share) or layer.depth < self.from_depth:
@@ -45,3 +45,6 @@ def _from_source(walk: Walk, states: Tensor) -> Tensor:
         if name in walk.rows:
             states[walk.rows[name]] = states[walk.rows["source_null"]]
     return states
+
+
+COUPLING = CouplingRow(lambda keep, num_tokens: PlugAndPlay())

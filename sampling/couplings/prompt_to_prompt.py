@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sampling.couplings.coupling import Coupling, Layer, Walk
+from sampling.couplings.coupling import AttentionLayer, Coupling, CouplingRow, Walk
 
 _THRESHOLD = 0.3  # of the blend's map, relative to its maximum
 
@@ -57,7 +57,7 @@ class PromptToPrompt(Coupling):
         self._sum: Tensor | None = None
 
     def rows(
-        self, walk: Walk, layer: Layer, query: Tensor, key: Tensor, value: Tensor
+        self, walk: Walk, layer: AttentionLayer, query: Tensor, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Coupling.rows`. Equal queries and keys give equal maps, so that no map is computed."""
         coarse = query.shape[2] <= (walk.side // 2) ** 2
@@ -68,11 +68,11 @@ class PromptToPrompt(Coupling):
         query[target], key[target] = query[source], key[source]
         return query, key, value
 
-    def reads_maps(self, walk: Walk, layer: Layer, pixels: int) -> bool:
+    def reads_maps(self, walk: Walk, layer: AttentionLayer, pixels: int) -> bool:
         """See `Coupling.reads_maps`."""
         return layer.cross and (walk.before(self.cross_share) or self._blends(layer))
 
-    def maps(self, walk: Walk, layer: Layer, maps: Tensor) -> Tensor:
+    def maps(self, walk: Walk, layer: AttentionLayer, maps: Tensor) -> Tensor:
         """See `Coupling.maps`."""
         source, target = walk.rows["source"], walk.rows["target"]
         if walk.before(self.cross_share):
@@ -93,7 +93,7 @@ class PromptToPrompt(Coupling):
             return target
         return source + self._change(source.shape[-2:]).to(target) * (target - source)
 
-    def _blends(self, layer: Layer) -> bool:
+    def _blends(self, layer: AttentionLayer) -> bool:
         """Whether a layer's maps count for the blend: those of the coarsest layers outside the middle."""
         return self.alignment.blend is not None and layer.cross and layer.coarsest
 
@@ -107,3 +107,11 @@ class PromptToPrompt(Coupling):
         grid = F.interpolate(grid, size)
         grid = grid / grid.amax((2, 3), keepdim=True)
         return (grid > _THRESHOLD).any(0, keepdim=True).to(grid.dtype)
+
+
+def same_places(num_tokens: int) -> Alignment:
+    """Token j of the target takes the map of token j of the source: two exemplars in one pose."""
+    return Alignment(torch.eye(num_tokens), torch.zeros(num_tokens))
+
+
+COUPLING = CouplingRow(lambda keep, num_tokens: PromptToPrompt(same_places(num_tokens)), fewest_tokens=2)

@@ -17,7 +17,7 @@ from sampling.couplings.coupling import Coupling, Row
 from sampling.couplings.masactrl import MutualSelfAttention
 from sampling.couplings.plug_and_play import PlugAndPlay
 from sampling.couplings.prompt_to_prompt import PromptToPrompt
-from sampling.couplings.walk import invert_coupled
+from sampling.methods.coupled_walk import invert_coupled
 from sampling.methods.inversion import Inverted, Tokens, invert, new_levels
 from sampling.settings import InversionMethod, InversionSettings
 from tests.sampling.test_couplings import EXACT, SIDE, TOKENS, WIDTH, alignment, unet

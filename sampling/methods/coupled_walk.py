@@ -22,6 +22,7 @@ from sampling.methods.inversion import (
     Tokens,
     ddim_inversion,
     find_source,
+    most_calls,
     move,
 )
 from sampling.settings import InversionSettings
@@ -103,6 +104,13 @@ def _guided(found: Mapping[Row, Tensor], branch: str, scale: float) -> Tensor:
     own = found[branch]  # type: ignore[index]
     null = found.get(f"{branch}_null")  # type: ignore[call-overload]
     return own if scale == 1 or null is None else guide(null, own, scale)
+
+
+def coupled_calls(settings: InversionSettings, levels: Levels) -> int:
+    """The largest number of denoiser calls in `invert_coupled`."""
+    together = settings.start(levels.steps)
+    alone = settings.method in ("ddpm", "null-condition")
+    return most_calls(settings, levels) if alone else levels.steps + together
 
 
 class _Source:
