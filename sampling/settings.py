@@ -16,6 +16,14 @@ KnownRegion = Literal["model", "replace", "both"]
 MatchColour = Literal["none", "mean", "deviation"]
 ExemplarBackground = Literal["crop", "neutral"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+# Couplings by name: the module with each one's COUPLING (`sampling.couplings.coupling.CouplingRow`).
+COUPLINGS = {
+    "background": "sampling.couplings.background",
+    "context": "sampling.couplings.context",
+    "masactrl": "sampling.couplings.masactrl",
+    "pnp": "sampling.couplings.plug_and_play",
+    "p2p": "sampling.couplings.prompt_to_prompt",
+}
 InversionMethod = Literal["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
 
 
@@ -85,6 +93,19 @@ class InversionSettings(Config):
     inner_steps: int = Field(
         default=10, ge=1
     )  # null-condition: largest number of updates of the null tokens per place
+    # What the edit takes from the source, in this order; null = background alone, as without couplings.
+    coupling: tuple[str, ...] | None = None
+
+    @field_validator("coupling", mode="before")
+    @classmethod
+    def _known_couplings(cls, value: Any) -> Any:
+        names = value.split(",") if isinstance(value, str) else value
+        for name in names or ():
+            if name not in COUPLINGS:
+                raise ValueError(f"coupling {name!r} is not one of {', '.join(COUPLINGS)}")
+        if names and len(set(names)) < len(names):
+            raise ValueError(f"coupling={','.join(names)} names one twice")
+        return names
 
     def start(self, steps: int) -> int:
         """The place where the edit begins, 1 … steps."""

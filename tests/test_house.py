@@ -25,6 +25,7 @@ TWICE = {  # public names that may be defined in several places, and why
     "MASK": "the value of a module of dataprep/masks, that a row of MASKS names",
     "TOWER": "the value of a module of intarsia/towers, that a row of TOWERS names",
     "TASK": "the value of a module of training/objective, that a row of TASKS names",
+    "COUPLING": "the value of a module of sampling/couplings, that a row of COUPLINGS names",
     "PAINTER": "the value of a module of sampling/painters, that a row of PAINTERS names",
 }
 

@@ -19,7 +19,7 @@ from sampling.options import (
     check_files,
     machine_settings,
 )
-from sampling.settings import EditSettings, InversionMethod, InversionSettings
+from sampling.settings import COUPLINGS, EditSettings, InversionMethod, InversionSettings
 
 _METHODS = get_args(InversionMethod)
 _TITLES = ("picture", "reconstruction", "exemplar", "edit")
@@ -52,6 +52,12 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
         choices=(*_METHODS, "all"),
         default=default.method,
         help="default %(default)s; docs/inversion.md explains them",
+    )
+    group.add_argument(
+        "--coupling",
+        metavar="NAMES",
+        help=f"what the edit takes from the source, in this order: {', '.join(COUPLINGS)}; docs/inversion.md "
+        "has more (default: background)",
     )
     group.add_argument(
         "--guidance-scale",

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +18,15 @@ from intarsia.model import EditModel
 from sampling.canvas.canvas import check_mask, fit_exemplar, lay_canvas, mask_box
 from sampling.canvas.remarks import before_painting
 from sampling.canvas.seam import known_ring, match_ring
+from sampling.couplings.attention import coupled
+from sampling.couplings.coupling import make_couplings
 from sampling.denoise.condition import Encoder
 from sampling.denoise.guidance import guided_noise
 from sampling.denoise.machine import visiting
 from sampling.denoise.sampler import OnStep, image_noise, new_noise_scheduler
 from sampling.editing import EditRequest
-from sampling.methods.inversion import Denoiser, Tokens, invert, most_calls, new_levels
+from sampling.methods.coupled_walk import coupled_calls, invert_coupled
+from sampling.methods.inversion import Denoiser, Inverted, Tokens, invert, most_calls, new_levels
 from sampling.pictures import Picture
 from sampling.settings import EditSettings, InversionSettings
 
@@ -76,7 +80,8 @@ def invert_picture(
         on_step: function called as on_step(done, most) after every call of the UNet.
 
     Raises:
-        UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area.
+        UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area, or a
+            coupling without effect on this model.
     """
     encoder = Encoder(model, device or model.unet.device)
     edit_mask = check_mask(request.edit_mask, request.image)
@@ -84,22 +89,7 @@ def invert_picture(
     image, fitted_mask = canvas.fit_image(request.image), canvas.fit_mask(edit_mask)
     exemplars = mask_box(edit_mask).cut(request.image), request.exemplar
     start = _encode(encoder, image, fitted_mask, exemplars)
-    levels = new_levels(model.config.noise, settings.num_inference_steps)
-    noise = image_noise(request.seed, tuple(start.latents.shape[1:]), levels.steps).to(encoder.device)
-    calls = 0
-
-    def heard(latents: Tensor, timestep: int, tokens: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if on_step:
-            on_step(calls, most_calls(settings, levels))
-        return denoiser(latents, timestep, tokens)
-
-    with visiting(model.unet, encoder.device) as unet:
-        denoiser = model_denoiser(unet, start.condition, model.config.noise)
-        began = time.perf_counter()
-        found = invert(heard, start.latents, start.tokens, settings, levels, start.keep, noise[:, None])
-        seconds = time.perf_counter() - began
+    found, seconds, calls = _walk(model, encoder, start, settings, request.seed, on_step)
     rebuilt, edited = _decode(encoder, torch.cat([found.reconstruction, found.edit]))
     matched = match_ring(edited, image, known_ring(fitted_mask), canvas_settings.match_colour)
     where = edit_mask if canvas_settings.composite else None
@@ -121,6 +111,39 @@ class _Start(NamedTuple):
     condition: Condition
     tokens: Tokens
     keep: Tensor
+
+
+def _walk(
+    model: EditModel,
+    encoder: Encoder,
+    start: _Start,
+    settings: InversionSettings,
+    seed: int,
+    on_step: OnStep | None,
+) -> tuple[Inverted, float, int]:
+    """What was found, the seconds that it took, and the number of UNet calls."""
+    levels = new_levels(model.config.noise, settings.num_inference_steps)
+    noise = image_noise(seed, tuple(start.latents.shape[1:]), levels.steps).to(encoder.device)[:, None]
+    couplings, most, calls = None, most_calls(settings, levels), 0
+    if settings.coupling is not None:
+        couplings = make_couplings(settings.coupling, start.keep, start.tokens.source.shape[1])
+        most = coupled_calls(settings, levels)
+
+    def heard(latents: Tensor, timestep: int, tokens: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if on_step:
+            on_step(calls, most)
+        return denoiser(latents, timestep, tokens)
+
+    with visiting(model.unet, encoder.device) as unet:
+        denoiser = model_denoiser(unet, start.condition, model.config.noise)
+        began, what = time.perf_counter(), (heard, start.latents, start.tokens, settings, levels)
+        if couplings is None:
+            found = invert(*what, start.keep, noise)
+        else:
+            found = invert_coupled(*what, couplings, partial(coupled, unet, couplings), noise)
+        return found, time.perf_counter() - began, calls
 
 
 def _encode(

@@ -1,0 +1,165 @@
+"""Couple a UNet: one processor for all attention layers, installed for a walk and removed afterwards."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from intarsia.errors import UserError
+from sampling.couplings.coupling import AttentionLayer, Coupling, Walk
+
+_PARTS = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
+
+
+class CoupledProcessor:
+    """Attention whose rows and maps pass through couplings; the arithmetic is diffusers' AttnProcessor2_0."""
+
+    def __init__(self, layer: AttentionLayer, couplings: Sequence[Coupling], walk: "WalkPlace") -> None:
+        self.layer, self.couplings, self.walk = layer, couplings, walk
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """[B, n, C] -> [B, n, C]."""
+        walk = self.walk.now
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            layer(states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for layer, states in (
+                (attn.to_q, hidden_states),
+                (attn.to_k, context),
+                (attn.to_v, context),
+            )
+        )
+        seen: Tensor | None = None
+        for coupling in self.couplings:
+            query, key, value = coupling.rows(walk, self.layer, query, key, value)
+            allowed = coupling.may_see(walk, self.layer, len(key), key.shape[2])
+            if allowed is not None:
+                seen = allowed.to(key.device)
+        readers = [one for one in self.couplings if one.reads_maps(walk, self.layer, query.shape[2])]
+        if readers:
+            products = query @ key.transpose(-1, -2) * attn.scale
+            maps = (products if seen is None else products.masked_fill(~seen, -torch.inf)).softmax(-1)
+            for coupling in readers:
+                maps = coupling.maps(walk, self.layer, maps)
+            mixed = maps @ value
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, seen, scale=attn.scale)
+        together = mixed.transpose(1, 2).flatten(2)
+        return attn.to_out[1](attn.to_out[0](together)) / attn.rescale_output_factor
+
+
+class WalkPlace:
+    """Where the walk is now; the walk itself moves it on."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.now = walk
+
+    def go(self, done: int) -> Walk:
+        """Move to the step number `done`."""
+        self.now = replace(self.now, done=done)
+        return self.now
+
+
+@contextmanager
+def coupled(unet: UNet2DConditionModel, couplings: Sequence[Coupling], walk: Walk) -> Iterator[WalkPlace]:
+    """Inside the block the couplings act on every call of the UNet; afterwards it is as before.
+
+    Args:
+        unet: denoising network.
+        couplings: couplings, in the order in which they act.
+        walk: where the walk begins, and the rows of its batch.
+
+    Raises:
+        UserError: if the UNet is compiled, or has no layer of a kind that a coupling changes. In the
+            published implementations a layer class with another name is coupled nowhere, without a word.
+    """
+    if getattr(unet, "_compiled_call_impl", None) is not None:
+        raise UserError("a compiled UNet cannot be coupled; leave --compile out")
+    place, kept = WalkPlace(walk), dict(unet.attn_processors)
+    hooks = []
+    try:
+        layers = attention_layers(unet)
+        for coupling in couplings:
+            _check(coupling, layers)
+        for layer, module in layers:
+            acting = [one for one in couplings if (one.cross if layer.cross else one.own)]
+            if acting:
+                module.set_processor(CoupledProcessor(layer, acting, place))
+        for coupling in couplings:
+            if coupling.features_of:
+                module = unet.get_submodule(coupling.features_of)
+                hooks.append(module.register_forward_hook(_hook(coupling, place)))
+        yield place
+    finally:
+        unet.set_attn_processor(kept)
+        for hook in hooks:
+            hook.remove()
+
+
+def attention_layers(unet: UNet2DConditionModel) -> list[tuple[AttentionLayer, Attention]]:
+    """All attention layers in the order of the forward pass, two for each transformer block.
+
+    Raises:
+        UserError: if one is of a kind that is not known, so that it would stay uncoupled.
+    """
+    order = list(_PARTS)
+    blocks = [
+        (name, module)
+        for name, module in unet.named_modules()
+        if name.split(".")[0] in order
+        and {"attn1", "attn2"} & {child for child, _ in module.named_children()}
+    ]
+    blocks.sort(key=lambda item: order.index(item[0].split(".")[0]))  # stable: down, mid, up
+    halved = [_times_halved(name, len(unet.down_blocks)) for name, _ in blocks]
+    most = max((n for n in halved if n is not None), default=0)
+    found = []
+    for number, (name, block) in enumerate(blocks):
+        for child, cross in (("attn1", False), ("attn2", True)):
+            module = getattr(block, child, None)
+            if not isinstance(module, Attention):
+                raise UserError(f"{name}.{child} is {type(module).__name__}, which cannot be coupled")
+            part: Any = _PARTS[name.split(".")[0]]
+            found.append((AttentionLayer(part, number, len(blocks), cross, halved[number] == most), module))
+    known = {id(module) for _, module in found}
+    rest = [
+        name for name, part in unet.named_modules() if isinstance(part, Attention) and id(part) not in known
+    ]
+    if rest:
+        raise UserError(f"{rest[0]} is in no transformer block and cannot be coupled")
+    return found
+
+
+def _times_halved(name: str, levels: int) -> int | None:
+    """How often the latents' side is halved before a block of the UNet; None in the middle."""
+    part, level = name.split(".")[:2]
+    if part == "mid_block":
+        return None
+    return int(level) if part == "down_blocks" else levels - 1 - int(level)
+
+
+def _check(coupling: Coupling, layers: Sequence[tuple[AttentionLayer, Attention]]) -> None:
+    for wanted, cross, kind in (
+        (coupling.cross, True, "cross-attention"),
+        (coupling.own, False, "self-attention"),
+    ):
+        if wanted and not any(layer.cross is cross for layer, _ in layers):
+            name = type(coupling).__name__
+            raise UserError(f"the UNet has no layer of {kind}, which {name} changes; choose another coupling")
+
+
+def _hook(coupling: Coupling, place: WalkPlace) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    return lambda module, inputs, output: coupling.features(place.now, output)

@@ -1,0 +1,163 @@
+"""`Coupling`: what the target branch of an inversion takes from the source branch.
+
+Source and target are rows of one batch. A coupling may replace queries, keys and values of the attention
+layers, their maps, features between the layers, and the target's latents after a step; by default it does
+nothing. Several couplings act one after the other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal, cast
+
+from torch import Tensor
+
+from intarsia.errors import UserError
+from sampling.settings import COUPLINGS
+
+Row = Literal["source_null", "source", "target_null", "target"]
+ROWS: tuple[Row, ...] = ("source_null", "source", "target_null", "target")
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """Where a transformer block's attention layer is in the UNet.
+
+    Attributes:
+        part: part of the UNet.
+        number: number of the block, 0 … count − 1, in the order of the forward pass.
+        count: number of all blocks.
+        cross: whether it attends to the context, and not to the picture itself.
+        coarsest: whether it is among those with the fewest cells outside the middle; in the UNet of Stable
+            Diffusion these have a quarter of the latents' side.
+    """
+
+    part: Literal["down", "mid", "up"]
+    number: int
+    count: int
+    cross: bool
+    coarsest: bool = False
+
+    @property
+    def depth(self) -> float:
+        """Share of the blocks that come before this one, 0 … 1: limits hold for UNets of any depth."""
+        return self.number / self.count
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Where the walk down from noise is, and what the batch holds.
+
+    Attributes:
+        done: number of steps done, 0 at the noisiest place.
+        steps: number of all steps.
+        rows: name of a row -> its place in the batch, for the rows that somebody asked for.
+        side: height of the latents, in cells.
+    """
+
+    done: int
+    steps: int
+    rows: Mapping[Row, int]
+    side: int
+
+    def before(self, share: float) -> bool:
+        """Whether fewer than int(share · steps) steps are done; the originals round down, too."""
+        return self.done < int(share * self.steps)
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """(row of the source, row of the target) with null tokens and with their own, as far as both exist.
+
+        A target row without its counterpart takes the other source row.
+        """
+        rows = self.rows
+        found = []
+        for name in ("null", "own"):
+            target = rows.get("target_null" if name == "null" else "target")
+            first, second = ("source_null", "source") if name == "null" else ("source", "source_null")
+            source = rows.get(first, rows.get(second))  # type: ignore[call-overload]
+            if target is not None and source is not None:
+                found.append((source, target))
+        return found
+
+
+class Coupling:
+    """A coupling that does nothing; values of the table override what they need.
+
+    Attributes:
+        needs: rows of the source branch that must be in the batch.
+        cross, own: whether layers of cross- and of self-attention are changed.
+        features_of: name of the module whose output `features` changes; empty if none.
+    """
+
+    needs: frozenset[Row] = frozenset()
+    cross = False
+    own = False
+    features_of = ""
+
+    def rows(
+        self, walk: Walk, layer: AttentionLayer, query: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, heads, n, d], keys and values [B, heads, m, d] -> what is attended with."""
+        return query, key, value
+
+    def may_see(self, walk: Walk, layer: AttentionLayer, batch: int, keys: int) -> Tensor | None:
+        """Which keys each row may attend to, bool [B, 1, 1, keys]; None for all."""
+        return None
+
+    def reads_maps(self, walk: Walk, layer: AttentionLayer, pixels: int) -> bool:
+        """Whether `maps` is to be called; only then does a layer with `pixels` queries compute its map."""
+        return False
+
+    def maps(self, walk: Walk, layer: AttentionLayer, maps: Tensor) -> Tensor:
+        """Attention maps [B, heads, n, m], softmax over m -> the maps to attend with."""
+        return maps
+
+    def features(self, walk: Walk, features: Tensor) -> Tensor:
+        """Output [B, C, h, w] of the module `features_of` -> what follows goes on with."""
+        return features
+
+    def after_step(self, walk: Walk, source: Tensor, target: Tensor) -> Tensor:
+        """Latents [1, C, h, w] of source and target after a step -> the target's."""
+        return target
+
+
+@dataclass(frozen=True)
+class CouplingRow:
+    """A coupling as the table has it.
+
+    Attributes:
+        make: function (keep, num_tokens) -> coupling. keep [1, 1, h, w] is 1 where the picture is kept,
+            num_tokens the number of tokens that the UNet attends to.
+        fewest_tokens: number of tokens that it needs to have any effect.
+    """
+
+    make: Callable[[Tensor, int], Coupling]
+    fewest_tokens: int = 1
+
+
+def make_couplings(names: Sequence[str], keep: Tensor, num_tokens: int) -> list[Coupling]:
+    """New couplings by their names in COUPLINGS, for one walk.
+
+    Args:
+        names: names, in the order in which they act.
+        keep: [1, 1, h, w], 1 = keep.
+        num_tokens: number of tokens that the UNet attends to.
+
+    Raises:
+        UserError: for one that would have no effect on this model.
+    """
+    made = []
+    for name in names:
+        row = cast(CouplingRow, import_module(COUPLINGS[name]).COUPLING)
+        if num_tokens < row.fewest_tokens:
+            raise UserError(
+                f"--coupling {name} needs {row.fewest_tokens} tokens or more to choose between, and this "
+                f"model attends to {num_tokens}; leave it out, or train a model with more exemplar tokens"
+            )
+        made.append(row.make(keep, num_tokens))
+    return made
+
+
+def needed_rows(couplings: Sequence[Coupling]) -> frozenset[Row]:
+    """The rows of the source that some coupling asks for."""
+    return frozenset().union(*(coupling.needs for coupling in couplings))

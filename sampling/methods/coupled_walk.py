@@ -1,0 +1,161 @@
+"""Walk source and target down together, in one batch of the rows that somebody needs.
+
+Without couplings, `methods.inversion.invert` walks the source first and then the target alone; here each step
+is one call of the network. Direct inversion with Prompt-to-Prompt needs three rows a step: the source's own,
+for its maps, and the target's two. Its latents are known from the way up.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from sampling.couplings.attention import WalkPlace
+from sampling.couplings.coupling import ROWS, Coupling, Row, Walk, needed_rows
+from sampling.denoise.guidance import guide
+from sampling.methods.inversion import (
+    Denoiser,
+    Inverted,
+    Levels,
+    SourceBranch,
+    Tokens,
+    ddim_inversion,
+    find_source,
+    most_calls,
+    move,
+)
+from sampling.settings import InversionSettings
+
+Couple = Callable[[Walk], AbstractContextManager[WalkPlace]]
+
+
+def invert_coupled(
+    denoiser: Denoiser,
+    latents: Tensor,
+    tokens: Tokens,
+    settings: InversionSettings,
+    levels: Levels,
+    couplings: Sequence[Coupling],
+    couple: Couple,
+    noise: Tensor | None = None,
+) -> Inverted:
+    """Reconstruct a picture's latents and edit them, with couplings between the two branches.
+
+    Args:
+        denoiser: function that predicts the noise, on the UNet that `couple` couples.
+        latents: scaled latents of the picture, float32 [1, C, h, w].
+        tokens: tokens of source, target and no exemplar.
+        settings: method and its settings.
+        levels: noise levels from `new_levels`.
+        couplings: couplings, in the order in which they act.
+        couple: function that couples the UNet for a walk (`attention.coupled`).
+        noise: standard normal noise [n, 1, C, h, w] for the method "ddpm".
+    """
+    with torch.no_grad():
+        source = _Source(denoiser, latents, tokens, settings, levels, noise)
+        start = settings.start(levels.steps)
+        rows = _rows(needed_rows(couplings) | source.asks, settings)
+        walk = Walk(0, start, rows, latents.shape[-2])
+        here = edit = source.latents[start]
+        with couple(walk) as on_the_way:
+            for done, place in enumerate(range(start, 0, -1)):
+                now = on_the_way.go(done)
+                told = {"source_null": source.null(place), "source": tokens.source}
+                told |= {"target_null": source.null(place), "target": tokens.target}
+                found = _predict(denoiser, rows, here, edit, levels.timesteps[place - 1], told)
+                edit = source.step(edit, _guided(found, "target", settings.guidance_scale), place)
+                here = source.below(place, here, found)
+                for coupling in couplings:
+                    edit = coupling.after_step(now, here, edit)
+    return Inverted(here, edit)
+
+
+def _rows(needed: frozenset[Row], settings: InversionSettings) -> dict[Row, int]:
+    """The place of each row in the batch, for those that are needed."""
+    wanted = needed | {"target"} | ({"target_null"} if settings.guidance_scale != 1 else set())
+    if settings.method == "negative-condition" and "source_null" in wanted:
+        wanted |= {"source"}  # its null tokens are the source's own, so that both are one row
+    rows: dict[Row, int] = {}
+    for row in ROWS:
+        if row in wanted and not (row == "source_null" and settings.method == "negative-condition"):
+            rows[row] = len(rows)
+    if settings.method == "negative-condition" and "source_null" in wanted:
+        rows["source_null"] = rows["source"]
+    return rows
+
+
+def _predict(
+    denoiser: Denoiser,
+    rows: Mapping[Row, int],
+    source: Tensor,
+    edit: Tensor,
+    timestep: int,
+    told: Mapping[str, Tensor],
+) -> dict[Row, Tensor]:
+    """The noise [1, C, h, w] of each row, in one call."""
+    order = sorted({place: row for row, place in rows.items()}.items())
+    latents = torch.cat([source if row.startswith("source") else edit for _, row in order])
+    noise = denoiser(latents, timestep, torch.cat([told[row] for _, row in order]))
+    return {row: noise[place : place + 1] for row, place in rows.items()}
+
+
+def _guided(found: Mapping[Row, Tensor], branch: str, scale: float) -> Tensor:
+    own = found[branch]  # type: ignore[index]
+    null = found.get(f"{branch}_null")  # type: ignore[call-overload]
+    return own if scale == 1 or null is None else guide(null, own, scale)
+
+
+def coupled_calls(settings: InversionSettings, levels: Levels) -> int:
+    """The largest number of denoiser calls in `invert_coupled`."""
+    together = settings.start(levels.steps)
+    alone = settings.method in ("ddpm", "null-condition")
+    return most_calls(settings, levels) if alone else levels.steps + together
+
+
+class _Source:
+    """The source branch: known in advance, or stepped down beside the target from rows of the same batch.
+
+    Attributes:
+        latents: latents at the places that are known.
+        asks: rows whose noise its own step needs.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        latents: Tensor,
+        tokens: Tokens,
+        settings: InversionSettings,
+        levels: Levels,
+        noise: Tensor | None,
+    ) -> None:
+        self._tokens, self._levels = tokens, levels
+        start, method = settings.start(levels.steps), settings.method
+        self._offset = settings.offset_scale if method == "direct" else 0.0
+        self._scale = 1.0 if method == "negative-condition" else settings.guidance_scale
+        self.asks: frozenset[Row] = frozenset()
+        if method in ("ddpm", "null-condition") or self._offset == 1.0:
+            known = find_source(denoiser, latents, tokens, settings, levels, noise)
+            self._upwards: list[Tensor] = []
+        else:
+            self._upwards = ddim_inversion(denoiser, latents, tokens.source, levels)
+            nulls = dict.fromkeys(range(start + 1), tokens.source) if method == "negative-condition" else {}
+            known = SourceBranch({start: self._upwards[start]}, self._ddim, nulls)
+            self.asks = frozenset({"source"} if self._scale == 1 else {"source", "source_null"})
+        self.latents, self.step, self._nulls = dict(known.latents), known.step, known.nulls
+
+    def null(self, place: int) -> Tensor:
+        """The null tokens of both branches for the step down from a place."""
+        return self._nulls.get(place, self._tokens.null)
+
+    def below(self, place: int, here: Tensor, found: Mapping[Row, Tensor]) -> Tensor:
+        """The source's latents one place below."""
+        if not self._upwards:
+            return self.latents[place - 1]
+        arrived = self._ddim(here, _guided(found, "source", self._scale), place)
+        return arrived + self._offset * (self._upwards[place - 1] - arrived)
+
+    def _ddim(self, latents: Tensor, noise: Tensor, place: int) -> Tensor:
+        signal = self._levels.signal
+        return move(latents, noise, signal[place], signal[place - 1])

@@ -1,0 +1,258 @@
+"""Couplings on a small UNet in double precision: off is off, equal rows stay equal, nothing stays behind."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from intarsia.errors import UserError
+from sampling.couplings.attention import attention_layers, coupled
+from sampling.couplings.background import Background
+from sampling.couplings.context import SharedContext
+from sampling.couplings.coupling import Coupling, Row, Walk, needed_rows
+from sampling.couplings.masactrl import MutualSelfAttention
+from sampling.couplings.plug_and_play import PlugAndPlay
+from sampling.couplings.prompt_to_prompt import Alignment, PromptToPrompt
+
+SIDE, TOKENS, WIDTH, STEPS = 16, 7, 12, 10
+ROWS: tuple[Row, ...] = ("source_null", "source", "target_null", "target")
+EXACT = 1e-11  # double precision through a random network of some tens of layers
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=SIDE,
+        block_out_channels=(8, 16, 16),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    with torch.no_grad():  # else the maps are flat, and couplings of them invisible
+        for name, weight in unet.named_parameters():
+            if ".to_q." in name or ".to_k." in name:
+                weight *= 6
+    return unet.double().eval().requires_grad_(False)
+
+
+def walk(done: int = 5, rows: Sequence[Row] = ROWS) -> Walk:
+    return Walk(done, STEPS, {row: place for place, row in enumerate(rows)}, SIDE)
+
+
+def batch(rows: Sequence[Row] = ROWS, equal: bool = False) -> tuple[Tensor, Tensor]:
+    """Latents and tokens of the rows; with `equal` those of source and target are the same."""
+    rng = torch.Generator().manual_seed(1)
+    latents = {name: torch.randn(4, SIDE, SIDE, generator=rng).double() for name in ("source", "target")}
+    tokens = {
+        name: torch.randn(TOKENS, WIDTH, generator=rng).double() for name in ("null", "source", "target")
+    }
+    if equal:
+        latents["target"], tokens["target"] = latents["source"], tokens["source"]
+    states = torch.stack([latents[row.removesuffix("_null")] for row in rows])
+    return states, torch.stack([tokens["null" if row.endswith("null") else row] for row in rows])
+
+
+def answer(
+    unet: UNet2DConditionModel, couplings: Sequence[Coupling], where: Walk, equal: bool = False
+) -> dict[Row, Tensor]:
+    rows = list(where.rows)
+    latents, tokens = batch(rows, equal)
+    with coupled(unet, couplings, where):
+        noise = unet(latents, 500, encoder_hidden_states=tokens).sample
+    return dict(zip(rows, noise, strict=True))
+
+
+def alignment(blend: Tensor | None = None, share: float = 1.0) -> Alignment:
+    return Alignment(share * torch.eye(TOKENS), torch.full((TOKENS,), 1 - share), blend)
+
+
+ALL: dict[str, Callable[[], Coupling]] = {
+    "masactrl": lambda: MutualSelfAttention(0, 0),
+    "pnp": lambda: PlugAndPlay(1, 1, 0),
+    "context": SharedContext,
+    "p2p": lambda: PromptToPrompt(alignment(), 1, 1),
+}
+OFF: dict[str, Callable[[], Coupling]] = {
+    "masactrl": lambda: MutualSelfAttention(1.0, 0),
+    "masactrl beyond": lambda: MutualSelfAttention(0, 1.0),
+    "pnp": lambda: PlugAndPlay(0, 0),
+    "context": lambda: SharedContext(torch.zeros(1, 1, SIDE, SIDE)),
+    "p2p": lambda: PromptToPrompt(alignment(share=0.0), 1, 0),
+    "p2p over": lambda: PromptToPrompt(alignment(), 0, 0),
+    "nothing": Coupling,
+}
+
+
+def largest(one: dict[Row, Tensor], other: dict[Row, Tensor], *rows: Row) -> float:
+    return max(float((one[row] - other[row]).abs().max()) for row in rows or one)
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_what_is_off_changes_nothing(unet: UNet2DConditionModel, name: str) -> None:
+    plain = answer(unet, [], walk())
+    assert largest(plain, answer(unet, [OFF[name]()], walk())) < EXACT
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_changes_the_target_and_leaves_the_source(unet: UNet2DConditionModel, name: str) -> None:
+    plain, other = answer(unet, [], walk()), answer(unet, [ALL[name]()], walk())
+    assert largest(plain, other, "source", "source_null") < EXACT
+    assert largest(plain, other, "target") > 1e-4
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_equal_rows_stay_equal(unet: UNet2DConditionModel, name: str) -> None:
+    found = answer(unet, [ALL[name]()], walk(), equal=True)
+    rows = needed_rows([ALL[name]()])
+    other: Row = "source" if "source" in rows else "source_null"
+    target: Row = "target" if other == "source" else "target_null"
+    assert float((found[target] - found[other]).abs().max()) < EXACT
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_order_of_the_rows_does_not_matter(unet: UNet2DConditionModel, name: str) -> None:
+    turned: tuple[Row, ...] = ("target", "source_null", "target_null", "source")
+    assert (
+        largest(answer(unet, [ALL[name]()], walk()), answer(unet, [ALL[name]()], walk(rows=turned))) < EXACT
+    )
+
+
+def test_several_act_together(unet: UNet2DConditionModel) -> None:
+    both = answer(unet, [ALL["masactrl"](), ALL["p2p"]()], walk())
+    for name in ("masactrl", "p2p"):
+        assert largest(both, answer(unet, [ALL[name]()], walk()), "target") > 1e-4
+
+
+def test_the_source_row_that_is_there_serves_both_rows_of_the_target(unet: UNet2DConditionModel) -> None:
+    assert walk(rows=("source", "target_null", "target")).pairs() == [(0, 1), (0, 2)]
+    assert walk().pairs() == [(0, 2), (1, 3)]
+    assert walk(rows=("source", "target")).pairs() == [(0, 1)]
+
+
+def test_maps_of_replaced_words_are_the_sources(unet: UNet2DConditionModel) -> None:
+    """One formula: token j of the target takes the weights of its column from the source's map."""
+    transfer = torch.zeros(TOKENS, TOKENS)
+    transfer[2, 1], transfer[4, 3] = 1.0, 0.5
+    keep = torch.tensor([1.0, 0, 1, 0.5, 1, 1, 1])
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Watched(PromptToPrompt):
+        def maps(self, walk: Walk, layer: object, maps: Tensor) -> Tensor:
+            changed = super().maps(walk, layer, maps)  # type: ignore[arg-type]
+            seen.append((maps, changed))
+            return changed
+
+    answer(unet, [Watched(Alignment(transfer, keep), 1, 0)], walk())
+    source, target = ROWS.index("source"), ROWS.index("target")
+    for before, after in seen:
+        wanted = before[target].clone()
+        wanted[..., 1] = before[source][..., 2]
+        wanted[..., 3] = 0.5 * before[source][..., 4] + 0.5 * before[target][..., 3]
+        assert torch.allclose(after[target], wanted, rtol=0, atol=1e-15)
+        assert torch.equal(after[:target], before[:target])
+    assert len(seen) == len(attention_layers(unet)) // 2
+
+
+def test_one_token_leaves_prompt_to_prompt_without_any_effect(unet: UNet2DConditionModel) -> None:
+    latents, tokens = batch()
+    one = Alignment(torch.ones(1, 1), torch.zeros(1))
+    plain = unet(latents, 500, encoder_hidden_states=tokens[:, :1]).sample
+    with coupled(unet, [PromptToPrompt(one, 1, 0)], walk()):
+        other = unet(latents, 500, encoder_hidden_states=tokens[:, :1]).sample
+    assert float((plain - other).abs().max()) < EXACT
+
+
+@pytest.mark.parametrize(("words", "share"), [(slice(None), 1.0), (slice(3, 4), None)])
+def test_the_blend_keeps_the_source_where_the_words_are_weak(
+    unet: UNet2DConditionModel, words: slice, share: float | None
+) -> None:
+    weights = torch.zeros(2, TOKENS)
+    weights[:, words] = 1
+    coupling = PromptToPrompt(alignment(weights), 1, 0, blend_from=0)
+    latents, tokens = batch()
+    with coupled(unet, [coupling], walk(done=0)) as place:
+        unet(latents, 500, encoder_hidden_states=tokens)
+        source, target = latents[[1]], latents[[3]]
+        mixed = coupling.after_step(place.now, source, target)
+    changed = (mixed != source).any(1).float().mean().item()
+    if share is not None:  # all words together are everywhere equally strong
+        assert changed == share
+    assert ((mixed == source) | (mixed == target)).all()
+    assert 0 < changed <= 1
+
+
+def test_context_sees_what_is_kept_and_nothing_of_the_hole(unet: UNet2DConditionModel) -> None:
+    keep = torch.ones(1, 1, SIDE, SIDE)
+    keep[..., 4:12, 4:12] = 0
+    latents, tokens = batch()
+    other = latents.clone()
+    other[:2, :, 6:10, 6:10] += 3.0  # inside the hole of the source, for layers that look at the cells alone
+
+    class First(SharedContext):
+        """In the first block alone, whose cells know nothing yet of their neighbours but by convolution."""
+
+    found = []
+    for states in (latents, other):
+        with coupled(unet, [First(keep)], walk()):
+            found.append(unet(states, 500, encoder_hidden_states=tokens).sample)
+    allowed = First(keep).may_see(walk(), attention_layers(unet)[0][0], 4, 2 * SIDE * SIDE)
+    assert allowed[3, 0, 0, SIDE * SIDE :].sum() == SIDE * SIDE - 64
+    assert not allowed[1, 0, 0, SIDE * SIDE :].any()
+    coarse = First(keep).may_see(walk(), attention_layers(unet)[0][0], 4, 2 * (SIDE // 2) ** 2)
+    assert coarse[3, 0, 0, (SIDE // 2) ** 2 :].sum() == (SIDE // 2) ** 2 - 16
+    assert float((found[0][3] - found[1][3]).abs().max()) > 0  # by the convolutions before the attention
+
+
+def test_the_background_is_the_sources() -> None:
+    keep = torch.zeros(1, 1, SIDE, SIDE)
+    keep[..., :4, :] = 1
+    source, target = batch()[0][[1]], batch()[0][[3]]
+    mixed = Background(keep).after_step(walk(), source, target)
+    assert torch.equal(mixed[..., :4, :], source[..., :4, :])
+    assert torch.equal(mixed[..., 4:, :], target[..., 4:, :])
+
+
+def test_processors_are_restored_also_after_an_error(unet: UNet2DConditionModel) -> None:
+    before = dict(unet.attn_processors)
+    with pytest.raises(RuntimeError, match="stop"), coupled(unet, [ALL["pnp"](), ALL["p2p"]()], walk()):
+        raise RuntimeError("stop")
+    assert unet.attn_processors == before
+    assert not unet.get_submodule(PlugAndPlay.features_of)._forward_hooks
+
+
+def test_layers_are_counted_in_the_order_of_the_forward_pass(unet: UNet2DConditionModel) -> None:
+    layers = [layer for layer, _ in attention_layers(unet)]
+    assert [layer.part for layer in layers if layer.cross] == ["down"] * 2 + ["mid"] + ["up"] * 4
+    assert [layer.number for layer in layers if not layer.cross] == list(range(7))
+    order: list[int] = []
+    hooks = [
+        module.register_forward_hook(lambda *_, number=layer.number: order.append(number))
+        for layer, module in attention_layers(unet)
+        if layer.cross
+    ]
+    unet(batch()[0], 500, encoder_hidden_states=batch()[1])
+    for hook in hooks:
+        hook.remove()
+    assert order == list(range(7))
+
+
+def test_a_network_without_such_layers_is_refused() -> None:
+    plain = UNet2DConditionModel(
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        mid_block_type=None,
+        norm_num_groups=4,
+        cross_attention_dim=WIDTH,
+    )
+    with (
+        pytest.raises(UserError, match="no layer of self-attention, which MutualSelfAttention changes"),
+        coupled(plain, [MutualSelfAttention()], walk()),
+    ):
+        pass
