@@ -16,9 +16,10 @@ from dataprep.choose.rules import judge_sizes
 from dataprep.draw.recipe import ObjectRules
 from dataprep.pictures.reader import MAX_PIXELS
 from dataprep.plan.plan import BuildPlan
-from dataprep.records import REASONS, BoxRecord, PictureRecord, RejectReason
+from dataprep.records import REASONS, BoxRecord, PictureRecord, RejectReason, View
 from dataprep.shards.build_shard import ShardJob, render_record
 from dataprep.shards.tally import ShardTally
+from dataprep.sources.source import source_of
 
 USUAL_SIZE = (1024, 768)  # of Open Images' pictures; their annotations name none
 QUALITY = (
@@ -144,10 +145,15 @@ def time_picture(plan: BuildPlan, size: tuple[int, int], boxes: int) -> tuple[fl
     x, y = (1, 1) if unit == "fractions" else size
     bounds = (0.3 * x, 0.3 * y, 0.7 * x, 0.7 * y)
     outline = json.dumps([_octagon(size)]) if config.needs_masks else ""
-    records = tuple(BoxRecord(number, bounds, "x", {}, outline) for number in range(boxes))
+    pairs = source_of(config.source).pairs
+    boxes = max(boxes, 2) if pairs else boxes
+    # A pair's two pictures are two files, or two frames that are far enough apart.
+    views = [View(f"picture{number % 2}.jpg") if pairs else None for number in range(boxes)]
+    records = tuple(BoxRecord(number, bounds, "x", {}, outline, view) for number, view in enumerate(views))
     record = PictureRecord("picture", "picture", "picture.jpg", size, records, unit)
     with tempfile.TemporaryDirectory() as folder:
-        made_up_picture(size).save(Path(folder) / record.file, quality=QUALITY)
+        for name in {record.file, *(view.file for view in views if view is not None)}:
+            made_up_picture(size).save(Path(folder) / name, quality=QUALITY)
         job = ShardJob(folder, folder, 0, "", config)
         render_record(record, job, ShardTally())  # the first call pays for what is loaded late
         # The median of processor times: other work on this machine does not count.

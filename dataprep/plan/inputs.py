@@ -9,6 +9,7 @@ from dataprep.choose.filters import check_options, read_lines, rules_of
 from dataprep.pictures.index import EXTENSIONS, PictureIndex, index_paths
 from dataprep.pictures.stores import locate, open_store, packed_tars
 from dataprep.pictures.tar_store import unpack_tars
+from dataprep.plan.check_notes import check_inputs, check_notes
 from dataprep.plan.mistakes import refuse_fractions
 from dataprep.plan.plan import BuildConfig, BuildPlan, make_build_plan
 from dataprep.plan.remarks import missing_pictures, plan_remarks
@@ -48,12 +49,16 @@ class BuildRequest:
 
 
 def read_annotations(request: BuildRequest, rules: FilterRules) -> Annotations:
-    """Read the request's annotation files; the rules may be applied on the way."""
+    """Read the request's annotation files; the rules may be applied on the way.
+
+    Raises:
+        UserError: for a file that is missing or wrong, or two pictures with one sample key.
+    """
     name = request.config.source
     source = source_of(name)
+    check_inputs(source, request.inputs)
     notes = source.read(request.inputs, rules, request.config.needs_masks)
-    if notes.unit != source.unit:
-        raise ValueError(f"the reader of {name} gives {notes.unit}, its row says {source.unit}")
+    check_notes(name, source, notes)
     return notes
 
 

@@ -5,21 +5,24 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dataprep.check.verify import verify_folder
 from dataprep.cli import main
 from dataprep.estimate import estimate_build
+from dataprep.plan.check_notes import check_notes
 from dataprep.plan.inputs import BuildRequest, new_plan
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_header
+from dataprep.records import Annotations
 from dataprep.shards.build_shard import tar_samples
-from dataprep.sources.source import SOURCES, source_of
-from intarsia.errors import UsageError
+from dataprep.sources.source import SOURCES, Source, source_of
+from intarsia.errors import UsageError, UserError
 from intarsia.sample import decode_sample
 from tests.dataprep.test_shards import build_alone
 from tests.dataprep.toy import toy_picture
@@ -115,3 +118,65 @@ def test_help_loads_no_reader() -> None:
     )
     run = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "LOADED []"
+
+
+def notes_of(image_ids: list[str], **columns: object) -> Annotations:
+    number = len(image_ids)
+    content: dict[str, object] = {
+        "unit": "pixels",
+        "image_ids": image_ids,
+        "files": [f"{name}.jpg" for name in image_ids],
+        "sizes": np.full((number, 2), 100, np.int32),
+        "picture": np.arange(number, dtype=np.int32),
+        "box_ids": np.arange(number),
+        "bounds": np.tile([10.0, 10, 90, 90], (number, 1)),
+        "label": np.zeros(number, np.int32),
+        "labels": ["cup"],
+        "flags": {},
+    }
+    return Annotations(**(content | columns))  # type: ignore[arg-type]
+
+
+def boxes_source(key: Callable[[str], str] = str) -> Source:
+    return replace(source_of("boxes"), key=key)
+
+
+def test_two_pictures_with_one_sample_key_are_refused() -> None:
+    check_notes("boxes", boxes_source(), notes_of(["a", "b"]))
+    with pytest.raises(
+        UserError, match=r"'a\.jpg' and 'a\.jpg' would have the same sample key 'a'; give each"
+    ):
+        check_notes("boxes", boxes_source(), notes_of(["b", "a", "a"]))
+    with pytest.raises(UserError, match=r"'a1\.jpg' and 'a2\.jpg' would have the same sample key 'a'"):
+        check_notes("boxes", boxes_source(lambda name: name[0]), notes_of(["a1", "a2"]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"sizes": np.zeros((1, 2), np.int32)}, "the reader of boxes gives 1 sizes for 2 pictures"),
+        ({"files": ["a.jpg"]}, "gives 1 files for 2 pictures"),
+        ({"bounds": np.zeros((3, 4))}, "gives 3 bounds for 2 boxes"),
+        ({"flags": {"is_crowd": np.zeros(1, np.int8)}}, "gives 1 is_crowd for 2 boxes"),
+        ({"label": np.ones(2, np.int32)}, "gives a label that is not a place in `labels`"),
+        ({"unit": "fractions"}, "gives fractions, its row says pixels"),
+    ],
+)
+def test_a_reader_whose_columns_do_not_go_together_is_named(columns: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_notes("boxes", boxes_source(), notes_of(["a", "b"], **columns))
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_file_that_is_missing_or_a_folder_is_named_by_its_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    (tmp_path / "boxes.csv").touch()
+    command = ["build", "boxes", "--images", str(tmp_path), "--out", str(tmp_path / "out"), *more]
+    assert main([*command, "--boxes", str(tmp_path / "box.csv")]) == 1
+    assert f"--boxes {tmp_path / 'box.csv'} does not exist" in capsys.readouterr().err
+    assert main([*command, "--boxes", str(tmp_path)]) == 1
+    assert (
+        f"--boxes {tmp_path} is a folder; give the file; {tmp_path} has 'boxes.csv'"
+        in capsys.readouterr().err
+    )

@@ -14,6 +14,7 @@ from PIL import Image
 from dataprep.check.verify import verify_folder
 from dataprep.check.verify_pair import pair_problems
 from dataprep.draw.redraw import redraw_crop, redraw_sample
+from dataprep.estimate import estimate_build
 from dataprep.pictures.decode import squash
 from dataprep.pictures.video import load_frames
 from dataprep.plan.inputs import BuildRequest, new_plan
@@ -282,6 +283,12 @@ def test_damage_of_a_stored_view_is_found(built: dict[str, Path]) -> None:
         sample, meta=replace(sample.meta, exemplar_from=replace(sample.meta.exemplar_from, frame=7))
     )
     assert [text for text in pair_problems(lie, config, record) if "frame 7 is not one of the plan" in text]
+
+
+def test_a_dry_run_times_a_pair_and_counts_what_the_build_gives(davis: Path, tmp_path: Path) -> None:
+    found = estimate_build(new_plan(request(davis, tmp_path / "out")))
+    assert found.cpu_seconds > 0 and found.sample_bytes > 1000
+    assert found.samples == build_alone(request(davis, tmp_path / "out"))["kept"]["samples"]
 
 
 @pytest.mark.processes
