@@ -40,13 +40,18 @@ def load_config(schema: type[C], path: Path | str, overrides: Sequence[str] = ()
     Raises:
         UsageError: for a missing file, bad YAML, an unknown key or a bad value; all errors in one message.
     """
-    content = _read_yaml(Path(path))
+    content, alone = (_read_yaml(Path(path)) for _ in range(2))
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise UsageError(f"override {override!r} is not of the form a.b=c")
         _set_dotted(content, key.split("."), _parse_value(override, value), override)
-    return build_config(schema, content, where=str(path))
+    try:
+        return build_config(schema, content, where=str(path))
+    except UsageError:
+        if overrides and _is_right(schema, alone):
+            build_config(schema, content, where="command line")
+        raise
 
 
 def build_config(schema: type[C], content: dict[str, Any], where: str) -> C:
@@ -60,6 +65,14 @@ def build_config(schema: type[C], content: dict[str, Any], where: str) -> C:
     except ValidationError as error:
         lines = [_explain(schema, problem) for problem in error.errors()]
         raise UsageError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _is_right(schema: type[Config], content: dict[str, Any]) -> bool:
+    try:
+        schema.model_validate(content)
+    except (ValidationError, UsageError):
+        return False
+    return True
 
 
 def dump_config(config: Config) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from intarsia.command_line import Parser
 from intarsia.config import dump_config, load_config
-from intarsia.errors import UserError, run_command
+from intarsia.errors import UsageError, UserError, run_command
 from training.checkpoint.folder import check_config
 from training.commands import cache_latents, ema, estimate, report
 from training.config import TrainConfig, batch_shape, require_paths
@@ -81,6 +81,11 @@ def _reported_to_torchrun() -> Iterator[None]:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    if "=" in arguments.config and not Path(arguments.config).exists():
+        raise UsageError(
+            "the first argument is the config file, such as configs/train/demo.yaml; "
+            f"{arguments.config!r} is a value of it"
+        )
     config = load_config(TrainConfig, arguments.config, arguments.overrides)
     if arguments.dry_run:
         print(dump_config(config), end="")

@@ -14,7 +14,7 @@ from pydantic import (
 
 from dataprep.draw.recipe import RecipeChoice
 from dataprep.foreign.fields import StreamFields
-from intarsia.config import Config, HomePath
+from intarsia.config import Config, HomePath, build_config
 
 # One name may be without brackets.
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
@@ -64,7 +64,8 @@ class DataConfig(Config):
         if content.get("weights") or content.get("timesteps"):
             raise ValueError("data.shards holds weights, and data.weights or data.timesteps, too; give one")
         parts = [
-            ShardShare.model_validate(item if isinstance(item, dict) else {"path": item}) for item in shards
+            build_config(ShardShare, item if isinstance(item, dict) else {"path": item}, f"data.shards[{n}]")
+            for n, item in enumerate(shards)
         ]
         split: dict[str, Any] = {"shards": [part.path for part in parts]}
         split["weights"] = [part.weight for part in parts]

@@ -63,3 +63,9 @@ def test_options_are_written_in_full(
     with pytest.raises(SystemExit):
         main([*command, *options])
     assert f"unrecognized arguments: {options[-1]}" in capsys.readouterr().err
+
+
+def test_an_override_in_the_place_of_the_config_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data.shards=shards", "run=runs/first"]) == 2
+    words = "the first argument is the config file, such as configs/train/demo.yaml; 'data.shards=shards' is"
+    assert words in capsys.readouterr().err

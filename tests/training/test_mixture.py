@@ -138,7 +138,11 @@ def test_each_set_is_trained_at_its_half_of_the_timesteps(tmp_path: Path, folder
     ("override", "words"),
     [
         ("data.shards=[{path: a, weight: 0}]", "weight"),
-        ("data.shards=[{path: a, wieght: 1}]", "wieght"),
+        (
+            "data.shards=[{path: a, wieght: 1}]",
+            r"^data\.shards\[0\]: unknown key 'wieght'; did you mean 'weight'\? valid here: path, weight",
+        ),
+        ("data.weight=1", "^command line: unknown key 'data.weight'; did you mean 'weights'"),
         ("data={shards: [a, b], weights: [1]}", r"data\.weights has 1 values for 2 folders in data\.shards"),
         ("data={shards: [a], timesteps: [noisy]}", r"data\.timesteps needs data\.weights"),
         ("data={shards: [{path: a}], weights: [1]}", "give one"),
