@@ -52,6 +52,7 @@ def start_tracking_run(
     # By default W&B would use the mode and the folder of the process's first run.
     mode = mode or os.environ.get("WANDB_MODE")
     options = {"dir": os.environ.get("WANDB_DIR", Path.cwd())} | options
+    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # else it advertises Weave, silent or not
     quiet = wandb.Settings(silent=True, console="off")
     try:
         return wandb.init(project=project, mode=mode, settings=quiet, **options)

@@ -26,7 +26,7 @@ def check_inputs(source: Source, inputs: Mapping[str, Path]) -> None:
         name = item.role.upper() if item.positional else f"--{item.role}"
         if not path.exists():
             raise UserError(f"{name} {path} does not exist{_what_is_there(path)}")
-        if path.is_dir() and not item.endings:
+        if path.is_dir() and item.is_file:
             raise UserError(f"{name} {path} is a folder; give the file{_what_is_there(path / 'x')}")
 
 

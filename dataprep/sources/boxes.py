@@ -20,7 +20,9 @@ SOURCE = Source(
     help="from a CSV of path,x0,y0,x1,y1[,label,mask,caption]",
     inputs=(
         SourceInput(
-            "boxes", "CSV with a header; pixels, half-open; a column mask names PNGs below --segmentations"
+            "boxes",
+            "CSV with a header; pixels, half-open; a column mask names PNGs below --segmentations",
+            is_file=True,
         ),
         SourceInput(
             SEGMENTATIONS,

@@ -269,8 +269,13 @@ def _read(inputs: Mapping[str, Path], rules: "FilterRules", masks: bool) -> "Ann
 SOURCE = Source(
     help="from a COCO instances file",
     inputs=(
-        SourceInput("annotations", "instances_*.json"),
-        SourceInput("captions", "captions_*.json, for text-conditioned training", required=False),
+        SourceInput("annotations", "instances_*.json", is_file=True),
+        SourceInput(
+            "captions",
+            "captions_*.json, for text-conditioned training",
+            required=False,
+            is_file=True,
+        ),
     ),
     unit="pixels",
     licence="annotations CC BY 4.0 (COCO Consortium); each picture has the licence that its author gave it "

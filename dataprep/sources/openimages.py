@@ -37,8 +37,8 @@ def _families(inputs: Mapping[str, Path]) -> dict[str, frozenset[str]]:
 SOURCE = Source(
     help="from an Open Images box CSV",
     inputs=(
-        SourceInput("boxes", "*-annotations-bbox.csv"),
-        SourceInput("classes", "class-descriptions-boxable.csv"),
+        SourceInput("boxes", "*-annotations-bbox.csv", is_file=True),
+        SourceInput("classes", "class-descriptions-boxable.csv", is_file=True),
         SourceInput("hierarchy", "bbox_labels_600_hierarchy.json, for class names", required=False),
         SourceInput(
             "narratives",

@@ -23,6 +23,7 @@ SOURCE = Source(
             "rows",
             "CSV with a header: target, exemplar; mask or x0,y0,x1,y1; optional: exemplar_mask, label, "
             "caption, group (rows of one group show one object)",
+            is_file=True,
             positional=True,
         ),
         SourceInput(

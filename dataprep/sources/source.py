@@ -38,6 +38,7 @@ class SourceInput:
         help: line of the option in `--help`.
         required: whether the command needs it.
         endings: ends of the names of the files that count in a folder, in lower case; empty for all files.
+        is_file: whether it is always a file, and never a folder.
         positional: whether it is given without the option's name.
         planned: whether all that the files say goes into the plan. A change then gives another plan, and is
             found by that; what is only read while shards are built is refused when its files change.
@@ -47,6 +48,7 @@ class SourceInput:
     help: str
     required: bool = True
     endings: tuple[str, ...] = ()
+    is_file: bool = False
     positional: bool = False
     planned: bool = True
 

@@ -127,16 +127,15 @@ def test_switches_reach_the_engine_and_the_layout(tmp_path: Path) -> None:
     assert "overlap_comm" not in deepspeed_config(config_of(tmp_path), shape)["zero_optimization"]
     model = new_model(config_of(tmp_path, "speed.channels_last=true"), CPU, is_main=True)
     seen = []
-    for layer in (model.unet.conv_in, model.unet.conv_out):
-        layer.register_forward_hook(
-            lambda _, inputs, output: seen.append(
-                [value.is_contiguous(memory_format=torch.channels_last) for value in (inputs[0], output)]
-            )
+    model.unet.conv_in.register_forward_hook(
+        lambda _, inputs, output: seen.extend(
+            value.is_contiguous(memory_format=torch.channels_last) for value in (inputs[0], output)
         )
+    )
     size = model.config.latent_size
     latents = torch.randn(2, model.config.unet.in_channels, size, size)
     model.unet(latents, 3, encoder_hidden_states=torch.randn(2, 1, model.config.unet.cross_attention_dim))
-    assert seen == [[True, True]] * 2
+    assert seen == [True, True]
     assert all(weight.is_contiguous() for weight in model.unet.parameters())  # as optimizers take them
 
 
