@@ -1,4 +1,4 @@
-"""Measure data prep per sample: the whole path, its stages, the floor, Ray's overhead, the loader's draw.
+"""Measure data prep per sample: the whole path, its stages, the floors, pairs, the loader's draw, Ray's cost.
 
     python -m benchmarks.dataprep [PICTURES] [--rounds 5] [--ray-seconds 0]
 
@@ -8,6 +8,7 @@ work on the machine has little influence. Results are recorded in benchmarks/RES
 
 import argparse
 import csv
+import itertools
 import multiprocessing
 import os
 import tempfile
@@ -16,29 +17,30 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from benchmarks.peers.fixed_exemplar import augment_exemplar, cut_exemplar, draw_augmentation, draw_mask
+from benchmarks.peers.fixed_exemplar import augment_exemplar, cut_exemplar, draw_augmentation
+from benchmarks.peers.least_dataprep import Known, mask_as_recorded, write_least
+from benchmarks.stages import profile
 from dataprep.build import plan_build
 from dataprep.draw.exemplar import shown_box
 from dataprep.draw.recipe import PBE
 from dataprep.draw.render import draw_exemplar
-from dataprep.pictures.decode import decode_picture, squash
+from dataprep.pictures.decode import decode_picture
 from dataprep.plan.inputs import BuildRequest
 from dataprep.plan.plan import BuildConfig
 from dataprep.plan.plan_file import PLAN_FILE, read_plan_header
 from dataprep.records import Rejected
 from dataprep.shards.build_shard import ShardJob, build_shard
 from dataprep.shards.manifest import write_manifest
-from dataprep.tars import write_tar
 from dataprep.workers.apart import run_shards
-from intarsia.files import sha256_bytes
 from intarsia.png import encode_png
 from intarsia.rng import sample_rng
-from intarsia.sample import Sample, encode_jpeg, encode_sample
+from intarsia.sample import Sample, decode_jpeg, encode_jpeg
 from training.data.batches import SampleDataset
 from training.data.order import DataOrder
 from training.data.shards import ShardReader, find_shards
@@ -50,6 +52,8 @@ PEER = 24.0  # measured samples per CPU-second of Paint by Example's data set on
 BOX_SIDES = (0.15, 0.85)  # random sides as shares of the picture's, if there are no annotations
 SHORT_SIDE = 640
 COPIES = 4  # copies of each picture in the shard for the whole path, so that a shard's fixed cost is small
+VIDEOS, FRAMES = 3, 20
+FRAME_SIZE = (854, 480)  # (width, height), as DAVIS has them
 TICK = 0.2  # seconds between two readings of Ray's processes
 
 
@@ -104,17 +108,8 @@ def plan_jobs(request: BuildRequest) -> list[ShardJob]:
     header = plan_build(request)
     place = str(request.out), str(request.images)
     shards = range(header["shards"])
-    return [ShardJob(*place, shard, header["fingerprint"], request.config) for shard in shards]
-
-
-def cpu_of(work: Callable[[], object], rounds: int) -> float:
-    """CPU-seconds of the fastest of several rounds."""
-    taken = []
-    for _ in range(rounds):
-        start = time.process_time()
-        work()
-        taken.append(time.process_time() - start)
-    return min(taken)
+    masks = str(request.inputs.get("videos", ""))
+    return [ShardJob(*place, shard, header["fingerprint"], request.config, masks) for shard in shards]
 
 
 def read_cases(request: BuildRequest) -> list[Case]:
@@ -132,66 +127,47 @@ def read_cases(request: BuildRequest) -> list[Case]:
     return cases
 
 
-def stages(cases: list[Case], folder: Path) -> dict[str, Callable[[], object]]:
-    """The stages of the path by name; each processes all cases, with prepared inputs."""
-    encoded = [(f"{c.sample.meta.key}.{n}", b) for c in cases for n, b in encode_sample(c.sample).items()]
-    shapes = [c.sample.meta for c in cases]
-    masks = [draw_mask(m.box, m.extended, m.image_size, sample_rng(0, m.key, 0)) for m in shapes]
-
-    def each(work: Callable[[Case], object]) -> None:
-        for case in cases:  # results are freed at once, as in the build, because new memory costs time
-            work(case)
-
-    def resize() -> None:
-        for case, mask in zip(cases, masks, strict=True):
-            window = case.sample.meta.window
-            squash(window.cut(case.pixels), case.sample.image.shape[0])
-            squash(window.cut(mask.pixels), case.sample.image.shape[0])
-
-    def exemplar() -> None:
-        for case in cases:
-            meta = case.sample.meta
-            shown = shown_box(meta.box, None, PBE.exemplar, meta.image_size)
-            draw_exemplar(case.pixels, shown, None, PBE, sample_rng(0, meta.key, 0))
-
-    def mask() -> None:
-        for meta in shapes:
-            draw_mask(meta.box, meta.extended, meta.image_size, sample_rng(0, meta.key, 0))
-
-    return {
-        "read + sha256": lambda: each(lambda case: sha256_bytes(case.path.read_bytes())),
-        "decode": lambda: each(lambda case: decode_picture(case.content)),
-        "crop + resize": resize,
-        "mask": mask,
-        "exemplar": exemplar,
-        "encode (two JPEG, PNG, JSON)": lambda: each(lambda case: encode_sample(case.sample)),
-        "tar + sha256": lambda: write_tar(folder / "stage.tar", encoded),
-    }
+def read_known(request: BuildRequest) -> list[Known]:
+    """All samples of the request's shard, with their choices and not their pixels."""
+    reader = ShardReader(find_shards([str(request.out)]), 4)
+    known = []
+    for number in range(reader.shards[0].count):
+        meta = reader.read(0, number).meta
+        path = Path(request.images) / meta.file
+        decoded = decode_picture(path.read_bytes())
+        assert not isinstance(decoded, Rejected)
+        known.append(Known(path, decoded[1], meta, meta.to_json(), mask_as_recorded(meta)))
+    return known
 
 
-def fixed_exemplar(cases: list[Case]) -> None:
-    """The stage of the exemplar by the fixed code of before recipes."""
+def exemplars(cases: list[Case]) -> None:
+    """The exemplars of all cases, by the default recipe."""
+    for case in cases:
+        meta = case.sample.meta
+        shown = shown_box(meta.box, None, PBE.exemplar, meta.image_size)
+        draw_exemplar(case.pixels, shown, None, PBE, sample_rng(0, meta.key, 0))
+
+
+def fixed_exemplars(cases: list[Case]) -> None:
+    """The same by the fixed code of before recipes."""
     for case in cases:
         meta = case.sample.meta
         augment_exemplar(cut_exemplar(case.pixels, meta.box), draw_augmentation(sample_rng(0, meta.key, 0)))
 
 
-def measure_recipe(cases: list[Case], rounds: int) -> None:
-    """The exemplar by the default recipe against the fixed code of before, in turns."""
-    works = {
-        "by the recipe": stages(cases, Path())["exemplar"],
-        "by the code before": lambda: fixed_exemplar(cases),
-    }
-    spent: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(4 * rounds):  # the second finds the pictures in the processor's cache
+def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """CPU-seconds of each work's fastest round; the order changes, as the second finds warm caches."""
+    best = dict.fromkeys(works, float("inf"))
+    for turn in range(rounds):
         for name in list(works)[:: -1 if turn % 2 else 1]:
-            spent[name].append(cpu_of(works[name], 1))
-    for name, seconds in spent.items():
-        line(f"exemplar {name}", min(seconds), len(cases))
+            start = time.process_time()
+            works[name]()
+            best[name] = min(best[name], time.process_time() - start)
+    return best
 
 
-def floor(cases: list[Case]) -> None:
-    """One decode and three encodes per sample, and no other work."""
+def decode_and_encode(cases: list[Case]) -> None:
+    """The floor of before: one decode and three encodes per sample, and no other work."""
     for case in cases:
         decode_picture(case.content)
         encode_jpeg(case.sample.image)
@@ -205,28 +181,37 @@ def line(name: str, seconds: float, samples: int) -> None:
 
 
 def measure_path(pictures: Path, folder: Path, rounds: int) -> None:
-    """Measure the whole path, its stages, the floor, and the peer."""
+    """Measure the whole path against both floors, its stages, the recipe, and the peer."""
     request = make_request(folder / "one", pictures)
     (job,) = plan_jobs(request)
     finish(request, [build_shard(job)])
     cases = read_cases(request)
-    number = len(cases)
-    (longer,) = plan_jobs(make_request(folder / "four", pictures, COPIES))
-    whole = cpu_of(lambda: build_shard(longer), rounds) / COPIES
-    line("whole path", whole, number)
-    rest = whole
-    for name, work in stages(cases, folder).items():
-        seconds = cpu_of(work, rounds)
-        rest -= seconds
-        line("  " + name, seconds, number)
-    line("  the rest (draws, records)", rest, number)
-    measure_recipe(cases, rounds)
-    least = cpu_of(lambda: floor(cases), rounds)
-    line("floor: a decode, three encodes", least, number)
-    print(f"share of the floor: {least / whole:.0%}")
-    print(
-        f"against Paint by Example's data set ({PEER:.0f}, without encoding): {number / whole / PEER:.1f} x"
-    )
+    many = make_request(folder / "four", pictures, COPIES)
+    (longer,) = plan_jobs(many)
+    sidecar = build_shard(longer)
+    finish(many, [sidecar])
+    known, number = read_known(many), sidecar["samples"]
+
+    def least() -> None:
+        sha256 = write_least(folder / "least.tar", known, many.config.image_size)
+        assert sha256 == sidecar["sha256"], "the floor's tar is not the build's"
+
+    works = {"whole": lambda: build_shard(longer), "least": least, "old": lambda: decode_and_encode(cases)}
+    best = in_turns(works, rounds)
+    whole, floor, old = best["whole"] / number, best["least"] / number, best["old"] / len(cases)
+    line("whole path", whole, 1)
+    line("floor: all that the tar needs", floor, 1)
+    line("floor of before: decode, 3 encodes", old, 1)
+    print(f"share of the floor: {floor / whole:.0%}, of the floor of before {old / whole:.0%}")
+    print(f"against Paint by Example's data set ({PEER:.0f}, without encoding): {1 / whole / PEER:.1f} x")
+    print(f"{'stages, by timers inside':34} {'whole':>8} {'floor':>11}   difference")
+    of_whole, of_floor = (profile(work, rounds) for work in (lambda: build_shard(longer), least))
+    for name in of_whole:
+        ours, least_of_all = (1e3 * part[name] / number for part in (of_whole, of_floor))
+        print(f"  {name:32} {ours:8.3f} ms {least_of_all:8.3f} ms {ours - least_of_all:+8.3f}")
+    both = {"by the recipe": lambda: exemplars(cases), "by the code before": lambda: fixed_exemplars(cases)}
+    for name, seconds in in_turns(both, 4 * rounds).items():
+        line(f"exemplar {name}", seconds, len(cases))
 
 
 def measure_loader(pictures: Path, folder: Path, rounds: int, short_side: int | None) -> None:
@@ -234,12 +219,62 @@ def measure_loader(pictures: Path, folder: Path, rounds: int, short_side: int | 
     request = make_request(folder, pictures, profile="source", short_side=short_side)
     (job,) = plan_jobs(request)
     finish(request, [build_shard(job)])
-    reader = ShardReader(find_shards([str(request.out)]), 4)
-    dataset = SampleDataset(reader, DataOrder([reader.shards[0].count], 0, 1), 512, seed=0)
-    number = reader.shards[0].count
-    seconds = cpu_of(lambda: [dataset.sample(0, place, epoch=1) for place in range(number)], rounds)
+    draws, number = fresh_draws(request)
     what = f"short side {short_side}" if short_side else "pictures as they are"
-    line(f"loader, fresh draw: {what}", seconds, number)
+    line(f"loader, fresh draw: {what}", in_turns({what: draws}, rounds)[what], number)
+
+
+def fresh_draws(request: BuildRequest) -> tuple[Callable[[], object], int]:
+    """A loader's new draw of every sample of a shard of profile `source`, and the number of samples."""
+    reader = ShardReader(find_shards([str(request.out)]), 4)
+    number = reader.shards[0].count
+    dataset = SampleDataset(reader, DataOrder([number], 0, 1), 512, seed=0)
+    return lambda: [dataset.sample(0, place, epoch=1) for place in range(number)], number
+
+
+def make_videos(folder: Path) -> tuple[Path, Path]:
+    """Videos in DAVIS' layout, in which a part of a bundled picture moves; and their frames as stills."""
+    picture = decode_jpeg(min(BUNDLED.iterdir()).read_bytes())
+    scene = cv2.resize(picture, FRAME_SIZE, interpolation=cv2.INTER_AREA)
+    stills = folder / "stills"
+    stills.mkdir(parents=True)
+    for video, place in itertools.product(range(VIDEOS), range(FRAMES)):
+        name = f"{video:02d}/{place:05d}"
+        numbers: np.ndarray = np.zeros(FRAME_SIZE[::-1], np.uint8)
+        cv2.ellipse(numbers, (150 + 25 * place, 150 + 50 * video), (130, 90), 7 * place, 0, 360, 1, -1)
+        moved = np.roll(scene[::-1, ::-1], 25 * place, axis=1)
+        jpeg = encode_jpeg(np.where(numbers[:, :, None] == 1, moved, scene), 90)
+        for path, content in (
+            (folder / "videos" / "JPEGImages" / f"{name}.jpg", jpeg),
+            (folder / "videos" / "Annotations" / f"{name}.png", encode_png(numbers)),
+            (stills / f"{name.replace('/', '-')}.jpg", jpeg),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return folder / "videos", stills
+
+
+def measure_pairs(folder: Path, rounds: int) -> None:
+    """Measure pairs of video frames against stills of the same frames, both profiles and the loader."""
+    videos, stills = make_videos(folder)
+    limits = {"min_gap": 3, "max_mask_iou": 0.95, "max_views": 16}  # the command's defaults
+    for kind in ("tuple", "source"):
+        config = BuildConfig(source="video", name="bench", profile=kind, all_boxes=kind == "tuple", **limits)
+        pairs = BuildRequest(config, {"videos": videos}, videos, folder / f"pairs-{kind}")
+        alone = make_request(folder / f"alone-{kind}", stills, profile=kind)
+        works: dict[str, tuple[Callable[[], object], int]] = {}
+        for name, request in (("still", alone), ("pair", pairs)):
+            (job,) = plan_jobs(request)
+            sidecar = build_shard(job)
+            finish(request, [sidecar])
+            works[f"{name}, profile {kind}"] = partial(build_shard, job), sidecar["samples"]
+            if kind == "source":
+                works[f"loader, fresh draw: {name}"] = fresh_draws(request)
+        for name, seconds in in_turns({name: work for name, (work, _) in works.items()}, rounds).items():
+            line(name, seconds, works[name][1])
+    print(
+        f"  {VIDEOS} videos of {FRAMES} frames; a sample of profile source holds {limits['max_views']} views"
+    )
 
 
 def measure_ray(pictures: Path, folder: Path, target: float) -> None:
@@ -350,6 +385,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         measure_path(pictures, folder / "tuple", options.rounds)
         for short_side in (None, SHORT_SIDE):
             measure_loader(pictures, folder / f"source{short_side}", options.rounds, short_side)
+        measure_pairs(folder, options.rounds)
         if options.ray_seconds:
             measure_ray(pictures, folder / "ray", options.ray_seconds)
 

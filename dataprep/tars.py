@@ -15,7 +15,7 @@ _BUFFER = 1 << 20
 _OWNER = b"0000644\0" + b"0000000\0" * 2
 _TIME = b"00000000000\0"
 _KIND = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)  # a file; no link, owner names, devices or prefix
-
+_KIND_SUM = sum(_KIND)
 
 # The 512 bytes of a header that needs no second look: a file or folder, a short name, less than 8 GiB.
 _PLAIN = re.compile(
@@ -62,7 +62,7 @@ def tar_header(name: str, size: int) -> bytes:
     if len(encoded) > 100:
         raise ValueError(f"{name} is longer than the 100 characters that a tar holds")
     before = encoded.ljust(100, b"\0") + _OWNER + b"%011o\0" % size + _TIME
-    checksum = sum(before) + sum(_KIND) + 8 * ord(" ")
+    checksum = sum(before) + _KIND_SUM + 8 * ord(" ")
     return before + b"%06o\0 " % checksum + _KIND
 
 

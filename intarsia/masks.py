@@ -65,16 +65,12 @@ def bezier_polygon(
         ((box.x0, box.y1), (extended.x0, centre_y), (box.x0, box.y0)),
     ]
     points = [point for curve in nodes for point in _curve_points(*curve, every=outward)]
-    shifts = rng.integers(-jitter, jitter, size=(len(points), 2), endpoint=True).tolist()
+    shifts = rng.integers(-jitter, jitter, size=(len(points), 2), endpoint=True)
     if outward:
-        shifts = [
-            (0 if box.x0 <= x + dx <= box.x1 else dx, 0 if box.y0 <= y + dy <= box.y1 else dy)
-            for (x, y), (dx, dy) in zip(points, shifts, strict=True)
-        ]
+        for (x, y), shift in zip(points, shifts, strict=True):
+            shift *= not box.x0 <= x + shift[0] <= box.x1, not box.y0 <= y + shift[1] <= box.y1
     # Five decimals represent these values exactly (multiples of 1/800); further decimals are rounding noise.
-    return tuple(
-        (round(x + dx, 5), round(y + dy, 5)) for (x, y), (dx, dy) in zip(points, shifts, strict=True)
-    )
+    return tuple((x, y) for x, y in np.round(np.array(points) + shifts, 5).tolist())
 
 
 def _curve_points(start: Point, middle: Point, end: Point, every: bool) -> list[Point]:
@@ -106,11 +102,21 @@ def polygon_mask(polygon: tuple[Point, ...], box: Box, size: tuple[int, int]) ->
     Returns:
         Mask, uint8 [H, W], 255 = repaint.
     """
-    picture = Image.new("L", size)
+    width, height = size
+    pixels: np.ndarray = np.zeros((height, width), np.uint8)
     if len(polygon) >= 2:
-        ImageDraw.Draw(picture).polygon(list(polygon), fill=255)
-    pixels: np.ndarray = np.array(picture)
+        _fill(pixels, polygon)
     inside = pixels[box.y0 : box.y1, box.x0 : box.x1]
     if np.count_nonzero(inside) < (1 - LARGEST_HOLE) * box.area:
         inside[:] = 255
     return pixels
+
+
+def _fill(pixels: np.ndarray, polygon: tuple[Point, ...]) -> None:
+    """Draw a polygon into uint8 [H, W] itself: to copy it out of a picture takes longer than to draw it."""
+    picture = Image.frombuffer("L", pixels.shape[::-1], pixels, "raw", "L", 0, 1)
+    picture.readonly = 0
+    shared = picture.im
+    ImageDraw.Draw(picture).polygon(list(polygon), fill=255)
+    if picture.im is not shared:  # a Pillow that draws into a copy
+        pixels[:] = np.array(picture)

@@ -160,9 +160,9 @@ class SampleMeta:
     def to_json(self) -> bytes:
         """One line of JSON; equal records give equal bytes."""
         content = {
-            item.name: value
-            for item in fields(self)
-            if (value := getattr(self, item.name)) != item.default or item.name not in _OPTIONAL
+            name: value
+            for name, value in vars(self).items()
+            if name not in _OPTIONAL or value != _DEFAULTS[name]
         }
         content |= {name: content[name].as_list() for name in ("box", "extended", "window")}
         if self.exemplar_from:
@@ -172,7 +172,7 @@ class SampleMeta:
         content["boxes"] = [
             {"box": item.box.as_list(), "label": item.label, "flags": dict(item.flags)} for item in self.boxes
         ]
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(content).encode()
 
     @staticmethod
     def from_json(content: bytes) -> "SampleMeta":
@@ -200,6 +200,10 @@ class SampleMeta:
         if "views" in record:
             record["views"] = tuple(ViewMeta(**view | _tuples(view)) for view in record["views"])
         return SampleMeta(**record)
+
+
+_DEFAULTS = {item.name: item.default for item in fields(SampleMeta)}
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,9 +52,9 @@ def taking_part(partners: Sequence[Sequence[int]]) -> list[bool]:
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two object masks, uint8 [H, W], 255 = object; 0 for masks of two sizes."""
+    """Intersection over union of two object masks, bool [H, W]; 0 for masks of two sizes."""
     if one.shape != other.shape:
         return 0.0
-    inside, there = one >= 128, other >= 128
-    union = np.count_nonzero(inside | there)
-    return np.count_nonzero(inside & there) / union if union else 0.0
+    shared = np.count_nonzero(one & other)
+    union = np.count_nonzero(one) + np.count_nonzero(other) - shared
+    return shared / union if union else 0.0

@@ -1,6 +1,7 @@
 """The rules that keep or drop a box, one at a time: by its annotation, its size, its picture."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,8 @@ def first_reason(checks: list[tuple[np.ndarray, RejectReason]], number: int) -> 
     """int16 [number]: the code of the first check (bool [number], reason) that hits; -1 for none."""
     verdict: np.ndarray = np.full(number, -1, np.int16)
     for hit, reason in checks:
-        verdict[hit & (verdict < 0)] = REASONS.index(reason)
+        if hit.any():
+            verdict[hit & (verdict < 0)] = REASONS.index(reason)
     return verdict
 
 
@@ -116,13 +118,17 @@ def judge_sizes(sizes: np.ndarray, rules: FilterRules) -> np.ndarray:
     Returns:
         int16 [N] as `judge_boxes`.
     """
-    short, long = sizes.min(axis=1), sizes.max(axis=1)
-    checks = [
+    with np.errstate(invalid="ignore"):  # no limit of the aspect, times no pixel: an empty box
+        return first_reason(_size_checks(sizes.min(axis=1), sizes.max(axis=1), rules), len(sizes))
+
+
+def _size_checks(short: Any, long: Any, rules: FilterRules) -> list[tuple[Any, RejectReason]]:
+    """Checks as of `first_reason`, for sides as arrays, or as two numbers: a picture's few boxes, at once."""
+    return [
         (short <= 0, RejectReason.EMPTY_BOX),
         (short < rules.smallest_side, RejectReason.SIDE_TOO_SHORT),
-        (long > rules.largest_aspect * np.maximum(short, 1), RejectReason.ASPECT_TOO_LARGE),
+        (long > rules.largest_aspect * short, RejectReason.ASPECT_TOO_LARGE),
     ]
-    return first_reason(checks, len(sizes))
 
 
 def judge_late_area(
@@ -141,12 +147,12 @@ def judge_late_area(
 
 def judge_pixels(boxes: Sequence[Box], rules: FilterRules) -> list[Rejected | None]:
     """`judge_sizes` of a picture's boxes, with details; None for a box that may stay."""
-    sizes = np.array([(box.width, box.height) for box in boxes], np.int64).reshape(-1, 2)
-    codes = judge_sizes(sizes, rules).tolist()
-    return [
-        None if code < 0 else Rejected(REASONS[code], _size_detail(REASONS[code], box, rules))
-        for box, code in zip(boxes, codes, strict=True)
-    ]
+    found: list[Rejected | None] = []
+    for box in boxes:
+        short, long = sorted((box.width, box.height))
+        reason = next((reason for hit, reason in _size_checks(short, long, rules) if hit), None)
+        found.append(Rejected(reason, _size_detail(reason, box, rules)) if reason else None)
+    return found
 
 
 def _size_detail(reason: RejectReason, box: Box, rules: FilterRules) -> str:

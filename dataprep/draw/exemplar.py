@@ -4,6 +4,8 @@ Paint by Example's elastic displacement was, in the version of its library that 
 random affine map of three points; it is written out here as that.
 """
 
+import math
+
 import cv2
 import numpy as np
 
@@ -18,13 +20,10 @@ LARGEST_BORDER = 4 * EXEMPLAR_SIZE  # pixels that a map may reach beyond the exe
 _SQUARE = EXEMPLAR_SIZE // 3
 _CENTRE = EXEMPLAR_SIZE // 2
 # Three corners of a square round the centre (x, y), which the elastic map moves.
-_CORNERS = np.array(
-    [
-        (_CENTRE + _SQUARE, _CENTRE + _SQUARE),
-        (_CENTRE + _SQUARE, _CENTRE - _SQUARE),
-        (_CENTRE - _SQUARE, _CENTRE - _SQUARE),
-    ],
-    np.float64,
+_CORNERS = (
+    (_CENTRE + _SQUARE, _CENTRE + _SQUARE),
+    (_CENTRE + _SQUARE, _CENTRE - _SQUARE),
+    (_CENTRE - _SQUARE, _CENTRE - _SQUARE),
 )
 Shifts = tuple[tuple[float, float], ...]  # (dx, dy) of the elastic map's three points, pixels
 
@@ -131,14 +130,15 @@ def elastic_map(shifts: Shifts) -> np.ndarray:
 
     The affine map that takes three corners of the central square to their shifted places, inverted.
     """
-    moved = np.column_stack([_CORNERS + np.array(shifts), np.ones(3)])
     # Cramer's rule by hand: BLAS may sum in another order on another machine.
-    (x0, y0, _), (x1, y1, _), (x2, y2, _) = moved.tolist()
+    (x0, y0), (x1, y1), (x2, y2) = (
+        (x + dx, y + dy) for (x, y), (dx, dy) in zip(_CORNERS, shifts, strict=True)
+    )
     determinant = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
     if determinant == 0.0:
         return np.full((2, 3), np.inf)
     rows = []
-    for u0, u1, u2 in _CORNERS.T.tolist():
+    for u0, u1, u2 in zip(*_CORNERS, strict=True):
         a = ((u1 - u0) * (y2 - y0) - (u2 - u0) * (y1 - y0)) / determinant
         b = ((x1 - x0) * (u2 - u0) - (x2 - x0) * (u1 - u0)) / determinant
         rows.append((a, b, u0 - a * x0 - b * y0))
@@ -150,7 +150,7 @@ def border_needed(matrix: np.ndarray) -> float:
     last = EXEMPLAR_SIZE - 1
     corners = [(0, 0), (0, last), (last, 0), (last, last)]
     reach = [a * x + b * y + c for a, b, c in matrix.tolist() for x, y in corners]
-    return float("inf") if not np.isfinite(reach).all() else max(-min(reach), max(reach) - last, 0.0)
+    return float("inf") if not all(map(math.isfinite, reach)) else max(-min(reach), max(reach) - last, 0.0)
 
 
 def warp(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from dataprep.draw.exemplar import bare_exemplar, finished_exemplar, object_bounds
 from dataprep.draw.pipeline import open_pipeline
 from dataprep.draw.recipe import PBE, Exemplar, Recipe, with_background
-from dataprep.draw.render import DRAWS_PER_EPOCH, Subject, SubjectView, draw_sample, with_recipe
+from dataprep.draw.render import DRAWS_PER_EPOCH, Subject, SubjectView, draw_sample, recipe_marks
 from dataprep.draw.shape import draw_edit_mask, draw_extended
 from dataprep.masks.mask_kind import MaskScene
 from dataprep.pictures.decode import DecodedPicture, resize, squash
@@ -123,7 +123,7 @@ def redraw_crop(
     if bare is None:
         return replace(sample, edit_mask=pixels, meta=meta)
     exemplar, mask, drawn = open_pipeline(recipe)(bare[0], bare[1], rng)
-    meta = with_recipe(replace(meta, augmentation=bare[2] | drawn), recipe, sample.object_mask)
+    meta = replace(meta, augmentation=bare[2] | drawn, **recipe_marks(recipe, sample.object_mask))
     return replace(
         sample, edit_mask=pixels, exemplar=finished_exemplar(exemplar, mask, recipe.exemplar), meta=meta
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -214,10 +215,11 @@ def draw_sample(subject: Subject, image_size: int | None, seed: int, draw: int) 
         source_size=subject.source_size,
         draws_per_box=subject.draws_per_box,
         captions=subject.captions,
+        **recipe_marks(recipe, shows),
     )
     if subject.views:
         meta = _of_pair(meta, subject, place, partner, all_views=image_size is None)
-    return Sample(image, pixels, exemplar, with_recipe(meta, recipe, shows), own)
+    return Sample(image, pixels, exemplar, meta, own)
 
 
 def _of_pair(meta: SampleMeta, subject: Subject, place: int, partner: int, all_views: bool) -> SampleMeta:
@@ -274,14 +276,13 @@ def draw_exemplar(
     return finished_exemplar(augmented, mask, how), grown | drawn
 
 
-def with_recipe(meta: SampleMeta, recipe: Recipe, object_mask: np.ndarray | None) -> SampleMeta:
-    """The record with the recipe's marks: a replaced background, and its name unless it is the default."""
+def recipe_marks(recipe: Recipe, object_mask: np.ndarray | None) -> dict[str, Any]:
+    """A record's fields about the recipe: a replaced background, and its name unless it is the default."""
     replaced = object_mask is not None and recipe.exemplar.background != "keep"
-    return replace(
-        meta,
-        exemplar_background=recipe.exemplar.background if replaced else "",
-        recipe="" if recipe.name == DEFAULT else recipe.name,
-    )
+    return {
+        "exemplar_background": recipe.exemplar.background if replaced else "",
+        "recipe": "" if recipe.name == DEFAULT else recipe.name,
+    }
 
 
 def store_picture(picture: DecodedPicture, short_side: int | None) -> DecodedPicture:

@@ -17,6 +17,7 @@ from intarsia.errors import UserError
 from intarsia.files import sha256_bytes
 
 _JPEG = b"\xff\xd8\xff"
+_MARKER, _SCAN = 0xFF, 0xDA  # the first byte of each segment, and the code of the one before the pixels
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,22 @@ def _decode_with_pillow(content: bytes) -> tuple[np.ndarray, int] | Rejected:
 
 
 def _jpeg_orientation(content: bytes) -> int:
-    if b"Exif" not in content[: 1 << 17]:
+    if content.find(b"Exif", 0, _start_of_scan(content)) < 0:
         return 1
     image = open_image(content)
     return 1 if isinstance(image, Rejected) else orientation_of(image)
+
+
+def _start_of_scan(content: bytes) -> int:
+    """Where a JPEG's pixels begin, which need not be searched for metadata; 128 KiB at most."""
+    place, end = 2, min(len(content), 1 << 17)
+    while place + 4 <= end and content[place] == _MARKER:
+        code = content[place + 1]
+        if code == _SCAN:
+            return place
+        filling = code == _MARKER
+        place += 1 if filling else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return end
 
 
 def squash(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, write_json
 from intarsia.sample import FORMAT_VERSION, LabelledBox, Sample, encode_sample
 
-MaskReader = Callable[[], np.ndarray | Rejected | None]  # the object mask of one box, in the picture's size
+MaskReader = Callable[[int], np.ndarray | Rejected | None]  # place of a box -> mask in the picture's size
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ def render_record(
             tally.reject_picture(record, picture, boxes)
             return []
         record = fit_record(record, picture.drawn_on, picture.size)
-        usable, masks_of, dropped = _choose(record, picture, job)
+        usable, mask_of, dropped = _choose(record, picture, job)
         gone = {box_id for box_id, _ in dropped}
-        drawn, masks, jpeg = _draw_all(record, picture, usable, masks_of, job) if usable else ([], [], None)
+        drawn, masks, jpeg = _draw_all(record, picture, usable, mask_of, job) if usable else ([], [], None)
         samples = [sample for sample in drawn if isinstance(sample, Sample)]
         encoded = [(sample.meta.key, encode_sample(sample, jpeg)) for sample in samples]
     except UserError:  # not this picture's fault: nothing may be recorded against it
@@ -219,22 +219,23 @@ def _render_pairs(
 
 def _choose(
     record: PictureRecord, picture: DecodedPicture, job: ShardJob
-) -> tuple[tuple[LabelledBox, ...], list[MaskReader], list[tuple[int, Rejected]]]:
-    """Boxes that may be chosen, the reader of each one's object mask, and (box id, reason) for the others."""
+) -> tuple[tuple[LabelledBox, ...], MaskReader, list[tuple[int, Rejected]]]:
+    """Boxes that may be chosen, the reader of their object masks, and (box id, reason) for the others."""
     usable, dropped = choose_boxes(record, picture, job.rules)
     gone = {box_id for box_id, _ in dropped}
     left = [box for box in record.boxes if box.box_id not in gone]
-    readers: list[MaskReader] = [
-        cache(partial(object_mask, box.segmentation, job.segmentations, picture.size, picture.drawn_on))
-        for box in left
-    ]
+
+    def read(place: int) -> np.ndarray | Rejected | None:
+        return object_mask(left[place].segmentation, job.segmentations, picture.size, picture.drawn_on)
+
     if not job.config.requires_masks:
-        return usable, readers, dropped
+        return usable, read, dropped
     recipe = job.config.drawing
-    judged = [judge_object(read(), item.box, recipe) for item, read in zip(usable, readers, strict=True)]
+    masks = [read(place) for place in range(len(usable))]
+    judged = [judge_object(mask, item.box, recipe) for mask, item in zip(masks, usable, strict=True)]
     dropped += [(box.box_id, why) for box, why in zip(left, judged, strict=True) if why]
     kept = [place for place, why in enumerate(judged) if not why]
-    return tuple(usable[place] for place in kept), [readers[place] for place in kept], dropped
+    return tuple(usable[place] for place in kept), lambda place: masks[kept[place]], dropped
 
 
 @functools.lru_cache(maxsize=2)
@@ -247,7 +248,7 @@ def _draw_all(
     record: PictureRecord,
     picture: DecodedPicture,
     boxes: tuple[LabelledBox, ...],
-    masks_of: list[MaskReader],
+    mask_of: MaskReader,
     job: ShardJob,
 ) -> tuple[list[Sample | Rejected], list[np.ndarray | Rejected | None], bytes | None]:
     """All draws of a picture, the object mask of each, and the JPEG to store if the picture is whole."""
@@ -259,7 +260,7 @@ def _draw_all(
 
     @cache
     def read_mask(place: int) -> np.ndarray | Rejected | None:
-        mask = masks_of[place]()
+        mask = mask_of(place)
         if not isinstance(mask, np.ndarray) or stored.size == picture.size:
             return mask
         return resize(mask, stored.size)
@@ -284,8 +285,14 @@ def _draw_all(
     side, number = None if source else config.image_size, config.draws(1, len(boxes))
     drawn = [draw_sample(subject, side, config.seed, draw) for draw in range(number)]
     if not config.object_masks:
-        drawn = [replace(s, object_mask=None) if isinstance(s, Sample) else s for s in drawn]
+        drawn = [_without_mask(one) for one in drawn]
     return drawn, found, stored.jpeg if source else None
+
+
+def _without_mask(drawn: Sample | Rejected) -> Sample | Rejected:
+    if isinstance(drawn, Rejected) or drawn.object_mask is None:
+        return drawn
+    return replace(drawn, object_mask=None)
 
 
 def _sidecar_content(job: ShardJob, tar: Path, sha256: str, tally: ShardTally) -> dict[str, Any]:

@@ -162,9 +162,10 @@ def pair_up(
     """
     partners = possible_partners([one.view for one in shown], config.min_gap or 1)
     limit = 1.0 if config.max_mask_iou is None else config.max_mask_iou
+    alike = _alike(shown, partners, limit)
     apart = [
-        [other for other in places if not _alike(one, shown[other], limit)]
-        for one, places in zip(shown, partners, strict=True)
+        [other for other in places if (min(place, other), max(place, other)) not in alike]
+        for place, places in enumerate(partners)
     ]
     dropped: Refusals = []
     kept: list[int] = []
@@ -193,10 +194,20 @@ def pair_up(
     return [shown[place] for place in kept], left, dropped
 
 
-def _alike(one: UsableView, other: UsableView, limit: float) -> bool:
-    if one.view.frame < 0 or not (isinstance(one.mask, np.ndarray) and isinstance(other.mask, np.ndarray)):
-        return False
-    return overlap(one.mask, other.mask) > limit
+def _alike(shown: list[UsableView], partners: list[list[int]], limit: float) -> set[tuple[int, int]]:
+    """The possible pairs, smaller place first, of frames whose masks overlap by more than `limit`."""
+    inside = {
+        place: one.mask >= 128
+        for place, one in enumerate(shown)
+        if limit < 1 and one.view.frame >= 0 and isinstance(one.mask, np.ndarray)
+    }
+    pairs = {
+        (min(place, other), max(place, other))
+        for place, places in enumerate(partners)
+        for other in places
+        if place in inside and other in inside
+    }
+    return {(one, other) for one, other in pairs if overlap(inside[one], inside[other]) > limit}
 
 
 def _spread(kept: list[int], shown: list[UsableView], most: int) -> set[int]:

@@ -16,7 +16,7 @@ from dataprep.check.verify import verify_folder
 from dataprep.choose.filters import FilterOptions, check_options, read_hierarchy, read_names, rules_of
 from dataprep.choose.joint_rules import class_quotas, judge_balance, near_duplicates
 from dataprep.choose.pixels import crop_figures, judge_crop, picture_hash
-from dataprep.choose.rules import FILTERS, judge_boxes, judge_sizes
+from dataprep.choose.rules import FILTERS, judge_boxes, judge_pixels, judge_sizes
 from dataprep.cli import main
 from dataprep.formats.openimages_csv import read_class_names
 from dataprep.look.duplicates import find_duplicates, nearest_before
@@ -211,6 +211,8 @@ def test_sides_and_aspect_in_pixels(width: int, height: int, side: int, aspect: 
         else None
     )
     assert (REASONS[code].value if code >= 0 else None) == expected
+    [alone] = judge_pixels([Box(0, 0, width, height)], rules)
+    assert (alone.reason.value if alone else None) == expected
 
 
 def test_options_that_are_not_given_leave_the_named_sets_as_they_are() -> None:

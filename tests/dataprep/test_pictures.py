@@ -70,6 +70,21 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int
     assert (ours.jpeg is not None) == (kind == "JPEG" and orientation == 1)
 
 
+@pytest.mark.parametrize("before", ["filling", "comments", "a long comment"])
+def test_exif_may_stand_behind_other_segments(tmp_path: Path, before: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = encoded(toy_picture(48, 32, 1), "JPEG", exif=exif)
+    comment = b"\xff\xfe\x00\x09a note:"
+    segments = {
+        "filling": b"\xff" * 3,
+        "comments": 20 * comment,
+        "a long comment": b"\xff\xfe\xff\xff" + bytes(0xFFFD),
+    }
+    content = plain[:2] + segments[before] + plain[2:]
+    assert picture_of(write(tmp_path, content)).size == (32, 48)
+
+
 def test_a_picture_annotated_before_its_rotation_stays_as_it_was(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 from benchmarks.peers.fixed_exemplar import draw_mask
 from intarsia.boxes import Box, extend_box
@@ -98,6 +99,18 @@ def test_on_average_three_quarters_of_the_points_are_left() -> None:
         uncovered.append(1 - np.count_nonzero(mask) / box.area)
     assert 51 < np.mean(numbers) < 56  # of 72
     assert 0.002 < np.mean(uncovered) < 0.02
+
+
+def test_a_polygon_is_filled_as_in_a_picture_of_pillows() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        size = int(rng.integers(1, 200)), int(rng.integers(1, 200))
+        polygon = tuple((x, y) for x, y in rng.uniform(-20, 220, (int(rng.integers(2, 9)), 2)).tolist())
+        picture = Image.new("L", size)
+        ImageDraw.Draw(picture).polygon(list(polygon), fill=255)
+        mask = polygon_mask(polygon, Box(0, 0, 0, 0), size)
+        assert np.array_equal(mask, np.array(picture))
+        assert mask.flags.writeable
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 8])

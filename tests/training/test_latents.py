@@ -269,6 +269,11 @@ def test_whole_pictures_are_stored_as_data_prep_drew_them_or_refused(
         open_dataset(fresh)
     with pytest.raises(UsageError, match=r"set data\.redraw=false"):
         store(fresh, monkeypatch)
+    drawn = config_of(tmp_path, tmp_path / "shards", *options, "data.latents=true", "data.recipe=pbe")
+    remedy = r"set data\.recipe=null and data\.redraw=false, or data\.latents=false"
+    with pytest.raises(UsageError, match=remedy):
+        open_dataset(drawn)
+    config_of(tmp_path, tmp_path / "shards", "data.recipe=null", "data.redraw=false")  # is a valid remedy
     baked = config_of(tmp_path, tmp_path / "shards", *options, "data.redraw=false")
     store(baked, monkeypatch)
     online, stored = both_ways(baked, build_model(baked.model, baked.seed), SAMPLES)

@@ -177,7 +177,7 @@ def open_dataset(config: TrainConfig) -> RunDataset:
     if config.data.stream:
         return open_streams(config, shards)
     if config.data.latents:
-        check_redraw(shards, config.data.redraw)
+        check_redraw(shards, config.data)
     order = order_of(config, shards)
     reader = ShardReader(shards, config.data.open_shards, open_cache(config.data, shards))
     size, data = config.model.image_size, config.data

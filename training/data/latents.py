@@ -25,6 +25,7 @@ from training.data.cache import ShardCache
 from training.data.layouts import BuiltLayout
 from training.data.open_files import OpenFiles
 from training.data.shards import Shard, load_manifest, open_file
+from training.option_groups import DataConfig
 
 if TYPE_CHECKING:
     from intarsia.model import EditModel
@@ -234,7 +235,7 @@ def _read_header(descriptor: int) -> tuple[list[str], dict[str, _Tensor]]:
     return keys, tensors
 
 
-def check_redraw(shards: Sequence[Shard], redraw: bool | None) -> None:
+def check_redraw(shards: Sequence[Shard], data: DataConfig) -> None:
     """Refuse stored latents of what no two epochs show alike.
 
     Raises:
@@ -246,8 +247,9 @@ def check_redraw(shards: Sequence[Shard], redraw: bool | None) -> None:
             f"latents are stored for shards of `python -m dataprep build`, and {foreign.data_set} is an "
             "index of other tars; set data.latents=false"
         )
-    if any(shard.whole_pictures for shard in shards) and redraw is not False:
+    if any(shard.whole_pictures for shard in shards) and data.redraw is not False:
+        baked = "data.redraw=false" if data.recipe is None else "data.recipe=null and data.redraw=false"
         raise UsageError(
-            "latents of whole pictures cannot be stored while each epoch crops them anew; set "
-            "data.redraw=false, or data.latents=false"
+            f"latents of whole pictures cannot be stored while each epoch crops them anew; set {baked}, or "
+            "data.latents=false"
         )

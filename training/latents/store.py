@@ -58,7 +58,7 @@ def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: 
     from training.data.latents import LATENTS_MANIFEST, check_redraw, latents_folder
     from training.latents.encode_shards import LatentJob, frozen_networks, has_latents
 
-    check_redraw(shards, config.data.redraw)
+    check_redraw(shards, config.data)
     import torch
 
     _, digest = frozen_networks(config, torch.device("cpu"))
