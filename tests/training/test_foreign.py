@@ -142,6 +142,20 @@ def test_tars_of_a_web_server_train_as_those_of_a_folder(
     assert set(server.requests.values()) == {1}  # each tar once
 
 
+def test_an_index_beside_tars_is_found_on_a_web_server(
+    server: FileServer, tmp_path: Path, pattern: str
+) -> None:
+    address = f"{server.address}/{{000000..000002}}.tar"
+    config = config_of(tmp_path, f"data.shards={address}", f"data.cache_dir={tmp_path / 'cache'}")
+    with pytest.raises(UserError, match=r"these tars have no index .*dataprep index"):
+        open_dataset(config)
+    [folder] = Path(pattern).parent.glob("index-*")
+    shutil.copytree(folder, server.folder / folder.name)
+    near = config_of(tmp_path, f"data.shards={pattern}")
+    found = [sequence(read(one, open_dataset(one), BatchShape(8, 1, 1), 0, 1)) for one in (config, near)]
+    assert found[0] == found[1]
+
+
 def test_tars_without_an_index_or_others_than_it_says_are_named(tmp_path: Path, pattern: str) -> None:
     def opened(place: str) -> None:
         open_dataset(config_of(tmp_path, f"data.shards={place}"))

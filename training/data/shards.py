@@ -253,6 +253,10 @@ def load_manifest(place: str) -> Any:
             return json.loads(b"".join(read_shard_file(path)))
         except ValueError as error:
             raise UserError(f"{path}: not valid JSON ({error})") from None
+        except UserError as error:
+            if is_tar_place(place) and "is not there" in str(error):
+                raise _not_indexed(place, folder) from None
+            raise
     if not Path(path).is_file():
         if is_tar_place(place):
             raise _not_indexed(place, folder)
