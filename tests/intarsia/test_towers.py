@@ -30,6 +30,7 @@ from transformers import (
 
 from intarsia.architecture import ModelConfig
 from intarsia.conditions.attention import shorten_attention
+from intarsia.conditions.exemplar import ExemplarEncoder
 from intarsia.config import build_config, load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
@@ -146,6 +147,19 @@ def test_the_first_of_class_and_patches_is_the_class_vector_bit_for_bit(kind: st
     model = wide(build_model(config_of(kind, "tokens=class+patches"), 0))
     alone = wide(build_model(config_of(kind), 0))
     assert torch.equal(model.encode_exemplar(pixels())[:, 0], alone.encode_exemplar(pixels()))
+
+
+def test_queries_attend_to_every_vector_whatever_its_place_and_to_each_other() -> None:
+    torch.manual_seed(0)
+    encoder = ExemplarEncoder(width=16, depth=1, token_width=8, tokens=3, resampled=True)
+    vectors = torch.randn(2, 5, 16, requires_grad=True)
+    tokens = encoder(vectors)
+    moved = encoder(vectors[:, [3, 0, 4, 2, 1]])
+    assert torch.allclose(tokens, moved, atol=1e-6)
+    to_vectors, to_queries = torch.autograd.grad(tokens[0, 0].sum(), [vectors, encoder.queries])
+    assert (to_vectors[0] != 0).any(dim=-1).all()
+    assert not to_vectors[1].any(), "another exemplar's"
+    assert (to_queries[0] != 0).any(dim=-1).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -54,7 +54,8 @@ def _run(arguments: argparse.Namespace) -> None:
     finally:
         reporter.close()
     print(f"latents: {folder}", file=sys.stderr)
-    print(f"next: train with data.shards={arguments.shards} data.latents=true", file=sys.stderr)
+    tokens = " data.stored_tokens=true" if config.data.stored_tokens else ""
+    print(f"next: train with data.shards={arguments.shards} data.latents=true{tokens}", file=sys.stderr)
 
 
 def _size(parts: dict[str, int], tokens: int) -> str:
