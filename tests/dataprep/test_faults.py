@@ -83,9 +83,11 @@ class Build:
 
     def ends_with_one_sentence(self) -> str:
         said = self.ends(1)
-        assert [line for line in said.splitlines() if "shards  " not in line] == [said.splitlines()[-1]], said
-        assert said.splitlines()[-1].startswith("error: ")
-        return said.splitlines()[-1]
+        # Of the toy's pictures one is missing and one has another size than annotated.
+        words = [line for line in said.splitlines() if not line.startswith("warning: ")]
+        assert [line for line in words if "shards  " not in line] == [words[-1]], said
+        assert words[-1].startswith("error: ")
+        return words[-1]
 
 
 @pytest.fixture(scope="module")
