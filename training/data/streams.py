@@ -5,7 +5,6 @@ samples as they come, so noise and timesteps are exact while the order of the sa
 """
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +34,8 @@ from training.option_groups import DataConfig
 
 log = logging.getLogger("training")
 _PROBED = 100  # samples after which a stream of which nothing can be used is a mistake
+_DRAINED = 1 << 20  # bytes read at once after the last sample
+_PIPE_BROKEN = (23, 141)  # exit codes of curl and of a shell whose output nobody reads any more
 _PROMISE = (
     "data.stream: samples are shuffled approximately, over %d at a time, and a run that continues reads its "
     "epoch from the start again; `python -m dataprep index` gives tars that can be indexed an exact order"
@@ -125,8 +126,12 @@ class StreamReader:
 
         for shard in shards:
             twice: list[tuple[str, str]] = []
+            handler = partial(_on_error, twice)
+            stream: Any = None
             try:
-                for sample in webdataset.tariterators.tarfile_samples([shard], partial(_on_error, twice)):
+                stream = webdataset.gopen(shard["url"])
+                files = webdataset.tariterators.tar_file_expander([shard | {"stream": stream}], handler)
+                for sample in webdataset.tariterators.group_by_keys(files, handler=handler):
                     key = sample.pop("__key__")
                     members = {
                         suffix: content if suffix in self.stream.suffixes else b""
@@ -135,10 +140,13 @@ class StreamReader:
                     }
                     doubled = [suffix for name, suffix in twice if name == key]
                     yield shard["url"], key, members, doubled
+                while stream.read(_DRAINED):  # a command's exit code is known at the end of its output only
+                    pass
+                stream.close()
             except Exception as error:  # noqa: BLE001 - each kind of stream has errors of its own
                 raise UserError(
-                    f"the stream {shard['url']} cannot be read ({_cause(error)}); see to it, then run the "
-                    "same command again"
+                    f"the stream {shard['url']} cannot be read ({_cause(error, stream)}); see to it, then "
+                    "run the same command again"
                 ) from None
 
     def _drawn(
@@ -156,11 +164,16 @@ class StreamReader:
         return LeftOut(key, url, found) if isinstance(found, Rejected) else found
 
 
-def _cause(error: Exception) -> str:
-    """What webdataset says, without the addresses that it adds; of a command its exit code."""
+def _cause(error: Exception, stream: Any) -> str:
+    """What webdataset says, without the addresses that it adds; the exit code of a command that failed."""
+    process = getattr(stream, "proc", None)
+    if process is not None:
+        process.stdout.close()
+        code = process.wait()
+        if code > 0 and code not in _PIPE_BROKEN:
+            return f"its command ended with exit {code}"
     text = " ".join(str(error.args[0] if error.args else error).split())
-    ended = re.search(r"exit (\d+)", text)
-    return f"its command ended with {ended[0]}" if ended else f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text}"
 
 
 def _on_error(twice: list[tuple[str, str]], error: Exception) -> bool:
