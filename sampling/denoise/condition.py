@@ -16,7 +16,7 @@ from intarsia.conditioning import (
     mask_to_unit,
     sample_latents,
 )
-from intarsia.conditions.condition import Condition
+from intarsia.conditions.condition import Condition, Part
 from intarsia.model import EditModel
 from sampling.denoise.machine import visiting
 from sampling.denoise.sampler import Known
@@ -46,11 +46,9 @@ class Encoder:
         dtype = self.model.unet.dtype
         grid = latent_mask(mask_to_unit(edit_mask), noise.shape[-2:])
         known = known_channels(self.latents(image, edit_mask, noise).to(dtype), grid.to(self.device, dtype))
-        return Condition(
-            self.tokens(exemplar).to(dtype),
-            self.model.exemplar_encoder.null_exemplar.to(self.device, dtype),
-            known[:, : self.model.config.extra_channels],
-        )
+        null = self.model.exemplar_encoder.null_exemplar.to(self.device, dtype)
+        part = Part("exemplar", self.tokens(exemplar).to(dtype), null)
+        return Condition((part,), known[:, : self.model.config.extra_channels])
 
     def known(self, image: Tensor, edit_mask: Tensor, noise: Tensor) -> Known:
         """The latents of the whole pictures, known in the cells without any pixel to repaint.

@@ -265,7 +265,7 @@ def invert(dtype: str, method: str, *overrides: str) -> None:
         source, target = condition.tokens[:1], condition.tokens[1:]
         tokens = Tokens(source, target, condition.null)
         settings = InversionSettings(method=method, num_inference_steps=3, offset_scale=0.5)
-        one = type(condition)(source, condition.null, condition.channels[:1])
+        one = condition.select(torch.zeros(1, dtype=torch.int64, device="cuda"))
         with not_fake():
             alphas_at = model_denoiser(model.unet, one, model.config.noise)
         keep = torch.zeros(1, 1, *latents.shape[-2:], device="cuda")

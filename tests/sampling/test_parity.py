@@ -73,10 +73,11 @@ def our_picture(model: Any, pipeline: Any, inputs: tuple[Any, ...], settings: Ed
         encoder = Encoder(model, torch.device("cpu"))
         condition = encoder.condition(pixels, mask, any_exemplar, posterior_noise)
         nearest = F.interpolate(mask_to_unit(mask), (32, 32))
+        tokens = model.exemplar_encoder(model.encode_exemplar(cropped))
         condition = replace(
             condition,
             channels=known_channels(condition.channels[:, :4], nearest),
-            tokens=model.exemplar_encoder(model.encode_exemplar(cropped)),
+            parts=(replace(condition.parts[0], tokens=tokens),),
         )
         predict = guided_model(model.unet, condition, [settings.guidance_scale])
         scheduler = new_noise_scheduler(model.config.noise, settings.scheduler)

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from intarsia.conditioning import known_channels, sample_latents
-from intarsia.conditions.condition import Condition, condition_kind
+from intarsia.conditions.condition import Condition, Part, condition_kind
 from intarsia.model import EditModel
 from training.config import TrainConfig
 from training.data.batches import Batch
@@ -33,8 +33,9 @@ class EditTrainee(nn.Module):
     def forward(self, step: Step) -> Tensor:
         """Predict the noise, or velocity, [B, C, h, w]."""
         tokens = self.exemplar_encoder(step.features)
-        condition = Condition(tokens, self.exemplar_encoder.null_exemplar, step.channels)
-        return condition.with_null(step.dropped).predict(self.unet, step.noisy_latents, step.timesteps)
+        part = Part("exemplar", tokens, self.exemplar_encoder.null_exemplar)
+        condition = Condition((part.with_null(step.dropped),), step.channels)
+        return condition.predict(self.unet, step.noisy_latents, step.timesteps)
 
 
 @torch.no_grad()
