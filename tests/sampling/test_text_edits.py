@@ -204,6 +204,7 @@ def test_branches_that_cancel_out_are_not_computed(
     assert seen == [rows]
 
 
+@pytest.mark.long
 def test_what_is_not_told_has_no_scale_and_costs_nothing(both: EditModel) -> None:
     seen = []
     hook = both.unet.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))

@@ -211,6 +211,7 @@ def test_an_inpainting_model_is_a_start_in_its_own_layout_only(tmp_path: Path) -
 # -- everything else that follows --------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_estimate_counts_the_text_tower(tmp_path: Path) -> None:
     counts = {name: count_flops(config_of(tmp_path, name)) for name in ("exemplar", "text", "both")}
     assert set(counts["text"]) - set(counts["exemplar"]) == {"text"}
