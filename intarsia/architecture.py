@@ -12,6 +12,7 @@ from intarsia.config import Config, HomePath
 from intarsia.towers.settings import (
     ExemplarConfig,
     ImageEncoderConfig,
+    TextEncoderConfig,
     check_tower,
     count_tokens,
 )
@@ -30,7 +31,10 @@ def _check_channels(block_out_channels: tuple[int, ...], groups: int) -> None:
 class UNetConfig(Config):
     """The denoising UNet (diffusers' `UNet2DConditionModel`); the up blocks mirror the down blocks."""
 
-    in_channels: PositiveInt = 9  # noisy latents, masked image latents, keep mask
+    in_channels: PositiveInt = 9  # noisy latents, masked image latents, mask
+    # Order of the channels after the noisy latents. pbe: Paint by Example's, masked image and keep mask;
+    # sd: Stable Diffusion's inpainting model's, mask of what to repaint and masked image.
+    input_layout: Literal["pbe", "sd"] = "pbe"
     out_channels: PositiveInt = 4
     block_out_channels: tuple[PositiveInt, ...] = Field(default=(320, 640, 1280, 1280), min_length=1)
     down_block_types: tuple[DownBlock, ...] = (
@@ -138,12 +142,17 @@ class InitConfig(Config):
     )
     ema: bool = False  # of a single stable_diffusion file with both, the averaged UNet (model_ema.*)
     image_encoder: HomePath | None = None  # folder of a transformers model with the image tower: CLIP, …
+    tokenizer: HomePath | None = (
+        None  # folder with vocab.json and merges.txt, which a single stable_diffusion file lacks
+    )
     vae: HomePath | None = None  # folder or weights file of an AutoencoderKL, in place of stable_diffusion's
     model_folder: HomePath | None = None  # a model folder of this project: everything
 
     @model_validator(mode="after")
     def _check(self) -> "InitConfig":
-        others = [name for name in ("stable_diffusion", "image_encoder", "vae") if getattr(self, name)]
+        others = [
+            name for name in ("stable_diffusion", "image_encoder", "tokenizer", "vae") if getattr(self, name)
+        ]
         if self.model_folder and others:
             raise ValueError(f"init.model_folder already contains every part; remove it or init.{others[0]}")
         if self.ema and not self.stable_diffusion:
@@ -154,21 +163,33 @@ class InitConfig(Config):
 
 
 class ConditionRow(NamedTuple):
-    """A kind of condition, as a config describes it.
+    """A kind of condition, as a config describes it: what the UNet is told of an exemplar, and a prompt.
 
     Attributes:
-        module: name of the module that contains its KIND (`conditions.condition.ConditionKind`).
-        num_tokens: function from a model config to its number n of tokens.
+        module: name of the module that contains its KIND (`conditions.condition.ConditionKind`), which makes
+            tokens of an exemplar; None if there is no exemplar.
+        num_tokens: function from a model config to the number of the exemplar's tokens.
+        text: whether the tokens of a prompt follow.
     """
 
-    module: str
+    module: str | None
     num_tokens: Callable[["ModelConfig"], int]
+    text: bool = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the UNet is told in tokens, in the order of its context: exemplar, text."""
+        return (*(("exemplar",) if self.module else ()), *(("text",) if self.text else ()))
+
+
+def _exemplar_tokens(config: "ModelConfig") -> int:
+    return count_tokens(config.image_encoder, config.exemplar)
 
 
 CONDITIONS = {
-    "exemplar": ConditionRow(
-        "intarsia.conditions.exemplar", lambda config: count_tokens(config.image_encoder, config.exemplar)
-    )
+    "exemplar": ConditionRow("intarsia.conditions.exemplar", _exemplar_tokens),
+    "text": ConditionRow(None, lambda config: 0, text=True),
+    "both": ConditionRow("intarsia.conditions.exemplar", _exemplar_tokens, text=True),
 }
 
 
@@ -176,11 +197,12 @@ class ModelConfig(Config):
     """The whole edit model."""
 
     image_size: PositiveInt = 512  # side of the square picture, in pixels
-    condition: str = "exemplar"  # kind of condition that describes what to paint
+    condition: str = "exemplar"  # what describes what to paint: exemplar, text or both
     exemplar: ExemplarConfig = ExemplarConfig()  # how the exemplar becomes tokens
     unet: UNetConfig = UNetConfig()
     vae: VaeConfig = VaeConfig()
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
     noise: NoiseConfig = NoiseConfig()
     init: InitConfig = InitConfig()
 
@@ -194,6 +216,7 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
         check_tower(self.image_encoder, self.exemplar)
+        self._check_parts()
         latent = self.vae.latent_channels
         if self.unet.out_channels != latent:
             raise ValueError(
@@ -213,10 +236,37 @@ class ModelConfig(Config):
             )
         return self
 
+    def _check_parts(self) -> None:
+        width, text_width = self.unet.cross_attention_dim, self.text_encoder.hidden_size
+        if "text" in self.parts and text_width != width:
+            raise ValueError(
+                f"text_encoder.hidden_size={text_width} must equal unet.cross_attention_dim={width}: the "
+                "text tower's vectors are the UNet's tokens"
+            )
+        unused = {
+            "text_encoder": "text" not in self.parts and self.text_encoder != TextEncoderConfig(),
+            "init.tokenizer": "text" not in self.parts and self.init.tokenizer,
+            "exemplar": "exemplar" not in self.parts and self.exemplar != ExemplarConfig(),
+            "init.image_encoder": "exemplar" not in self.parts and self.init.image_encoder,
+        }
+        for name in (name for name, given in unused.items() if given):
+            raise ValueError(f"{name} has no effect with condition={self.condition}; remove it")
+        if self.unet.input_layout != "pbe" and not self.extra_channels:
+            raise ValueError(
+                f"unet.input_layout={self.unet.input_layout} orders input channels that a UNet with "
+                f"unet.in_channels={self.unet.in_channels} does not have; remove it"
+            )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the UNet is told in tokens, in the order of its context: exemplar, text."""
+        return CONDITIONS[self.condition].parts
+
     @property
     def num_tokens(self) -> int:
         """Number of tokens in the context of the UNet's cross-attention."""
-        return CONDITIONS[self.condition].num_tokens(self)
+        row = CONDITIONS[self.condition]
+        return row.num_tokens(self) + (self.text_encoder.max_position_embeddings if row.text else 0)
 
     @property
     def exemplar_size(self) -> int:

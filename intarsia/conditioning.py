@@ -1,7 +1,8 @@
 """From pixels to the UNet's input: value ranges, the hole, latents, the latent mask, the channel order.
 
 This arithmetic exists only here; data loading, training, sampling and evaluation call it. It is Paint by
-Example's, except that our mask is 1 = repaint; only `known_channels` turns it into the UNet's keep mask.
+Example's, except that our mask is 1 = repaint; only `known_channels` turns it into the UNet's keep mask. With
+`unet.input_layout: sd` it is that of Stable Diffusion's inpainting model.
 """
 
 from typing import Any
@@ -85,18 +86,34 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     return vae.decode(latents / vae.config.scaling_factor).sample
 
 
-def latent_mask(edit_mask: Tensor, size: tuple[int, int]) -> Tensor:
+def told_mask(edit_mask: Tensor, layout: str = "pbe") -> Tensor:
+    """Edit masks uint8 [B, H, W], 255 = repaint, as a UNet is told them.
+
+    Paint by Example keeps soft edges; Stable Diffusion's inpainting model (layout sd) knows 0 and 255 only,
+    with the border at .5, as in diffusers.
+    """
+    return edit_mask if layout == "pbe" else (edit_mask >= 128).to(torch.uint8) * 255
+
+
+def latent_mask(edit_mask: Tensor, size: tuple[int, int], layout: str = "pbe") -> Tensor:
     """Edit mask [B, 1, H, W] -> [B, 1, h, w] on the grid of latents, size = (h, w).
 
-    Bilinear without antialiasing, as in the original code: at a factor of 8, cell i is the mean of pixels
-    8i+3 and 8i+4 along each axis, so a binary mask gives 0, 1/4, 1/2, 3/4 or 1.
+    For Paint by Example (layout pbe) bilinear without antialiasing, as in the original code: at a factor of
+    8, cell i is the mean of pixels 8i+3 and 8i+4 along each axis, so a binary mask gives 0, 1/4, 1/2, 3/4 or
+    1. For Stable Diffusion (layout sd) nearest neighbour: cell i is pixel 8i.
     """
+    if layout == "sd":
+        return F.interpolate(edit_mask, size, mode="nearest")
     return F.interpolate(edit_mask, size, mode="bilinear", align_corners=False, antialias=False)
 
 
-def known_channels(masked_image_latents: Tensor, edit_mask_latent: Tensor) -> Tensor:
-    """UNet input channels after the noisy latents, [B, C + 1, h, w]: masked image latents, KEEP mask.
+def known_channels(masked_image_latents: Tensor, edit_mask_latent: Tensor, layout: str = "pbe") -> Tensor:
+    """UNet input channels after the noisy latents, [B, C + 1, h, w].
 
-    Stable Diffusion's own inpainting UNet has another order and the opposite polarity.
+    Paint by Example (layout pbe): masked image latents, KEEP mask. Stable Diffusion's inpainting UNet (layout
+    sd): edit mask, masked image latents. Neither can be turned into the other by its weights: the mask is
+    padded with 0 at the border of the picture, which means "repaint" in one and "keep" in the other.
     """
+    if layout == "sd":
+        return torch.cat([edit_mask_latent, masked_image_latents], dim=1)
     return torch.cat([masked_image_latents, 1.0 - edit_mask_latent], dim=1)

@@ -1,4 +1,8 @@
-"""The edit model: UNet, autoencoder, frozen image tower and trained exemplar encoder."""
+"""The edit model: UNet, autoencoder, and for an exemplar and a prompt their frozen towers and encoder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -8,21 +12,27 @@ from intarsia.architecture import ModelConfig
 from intarsia.conditioning import normalise_exemplar
 from intarsia.conditions.attention import shorten_attention
 from intarsia.conditions.condition import ConditionKind, condition_kind
+from intarsia.errors import UserError
 from intarsia.model_folder import check_same_notes
-from intarsia.pretrained import load_image_encoder, load_model_folder
+from intarsia.pretrained import load_image_encoder, load_model_folder, load_text_encoder
 from intarsia.stable_diffusion import load_unet, load_vae, warn_of_other_prediction
+from intarsia.towers.text import new_text_encoder, read_text
+from intarsia.towers.tokenizer import BYTES_VOCABULARY, TextTokenizer, bytes_tokenizer, read_tokenizer
 from intarsia.towers.tower import Tower, tower_of
 
 
 class EditModel(nn.Module):
-    """All networks of one model; autoencoder and image tower are frozen and remain in evaluation mode.
+    """All networks of one model; autoencoder and towers are frozen and remain in evaluation mode.
 
     Attributes:
         config: geometry of the model.
         unet: denoising network, `UNet2DConditionModel`; input: noisy latents and the condition's channels.
         vae: autoencoder, `AutoencoderKL`.
-        image_encoder: frozen image tower; `CLIPVisionModel` by default.
-        exemplar_encoder: trained encoder from features to tokens; `ExemplarEncoder` by default.
+        image_encoder: frozen image tower, `CLIPVisionModel` by default; None without an exemplar.
+        exemplar_encoder: trained encoder from features to tokens, `ExemplarEncoder` by default; None without
+            an exemplar.
+        text_encoder: frozen text tower, `CLIPTextModel`; None without a prompt.
+        tokenizer: its tokenizer; None without a prompt, and until it is read.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -31,9 +41,22 @@ class EditModel(nn.Module):
         self.unet = _new_unet(config)
         shorten_attention(self.unet, config.num_tokens)
         self.vae = _new_vae(config).requires_grad_(False)
-        self.image_encoder = self.tower.network(config.image_encoder).requires_grad_(False)
-        self.exemplar_encoder = self.kind.encoder(config)
+        self.image_encoder: Any = None
+        self.exemplar_encoder: Any = None
+        self.text_encoder: Any = None
+        if "exemplar" in config.parts:
+            self.image_encoder = self.tower.network(config.image_encoder).requires_grad_(False)
+            self.exemplar_encoder = self.kind.encoder(config)
+        if "text" in config.parts:
+            self.text_encoder = new_text_encoder(config.text_encoder).requires_grad_(False)
+        self.tokenizer: TextTokenizer | None = None
         self.train()
+
+    @property
+    def frozen_networks(self) -> dict[str, nn.Module]:
+        """The networks that are never trained, by attribute."""
+        names = ("vae", "image_encoder", "text_encoder")
+        return {name: network for name in names if (network := getattr(self, name, None)) is not None}
 
     @property
     def kind(self) -> ConditionKind:
@@ -48,8 +71,8 @@ class EditModel(nn.Module):
     def train(self, mode: bool = True) -> "EditModel":
         """Set training mode; the frozen parts remain in evaluation mode."""
         super().train(mode)
-        self.vae.eval()
-        self.image_encoder.eval()
+        for network in self.frozen_networks.values():
+            network.eval()
         return self
 
     def normalise(self, exemplar: Tensor) -> Tensor:
@@ -61,6 +84,13 @@ class EditModel(nn.Module):
     def encode_exemplar(self, exemplar: Tensor) -> Tensor:
         """Normalised exemplars [B, 3, S, S] -> features for `exemplar_encoder`, without gradient."""
         return self.kind.see(self.config, self.image_encoder, exemplar)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Prompts -> tokens [B, n, D], without gradient; "" tells nothing. Longer prompts are cut."""
+        assert self.text_encoder is not None and self.tokenizer is not None, "the model is not told text"
+        ids = self.tokenizer(texts, self.config.text_encoder.max_position_embeddings)
+        return read_text(self.text_encoder, ids.to(self.text_encoder.device))
 
 
 def build_model(config: ModelConfig, seed: int) -> EditModel:
@@ -81,12 +111,37 @@ def build_model(config: ModelConfig, seed: int) -> EditModel:
         check_same_notes(config, init.model_folder)
         load_model_folder(model, init.model_folder)
     if init.stable_diffusion:
-        load_unet(model.unet, init.stable_diffusion, init.ema)
+        load_unet(model.unet, init.stable_diffusion, init.ema, config.unet.input_layout)
     if autoencoder := init.vae or init.stable_diffusion:
         load_vae(model.vae, autoencoder)
     if init.image_encoder:
         load_image_encoder(model, init.image_encoder)
+    if model.text_encoder is not None and init.stable_diffusion:
+        load_text_encoder(model.text_encoder, init.stable_diffusion)
+    if model.text_encoder is not None and model.tokenizer is None:
+        model.tokenizer = _tokenizer(config)
     return model
+
+
+def _tokenizer(config: ModelConfig) -> TextTokenizer:
+    """The tokenizer that a config names; a small vocabulary needs none, its tokens are bytes."""
+    init = config.init
+    place: Path | None = init.tokenizer or init.stable_diffusion
+    size = config.text_encoder.vocab_size
+    if place is None and size == BYTES_VOCABULARY:
+        return bytes_tokenizer()
+    if place is None or place.is_file():
+        raise UserError(
+            f"{place or 'the model config'} has no vocabulary for prompts; add model.init.tokenizer=FOLDER "
+            "with vocab.json and merges.txt, such as the tokenizer folder of Stable Diffusion"
+        )
+    tokenizer = read_tokenizer(place)
+    if max(tokenizer.vocab.values()) >= size:
+        raise UserError(
+            f"the vocabulary in {place} has {len(tokenizer.vocab)} tokens, model.text_encoder.vocab_size is "
+            f"{size}; they must belong together"
+        )
+    return tokenizer
 
 
 def empty_model(config: ModelConfig) -> EditModel:
@@ -94,9 +149,10 @@ def empty_model(config: ModelConfig) -> EditModel:
     with torch.device("meta"):
         model = EditModel(config)
     model.to_empty(device="cpu")
-    for part in model.image_encoder.modules():
-        if hasattr(part, "position_ids"):  # the only values that are computed and not loaded
-            part.position_ids = torch.arange(part.num_positions)[None]
+    for network in (model.image_encoder, model.text_encoder):
+        for part in network.modules() if network is not None else ():
+            if hasattr(part, "position_ids"):  # the only values that are computed and not loaded
+                part.position_ids = torch.arange(part.position_embedding.num_embeddings)[None]
     return model
 
 

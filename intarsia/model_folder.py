@@ -1,7 +1,7 @@
 """Recognise a model folder and read its notes; without torch, so that a wrong folder is refused at once."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from intarsia.architecture import CONDITIONS, ModelConfig
 from intarsia.config import flatten
@@ -10,8 +10,44 @@ from intarsia.files import fingerprint, read_json, sha256_file
 
 INDEX = "model_index.json"
 NOTES = "intarsia.json"  # fields without a place in diffusers' files; absent for Paint by Example's model
-NOTED = ("condition", "exemplar")  # fields of `ModelConfig` that NOTES holds
-_DEFAULTS = ModelConfig().model_dump(mode="json", include=set(NOTED))
+# Fields of `ModelConfig` that NOTES holds.
+_NOTED: Any = {"condition": True, "exemplar": True, "unet": {"input_layout"}}
+_DEFAULTS = ModelConfig().model_dump(mode="json", include=_NOTED)
+# Classes of diffusers that folders may name -> what their models are, without NOTES.
+PAINT_BY_EXAMPLE, TEXT_TO_IMAGE = "PaintByExamplePipeline", "StableDiffusionPipeline"
+TEXT_INPAINTING = "StableDiffusionInpaintPipeline"
+PIPELINES: dict[str, dict[str, Any]] = {
+    PAINT_BY_EXAMPLE: {},
+    TEXT_TO_IMAGE: {"condition": "text"},
+    TEXT_INPAINTING: {"condition": "text", "unet": {"input_layout": "sd"}},
+}
+
+
+class CardWords(NamedTuple):
+    """Words of a model card that depend on what the model is told.
+
+    Attributes:
+        kind: what it is, after "a" or "an".
+        shows: what the repainted part shows.
+        options: options of an edit that tell it.
+    """
+
+    kind: str
+    shows: str
+    options: str
+
+
+CARD_WORDS = {
+    ("exemplar",): CardWords(
+        "exemplar-based editing model", "the object of an exemplar picture", "--exemplar E.png"
+    ),
+    ("text",): CardWords("editing model that follows a prompt", "what a prompt says", '--prompt "A DOG"'),
+    ("exemplar", "text"): CardWords(
+        "editing model that follows an exemplar and a prompt",
+        "the object of an exemplar picture, as a prompt says",
+        '--exemplar E.png --prompt "A DOG"',
+    ),
+}
 ADAPTERS = "pytorch_lora_weights.safetensors"  # marks a folder of adapters
 
 
@@ -48,18 +84,23 @@ def _way_out(folder: Path) -> str:
 
 def notes_of(config: ModelConfig) -> dict[str, Any]:
     """Content of `intarsia.json` for a model; empty for Paint by Example's, then the file is not written."""
-    return config.model_dump(mode="json", include=set(NOTED), exclude_defaults=True)
+    notes = config.model_dump(mode="json", include=_NOTED, exclude_defaults=True)
+    return {name: value for name, value in notes.items() if value != {}}
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
     """Content of a model folder's `intarsia.json`, as fields of `ModelConfig`.
 
+    Without the file, they follow from the class of diffusers that the folder names.
+
     Raises:
         UserError: if the file has other content, or the condition is unknown.
     """
     path = folder / NOTES
+    if not path.is_file() and (folder / INDEX).is_file():
+        return PIPELINES.get(read_json(folder / INDEX).get("_class_name"), {})
     notes = read_json(path) if path.is_file() else {}
-    if not isinstance(notes, dict) or not set(notes) <= set(NOTED):
+    if not isinstance(notes, dict) or not set(notes) <= set(_NOTED):
         raise UserError(f"{path} does not describe a model; it may have been written by a later version")
     if notes.get("condition", "exemplar") not in CONDITIONS:
         raise UserError(
@@ -103,6 +144,11 @@ def _completed(notes: dict[str, Any]) -> dict[str, Any]:
         name: {**value, **notes.get(name, {})} if isinstance(value, dict) else notes.get(name, value)
         for name, value in _DEFAULTS.items()
     }
+
+
+def parts_of(folder: Path) -> tuple[str, ...]:
+    """What the model in a folder is told: exemplar, text (`ModelConfig.parts`); only its notes are read."""
+    return CONDITIONS[read_notes(folder).get("condition", "exemplar")].parts
 
 
 def model_hash(folder: Path | str) -> str:

@@ -18,7 +18,7 @@ from intarsia.architecture import ModelConfig, NoiseConfig
 from intarsia.errors import UserError
 from intarsia.model import EditModel
 from intarsia.pretrained import UNET_PREFIX, State, load_strictly, repeat_null, with_averages
-from intarsia.towers.tower import own_prefix
+from intarsia.towers.names import own_prefix
 
 _VAE = "first_stage_model."
 _COND = "cond_stage_model."

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from intarsia.errors import UserError
 from intarsia.files import read_json
-from intarsia.towers.tower import Tower, own_prefix
+from intarsia.towers.names import WeightNames, own_prefix
+from intarsia.towers.text import TEXT_TOWER
+from intarsia.towers.tokenizer import read_tokenizer
 
 log = logging.getLogger(__name__)
 State = dict[str, Tensor]
 
 UNET_PREFIX = "model.diffusion_model."  # of the UNet's names in the latent diffusion authors' files
+_SD2_TEXT = "cond_stage_model.model."  # of the text tower's names in Stable Diffusion 2's single files
 AVERAGES_PREFIX = "model_ema."  # then the UNet's name after "model.", without its dots
 
 # Exceptions that readers have raised for damaged files.
@@ -254,16 +257,44 @@ def load_image_encoder(model: Any, folder: Path) -> None:
     load_tower(model.image_encoder, model.tower, without_prefix(state, prefix), path)
 
 
-def load_tower(image_encoder: nn.Module, tower: Tower, weights: State, where: Path | str) -> None:
-    """Fill an image tower from weights with plain names (`embeddings...`), of any version of transformers.
+def load_text_encoder(text_encoder: nn.Module, path: Path) -> None:
+    """Fill a text tower from Stable Diffusion.
+
+    Args:
+        text_encoder: text tower to fill.
+        path: folder in diffusers layout (with text_encoder/), or one file with Stable Diffusion 1's names.
+
+    Raises:
+        UserError: if there is no such tower or it does not fit.
+    """
+    where = path
+    if path.is_dir():
+        where = weights_file(path / "text_encoder", "model", "pytorch_model")
+        check_geometry(text_encoder, where.parent)
+    state = read_weights(where)
+    prefix = TEXT_TOWER.prefix(state.keys())
+    if prefix is None and any(name.startswith(_SD2_TEXT) for name in state):
+        raise UserError(
+            f"{path} is a single file of Stable Diffusion 2, whose text tower has other names (open_clip's); "
+            "give its folder in diffusers layout"
+        )
+    if prefix is None:
+        raise UserError(
+            f"{path} contains no CLIP text tower (no weight named {TEXT_TOWER.probe}); give Stable Diffusion"
+        )
+    load_tower(text_encoder, TEXT_TOWER, without_prefix(state, prefix), where)
+
+
+def load_tower(network: nn.Module, tower: WeightNames, weights: State, where: Path | str) -> None:
+    """Fill a tower from weights with plain names (`embeddings...`), of any version of transformers.
 
     Raises:
         UserError: if a weight is missing, unexpected or of another shape.
     """
-    prefix = own_prefix(tower, image_encoder)
+    prefix = own_prefix(tower, network)
     named = tower.published({name: v for name, v in weights.items() if name not in tower.stale})
-    own = [name.removeprefix(prefix) for name in image_encoder.state_dict()]
-    load_strictly(image_encoder, {prefix + name: v for name, v in tower.current(named, own).items()}, where)
+    own = [name.removeprefix(prefix) for name in network.state_dict()]
+    load_strictly(network, {prefix + name: v for name, v in tower.current(named, own).items()}, where)
 
 
 def without_prefix(state: State, prefix: str) -> State:
@@ -275,7 +306,7 @@ def without_prefix(state: State, prefix: str) -> State:
 
 
 def load_model_folder(model: Any, folder: Path) -> None:
-    """Fill the four networks of an `EditModel` from a model folder.
+    """Fill the networks of an `EditModel` from a model folder, and read its tokenizer.
 
     Raises:
         UserError: if any weight is missing, unexpected or of another shape. This matters for CLIP: other
@@ -284,8 +315,12 @@ def load_model_folder(model: Any, folder: Path) -> None:
     for part in ("unet", "vae"):
         path = weights_file(folder / part, "diffusion_pytorch_model")
         load_strictly(model.get_submodule(part), modern_attention_names(read_weights(path)), path)
-    path = weights_file(folder / "image_encoder", "model", "pytorch_model")
-    load_image_encoder_state(model, read_weights(path), path)
+    if model.image_encoder is not None:
+        path = weights_file(folder / "image_encoder", "model", "pytorch_model")
+        load_image_encoder_state(model, read_weights(path), path)
+    if model.text_encoder is not None:
+        load_text_encoder(model.text_encoder, folder)
+        model.tokenizer = read_tokenizer(folder)
 
 
 def load_image_encoder_state(model: Any, state: State, path: Path | str) -> None:

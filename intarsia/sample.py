@@ -295,8 +295,7 @@ def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = Tru
     Raises:
         UserError: if a member is missing or damaged; the message has the sample and the member.
     """
-    json_name = MEMBERS[3]
-    meta: SampleMeta = _decode(members, json_name, SampleMeta.from_json, key)
+    meta = decode_meta(members, key)
     object_mask = _decode(members, OBJECT_MASK, decode_png, meta.key) if OBJECT_MASK in members else None
     views = tuple(
         StoredView(
@@ -316,6 +315,12 @@ def decode_sample(members: Mapping[str, bytes], key: str = "", whole: bool = Tru
         if mask is not None and mask.shape != image.shape[:2]:
             raise UserError(f"sample {meta.key}: {name} has shape {mask.shape}, the image {image.shape[:2]}")
     return Sample(image, edit_mask, exemplar, meta, object_mask, views)
+
+
+def decode_meta(members: Mapping[str, bytes], key: str = "") -> SampleMeta:
+    """The record of a sample; arguments and errors are those of `decode_sample`."""
+    meta: SampleMeta = _decode(members, MEMBERS[3], SampleMeta.from_json, key)
+    return meta
 
 
 def decode_view(sample: Sample, place: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -27,16 +27,18 @@ _SD2_TOKEN = 1024  # width of Stable Diffusion 2's text tokens
 _MAPPER = "cond_stage_model.mapper."  # only Paint by Example has one
 
 
-def load_unet(unet: nn.Module, path: Path, averaged: bool = False) -> None:
-    """Fill a `UNet2DConditionModel` with more input channels from Stable Diffusion's text-to-image UNet.
+def load_unet(unet: nn.Module, path: Path, averaged: bool = False, layout: str = "pbe") -> None:
+    """Fill a `UNet2DConditionModel` from Stable Diffusion: its text-to-image UNet, or its inpainting UNet.
 
-    The added input channels start at zero, so that before training the output equals Stable Diffusion's.
+    A text-to-image UNet has fewer input channels. The added ones start at zero, so that before training the
+    output equals Stable Diffusion's.
 
     Args:
         unet: network to fill; of its `unet.config.in_channels` input channels, the first `out_channels` are
             the noisy latents.
         path: folder in diffusers layout (with unet/), or one .ckpt / .safetensors with the original names.
         averaged: whether to take the averaged weights of a single file (`model_ema.*`).
+        layout: `UNetConfig.input_layout`; the inpainting UNet fits `sd` only.
 
     Raises:
         UserError: if the weights are missing or do not fit.
@@ -46,10 +48,13 @@ def load_unet(unet: nn.Module, path: Path, averaged: bool = False) -> None:
     latent_channels = unet.config.out_channels
     if conv_in is not None and not conv_in[:, latent_channels:].any():  # widened by zeros already, as here
         conv_in = conv_in[:, :latent_channels]
+    if conv_in is not None and layout == "sd" and conv_in.shape[1] == unet.config.in_channels:
+        conv_in = None  # an inpainting UNet as it is
     if conv_in is not None and conv_in.shape[1] != latent_channels:
         raise UserError(
             f"{where}: this UNet takes {conv_in.shape[1]} channels; give Stable Diffusion's text-to-image "
-            f"UNet with {latent_channels} (an inpainting UNet orders its channels differently)"
+            f"UNet with {latent_channels} (an inpainting UNet orders its channels differently; with "
+            "model.unet.input_layout=sd it fits)"
         )
     if conv_in is not None:
         state["conv_in.weight"] = widen(conv_in, unet.config.in_channels)

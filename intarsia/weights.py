@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from intarsia.architecture import (
-    ExemplarConfig,
+    CONDITIONS,
     ImageEncoderConfig,
     ModelConfig,
     NoiseConfig,
+    TextEncoderConfig,
     UNetConfig,
     VaeConfig,
 )
@@ -25,11 +26,22 @@ from intarsia.config import Config, build_config
 from intarsia.errors import UserError
 from intarsia.files import atomic_folder, read_json, write_json
 from intarsia.model import EditModel, empty_model
-from intarsia.model_folder import INDEX, NOTES, check_model_folder, notes_of, read_notes
+from intarsia.model_folder import (
+    CARD_WORDS,
+    INDEX,
+    NOTES,
+    PAINT_BY_EXAMPLE,
+    PIPELINES,
+    TEXT_INPAINTING,
+    TEXT_TO_IMAGE,
+    check_model_folder,
+    notes_of,
+    read_notes,
+)
 from intarsia.pretrained import image_encoder_state, load_model_folder
+from intarsia.towers.text import TEXT_TOWER, text_encoder_json
 from intarsia.towers.tower import Tower
 
-_PIPELINE = "PaintByExamplePipeline"
 # Config values that do not affect results: a network's nominal size, a VAE's preferred precision.
 _FREE_KEYS = {"sample_size", "force_upcast"}
 
@@ -48,20 +60,38 @@ def save_model(model: EditModel, folder: Path | str, card: str | None = None) ->
     with atomic_folder(folder, INDEX) as out:
         model.unet.save_pretrained(out / "unet")
         model.vae.save_pretrained(out / "vae")
-        (out / "image_encoder").mkdir()
-        state = image_encoder_state(model)
-        save_file(state, out / "image_encoder" / "model.safetensors", metadata={"format": "pt"})
-        write_json(out / "image_encoder" / "config.json", _image_encoder_json(model.config, model.tower))
+        if "exemplar" in model.config.parts:
+            _save_exemplar_encoder(model, out)
+        if "text" in model.config.parts:
+            _save_text_encoder(model, out)
         scheduler = _noise_scheduler(model.config.noise)
         scheduler.save_pretrained(out / "scheduler")
-        (out / "feature_extractor").mkdir()
-        write_json(out / "feature_extractor" / "preprocessor_config.json", _preprocessor_json(model.config))
         write_json(out / INDEX, _index_json(type(scheduler).__name__, model.config))
         if notes := notes_of(model.config):
             write_json(out / NOTES, notes)
         for path in out.rglob("*.safetensors"):  # the writers make them readable only by their owner
             path.chmod(0o644)
         (out / "README.md").write_text(card or _default_card(model.config), encoding="utf-8")
+
+
+def _save_exemplar_encoder(model: EditModel, out: Path) -> None:
+    (out / "image_encoder").mkdir()
+    state = image_encoder_state(model)
+    save_file(state, out / "image_encoder" / "model.safetensors", metadata={"format": "pt"})
+    write_json(out / "image_encoder" / "config.json", _image_encoder_json(model.config, model.tower))
+    (out / "feature_extractor").mkdir()
+    write_json(out / "feature_extractor" / "preprocessor_config.json", _preprocessor_json(model.config))
+
+
+def _save_text_encoder(model: EditModel, out: Path) -> None:
+    settings, tokenizer = model.config.text_encoder, model.tokenizer
+    assert tokenizer is not None, "a model that is told text has a tokenizer"
+    (out / "text_encoder").mkdir()
+    state = TEXT_TOWER.in_folder(model.text_encoder)
+    save_file(state, out / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
+    write_json(out / "text_encoder" / "config.json", text_encoder_json(settings, tokenizer))
+    (out / "tokenizer").mkdir()
+    tokenizer.save(out / "tokenizer", settings.max_position_embeddings)
 
 
 def read_model(
@@ -97,20 +127,21 @@ def read_model_config(folder: Path | str) -> ModelConfig:
     folder = Path(folder)
     check_model_folder(folder)
     name = read_json(folder / INDEX).get("_class_name")
-    if name != _PIPELINE:
-        raise UserError(f"{folder} contains a {name}, not an exemplar editing model ({_PIPELINE})")
-    unet = read_json(folder / "unet" / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
-    image_encoder = read_json(folder / "image_encoder" / "config.json")
+    if name not in PIPELINES:
+        raise UserError(f"{folder} contains a {name}, not an editing model ({', '.join(PIPELINES)})")
+    notes = read_notes(folder)
+    schemas: dict[str, type[Config]] = {"unet": UNetConfig, "vae": VaeConfig}
+    row = CONDITIONS[notes.get("condition", "exemplar")]
+    schemas |= {"image_encoder": ImageEncoderConfig} if row.module else {}
+    schemas |= {"text_encoder": TextEncoderConfig} if row.text else {}
+    files = {part: read_json(folder / part / "config.json") for part in schemas}
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    latent_size = unet.get("sample_size", 64)
-    factor = 2 ** (len(vae.get("block_out_channels", VaeConfig().block_out_channels)) - 1)
+    latent_size = files["unet"].get("sample_size", 64)
+    factor = 2 ** (len(files["vae"].get("block_out_channels", VaeConfig().block_out_channels)) - 1)
     content = {
-        **read_notes(folder),
+        **notes,
         "image_size": latent_size * factor if isinstance(latent_size, int) else 512,
-        "unet": _known(unet, UNetConfig),
-        "vae": _known(vae, VaeConfig),
-        "image_encoder": _known(image_encoder, ImageEncoderConfig),
+        **{part: _known(files[part], schema) | notes.get(part, {}) for part, schema in schemas.items()},
         "noise": _known(scheduler, NoiseConfig),
     }
     return build_config(ModelConfig, content, where=str(folder))
@@ -174,40 +205,57 @@ def _preprocessor_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def _index_json(scheduler: str, config: ModelConfig) -> dict[str, Any]:
-    # diffusers' encoder makes one token of CLIP's class vector. It would read other folders, too, and leave
-    # what it does not know random; with a name that it does not have, it refuses them.
-    ours = config.exemplar == ExemplarConfig()
-    encoder = ["paint_by_example", "PaintByExampleImageEncoder"] if ours else ["intarsia", "ExemplarEncoder"]
-    return {
-        "_class_name": _PIPELINE,
+    # diffusers' exemplar encoder makes one token of CLIP's class vector, and its UNets have the layouts of
+    # their pipelines. It would read other folders, too, and leave what it does not know random or give wrong
+    # pictures; with a name that it does not have, it refuses them.
+    content: dict[str, Any] = {
+        "_class_name": PAINT_BY_EXAMPLE,
         "_diffusers_version": diffusers.__version__,
         "feature_extractor": ["transformers", "CLIPImageProcessor"],
-        "image_encoder": encoder,
+        "image_encoder": ["paint_by_example", "PaintByExampleImageEncoder"],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
         "scheduler": ["diffusers", scheduler],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
+    if "text" in config.parts:
+        content["text_encoder"] = ["transformers", "CLIPTextModel"]
+        content["tokenizer"] = ["transformers", "CLIPTokenizer"]
+    if "exemplar" not in config.parts:
+        content["_class_name"] = TEXT_INPAINTING if config.extra_channels else TEXT_TO_IMAGE
+        content["feature_extractor"] = content["image_encoder"] = [None, None]
+    elif notes_of(config):
+        content["image_encoder"] = ["intarsia", "ExemplarEncoder"]
+    theirs = "pbe" if "exemplar" in config.parts else "sd"
+    if config.extra_channels and config.unet.input_layout != theirs:
+        content["unet"] = ["intarsia", "UNet"]
+    return dict(sorted(content.items()))
 
 
 def _seen_through(config: ModelConfig) -> str:
-    title, tokens = config.exemplar.row.title, config.num_tokens
+    title, tokens = config.exemplar.row.title, CONDITIONS[config.condition].num_tokens(config)
     return title if tokens == 1 else f"{title}, as {tokens} tokens ({config.exemplar.tokens})"
 
 
 def _default_card(config: ModelConfig) -> str:
-    size = config.exemplar_size
+    words, size, told = CARD_WORDS[config.parts], config.exemplar_size, []
+    if "exemplar" in config.parts:
+        told.append(f"- exemplar: {size} x {size} pixels, through {_seen_through(config)}")
+    if "text" in config.parts:
+        most = config.text_encoder.max_position_embeddings - 2
+        told.append(f"- prompt: at most {most} tokens, through CLIP's text tower")
+    lines, kind = "\n".join(told), "exemplar-based" if "exemplar" in config.parts else "text-guided"
     return f"""---
 pipeline_tag: image-to-image
-tags: [exemplar-based-editing, inpainting, diffusers]
+tags: [{kind}-editing, inpainting, diffusers]
 ---
-# An exemplar-based editing model
+# An {words.kind}
 
-Repaints the masked part of a picture so that it shows the object of an exemplar picture. Written by Intarsia.
+Repaints the masked part of a picture so that it shows {words.shows}. Written by Intarsia.
 
 - picture: {config.image_size} x {config.image_size} pixels; the edit mask is white where to repaint
-- exemplar: {size} x {size} pixels, through {_seen_through(config)}
+{lines}
 
-    python -m sampling edit --model THIS_FOLDER --image I.png --mask M.png --exemplar E.png --out O.png
+    python -m sampling edit --model THIS_FOLDER --image I.png --mask M.png {words.options} --out O.png
 """

@@ -86,6 +86,7 @@ def run_batch(jobs: Sequence[Job], options: BatchOptions, open_painter: Callable
         def record(job: Job, status: str, **more: Any) -> None:
             counts["made" if status == "ok" else "failed"] += 1
             files = {key: str(path) for key, path in job.files.items()}
+            files |= {"prompt": job.prompt} if job.prompt else {}
             file.write(json.dumps({"name": job.name, "status": status, **files, **more}) + "\n")
             file.flush()
 
@@ -146,7 +147,8 @@ def _plan(job: Job, options: BatchOptions) -> _Todo:
     settings = EditSettings.model_validate(options.settings.model_dump() | job.settings)
     files = {name: source_file(path) for name, path in job.files.items()}
     seed = options.seed if job.seed is None else job.seed
-    return _Todo(job, made_from(options.pattern, files, seed, settings.plain()), settings)
+    made = made_from(options.pattern, files, seed, settings.plain(), job.prompt)
+    return _Todo(job, made, settings)
 
 
 def _is_done(record: dict[str, Any] | None, item: _Todo, out: Path) -> bool:
@@ -205,7 +207,8 @@ def _paint(chunk: Sequence[_Todo], settings: EditSettings, paint: Paint) -> Iter
 def _read(item: _Todo) -> tuple[EditRequest, PictureFile]:
     made = item.provenance
     inputs = read_inputs(item.job.files, made.invert_mask, made.exemplar_background)
-    request = EditRequest(inputs.source.pixels, inputs.edit_mask, inputs.exemplar, made.seed)
+    prompt = item.job.prompt
+    request = EditRequest(inputs.source.pixels, inputs.edit_mask, inputs.exemplar, made.seed, prompt=prompt)
     return request, replace(inputs.source, remarks=inputs.remarks)
 
 

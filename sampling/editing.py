@@ -15,7 +15,7 @@ from intarsia.conditioning import decode_latents, unit_to_image
 from intarsia.errors import UserError
 from intarsia.model import EditModel
 from sampling.canvas.canvas import Canvas, check_mask, fit_exemplar, lay_canvas
-from sampling.canvas.remarks import after_painting, before_painting
+from sampling.canvas.remarks import about_model, after_painting, before_painting
 from sampling.canvas.seam import colour_shift, known_ring, match_ring
 from sampling.denoise.condition import Encoder
 from sampling.denoise.guidance import guided_model
@@ -30,6 +30,7 @@ from sampling.denoise.sampler import (
 )
 from sampling.pictures import Mask, Picture
 from sampling.settings import EditSettings
+from sampling.told import check_scales, check_told, not_default, scales_of
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,22 @@ class EditRequest:
     Attributes:
         image: picture, uint8 [H, W, 3] RGB, any size.
         edit_mask: area to repaint, bool or float [H, W], 1 = repaint.
-        exemplar: picture of the object to paint, uint8 [h, w, 3] RGB, any size.
+        exemplar: picture of the object to paint, uint8 [h, w, 3] RGB, any size; None if the model is told a
+            prompt instead.
         seed: seed of this picture's noise.
-        guidance_scale: guidance scale of this picture, instead of the settings'; one batch can have several.
+        guidance_scale: exemplar's guidance scale of this picture, instead of the settings'; one batch can
+            have several.
+        prompt: text that says what to paint; empty if the model is told an exemplar only.
+        text_guidance_scale: prompt's guidance scale of this picture, instead of the settings'.
     """
 
     image: Picture
     edit_mask: NDArray[np.bool_] | NDArray[np.floating]
-    exemplar: Picture
+    exemplar: Picture | None = None
     seed: int = 0
     guidance_scale: float | None = None
+    prompt: str = ""
+    text_guidance_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +101,15 @@ def edit(
 
     Raises:
         UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area; for a
-            scheduler or known region that the model does not support; and if the model's output is not
+            scheduler or known region that the model does not support; for an exemplar, a prompt or a guidance
+            scale that the model does not take, or one that is missing; and if the model's output is not
             finite, which would otherwise be a black picture.
     """
     encoder = Encoder(model, device or model.unet.device)
     _check_known_region(model, settings)
+    for request in requests:
+        check_told(model.config.parts, request.exemplar is not None, request.prompt)
+        check_scales(model.config.parts, not_default(_own_settings(request, settings)))
     results: list[EditResult] = []
     batches = [requests[i : i + settings.batch_size] for i in range(0, len(requests), settings.batch_size)]
     for number, batch in enumerate(batches):
@@ -130,16 +141,22 @@ def _edit_batch(
     with _timed(seconds, "fit", device):
         squares = _squares(requests, settings, model.config.image_size)
         image, fitted_mask = _stack([s.image for s in squares]), _stack([s.fitted_mask for s in squares])
-        exemplar = _stack([fit_exemplar(request.exemplar) for request in requests])
+        exemplars = [
+            None if r.exemplar is None else torch.from_numpy(fit_exemplar(r.exemplar)) for r in requests
+        ]
         shape = (model.config.vae.latent_channels,) + (model.config.latent_size,) * 2
         noise = torch.stack([image_noise(r.seed, shape, draws=2) for r in requests], dim=1)
     with _timed(seconds, "encode", device):
-        told = settings.known_region != "replace"  # otherwise the UNet's mask covers everything
-        condition = encoder.condition(image, fitted_mask if told else fitted_mask | 255, exemplar, noise[0])
+        shown = settings.known_region != "replace"  # otherwise the UNet's mask covers everything
+        told = encoder.told(exemplars, [request.prompt for request in requests])
+        condition = encoder.condition(image, fitted_mask if shown else fitted_mask | 255, told, noise[0])
         held = settings.known_region != "model" or settings.latent_blend
         known = encoder.known(image, fitted_mask, noise) if held else None
     with _timed(seconds, "denoise", device), visiting(model.unet, device) as unet:
-        scales = [_scale(request, settings) for request in requests]
+        scales = [
+            scales_of(model.config.parts, _own_settings(r, settings), r.exemplar is not None, r.prompt)
+            for r in requests
+        ]
         levels = model.config.noise
         predict = guided_model(
             unet, condition, scales, settings.guidance_interval, levels.num_train_timesteps
@@ -158,7 +175,7 @@ def _edit_batch(
         edited = unit_to_image(_finite(painted, unet.dtype)).cpu().numpy()
     with _timed(seconds, "paste", device):
         return [
-            _result(request, square, pixels, settings, seconds)
+            _result(model, request, square, pixels, _own_settings(request, settings), seconds)
             for request, square, pixels in zip(requests, squares, edited, strict=True)
         ]
 
@@ -178,27 +195,30 @@ def _squares(requests: Sequence[EditRequest], settings: EditSettings, size: int)
 
 
 def _result(
+    model: EditModel,
     request: EditRequest,
     square: _Square,
     edited: Picture,
     settings: EditSettings,
     seconds: Mapping[str, float],
 ) -> EditResult:
-    own = settings.model_copy(update={"guidance_scale": _scale(request, settings)})
     ring = known_ring(square.fitted_mask)
     matched = match_ring(edited, square.image, ring, settings.match_colour)
     mask = square.edit_mask if settings.composite else None
     image = square.canvas.paste_back(matched, request.image, mask, settings.blend)
     remarks = [
-        *before_painting(square.canvas, square.edit_mask, square.fitted_mask, request.exemplar, own),
+        *before_painting(square.canvas, square.edit_mask, square.fitted_mask, request.exemplar, settings),
+        *about_model(model, request.prompt, settings),
         *after_painting(edited, square.image, square.fitted_mask),
     ]
     shift = colour_shift(edited, square.image, ring)
-    return EditResult(image, request, own, tuple(remarks), square.canvas.window, shift, seconds)
+    return EditResult(image, request, settings, tuple(remarks), square.canvas.window, shift, seconds)
 
 
-def _scale(request: EditRequest, settings: EditSettings) -> float:
-    return settings.guidance_scale if request.guidance_scale is None else request.guidance_scale
+def _own_settings(request: EditRequest, settings: EditSettings) -> EditSettings:
+    """The settings with a request's own guidance scales."""
+    own = {name: getattr(request, name) for name in ("guidance_scale", "text_guidance_scale")}
+    return settings.model_copy(update={name: value for name, value in own.items() if value is not None})
 
 
 def _check_known_region(model: EditModel, settings: EditSettings) -> None:

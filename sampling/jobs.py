@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.config import build_config
-from intarsia.errors import UsageError
+from intarsia.errors import UsageError, UserError
 from intarsia.words import counted
 from sampling.settings import EditSettings
+from sampling.told import EXEMPLAR_ONLY, PartNames, check_scales, check_told
 
 FILES = ("image", "mask", "exemplar")
 # The folder of exemplars is called `reference` in the examples of the original code.
 _FOLDERS = {"image": ("image",), "mask": ("mask",), "exemplar": ("exemplar", "reference")}
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # file name endings
-_OWN = ("name", "seed", "truth")
+_OWN = ("name", "seed", "truth", "prompt")
 _LONGEST = 200  # largest length of a name in bytes; leaves room for the endings of (temporary) files
 
 
@@ -27,10 +28,11 @@ class Job:
 
     Attributes:
         name: name of the result, NAME.png.
-        files: paths of image, mask and exemplar.
+        files: paths of image, mask and exemplar, if there is one.
         seed: seed of the noise; None = the command's seed.
         settings: fields of `EditSettings` that the row sets.
         truth: path of the true picture for `evaluation bench`, if the row has it.
+        prompt: text that says what to paint; empty if there is none.
         error: reason why the row cannot be made; empty if it can.
     """
 
@@ -40,31 +42,35 @@ class Job:
     settings: dict[str, Any]
     error: str = ""
     truth: Path | None = None
+    prompt: str = ""
 
 
-def read_jobs(path: Path) -> list[Job]:
+def read_jobs(path: Path, parts: PartNames = EXEMPLAR_ONLY) -> list[Job]:
     """The edits of a list, in order; paths in the list are relative to its folder.
 
     Args:
-        path: CSV file with a header or JSONL file (columns or keys image, mask, exemplar, and optionally
-            name, seed, truth and any setting of an edit), or a folder with image/, mask/ and exemplar/, where
-            files with the same name, ignoring the ending, form one edit.
+        path: CSV file with a header or JSONL file (columns or keys image, mask, exemplar or prompt, and
+            optionally name, seed, truth and any setting of an edit), or a folder with image/, mask/ and
+            exemplar/, where files with the same name, ignoring the ending, form one edit.
+        parts: what the model is told.
 
     Raises:
         UsageError: if the list cannot be read, has unknown or missing columns, or has a name twice.
     """
+    if path.is_dir() and "exemplar" not in parts:
+        raise UsageError(f"{path}: a folder has no prompts; give a .csv or .jsonl with a column prompt")
     if path.is_dir():
         rows = _folder_rows(path)
     elif not path.is_file():
         raise UsageError(f"{path} does not exist; give a .csv or .jsonl file or a folder")
     elif path.suffix.lower() == ".csv":
-        rows = _csv_rows(path)
+        rows = _csv_rows(path, parts)
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
-        rows = _jsonl_rows(path)
+        rows = _jsonl_rows(path, parts)
     else:
         raise UsageError(f"{path} must end in .csv or .jsonl, or be a folder with image/, mask/, exemplar/")
     base = path if path.is_dir() else path.parent
-    jobs = [_job(row, number, base) for number, row in enumerate(rows, 1)]
+    jobs = [_job(row, number, base, parts) for number, row in enumerate(rows, 1)]
     if not jobs:
         raise UsageError(f"{path} contains no edits")
     twice = [name for name, count in Counter(job.name for job in jobs).items() if count > 1]
@@ -75,24 +81,33 @@ def read_jobs(path: Path) -> list[Job]:
     return jobs
 
 
-def _job(row: dict[str, Any], number: int, base: Path) -> Job:
+def _job(row: dict[str, Any], number: int, base: Path, parts: PartNames) -> Job:
     files = {name: base / str(row[name]) for name in FILES if row.get(name)}
     stem = files["image"].stem if "image" in files else "row"
     name = str(row.get("name") or f"{number:06d}-{stem}")
+    prompt = str(row.get("prompt") or "")
     settings = {key: value for key, value in row.items() if key not in (*FILES, *_OWN, "error")}
     try:
         if row.get("error"):
             raise UsageError(row["error"])
-        missing = [key for key in FILES if key not in files]
+        missing = [key for key in _required(parts) if key not in files]
         if missing:
             raise UsageError(f"the row has no {', '.join(missing)}")
+        check_told(parts, "exemplar" in files, prompt)
+        check_scales(parts, settings)
         if Path(name).name != name or name == ".." or "\0" in name or len(name.encode()) > _LONGEST:
             raise UsageError(f"name={name!r} is not a plain file name of at most {_LONGEST} bytes")
         seed = None if row.get("seed") in (None, "") else _seed(row["seed"])
         build_config(EditSettings, settings, where=f"row {number}")
-    except UsageError as error:
+    except UserError as error:
         return Job(name, files, None, {}, str(error))
-    return Job(name, files, seed, settings, truth=base / str(row["truth"]) if row.get("truth") else None)
+    truth = base / str(row["truth"]) if row.get("truth") else None
+    return Job(name, files, seed, settings, truth=truth, prompt=prompt)
+
+
+def _required(parts: PartNames) -> tuple[str, ...]:
+    """The files that every edit needs; a model that is told text can do without an exemplar."""
+    return FILES[:2] if "text" in parts else FILES
 
 
 def _seed(value: Any) -> int:
@@ -105,11 +120,11 @@ def _seed(value: Any) -> int:
     return seed
 
 
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _csv_rows(path: Path, parts: PartNames) -> Iterator[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            _check_keys(list(reader.fieldnames or []), path)
+            _check_keys(list(reader.fieldnames or []), parts, path)
             for row in reader:
                 error = "the row has more fields than the header" if None in row else ""
                 row.pop(None, None)
@@ -121,7 +136,7 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise UsageError(f"{path} is not a CSV ({error})") from None
 
 
-def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _jsonl_rows(path: Path, parts: PartNames) -> Iterator[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -135,11 +150,11 @@ def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
             raise UsageError(f"{path}, line {number}: not valid JSON ({error})") from None
         if not isinstance(row, dict):
             raise UsageError(f"{path}, line {number} must be an object with image, mask and exemplar")
-        _check_keys(list(row), path, number)
+        _check_keys(list(row), parts, path, number)
         yield row
 
 
-def _check_keys(keys: list[Any], path: Path, line: int | None = None) -> None:
+def _check_keys(keys: list[Any], parts: PartNames, path: Path, line: int | None = None) -> None:
     valid = [*FILES, *_OWN, *EditSettings.model_fields]
     where = f"{path}, line {line}" if line else str(path)
     unknown = [key for key in keys if key not in valid]
@@ -148,9 +163,10 @@ def _check_keys(keys: list[Any], path: Path, line: int | None = None) -> None:
     twice = [key for key in keys if keys.count(key) > 1]
     if twice:
         raise UsageError(f"{where}: two columns are called {twice[0]}; remove one")
-    missing = [key for key in FILES if key not in keys]
+    required = _required(parts)
+    missing = [key for key in required if key not in keys]
     if missing:
-        raise UsageError(f"{where}: no column {', '.join(missing)}; required: {', '.join(FILES)}")
+        raise UsageError(f"{where}: no column {', '.join(missing)}; required: {', '.join(required)}")
 
 
 def _folder_rows(folder: Path) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ from sampling.settings import (
     MachineSettings,
     MatchColour,
 )
+from sampling.told import PartNames, check_scales, check_told
 
 _DEFAULT = EditSettings()
 
@@ -65,21 +66,47 @@ def check_painter(arguments: argparse.Namespace) -> None:
     painter_of(arguments.painter).check(arguments.model)
 
 
+def told_parts(arguments: argparse.Namespace) -> PartNames:
+    """What the model is told, once `check_painter` has accepted it.
+
+    Raises:
+        UsageError: for the guidance scale of a part that it is not told.
+    """
+    parts = painter_of(arguments.painter).parts(arguments.model)
+    names = ("guidance_scale", "text_guidance_scale")
+    given = [name for name in names if isinstance(getattr(arguments, name, None), tuple)]
+    try:
+        check_scales(parts, given)
+    except UserError as error:
+        raise UsageError(str(error)) from None
+    return parts
+
+
 def add_file_options(
     parser: argparse.ArgumentParser,
     out: str,
-    add_what_paints: Callable[[argparse._ActionsContainer], None] = add_painter_options,
+    add_what_paints: Callable[[argparse._ActionsContainer], None],
+    prompt: bool = False,
 ) -> None:
-    """Add the files of one edit; `out`: help text of --out."""
+    """Add the files of one edit.
+
+    Args:
+        parser: parser of the command.
+        out: help text of --out.
+        add_what_paints: function that adds --model.
+        prompt: whether the command takes a prompt, with an exemplar or without.
+    """
     group = parser.add_argument_group("files")
     add_what_paints(group)
     group.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture to edit")
     group.add_argument(
         "--mask", type=Path, required=True, metavar="FILE", help="mask of the picture's size; white = repaint"
     )
-    group.add_argument(
-        "--exemplar", type=Path, required=True, metavar="FILE", help="picture of the object to paint"
-    )
+    what = "picture of the object to paint"
+    group.add_argument("--exemplar", type=Path, required=not prompt, metavar="FILE", help=what)
+    if prompt:
+        words = "what to paint in words, for a model that is told text"
+        group.add_argument("--prompt", metavar="TEXT", default="", help=words)
     group.add_argument("--out", type=Path, required=True, metavar="FILE.png", help=out)
 
 
@@ -91,7 +118,8 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
         written: all files that it will write.
 
     Raises:
-        UsageError: if OUT is not a PNG or is a folder, or an input would be replaced.
+        UsageError: if OUT is not a PNG or is a folder, an input would be replaced, or the model needs an
+            exemplar or a prompt that is not given, or is not told what is given.
         UserError: if there is no model, or OUT's folder is not writable.
     """
     out = arguments.out
@@ -101,9 +129,20 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
         if path.is_dir():
             raise UsageError(f"{path} is a folder; give --out the name of a file")
         for name in FILES:
-            if is_same_file(path, getattr(arguments, name)):
+            given = getattr(arguments, name)
+            if given is not None and is_same_file(path, given):
                 raise UsageError(f"{path} would replace the {name} itself; give --out another name")
     check_painter(arguments)
+    parts = told_parts(arguments)
+    if "prompt" not in arguments and "exemplar" not in parts:
+        raise UsageError(
+            f"{arguments.model} is told a prompt, and this command needs a model that is told an exemplar; "
+            "prompts are for edit and batch"
+        )
+    try:
+        check_told(parts, arguments.exemplar is not None, getattr(arguments, "prompt", ""))
+    except UserError as error:
+        raise UsageError(str(error)) from None
     out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK):
         raise UserError(f"--out {out}: {out.parent} is not writable; choose another folder")
@@ -148,10 +187,16 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--guidance-scale",
         type=numbers(),
-        default=(_DEFAULT.guidance_scale,),
         metavar="W[,W...]",
         help="how strongly to follow the exemplar; 1 = no guidance; several make a grid "
         f"(default {_DEFAULT.guidance_scale:g})",
+    )
+    group.add_argument(
+        "--text-guidance-scale",
+        type=numbers(),
+        metavar="W[,W...]",
+        help="how strongly to follow the prompt; 1 = no guidance; several make a grid "
+        f"(default {_DEFAULT.text_guidance_scale:g})",
     )
     group.add_argument(
         "--guidance-interval",
@@ -277,15 +322,16 @@ def add_machine_options(parser: argparse.ArgumentParser, batches: bool = True) -
 
 
 def edit_settings(arguments: argparse.Namespace, where: str) -> list[EditSettings]:
-    """One `EditSettings` for each guidance scale.
+    """One `EditSettings` for each guidance scale, and each guidance scale of the prompt.
 
     Raises:
         UsageError: for a value out of range or options that exclude one another.
     """
     content = {name: getattr(arguments, name) for name in EditSettings.model_fields}
     return [
-        build_config(EditSettings, content | {"guidance_scale": scale}, where)
-        for scale in arguments.guidance_scale
+        build_config(EditSettings, content | {"guidance_scale": scale, "text_guidance_scale": text}, where)
+        for scale in arguments.guidance_scale or (_DEFAULT.guidance_scale,)
+        for text in arguments.text_guidance_scale or (_DEFAULT.text_guidance_scale,)
     ]
 
 

@@ -1,6 +1,7 @@
 """Show edits and their inputs side by side in one picture."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -22,41 +23,78 @@ def preview_grid(
     settings: EditSettings,
     truths: Sequence[Picture] | None = None,
 ) -> Image.Image:
-    """Edit the requests and show one row each; equal seeds give equal grids for the same model."""
-    return grid(edit(model, requests, settings), truths)
+    """Edit the requests and show one row each; equal seeds give equal grids for the same model.
+
+    Requests with exemplar and prompt are edited with each of them alone, too.
+    """
+    if not all(request.prompt and request.exemplar is not None for request in requests):
+        return grid(edit(model, requests, settings), truths)
+    ways = {
+        "exemplar only": [replace(request, prompt="") for request in requests],
+        "prompt only": [replace(request, exemplar=None) for request in requests],
+        "both": requests,
+    }
+    titles, rows = _inputs(requests)
+    for way in ways.values():
+        for row, result in zip(rows, edit(model, way, settings), strict=True):
+            row.append(result.image)
+    for row, truth in zip(rows, truths or [], strict=False):
+        row.append(truth)
+    titles += [*ways, *(["truth"] if truths is not None else [])]
+    return sheet(titles, rows, labels=[request.prompt for request in requests])
 
 
 def grid(
     results: Sequence[EditResult], truths: Sequence[Picture] | None = None, cell: int = 256
 ) -> Image.Image:
-    """One row per result: picture with the hole, exemplar, edit, and optionally the true picture.
+    """One row per result: picture with the hole and prompt, exemplar, edit, and optionally the true picture.
 
     Args:
         results: results to show.
         truths: true pictures, one per result.
         cell: side of the square around each picture, in pixels; proportions are kept.
     """
-    titles = ["picture with the hole", "exemplar", "edit"] + (["truth"] if truths is not None else [])
-    rows = [[with_hole(result.request), result.request.exemplar, result.image] for result in results]
+    titles, rows = _inputs([result.request for result in results])
+    titles += ["edit"] + (["truth"] if truths is not None else [])
+    for row, result in zip(rows, results, strict=True):
+        row.append(result.image)
     for row, truth in zip(rows, truths or [], strict=False):
         row.append(truth)
-    return sheet(titles, rows, cell)
+    return sheet(titles, rows, cell, [result.request.prompt for result in results])
+
+
+def _inputs(requests: Sequence[EditRequest]) -> tuple[list[str], list[list[Picture]]]:
+    """Titles and rows of what is given: the picture with the hole, and the exemplar if any has one."""
+    rows = [[with_hole(request)] for request in requests]
+    if all(request.exemplar is None for request in requests):
+        return ["picture with the hole"], rows
+    nothing: Picture = np.full((_HOLE, _HOLE, 3), 255, np.uint8)
+    for row, request in zip(rows, requests, strict=True):
+        row.append(nothing if request.exemplar is None else request.exemplar)
+    return ["picture with the hole", "exemplar"], rows
 
 
 def sweep_grid(results: Sequence[EditResult], cell: int = 256) -> Image.Image:
-    """One row per seed: picture with the hole, exemplar, then the edit at each guidance scale.
+    """One row per seed: picture with the hole, exemplar, then the edit at each pair of guidance scales.
 
     Args:
-        results: results of one picture and exemplar, with every seed at every scale.
+        results: results of one picture, exemplar and prompt, with every seed at every scale.
         cell: side of the square around each picture, in pixels.
     """
-    images = {(r.request.seed, r.settings.guidance_scale): r.image for r in results}
+    images = {(r.request.seed, _scales(r)): r.image for r in results}
     seeds = list(dict.fromkeys(seed for seed, _ in images))
     scales = list(dict.fromkeys(scale for _, scale in images))
-    first = [with_hole(results[0].request), results[0].request.exemplar]
-    titles = ["picture with the hole", "exemplar"] + [f"guidance scale {scale:g}" for scale in scales]
-    rows = [first + [images[seed, scale] for scale in scales] for seed in seeds]
-    return sheet(titles, rows, cell)
+    first, [row] = _inputs([results[0].request])
+    titles = first + [f"guidance scale {scale}" for scale in scales]
+    rows = [row + [images[seed, scale] for scale in scales] for seed in seeds]
+    return sheet(titles, rows, cell, [results[0].request.prompt] * len(seeds))
+
+
+def _scales(result: EditResult) -> str:
+    """The guidance scales of what was told."""
+    request, settings = result.request, result.settings
+    exemplar = [f"{settings.guidance_scale:g}"] if request.exemplar is not None else []
+    return ", ".join(exemplar + ([f"{settings.text_guidance_scale:g} (text)"] if request.prompt else []))
 
 
 def sheet(
@@ -78,6 +116,8 @@ def sheet(
             top = _HEADER + row * pitch + (cell - fitted.height) // 2
             paper.paste(fitted, (left, top))
     for row, label in enumerate(labels):
+        if not label:
+            continue
         place = (_MARGIN + 4, _HEADER + row * pitch + 4)
         draw.rectangle(draw.textbbox(place, label), fill="white")
         draw.text(place, label, fill="black")

@@ -39,7 +39,7 @@ class Provenance:
     """Everything that one edit depends on.
 
     Attributes:
-        image, mask, exemplar: input files.
+        image, mask, exemplar: input files; exemplar is None for an edit without one.
         model: model folder and the hash of its weights and configs; for other painters, their fingerprint.
         seed: seed of the noise.
         settings: settings of the edit (`EditSettings.plain()`), or of an inversion (`InversionSettings` and
@@ -48,11 +48,12 @@ class Provenance:
         device, dtype: device and dtype of the model; another device rounds differently.
         libraries: versions of the libraries that affect the numbers.
         painter: name of the painter.
+        prompt: prompt of the edit; empty without one.
     """
 
     image: SourceFile
     mask: SourceFile
-    exemplar: SourceFile
+    exemplar: SourceFile | None
     model: SourceFile
     seed: int
     settings: Mapping[str, Any]
@@ -62,6 +63,7 @@ class Provenance:
     dtype: str = "float32"
     libraries: Mapping[str, str] = field(default_factory=dict)
     painter: str = "own"
+    prompt: str = ""
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
@@ -70,7 +72,7 @@ class Provenance:
     def work(self) -> str:
         """The hash of the work: it depends on the inputs' contents, not on their paths or the machine."""
         content = self._content()
-        for name in ("image", "mask", "exemplar", "model"):
+        for name in {"image", "mask", "exemplar", "model"} & content.keys():
             content[name] = getattr(self, name).sha256
         del content["device"], content["libraries"]
         return fingerprint(content)
@@ -80,10 +82,14 @@ class Provenance:
         return asdict(self.model) | ({} if self.model.path else {"path": f"painter {self.painter}"})
 
     def _content(self) -> dict[str, Any]:
-        """All fields; `painter` only if it is not "own", so that hashes of older results remain valid."""
+        """All fields that say something, so that hashes of older results remain valid."""
         content = asdict(self)
         if self.painter == "own":
             del content["painter"]
+        if not self.prompt:
+            del content["prompt"]
+        if self.exemplar is None:
+            del content["exemplar"]
         return content
 
 
@@ -119,16 +125,21 @@ def pattern(
 
 
 def made_from(
-    shared: Provenance, files: Mapping[str, SourceFile], seed: int, settings: Mapping[str, Any]
+    shared: Provenance,
+    files: Mapping[str, SourceFile],
+    seed: int,
+    settings: Mapping[str, Any],
+    prompt: str = "",
 ) -> Provenance:
-    """`shared` completed with the files, seed and settings of one edit."""
+    """`shared` completed with the files, seed, settings and prompt of one edit."""
     return replace(
         shared,
         image=files["image"],
         mask=files["mask"],
-        exemplar=files["exemplar"],
+        exemplar=files.get("exemplar"),
         seed=seed,
         settings=settings,
+        prompt=prompt,
     )
 
 
@@ -167,8 +178,9 @@ def read_provenance(path: Path | str) -> Provenance:
         if content.pop("version") != PROVENANCE_VERSION:
             raise UserError(f"{path} was written by another version of this program")
         for name in ("image", "mask", "exemplar", "model"):
-            content[name] = SourceFile(**content[name])
-        return Provenance(**content)
+            if name in content or name != "exemplar":
+                content[name] = SourceFile(**content[name])
+        return Provenance(**{"exemplar": None} | content)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{path}: the record of how it was made is damaged") from None
 
@@ -182,9 +194,10 @@ def remake_command(provenance: Provenance, out: str) -> str:
     if provenance.painter != "own":
         words += ["--painter", provenance.painter]
     for name in ("model", "image", "mask", "exemplar"):
-        if name == "model" and not provenance.model.path:
-            continue  # a painter without a model
-        words += [f"--{name}", getattr(provenance, name).path]
+        noted = getattr(provenance, name)
+        if noted is not None and noted.path:  # a painter may have no model, an edit no exemplar
+            words += [f"--{name}", noted.path]
+    words += ["--prompt", provenance.prompt] if provenance.prompt else []
     words += ["--out", out, "--seed", str(provenance.seed)]
     for name, value in provenance.settings.items():
         if value == default.get(name):
@@ -203,6 +216,8 @@ def changed_files(provenance: Provenance) -> list[str]:
     remarks, painter = [], painter_of(provenance.painter)
     for name in ("image", "mask", "exemplar", "model"):
         noted = getattr(provenance, name)
+        if noted is None:
+            continue
         path = Path(noted.path)  # for a painter without a model: the current folder
         if not path.exists():
             remarks.append(f"{name} {path} does not exist, seen from this folder: the command cannot run")

@@ -32,7 +32,8 @@ class EditSettings(Config):
 
     # With more than half of the 1000 training steps, the even spacing would not start from pure noise.
     num_inference_steps: int = Field(default=50, ge=1, le=500)
-    guidance_scale: float = Field(default=5.0, ge=0.0, le=100.0)  # 1 = no guidance
+    guidance_scale: float = Field(default=5.0, ge=0.0, le=100.0)  # of the exemplar; 1 = no guidance
+    text_guidance_scale: float = Field(default=7.5, ge=0.0, le=100.0)  # of the prompt; 1 = no guidance
     # Range of timestep / training timesteps with guidance; 1 = pure noise.
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     scheduler: SchedulerName = "plms"
@@ -49,8 +50,14 @@ class EditSettings(Config):
     batch_size: PositiveInt = 4  # pictures at the same time; does not affect the results
 
     def plain(self) -> dict[str, Any]:
-        """All values that affect the result, as JSON values."""
-        return self.model_dump(mode="json", exclude={"batch_size"})
+        """All values that affect the result, as JSON values.
+
+        `text_guidance_scale` only if it is not the default, so that hashes of older results remain valid.
+        """
+        content = self.model_dump(mode="json", exclude={"batch_size"})
+        if self.text_guidance_scale == EditSettings.model_fields["text_guidance_scale"].default:
+            del content["text_guidance_scale"]
+        return content
 
     @field_validator("guidance_interval", mode="before")
     @classmethod

@@ -43,6 +43,7 @@ class TrainConfig(Config):
     global_batch_size: int | None = Field(default=None, ge=1)
     max_steps: int = Field(default=1000, ge=1)
     exemplar_dropout: float = Field(default=0.2, ge=0, le=1)  # share of samples that see the null exemplar
+    text_dropout: float = Field(default=0.2, ge=0, le=1)  # share of samples that see no prompt, independently
     objective: ObjectiveConfig = ObjectiveConfig()
     lora: LoraConfig | None = None  # null = the model's own weights are trained
     freeze: Names = ()  # parts that are not trained, such as unet.down_blocks or unet.*.attn1
@@ -83,6 +84,24 @@ class TrainConfig(Config):
             if self.model.num_tokens > 1:  # to a single token the softmax is 1: nothing to learn
                 layers += ["attn2.to_q", "attn2.to_k"]
             self.lora.__dict__["targets"] = tuple(layers)  # the config is frozen, and not yet handed out
+        return self
+
+    @model_validator(mode="after")
+    def _parts_that_are_told(self) -> "TrainConfig":
+        parts, default = self.model.parts, TrainConfig.model_fields
+        unused = {
+            f"text_dropout={self.text_dropout}": "text" not in parts
+            and self.text_dropout != default["text_dropout"].default,
+            f"data.text={self.data.text}": "text" not in parts and self.data.text != DataConfig().text,
+            f"exemplar_dropout={self.exemplar_dropout}": "exemplar" not in parts
+            and self.exemplar_dropout != default["exemplar_dropout"].default,
+            "data.stored_tokens=true": "exemplar" not in parts and self.data.stored_tokens,
+            "lora.train_exemplar_encoder=true": "exemplar" not in parts
+            and self.lora is not None
+            and self.lora.train_exemplar_encoder,
+        }
+        for option in (option for option, given in unused.items() if given):
+            raise ValueError(f"{option} has no effect with model.condition={self.model.condition}; remove it")
         return self
 
     @model_validator(mode="after")
@@ -237,7 +256,8 @@ def zero_stage_of(config: TrainConfig, ranks: int) -> int:
 
 def stores_features(config: TrainConfig) -> bool:
     """Whether stored latents hold what the image tower sees; many vectors are stored only on request."""
-    return config.data.stored_tokens or config.model.exemplar.tokens == "class"
+    one = "exemplar" in config.model.parts and config.model.exemplar.tokens == "class"
+    return config.data.stored_tokens or one
 
 
 def require_paths(config: TrainConfig) -> None:
@@ -277,10 +297,16 @@ def require_weights(model: ModelConfig) -> None:
             "no weights for the autoencoder, which is not trained: add model.init.stable_diffusion=, "
             "model.init.vae= or model.init.model_folder= with a folder or file"
         )
-    if _is_published(model) and not given & {"image_encoder", "model_folder"}:
+    if "exemplar" in model.parts and _is_published(model) and not given & {"image_encoder", "model_folder"}:
         raise UsageError(
             f"no weights for {model.exemplar.row.title}, which is not trained: add model.init.image_encoder= "
             "or model.init.model_folder= with a folder"
+        )
+    large = "text" in model.parts and model.text_encoder.hidden_size >= 384
+    if large and not given & {"stable_diffusion", "model_folder"}:
+        raise UsageError(
+            "no weights for the text tower, which is not trained: add model.init.stable_diffusion= or "
+            "model.init.model_folder= with a folder"
         )
 
 

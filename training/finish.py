@@ -8,6 +8,7 @@ from torch import Tensor
 from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
 from intarsia.model import EditModel, build_model
+from intarsia.model_folder import CARD_WORDS
 from intarsia.weights import save_model
 from training.checkpoint.folder import another_base, checkpoint_name, read_state
 from training.checkpoint.rank_files import Parts
@@ -89,12 +90,17 @@ def _next_command(config: TrainConfig, folder: Path | str) -> str:
     if config.lora:
         base = shlex.quote(str(config.model.init.model_folder))
         return f"python -m sampling merge-lora --model {base} --lora {result} --out MODEL"
-    return f"python -m sampling edit --model {result} --image I.png --mask M.png --exemplar E.png --out O.png"
+    told = CARD_WORDS[config.model.parts].options
+    return f"python -m sampling edit --model {result} --image I.png --mask M.png {told} --out O.png"
 
 
 def model_card(config: TrainConfig, state: TrainState, average: str | None = None) -> str:
     """README.md of the model folder; `average` says how its weights were averaged, if not as the run does."""
-    adapters = f"Adapters (LoRA, rank {config.lora.rank}) for an e" if config.lora else "E"
+    words = CARD_WORDS[config.model.parts]
+    title = words.kind[0].upper() + words.kind[1:]
+    title = f"Adapters (LoRA, rank {config.lora.rank}) for an {words.kind}" if config.lora else title
+    dropout = {part: getattr(config, f"{part}_dropout") for part in config.model.parts}
+    dropped = ", ".join(f"{part} dropout {share:g}" for part, share in dropout.items())
     averaged = average or ("averaged (EMA)" if config.optimizer.averages else "plain")
     size = config.model.image_size
     libraries = ", ".join(f"{name} {version}" for name, version in state.libraries.items())
@@ -102,13 +108,13 @@ def model_card(config: TrainConfig, state: TrainState, average: str | None = Non
 library_name: diffusers
 pipeline_tag: image-to-image
 ---
-# {adapters}xemplar-based editing model
+# {title}
 
-Repaints the masked part of a picture so that it shows the object of an exemplar picture.
+Repaints the masked part of a picture so that it shows {words.shows}.
 
 - trained for {state.step:,} steps on {state.position:,} samples of {", ".join(config.data.shards)}
 - pictures of {size}×{size} pixels, seed {config.seed}, {averaged} weights
-- learning rate {config.optimizer.lr:g}, exemplar dropout {config.exemplar_dropout:g}, {config.precision}
+- learning rate {config.optimizer.lr:g}, {dropped}, {config.precision}
 - {libraries}
 
     {_next_command(config, "FOLDER")}

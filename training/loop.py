@@ -60,7 +60,7 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
     stride = shape.global_batch
     span = range(state.position, state.position + (config.max_steps - state.step) * stride, stride)
     data = prepare.batches(dataset, shape, world.rank, span)
-    requests = fixed_requests(dataset, config.preview) if world.is_main else []
+    requests = fixed_requests(dataset, config) if world.is_main else []
     saver = Saver(run.checkpoints, config.checkpoint, world, begin_snapshots(config, run, state, world))
     progress = ProgressLine(config.max_steps, world.is_main)
     losses = Losses(trainer.module, task, config.model.noise.num_train_timesteps, state, world)

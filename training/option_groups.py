@@ -46,6 +46,9 @@ class DataConfig(Config):
     redraw: bool | None = None  # fresh draws in every epoch; null: from whole pictures, not of crops
     recipe: RecipeChoice = None  # all epochs drawn by it, a name or file.yaml; null: by the shards' own
     stream: StreamFields | None = None  # read tars as streams, in approximate order: what their members mean
+    # Prompt of a sample for a model that is told text: the label of its box, a sentence about its picture,
+    # or either of them by a draw.
+    text: Literal["label", "caption", "either"] = "label"
     latents: bool = False  # read what `cache-latents` stored instead of asking the frozen networks
     stored_tokens: bool = False  # with many exemplar tokens: store them, too (526 KB a sample for 257)
     window_shards: int = Field(default=16, ge=1)  # samples are shuffled over so many shards at a time
@@ -212,6 +215,7 @@ class PreviewConfig(Config):
     every_steps: int = Field(default=1000, ge=0)  # 0 = none
     num_images: int = Field(default=4, ge=1)
     guidance_scale: float = Field(default=5.0, ge=0, le=100)
+    text_guidance_scale: float = Field(default=7.5, ge=0, le=100)
     num_inference_steps: int = Field(default=50, ge=1, le=500)  # the sampler's own bounds
 
 

@@ -92,7 +92,7 @@ def run_jobs(
         UserError: for a folder that holds no model, and where edits failed, unless only those present are
             wanted.
     """
-    if len(arguments.guidance_scale) > 1:
+    if max(len(getattr(arguments, name) or ()) for name in ("guidance_scale", "text_guidance_scale")) > 1:
         raise UsageError("a bench is run at one --guidance-scale; run it again for others")
     own = argparse.Namespace(**vars(arguments) | {"batch_size": arguments.edits_at_once})
     [settings], machine = edit_settings(own, _WHERE), machine_settings(own, _WHERE)

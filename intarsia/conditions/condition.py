@@ -1,6 +1,6 @@
 """The condition of a batch, the same object in training and in sampling, and the interface of its kinds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
@@ -12,32 +12,67 @@ from intarsia.architecture import CONDITIONS, ModelConfig
 
 
 @dataclass(frozen=True)
+class Part:
+    """What the UNet is told in tokens by one source, such as the exemplar or the prompt.
+
+    Attributes:
+        name: name of the part, one of `ModelConfig.parts`.
+        tokens: its tokens, [B, n, D].
+        null: tokens that mean that nothing is told, [1, n, D].
+    """
+
+    name: str
+    tokens: Tensor
+    null: Tensor
+
+    def with_null(self, dropped: Tensor) -> "Part":
+        """The same part with null tokens in the rows where `dropped`, bool [B], is true."""
+        tokens = torch.where(dropped[:, None, None], self.null.to(self.tokens.dtype), self.tokens)
+        return Part(self.name, tokens, self.null)
+
+    def select(self, rows: Tensor, told: bool) -> "Part":
+        """The rows with indices `rows`, int64 [R]; with null tokens if they are not told."""
+        tokens = self.tokens[rows] if told else self.null.expand(len(rows), -1, -1)
+        return Part(self.name, tokens, self.null)
+
+
+@dataclass(frozen=True)
 class Condition:
     """The UNet's inputs besides noisy latents and timesteps.
 
     Attributes:
-        tokens: context of the cross-attention, [B, n, D].
-        null: tokens that mean "no exemplar", [1, n, D].
+        parts: parts of the cross-attention's context, in its order.
         channels: input channels after the noisy latents, [B, K, h, w] (`conditioning.known_channels`); K = 0
             for a UNet that does not see the picture.
     """
 
-    tokens: Tensor
-    null: Tensor
+    parts: tuple[Part, ...]
     channels: Tensor
 
-    def with_null(self, dropped: Tensor) -> "Condition":
-        """The same condition with null tokens in the rows where `dropped`, bool [B], is true."""
-        tokens = torch.where(dropped[:, None, None], self.null.to(self.tokens.dtype), self.tokens)
-        return Condition(tokens, self.null, self.channels)
+    @property
+    def tokens(self) -> Tensor:
+        """The context of the cross-attention, [B, n, D]: the tokens of all parts, one after the other."""
+        return _joined([part.tokens for part in self.parts])
+
+    @property
+    def null(self) -> Tensor:
+        """The context that tells nothing, [1, n, D]."""
+        return _joined([part.null for part in self.parts])
+
+    def with_null(self, dropped: Mapping[str, Tensor]) -> "Condition":
+        """The same condition with parts dropped in some rows: part name -> bool [B]."""
+        parts = [part.with_null(dropped[part.name]) if part.name in dropped else part for part in self.parts]
+        return Condition(tuple(parts), self.channels)
 
     def with_tokens(self, tokens: Tensor) -> "Condition":
-        """The same channels with other tokens [R, n, D]; a single row of channels is repeated R times."""
-        return Condition(tokens, self.null, self.channels.expand(len(tokens), -1, -1, -1))
+        """The same channels with another context [R, n, D]; a single row of channels is repeated R times."""
+        whole = Part("whole", tokens, self.null)
+        return Condition((whole,), self.channels.expand(len(tokens), -1, -1, -1))
 
-    def null_rows(self, rows: Tensor) -> "Condition":
-        """The rows with indices `rows`, int64 [R], with null tokens."""
-        return Condition(self.null.expand(len(rows), -1, -1), self.null, self.channels[rows])
+    def select(self, rows: Tensor, told: Collection[str] | None = None) -> "Condition":
+        """The rows with indices `rows`, int64 [R]; only the parts in `told` are told, by default all."""
+        parts = [part.select(rows, told is None or part.name in told) for part in self.parts]
+        return Condition(tuple(parts), self.channels[rows])
 
     def predict(self, unet: nn.Module, noisy_latents: Tensor, timesteps: Tensor) -> Tensor:
         """The UNet's prediction [B, C, h, w] for noisy latents [B, C, h, w] at timesteps, [B] or a scalar."""
@@ -46,12 +81,16 @@ class Condition:
 
 
 def stack_rows(*conditions: Condition) -> Condition:
-    """The rows of several conditions in order; all conditions share the first one's null tokens."""
-    return Condition(
-        torch.cat([condition.tokens for condition in conditions]),
-        conditions[0].null,
-        torch.cat([condition.channels for condition in conditions]),
-    )
+    """The rows of several conditions in order; all conditions have the first one's parts and null tokens."""
+    parts = [
+        Part(same[0].name, torch.cat([part.tokens for part in same]), same[0].null)
+        for same in zip(*(condition.parts for condition in conditions), strict=True)
+    ]
+    return Condition(tuple(parts), torch.cat([condition.channels for condition in conditions]))
+
+
+def _joined(tokens: Sequence[Tensor]) -> Tensor:
+    return torch.cat(tuple(tokens), dim=1) if len(tokens) > 1 else tokens[0]
 
 
 @dataclass(frozen=True)
@@ -73,5 +112,5 @@ class ConditionKind:
 
 
 def condition_kind(config: ModelConfig) -> ConditionKind:
-    """The kind of condition of a model; `architecture.CONDITIONS` lists the kinds."""
-    return cast(ConditionKind, import_module(CONDITIONS[config.condition].module).KIND)
+    """How a model that is told an exemplar makes tokens of it; `architecture.CONDITIONS` lists the kinds."""
+    return cast(ConditionKind, import_module(str(CONDITIONS[config.condition].module)).KIND)

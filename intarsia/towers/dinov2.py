@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+from intarsia.towers.names import Weights
 from intarsia.towers.settings import ImageEncoderConfig
-from intarsia.towers.tower import Tower, Weights
+from intarsia.towers.tower import Tower
 
 # transformers 5's names on the left, those of transformers 4 and of published folders on the right.
 _NAMES = (

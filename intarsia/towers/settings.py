@@ -1,4 +1,4 @@
-"""The image towers' geometry and how the exemplar becomes tokens, as plain values without torch."""
+"""The frozen towers' geometry and how the exemplar becomes tokens, as plain values without torch."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -54,6 +54,18 @@ TOWERS = {
 }
 
 
+def check_heads(hidden_size: int, num_attention_heads: int) -> None:
+    """Refuse a width that the heads cannot share.
+
+    Raises:
+        ValueError: with both values.
+    """
+    if hidden_size % num_attention_heads:
+        raise ValueError(
+            f"hidden_size={hidden_size} is not a multiple of num_attention_heads={num_attention_heads}"
+        )
+
+
 class ImageEncoderConfig(Config):
     """The frozen image tower that encodes the exemplar; by default CLIP ViT-L/14's."""
 
@@ -69,11 +81,7 @@ class ImageEncoderConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "ImageEncoderConfig":
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size={self.hidden_size} is not a multiple of "
-                f"num_attention_heads={self.num_attention_heads}"
-            )
+        check_heads(self.hidden_size, self.num_attention_heads)
         return self
 
     @property
@@ -84,6 +92,24 @@ class ImageEncoderConfig(Config):
     def fields(self) -> dict[str, Any]:
         """The fields by name; one that came later only if it is set, so that hashes and files stay."""
         return self.model_dump(exclude=None if self.use_swiglu_ffn else {"use_swiglu_ffn"})
+
+
+class TextEncoderConfig(Config):
+    """The frozen text tower that encodes the prompt (transformers' `CLIPTextModel`); Stable Diffusion 1's."""
+
+    vocab_size: PositiveInt = 49408
+    hidden_size: PositiveInt = 768
+    intermediate_size: PositiveInt = 3072
+    num_hidden_layers: PositiveInt = 12
+    num_attention_heads: PositiveInt = 12
+    max_position_embeddings: int = Field(default=77, ge=3)  # number of tokens of every prompt
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: PositiveFloat = 1e-5
+
+    @model_validator(mode="after")
+    def _check(self) -> "TextEncoderConfig":
+        check_heads(self.hidden_size, self.num_attention_heads)
+        return self
 
 
 class ExemplarConfig(Config):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from intarsia.model import EditModel
 from sampling.canvas.canvas import Canvas
 from sampling.pictures import Mask, Picture
 from sampling.settings import EditSettings, InversionSettings
@@ -21,7 +22,7 @@ def before_painting(
     canvas: Canvas,
     edit_mask: Mask,
     fitted_mask: NDArray[np.uint8],
-    exemplar: Picture,
+    exemplar: Picture | None,
     settings: EditSettings | InversionSettings,
 ) -> Iterator[str]:
     """Remarks on a request.
@@ -30,7 +31,7 @@ def before_painting(
         canvas: position of the picture on the model's square.
         edit_mask: mask of the picture, bool [H, W].
         fitted_mask: mask of the square, uint8 [S, S], 255 = repaint.
-        exemplar: exemplar, uint8 [h, w, 3].
+        exemplar: exemplar, uint8 [h, w, 3]; None without one.
         settings: settings of the edit.
     """
     seen, share = (fitted_mask >= 128).mean(), edit_mask.mean()
@@ -49,6 +50,8 @@ def before_painting(
             f"the model sees a picture squashed {max(stretch, 1 / stretch):.1f} : 1; --fit pad keeps its "
             "proportions, --fit crop uses a window around the mask"
         )
+    if exemplar is None:
+        return
     if settings.guidance_scale <= 1.0:
         yield (
             f"guidance scale {settings.guidance_scale:g}: the exemplar is followed weakly; 3 to 8 is usual"
@@ -58,6 +61,26 @@ def before_painting(
     if min(exemplar.shape[:2]) < _SMALL_EXEMPLAR:
         height, width = exemplar.shape[:2]
         yield f"the exemplar is only {width} x {height} pixels; the encoder's input is 224 x 224"
+
+
+def about_model(model: EditModel, prompt: str, settings: EditSettings) -> Iterator[str]:
+    """Remarks on what the model can do with a request: one that does not see the picture, a long prompt."""
+    config, tokenizer = model.config, model.tokenizer
+    if not config.extra_channels:
+        yield (
+            "this model does not see the picture around the mask, which is only put back at every step: the "
+            "edit fits its surroundings badly (docs/method.md); an inpainting model sees it"
+        )
+    if not prompt or tokenizer is None:
+        return
+    most, number = config.text_encoder.max_position_embeddings - 2, tokenizer.count(prompt)
+    if number > most:
+        yield f"the prompt has {number} tokens, and the model reads the first {most}; shorten it"
+    if settings.text_guidance_scale <= 1.0:
+        yield (
+            f"text guidance scale {settings.text_guidance_scale:g}: the prompt is followed weakly; 5 to 12 "
+            "is usual"
+        )
 
 
 def after_painting(edited: Picture, shown: Picture, fitted_mask: NDArray[np.uint8]) -> Iterator[str]:

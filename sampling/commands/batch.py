@@ -20,6 +20,7 @@ from sampling.options import (
     check_painter,
     edit_settings,
     machine_settings,
+    told_parts,
 )
 
 _WHERE = "python -m sampling batch"
@@ -31,9 +32,10 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "batch",
         help="make the edits of a list; the same command again makes the missing ones",
-        description="Make the edits of JOBS: a .csv or .jsonl with image, mask, exemplar and optionally "
-        "name, seed and any setting of an edit, or a folder with image/, mask/ and exemplar/. Results are "
-        "NAME.png in OUT, with a line each in results.jsonl. A row that fails is reported at the end; then "
+        description="Make the edits of JOBS: a .csv or .jsonl with image, mask, exemplar (for a model that "
+        "is told text: prompt) and optionally name, seed and any setting of an edit, or a folder with "
+        "image/, mask/ and exemplar/. Results are NAME.png in OUT, with a line each in results.jsonl. A row "
+        "that fails is reported at the end; then "
         "the exit code is 1.",
     )
     parser.add_argument("jobs", type=Path, metavar="JOBS", help="the list or folder")
@@ -50,13 +52,16 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if len(arguments.guidance_scale) > 1:
-        raise UsageError("batch takes one --guidance-scale; give several as rows with a guidance_scale each")
+    for name in ("guidance_scale", "text_guidance_scale"):
+        if len(getattr(arguments, name) or ()) > 1:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"batch takes one {option}; give several as rows with a {name} each")
     if not 0 <= arguments.seed < 2**63:
         raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
     [settings], machine = edit_settings(arguments, _WHERE), machine_settings(arguments, _WHERE)
-    jobs = read_jobs(arguments.jobs)
     check_painter(arguments)
+    parts = told_parts(arguments)
+    jobs = read_jobs(arguments.jobs, parts)
 
     from sampling.batch import BatchOptions, failures, run_batch
     from sampling.painters.painter import painter_of

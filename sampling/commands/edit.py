@@ -15,6 +15,7 @@ from sampling.options import (
     add_file_options,
     add_input_options,
     add_machine_options,
+    add_painter_options,
     add_sampler_options,
     check_files,
     edit_settings,
@@ -29,11 +30,12 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "edit",
         help="repaint the masked part of one picture",
-        description="Repaint the white part of a mask in a picture so that it shows the exemplar's object. "
-        "Writes OUT in the picture's size, and OUT's name with .side-by-side.png: hole, exemplar, edit. "
-        "Several guidance scales give one grid with a column for each.",
+        description="Repaint the white part of a mask in a picture so that it shows the exemplar's object, "
+        "or what the prompt says. Writes OUT in the picture's size, and OUT's name with .side-by-side.png: "
+        "hole, exemplar, edit. Several guidance scales give one grid with a column for each.",
     )
-    add_file_options(parser, out="the result (for several, -SEED and -wSCALE are added)")
+    out = "the result (for several, -SEED, -wSCALE and -tSCALE are added)"
+    add_file_options(parser, out, add_painter_options, prompt=True)
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default %(default)s)")
     parser.add_argument(
         "--num-images",
@@ -51,14 +53,14 @@ def add(commands: Commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     settings, machine = edit_settings(arguments, _WHERE), machine_settings(arguments, _WHERE)
-    scales = [own.guidance_scale for own in settings]
+    scales = [(own.guidance_scale, own.text_guidance_scale) for own in settings]
     outputs = _output_paths(arguments.out, arguments.seed, arguments.num_images, scales)
     side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
     check_files(arguments, [*outputs.values(), side_by_side])
     from sampling.inputs import read_inputs
     from sampling.pictures import write_png
 
-    files = {name: getattr(arguments, name) for name in FILES}
+    files = {name: path for name in FILES if (path := getattr(arguments, name)) is not None}
     inputs = read_inputs(files, arguments.invert_mask, arguments.exemplar_background)
 
     from tqdm import tqdm
@@ -69,7 +71,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from sampling.provenance import made_from, pattern, source_file
 
     paint = painter_of(arguments.painter).open(arguments.model, machine)
-    requests = [EditRequest(inputs.source.pixels, inputs.edit_mask, inputs.exemplar, *own) for own in outputs]
+    told = inputs.source.pixels, inputs.edit_mask, inputs.exemplar
+    requests = [
+        EditRequest(*told, seed, scale, arguments.prompt, text_scale) for seed, scale, text_scale in outputs
+    ]
     with tqdm(unit="step", leave=False, disable=None) as bar:  # None: only on a terminal
 
         def show(done: int, total: int) -> None:
@@ -84,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> None:
     shared = pattern(arguments.model, machine, *reading, arguments.painter)
     kept = {name: source_file(path) for name, path in files.items()}
     for path, result in zip(outputs.values(), results, strict=True):
-        own = made_from(shared, kept, result.request.seed, result.settings.plain())
+        own = made_from(shared, kept, result.request.seed, result.settings.plain(), arguments.prompt)
         write_png(result.image, path, inputs.source, changed, own.to_text())
         print(path)
     write_png(grid(results) if len(scales) == 1 else sweep_grid(results), side_by_side)
@@ -92,18 +97,21 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _output_paths(
-    out: Path, seed: int, num_images: int, scales: Sequence[float]
-) -> dict[tuple[int, float], Path]:
-    """(seed, guidance scale) -> file; a single image has OUT's name."""
+    out: Path, seed: int, num_images: int, scales: Sequence[tuple[float, float]]
+) -> dict[tuple[int, float, float], Path]:
+    """(seed, guidance scale, that of the prompt) -> file; a single image has OUT's name."""
     if num_images < 1:
         raise UsageError(f"--num-images {num_images} must be 1 or more")
     if not 0 <= seed < 2**63 - num_images:
         raise UsageError(f"--seed {seed} must be 0 or more and below 2^63")
     if len(set(scales)) < len(scales):
-        raise UsageError("a scale appears twice in --guidance-scale")
+        raise UsageError("a scale appears twice in --guidance-scale or --text-guidance-scale")
+    several = [len(set(values)) > 1 for values in zip(*scales, strict=True)]
     paths = {}
     for own in range(seed, seed + num_images):
-        for scale in scales:
-            name = out.stem + (f"-{own}" if num_images > 1 else "") + (f"-w{scale:g}" if scales[1:] else "")
-            paths[own, scale] = out.with_name(f"{name}.png")
+        for pair in scales:
+            name = out.stem + (f"-{own}" if num_images > 1 else "")
+            for letter, scale, shown in zip("wt", pair, several, strict=True):
+                name += f"-{letter}{scale:g}" if shown else ""
+            paths[own, *pair] = out.with_name(f"{name}.png")
     return paths

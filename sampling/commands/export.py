@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from intarsia.command_line import Commands
 from intarsia.errors import UsageError, UserError
 from intarsia.files import check_replaceable
-from intarsia.model_folder import INDEX, check_model_folder, read_notes
+from intarsia.model_folder import INDEX, PIPELINES, check_model_folder, read_notes
 from sampling.options import add_dtype_option
 
 if TYPE_CHECKING:
@@ -58,8 +58,11 @@ def _run(arguments: argparse.Namespace) -> None:
         check_replaceable(arguments.out, INDEX)
     export_model(arguments.model, arguments.out, form, arguments.dtype, arguments.variant)
     print(f"{arguments.out}: {form}, {arguments.dtype}")
-    if form == "diffusers" and "exemplar" in read_notes(arguments.out):
+    notes = read_notes(arguments.out) if form == "diffusers" else {}
+    if "exemplar" in notes:
         print("diffusers' own pipeline refuses it, because it makes one token of CLIP's class vector")
+    elif notes and notes not in PIPELINES.values():
+        print("no pipeline of diffusers can be told what this model is told; all refuse it")
 
 
 def export_model(
@@ -109,6 +112,7 @@ def _export_folder(model: EditModel, folder: Path, out: Path, variant: str | Non
     card = folder / "README.md"
     with atomic_folder(out, INDEX) as temporary:
         save_model(model, temporary, card.read_text(encoding="utf-8") if card.is_file() else None)
-        (temporary / "image_encoder" / "paint_by_example.py").write_text(_REEXPORT, encoding="utf-8")
+        if model.image_encoder is not None:
+            (temporary / "image_encoder" / "paint_by_example.py").write_text(_REEXPORT, encoding="utf-8")
         for path in list(temporary.rglob(_PATTERN)) if variant else ():
             path.rename(path.with_name(f"{path.stem}.{variant}{path.suffix}"))

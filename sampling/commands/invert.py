@@ -119,7 +119,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from sampling.inputs import read_inputs
     from sampling.pictures import write_png
 
-    files = {name: getattr(arguments, name) for name in FILES}
+    files = {name: path for name in FILES if (path := getattr(arguments, name)) is not None}
     inputs = read_inputs(files, arguments.invert_mask, arguments.exemplar_background)
     source, edit_mask, exemplar = inputs.source, inputs.edit_mask, inputs.exemplar
 

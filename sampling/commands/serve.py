@@ -119,7 +119,8 @@ def _run(arguments: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         painter, model = arguments.painter, arguments.model
         shared = pattern(model, machine_options, painter=painter)
-        service = Service(painter_of(painter).open(model, machine_options), shared, folder, limits)
+        paint, parts = painter_of(painter).open(model, machine_options), painter_of(painter).parts(model)
+        service = Service(paint, shared, folder, limits, parts)
         hosts = frozenset((*_LOOPBACK, "[::1]") if arguments.host in _LOOPBACK else ())
         if not hosts:
             print(

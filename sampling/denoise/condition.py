@@ -1,7 +1,8 @@
-"""Encode pictures and exemplars as conditions of the UNet; each distinct one is encoded once."""
+"""Encode pictures, exemplars and prompts as conditions of the UNet; each distinct one is encoded once."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,17 +16,18 @@ from intarsia.conditioning import (
     mask_image,
     mask_to_unit,
     sample_latents,
+    told_mask,
 )
-from intarsia.conditions.condition import Condition
+from intarsia.conditions.condition import Condition, Part
 from intarsia.model import EditModel
 from sampling.denoise.machine import visiting
 from sampling.denoise.sampler import Known
 
 
 class Encoder:
-    """Encode pictures and exemplars as conditions, and cache the encodings as long as the object exists.
+    """Encode pictures, exemplars and prompts as conditions, and cache the encodings for the object's life.
 
-    A cached picture takes 131 KB for a square of 512 pixels, an exemplar the size of its tokens.
+    A cached picture takes 131 KB for a square of 512 pixels, an exemplar or a prompt the size of its tokens.
     """
 
     def __init__(self, model: EditModel, device: torch.device) -> None:
@@ -33,24 +35,42 @@ class Encoder:
         self.device = device
         self._moments: dict[bytes, Tensor] = {}
         self._tokens: dict[bytes, Tensor] = {}
+        self._texts: dict[bytes, Tensor] = {}
 
-    def condition(self, image: Tensor, edit_mask: Tensor, exemplar: Tensor, noise: Tensor) -> Condition:
+    def told(self, exemplars: Sequence[Tensor | None], prompts: Sequence[str]) -> tuple[Part, ...]:
+        """What the UNet is told in tokens, in the order of its context.
+
+        Args:
+            exemplars: exemplars, uint8 [224, 224, 3], CPU; None where there is none.
+            prompts: prompts; "" where there is none.
+        """
+        dtype, parts = self.model.unet.dtype, []
+        if "exemplar" in self.model.config.parts:
+            null = self.model.exemplar_encoder.null_exemplar.to(self.device, dtype)
+            given = [exemplar for exemplar in exemplars if exemplar is not None]
+            known = iter(self.tokens(torch.stack(given)).to(dtype) if given else ())
+            rows = [null[0] if exemplar is None else next(known) for exemplar in exemplars]
+            parts.append(Part("exemplar", torch.stack(rows), null))
+        if "text" in self.model.config.parts:
+            tokens = self._remembered(self._texts, [*prompts, ""], self._encode_texts)
+            tokens = tokens.to(self.device, dtype)
+            parts.append(Part("text", tokens[:-1], tokens[-1:]))
+        return tuple(parts)
+
+    def condition(self, image: Tensor, edit_mask: Tensor, told: tuple[Part, ...], noise: Tensor) -> Condition:
         """The condition of a batch.
 
         Args:
             image: pictures, uint8 [B, S, S, 3], CPU.
             edit_mask: masks, uint8 [B, S, S], 255 = repaint, CPU.
-            exemplar: exemplars, uint8 [B, 224, 224, 3], CPU.
+            told: result of `told`.
             noise: standard normal noise [B, C, h, w] to sample the masked image's latents.
         """
-        dtype = self.model.unet.dtype
-        grid = latent_mask(mask_to_unit(edit_mask), noise.shape[-2:])
-        known = known_channels(self.latents(image, edit_mask, noise).to(dtype), grid.to(self.device, dtype))
-        return Condition(
-            self.tokens(exemplar).to(dtype),
-            self.model.exemplar_encoder.null_exemplar.to(self.device, dtype),
-            known[:, : self.model.config.extra_channels],
-        )
+        dtype, layout = self.model.unet.dtype, self.model.config.unet.input_layout
+        edit_mask = told_mask(edit_mask, layout)
+        grid = latent_mask(mask_to_unit(edit_mask), noise.shape[-2:], layout).to(self.device, dtype)
+        known = known_channels(self.latents(image, edit_mask, noise).to(dtype), grid, layout)
+        return Condition(told, known[:, : self.model.config.extra_channels])
 
     def known(self, image: Tensor, edit_mask: Tensor, noise: Tensor) -> Known:
         """The latents of the whole pictures, known in the cells without any pixel to repaint.
@@ -77,12 +97,15 @@ class Encoder:
         return self._remembered(self._tokens, exemplar, self._encode_exemplars).to(self.device)
 
     def _remembered(
-        self, memory: dict[bytes, Tensor], rows: Tensor, encode: Callable[[Tensor], Tensor]
+        self, memory: dict[bytes, Tensor], rows: Tensor | list[str], encode: Callable[[Any], Tensor]
     ) -> Tensor:
-        keys = [hashlib.sha256(row.numpy()).digest() for row in rows.contiguous()]
+        contents = [row.encode() if isinstance(row, str) else row.contiguous().numpy() for row in rows]
+        keys = [hashlib.sha256(content).digest() for content in contents]
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in memory}
         if new:
-            memory.update(zip(new, encode(torch.stack(list(new.values()))), strict=True))
+            fresh: Any = list(new.values())
+            fresh = torch.stack(fresh) if isinstance(rows, Tensor) else fresh
+            memory.update(zip(new, encode(fresh), strict=True))
         return torch.stack([memory[key] for key in keys])
 
     def _encode_pictures(self, both: Tensor) -> Tensor:
@@ -98,3 +121,7 @@ class Encoder:
         with visiting(self.model.image_encoder, self.device) as tower, visiting(encoder, self.device):
             features = self.model.encode_exemplar(pixels.to(self.device, tower.dtype))
             return encoder(features.to(encoder.null_exemplar.dtype))
+
+    def _encode_texts(self, texts: list[str]) -> Tensor:
+        with visiting(self.model.text_encoder, self.device):
+            return self.model.encode_text(texts)

@@ -14,6 +14,7 @@ from torch import Tensor
 from intarsia.architecture import NoiseConfig
 from intarsia.conditioning import decode_latents, latent_mask, mask_to_unit, unit_to_image
 from intarsia.conditions.condition import Condition
+from intarsia.errors import UserError
 from intarsia.model import EditModel
 from sampling.canvas.canvas import check_mask, fit_exemplar, lay_canvas, mask_box
 from sampling.canvas.remarks import before_painting
@@ -80,14 +81,14 @@ def invert_picture(
         on_step: function called as on_step(done, most) after every call of the UNet.
 
     Raises:
-        UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area, or a
-            coupling without effect on this model.
+        UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area, for a
+            coupling without effect on this model, and for a model that is not told an exemplar.
     """
     encoder = Encoder(model, device or model.unet.device)
     edit_mask = check_mask(request.edit_mask, request.image)
     canvas = lay_canvas(edit_mask, model.config.image_size, canvas_settings)
     image, fitted_mask = canvas.fit_image(request.image), canvas.fit_mask(edit_mask)
-    exemplars = mask_box(edit_mask).cut(request.image), request.exemplar
+    exemplars = mask_box(edit_mask).cut(request.image), _exemplar(model, request)
     start = _encode(encoder, image, fitted_mask, exemplars)
     found, seconds, calls = _walk(model, encoder, start, settings, request.seed, on_step)
     rebuilt, edited = _decode(encoder, torch.cat([found.reconstruction, found.edit]))
@@ -102,6 +103,12 @@ def invert_picture(
         calls=calls,
         remarks=tuple(before_painting(canvas, edit_mask, fitted_mask, request.exemplar, settings)),
     )
+
+
+def _exemplar(model: EditModel, request: EditRequest) -> Picture:
+    if request.exemplar is None or "exemplar" not in model.config.parts:
+        raise UserError("invert needs an exemplar and a model that is told one; use edit for a prompt")
+    return request.exemplar
 
 
 class _Start(NamedTuple):
@@ -152,10 +159,13 @@ def _encode(
     """Encode a square, its mask, and the exemplars of source and target."""
     config = encoder.model.config
     square, mask = torch.from_numpy(image)[None], torch.from_numpy(fitted_mask)[None]
-    both = torch.from_numpy(np.stack([fit_exemplar(exemplar) for exemplar in exemplars]))
+    both = [torch.from_numpy(fit_exemplar(exemplar)) for exemplar in exemplars]
     zeros = torch.zeros(1, config.vae.latent_channels, config.latent_size, config.latent_size)
-    condition = encoder.condition(square, mask, both[:1], zeros)
-    source, target = encoder.tokens(both).to(condition.tokens.dtype)[:, None]
+    told = encoder.told(both, ["", ""])
+    first = torch.zeros(1, dtype=torch.int64, device=encoder.device)
+    of_source = tuple(part.select(first, told=True) for part in told)
+    condition = encoder.condition(square, mask, of_source, zeros)
+    source, target = torch.cat([part.tokens for part in told], dim=1)[:, None]
     return _Start(
         encoder.latents(square, torch.zeros_like(mask), zeros),
         condition,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intarsia.errors import UsageError
-from intarsia.model_folder import check_model_folder, model_hash
+from intarsia.model_folder import check_model_folder, model_hash, parts_of
 from sampling.painters.painter import Paint, Painter
 
 if TYPE_CHECKING:
@@ -47,4 +47,9 @@ def _open(model: Path | None, machine: MachineSettings) -> Paint:
     return painting_with(*open_model(_named(model), machine))
 
 
-PAINTER = Painter(check=_check, open=_open, fingerprint=lambda model: model_hash(_named(model)))
+PAINTER = Painter(
+    check=_check,
+    open=_open,
+    fingerprint=lambda model: model_hash(_named(model)),
+    parts=lambda model: parts_of(_named(model)),
+)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 from PIL import Image, ImageFilter
 
+from sampling.told import EXEMPLAR_ONLY, PartNames
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -52,11 +54,13 @@ class Painter:
         open: function (model, machine) -> `Paint`, which loads the weights.
         fingerprint: function from a model folder to the hash of everything that affects the results, except
             request and settings.
+        parts: function from a model folder to what a request tells: exemplar, text (`ModelConfig.parts`).
     """
 
     check: Callable[[Path | None], None]
     open: Callable[[Path | None, MachineSettings], Paint]
     fingerprint: Callable[[Path | None], str]
+    parts: Callable[[Path | None], PartNames] = lambda model: EXEMPLAR_ONLY
 
 
 def painter_of(name: str) -> Painter:

@@ -16,22 +16,24 @@ from starlette.responses import JSONResponse
 
 from intarsia.config import build_config
 from intarsia.errors import UserError
+from sampling.jobs import FILES
 from sampling.settings import EditSettings, ExemplarBackground
+from sampling.told import check_scales, check_told
 from sampling.web.service import Busy, Made, Order, Service, TooLarge
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_PICTURES = ("image", "mask", "exemplar")
 _LONGEST = 500  # characters of an error: it may quote what was sent
 
 log = logging.getLogger(__name__)
 
 
 class EditBody(EditSettings):
-    """The body of POST /api/edit: three pictures in base64 (a data: URL will do), and how to edit."""
+    """The body of POST /api/edit: pictures in base64 (a data: URL will do), a prompt, and how to edit."""
 
     image: str
     mask: str
-    exemplar: str
+    exemplar: str | None = None
+    prompt: str = ""
     seed: int = Field(default=0, ge=0, lt=2**62)
     num_images: int = Field(default=1, ge=1)
     invert_mask: bool = False
@@ -88,9 +90,13 @@ def _order(service: Service, body: bytes, batch_size: int) -> Order:
     asked = build_config(EditBody, content, "/api/edit")
     if asked.num_images > service.limits.num_images:
         raise UserError(f"num_images={asked.num_images}: at most {service.limits.num_images} in a request")
+    check_told(service.parts, asked.exemplar is not None, asked.prompt)
+    check_scales(service.parts, content)
     chosen = {name: getattr(asked, name) for name in EditSettings.model_fields}
+    pictures = {name: text for name in FILES if (text := getattr(asked, name)) is not None}
     return Order(
-        **{name: service.keep(_bytes(getattr(asked, name), name), name) for name in _PICTURES},
+        **{name: service.keep(_bytes(text, name), name) for name, text in pictures.items()},
+        prompt=asked.prompt,
         settings=EditSettings(**chosen | {"batch_size": batch_size}),
         seed=asked.seed,
         num_images=asked.num_images,

@@ -22,6 +22,7 @@ from sampling.painters.painter import Paint
 from sampling.pictures import write_png
 from sampling.provenance import Provenance, SourceFile, made_from, source_file
 from sampling.settings import EditSettings, ExemplarBackground
+from sampling.told import EXEMPLAR_ONLY, PartNames
 
 # Pillow reads many more; a visitor's file gets only the common decoders.
 _SUFFIXES = {
@@ -70,12 +71,13 @@ class Order:
 
     image: Path
     mask: Path
-    exemplar: Path
     settings: EditSettings
+    exemplar: Path | None = None
     seed: int = 0
     num_images: int = 1
     invert_mask: bool = False
     exemplar_background: ExemplarBackground = "crop"
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,16 @@ class Made:
 class Service:
     """A painter that makes the edits of all visitors, one after another."""
 
-    def __init__(self, paint: Paint, pattern: Provenance, folder: Path, limits: Limits) -> None:
+    def __init__(
+        self,
+        paint: Paint,
+        pattern: Provenance,
+        folder: Path,
+        limits: Limits,
+        parts: PartNames = EXEMPLAR_ONLY,
+    ) -> None:
         """`pattern`: provenance of all edits; `folder`: for the results, and the inputs below inputs/."""
-        self.folder, self.limits = folder, limits
+        self.folder, self.limits, self.parts = folder, limits, parts
         self._paint = paint
         self._pattern = pattern
         self._places = threading.BoundedSemaphore(limits.waiting + 1)
@@ -158,13 +167,14 @@ class Service:
         Raises:
             UserError: for what cannot be edited; files are called image, mask and exemplar.
         """
-        files = {name: getattr(order, name) for name in FILES}
+        files = {name: path for name in FILES if (path := getattr(order, name)) is not None}
         with self._turn, _called_by_name(files):
             self._forget()
             inputs = read_inputs(files, order.invert_mask, order.exemplar_background)
             picture, mask = inputs.source, inputs.edit_mask
             seeds = range(order.seed, order.seed + order.num_images)
-            requests = [EditRequest(picture.pixels, mask, inputs.exemplar, seed) for seed in seeds]
+            told = picture.pixels, mask, inputs.exemplar
+            requests = [EditRequest(*told, seed, prompt=order.prompt) for seed in seeds]
             results = self._paint(requests, order.settings, on_step)
             changed = mask if order.settings.composite else None
             kept = {name: source_file(path) for name, path in files.items()}
@@ -188,7 +198,8 @@ class Service:
         shared = replace(
             self._pattern, invert_mask=order.invert_mask, exemplar_background=order.exemplar_background
         )
-        return made_from(shared, kept, result.request.seed, result.settings.plain())
+        settings = result.settings.plain()
+        return made_from(shared, kept, result.request.seed, settings, result.request.prompt)
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -225,7 +225,8 @@ def encoded(model: object) -> tuple[object, object, object]:
     edit_mask = torch.zeros(2, size, size, dtype=torch.uint8, device="cpu")
     exemplar = torch.zeros(2, 224, 224, 3, dtype=torch.uint8, device="cpu")
     noise = torch.zeros(2, 2, model.config.vae.latent_channels, cells, cells, device="cpu")
-    condition = encoder.condition(image, edit_mask, exemplar, noise[0])
+    told = encoder.told(list(exemplar), ["", ""])
+    condition = encoder.condition(image, edit_mask, told, noise[0])
     known = encoder.known(image, edit_mask, noise)
     assert known.latents.device == condition.tokens.device == cuda
     return encoder, condition, noise[1].to(cuda)
@@ -265,7 +266,7 @@ def invert(dtype: str, method: str, *overrides: str) -> None:
         source, target = condition.tokens[:1], condition.tokens[1:]
         tokens = Tokens(source, target, condition.null)
         settings = InversionSettings(method=method, num_inference_steps=3, offset_scale=0.5)
-        one = type(condition)(source, condition.null, condition.channels[:1])
+        one = condition.select(torch.zeros(1, dtype=torch.int64, device="cuda"))
         with not_fake():
             alphas_at = model_denoiser(model.unet, one, model.config.noise)
         keep = torch.zeros(1, 1, *latents.shape[-2:], device="cuda")

@@ -12,7 +12,7 @@ from intarsia.config import build_config, load_config
 from intarsia.errors import UsageError
 from intarsia.model import EditModel, build_model, empty_model
 from intarsia.pretrained import image_encoder_state
-from intarsia.towers.tower import own_prefix
+from intarsia.towers.names import own_prefix
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.paths import ROOT
 from tests.sampling.tiny import ModelFragment, tiny_config, tiny_model

@@ -142,8 +142,8 @@ SPOILED: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     (
         "another pipeline",
-        lambda f: edit_json(f / "model_index.json", _class_name="StableDiffusionPipeline"),
-        "contains a StableDiffusionPipeline, not an exemplar editing model",
+        lambda f: edit_json(f / "model_index.json", _class_name="FluxPipeline"),
+        "contains a FluxPipeline, not an editing model (PaintByExamplePipeline",
     ),
     (
         "flat CLIP names",  # other readers take this without a word and leave CLIP random

@@ -221,9 +221,9 @@ def test_a_models_answer_becomes_noise(prediction: str) -> None:
     own = request(1)
     encoder = Encoder(model, torch.device("cpu"))
     pictures = [torch.from_numpy(a)[None] for a in (own.image, own.edit_mask.astype("uint8") * 255)]
-    exemplar = torch.from_numpy(fit_exemplar(own.exemplar))[None]
+    exemplar = torch.from_numpy(fit_exemplar(own.exemplar))
     with torch.no_grad():
-        condition = encoder.condition(*pictures, exemplar, torch.zeros(1, 4, 32, 32))
+        condition = encoder.condition(*pictures, encoder.told([exemplar], [""]), torch.zeros(1, 4, 32, 32))
         latents = torch.randn(2, 4, 32, 32, generator=generator())
         denoiser = model_denoiser(model.unet, condition, model.config.noise)
         answer = denoiser(latents, 501, condition.tokens.expand(2, -1, -1))

@@ -19,6 +19,7 @@ from diffusers.pipelines.deprecated import paint_by_example
 from PIL import Image
 
 from intarsia.conditioning import decode_latents, known_channels, mask_to_unit
+from intarsia.conditions.condition import Part
 from intarsia.weights import read_model
 from sampling.canvas.canvas import lay_canvas
 from sampling.denoise.condition import Encoder
@@ -66,17 +67,17 @@ def our_picture(model: Any, pipeline: Any, inputs: tuple[Any, ...], settings: Ed
     generator = torch.Generator().manual_seed(seed)
     start_noise = torch.randn(1, 4, 32, 32, generator=generator)  # before the autoencoder's
     posterior_noise = torch.randn(1, 4, 32, 32, generator=generator)
-    any_exemplar = torch.zeros(1, 224, 224, 3, dtype=torch.uint8)
     cropped = pipeline.feature_extractor(images=Image.fromarray(exemplar), return_tensors="pt").pixel_values
     pixels, mask = torch.from_numpy(image)[None], torch.from_numpy(edit_mask)[None]
     with torch.no_grad():
         encoder = Encoder(model, torch.device("cpu"))
-        condition = encoder.condition(pixels, mask, any_exemplar, posterior_noise)
+        tokens = model.exemplar_encoder(model.encode_exemplar(cropped))
+        told = Part("exemplar", tokens, model.exemplar_encoder.null_exemplar)
+        condition = encoder.condition(pixels, mask, (told,), posterior_noise)
         nearest = F.interpolate(mask_to_unit(mask), (32, 32))
         condition = replace(
             condition,
             channels=known_channels(condition.channels[:, :4], nearest),
-            tokens=model.exemplar_encoder(model.encode_exemplar(cropped)),
         )
         predict = guided_model(model.unet, condition, [settings.guidance_scale])
         scheduler = new_noise_scheduler(model.config.noise, settings.scheduler)

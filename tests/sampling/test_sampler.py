@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from intarsia.architecture import NoiseConfig
 from intarsia.conditioning import known_channels
-from intarsia.conditions.condition import Condition
+from intarsia.conditions.condition import Condition, Part
 from intarsia.model import EditModel
 from sampling.denoise.guidance import guide, guided_noise
 from sampling.denoise.sampler import denoise, image_noise, new_noise_scheduler
@@ -123,7 +123,7 @@ def condition() -> Condition:
     )
     edit_mask = torch.zeros(2, 1, 32, 32)
     edit_mask[..., 8:24, 8:24] = 1
-    return Condition(token, null, known_channels(masked, edit_mask))
+    return Condition((Part("exemplar", token, null),), known_channels(masked, edit_mask))
 
 
 def one_branch(unet: UNet2DConditionModel, latents: Tensor, condition: Condition, token: Tensor) -> Tensor:
@@ -189,12 +189,13 @@ def test_the_shared_beginning_changes_no_value(
     unet = tiny_model(1, f"model.unet.down_block_types=[{types}]").unet
     rng = torch.Generator().manual_seed(3)
     shapes = [(3, 4, 16, 16), (3, 1, 32), (1, 1, 32), (3, 5, 16, 16)]
-    latents, *told = (torch.randn(shape, generator=rng) for shape in shapes)
+    latents, token, null, channels = (torch.randn(shape, generator=rng) for shape in shapes)
+    condition = Condition((Part("exemplar", token, null),), channels)
 
     def answers(expected_rows: list[int]) -> Tensor:
         answered = []
         for scales, expected in zip([5.0, [5.0, 1.0, 3.0], [1.0, 1.0, 2.0]], expected_rows, strict=True):
-            calls = (unet, latents, torch.tensor(300), Condition(*told), scales)
+            calls = (unet, latents, torch.tensor(300), condition, scales)
             rows, answer = rows_of(unet, lambda calls=calls: guided_noise(*calls))
             assert rows == {expected}
             answered.append(answer)

@@ -18,6 +18,10 @@ BAD = "s00003"  # the sample that gives no finite number
 # Two averages, whose snapshots give others; whatever holds for them holds for one.
 POST_HOC = "optimizer={lr: 1.0e-3, eps: 1.0e-4, warmup_steps: 0, ema_kind: post_hoc}"
 TOKENS = "model.exemplar.tokens=class+patches"
+TEXT = "model.text_encoder={vocab_size: 514, hidden_size: 9, intermediate_size: 8, num_hidden_layers: 1, \
+num_attention_heads: 3, max_position_embeddings: 12}"
+TELL_TEXT = ["model.condition=text", TEXT, "model.unet.input_layout=sd"]
+TELL_BOTH = ["model.condition=both", TEXT]
 STAGES = {
     "stage0": ["zero_stage=0"],
     "stage1": ["zero_stage=1", POST_HOC],
@@ -35,9 +39,10 @@ SAVED = "step-00000002"
 def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Finished runs by name; NAME-resaved are checkpoints that were only loaded and saved again.
 
-    Those that change their ranks or stage: whole, shrunk, grown, stages; adapters, tokens (many of
-    the exemplar), stored and compiled, with undisturbed ones, NAME-whole. One that only stops and goes on:
-    adapters-resumed. Those that skip steps: of STAGES, pair0, pair2, resumed, ended. One that hangs: hung.
+    Those that change their ranks or stage: whole, shrunk, grown, stages; adapters, tokens (many of the
+    exemplar), text, both (exemplar and text), stored and compiled, with undisturbed ones, NAME-whole. Those
+    that only stop and go on: adapters-resumed, both-resumed. Those that skip steps: of STAGES, pair0, pair2,
+    resumed, ended. One that hangs: hung.
     One that dies while it saves: killed, found with killed-checkpoints, else like undisturbed.
     """
     root = tmp_path_factory.mktemp("hard")
@@ -76,6 +81,8 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("adapters", *adapted, "zero_stage=2", stop_after=2),
         elastic("stored", *stored, "zero_stage=2", stop_after=2),
         elastic("tokens", TOKENS, "zero_stage=2", stop_after=2),
+        elastic("text", *TELL_TEXT, "zero_stage=3", stop_after=2),
+        elastic("both", *TELL_BOTH, "zero_stage=2", stop_after=2),
         elastic("undisturbed", *often),
         elastic("killed", *often, killed=2),
     ]
@@ -90,6 +97,10 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("stored-whole", *stored),
         elastic("tokens-whole", TOKENS),
         elastic("tokens", TOKENS),
+        *(elastic(name, *TELL_TEXT) for name in ("text-whole", "text")),
+        *(elastic(name, *TELL_BOTH) for name in ("both-whole", "both")),
+        elastic("both-resumed", *TELL_BOTH, stop_after=2),
+        elastic("both-resumed", *TELL_BOTH),
         elastic("stored", *stored),
         elastic("compiled", *compiled, stop_after=2, backend="aot_eager"),
         elastic("stages", "zero_stage=2", stop_after=1),

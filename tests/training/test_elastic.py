@@ -61,6 +61,19 @@ def test_many_exemplar_tokens_go_on_at_another_stage_and_with_other_ranks(hard_r
     assert hard_runs.losses("tokens-whole") != hard_runs.losses("whole")
 
 
+@pytest.mark.parametrize("name", ["text", "both"])
+def test_prompts_go_on_at_another_stage_and_with_other_ranks(hard_runs: Runs, name: str) -> None:
+    whole = f"{name}-whole"
+    assert hard_runs.losses(name) == pytest.approx(hard_runs.losses(whole), rel=SAME_LOSS)
+    assert largest_difference(hard_runs.weights(name), hard_runs.weights(whole)) < LR / 100
+    assert hard_runs.losses(whole) != hard_runs.losses("whole")
+
+
+def test_prompts_go_on_bit_for_bit(hard_runs: Runs) -> None:
+    assert hard_runs.losses("both-resumed") == hard_runs.losses("both-whole")
+    assert largest_difference(hard_runs.weights("both-resumed"), hard_runs.weights("both-whole")) == 0
+
+
 def test_compiled_blocks_go_on_at_another_stage_and_with_other_ranks(hard_runs: Runs) -> None:
     assert hard_runs.losses("compiled") == pytest.approx(hard_runs.losses("whole"), rel=SAME_LOSS)
     assert largest_difference(hard_runs.weights("whole"), hard_runs.weights("compiled")) < LR / 100

@@ -29,6 +29,7 @@ class Batch:
         edit_mask: uint8 [B, H, W], 255 = repaint.
         exemplar: uint8 [B, 224, 224, 3] RGB; None where its features are stored.
         stored: stored results of the frozen networks, by the names in `encode.Posteriors`.
+        texts: prompts of the samples; empty for a model that is not told text.
         draws: random draws of the samples (`objective.draws.Draws`), where the loader's workers make them.
     """
 
@@ -38,6 +39,7 @@ class Batch:
     edit_mask: Tensor | None
     exemplar: Tensor | None
     stored: Mapping[str, Tensor] = field(default_factory=dict)
+    texts: Sequence[str] = ()
     draws: Any = None
 
     def pin_memory(self) -> "Batch":
@@ -52,6 +54,7 @@ class Item:
     key: str
     sample: Sample | None
     stored: Mapping[str, np.ndarray] = field(default_factory=dict)
+    text: str | None = None
 
 
 def fresh_draw(
@@ -96,6 +99,7 @@ def collate(items: Sequence[tuple[int, Sample | Item] | UserError]) -> Batch | U
         edit_mask=_stack([sample.edit_mask for sample in pictures]) if pictures else None,
         exemplar=_stack([sample.exemplar for sample in samples]) if samples else None,
         stored={name: _stack([row.stored[name] for row in rows]) for name in rows[0].stored},
+        texts=[row.text for row in rows if row.text is not None],
     )
 
 

@@ -1,6 +1,7 @@
 """Shards to batches in the exact order of `order.py`: read by offset, uint8 out, nothing random in here."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,6 +23,7 @@ from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
 from training.data.shards import Shard, ShardReader, check_recipe, find_data, open_cache, wrong_size
 from training.data.streams import StreamDataset, open_streams
+from training.data.texts import prompt_of
 from training.data.workers import ignore_signals, start_context, watched
 from training.option_groups import DataConfig
 
@@ -39,6 +41,7 @@ class SampleDataset(Dataset):
         seed: seed of the draws of every epoch but the first, which has the shards' own.
         redraw: whether there are such draws; None: from whole pictures yes, of finished crops no.
         recipe: recipe that all epochs are drawn by; None: each shard's own.
+        text: kind of the prompts, `DataConfig.text`; None: the model is not told text.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class SampleDataset(Dataset):
         seed: int,
         redraw: bool | None = None,
         recipe: Recipe | None = None,
+        text: str | None = None,
     ) -> None:
         self.reader = reader
         self.order = order
@@ -56,6 +60,7 @@ class SampleDataset(Dataset):
         self.seed = seed
         self.redraw = redraw if recipe is None else True
         self.recipe = recipe
+        self.text = text
         # Shards that the recipe draws otherwise than they are: what is stored is none of its draws.
         self._other = [recipe is not None and recipe != shard.recipe for shard in reader.shards]
         self.latents: LatentReader | None = None
@@ -71,22 +76,31 @@ class SampleDataset(Dataset):
             shard, index = self.order.locate(position)
             epoch = self.order.epoch(position)
             if self.latents is None:
-                return position, self.sample(shard, index, epoch)
-            return position, self._with_stored(self.latents, (shard, index), epoch)
+                sample = self.sample(shard, index, epoch)
+                return position, sample if self.text is None else self.item(sample, position)
+            return position, self._with_stored(self.latents, (shard, index), epoch, position)
         except UserError as error:
             return error
 
-    def _with_stored(self, latents: LatentReader, place: tuple[int, int], epoch: int) -> Item:
-        """All that is stored, and the pixels of what is not.
+    def item(self, sample: Sample, position: int) -> Item:
+        """A sample with its prompt at a position of the global order."""
+        return Item(sample.meta.key, sample, text=prompt_of(sample.meta, self.text, self.seed, position))
+
+    def _with_stored(self, latents: LatentReader, place: tuple[int, int], epoch: int, position: int) -> Item:
+        """All that is stored, and the pixels and the prompt, which are not.
 
         Of crops with fresh masks, only their own latents are stored.
         """
         stored = latents.read(*place)
         if self.redraw:
-            sample = self.sample(*place, epoch)
-            return Item(sample.meta.key, sample, {"image": stored.image})
-        pixels = None if "features" in latents.names else self.sample(*place, epoch)
-        return Item(stored.key, pixels, {name: getattr(stored, name) for name in latents.names})
+            return replace(self.item(self.sample(*place, epoch), position), stored={"image": stored.image})
+        arrays = {name: getattr(stored, name) for name in latents.names}
+        if not latents.is_whole:
+            return replace(self.item(self.sample(*place, epoch), position), key=stored.key, stored=arrays)
+        if self.text is None:
+            return Item(stored.key, None, arrays)
+        meta = self.reader.record(*place)
+        return Item(stored.key, None, arrays, prompt_of(meta, self.text, self.seed, position))
 
     def sample(self, shard: int, index: int, epoch: int) -> Sample:
         """Sample `index` of a shard, at the size that the model takes, as `epoch` draws it.
@@ -181,7 +195,8 @@ def open_dataset(config: TrainConfig) -> RunDataset:
     order = order_of(config, shards)
     reader = ShardReader(shards, config.data.open_shards, open_cache(config.data, shards))
     size, data = config.model.image_size, config.data
-    return SampleDataset(reader, order, size, config.seed, data.redraw, data.recipe)
+    text = data.text if "text" in config.model.parts else None
+    return SampleDataset(reader, order, size, config.seed, data.redraw, data.recipe, text)
 
 
 def order_of(config: TrainConfig, shards: Sequence[Shard]) -> DataOrder | MixedOrder:
@@ -204,9 +219,10 @@ def use_latents(config: TrainConfig, dataset: RunDataset, model: "EditModel") ->
         UserError: where that is missing, incomplete, or of other networks or shards.
     """
     if config.data.latents and isinstance(dataset, SampleDataset):  # streams have none
-        features = stores_features(config)
+        features, told = stores_features(config), "exemplar" in config.model.parts
         files = find_latents(dataset.reader.shards, frozen_hash(model), features)
-        dataset.latents = LatentReader(files, config.data.open_shards, dataset.reader.cache, features)
+        cache, number = dataset.reader.cache, config.data.open_shards
+        dataset.latents = LatentReader(files, number, cache, features, is_whole=features or not told)
 
 
 def batches(

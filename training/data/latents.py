@@ -28,6 +28,8 @@ from training.data.shards import Shard, load_manifest, open_file
 from training.option_groups import DataConfig
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from intarsia.model import EditModel
 
 LATENTS_VERSION = 1
@@ -57,16 +59,21 @@ class StoredSample:
     features: np.ndarray | None = None
 
 
-def frozen_hash(model: "EditModel") -> str:
+def frozen_hash(model: "EditModel", *more: "nn.Module") -> str:
     """The sha256 of what stored latents depend on: frozen networks, their geometry, and what they are asked.
 
     Weights are taken in bfloat16, so that networks which compute in half precision have the hash of their
     own exact weights.
+
+    Args:
+        model: model with the networks.
+        more: further networks to include, on which stored latents do not depend.
     """
     config = model.config
     parts = [config.image_size, config.vae.model_dump(mode="json"), config.image_encoder.fields()]
     parts += notes_of(config).values()  # options that came later
-    for network in (model.vae, model.image_encoder):
+    networks = [network for network in (model.vae, model.image_encoder) if network is not None]
+    for network in [*networks, *more]:
         for name, value in sorted(network.state_dict().items()):
             if value.is_floating_point():
                 plain = value.detach().to("cpu", torch.bfloat16).contiguous()
@@ -161,6 +168,7 @@ class LatentReader:
         open_files: limit of open files per process.
         cache: copies of remote files.
         features: whether the exemplars' features are read.
+        is_whole: whether what is read is all that training needs of the pixels.
     """
 
     def __init__(
@@ -169,8 +177,10 @@ class LatentReader:
         open_files: int,
         cache: ShardCache | None,
         features: bool = True,
+        is_whole: bool = True,
     ) -> None:
         self.places = files
+        self.is_whole = is_whole
         self.names = [name for name in STORED if features or name != "features"]
         self.cache = cache
         self.files = OpenFiles(open_files, self._open)

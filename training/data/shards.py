@@ -16,7 +16,7 @@ from dataprep.pictures.stores import is_uri
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
-from intarsia.sample import Sample, check_format
+from intarsia.sample import MEMBERS, Sample, SampleMeta, check_format, decode_meta
 from training.data.cache import ShardCache
 from training.data.layouts import BuiltLayout, Entry, IndexedLayout, TarLayout
 from training.data.open_files import OpenFiles, unreadable
@@ -335,6 +335,20 @@ class ShardReader:
             if self.cache is None or not self.cache.drop(place.place, place.bytes, place.sha256):
                 raise
         return self._read(shard, sample, redraw)
+
+    def record(self, shard: int, sample: int) -> SampleMeta:
+        """The record of a sample of `dataprep build`; the arguments and errors are those of `read`."""
+        source, name = self.shards[shard], MEMBERS[3]
+
+        def member_of(descriptor: int, entries: list[Entry]) -> tuple[str, bytes]:
+            offset, size = entries[sample].members[name]
+            return entries[sample].key, os.pread(descriptor, size, offset)
+
+        key, content = self.files.read(shard, f"shard {source.place}", member_of)
+        try:
+            return decode_meta({name: content}, key)
+        except UserError as error:
+            raise UserError(f"shard {source.place}: {error}; {source.layout.remedy}") from None
 
     def _read(self, number: int, sample: int, redraw: bool) -> Sample:
         shard = self.shards[number]

@@ -24,11 +24,12 @@ from dataprep.foreign.tars import split_member
 from dataprep.records import Rejected, RejectReason
 from intarsia.errors import UserError
 from intarsia.rng import derive_seed
-from intarsia.sample import Sample
+from intarsia.sample import Sample, SampleMeta
 from training.config import BatchShape, TrainConfig
-from training.data.batch import Batch, collate, fresh_draw
+from training.data.batch import Batch, Item, collate, fresh_draw
 from training.data.order import permutation, rank_positions
 from training.data.shards import Shard
+from training.data.texts import prompt_of, text_of
 from training.data.workers import ignore_signals, start_context, watched
 from training.option_groups import DataConfig
 
@@ -86,6 +87,7 @@ class StreamReader:
         seed: seed of the run.
         redraw: whether later epochs have draws of their own.
         recipe: recipe to draw by.
+        text: kind of the prompts, `DataConfig.text`; None: the model is not told text.
     """
 
     urls: tuple[str, ...]
@@ -94,6 +96,7 @@ class StreamReader:
     seed: int
     redraw: bool
     recipe: Recipe
+    text: str | None = None
 
     def samples(self, epoch: int, rank: int = 0, world: int = 1, shuffled: bool = True) -> Iterator[Any]:
         """The samples, drawn, or `LeftOut`, of one rank in one epoch; in a loader worker its part of them.
@@ -201,14 +204,17 @@ class StreamPart(IterableDataset):
         self.reader, self.micro = reader, micro
         self.rank, self.world, self.epoch = rank, world, epoch
 
-    def __iter__(self) -> Iterator[tuple[Batch, list[LeftOut]] | UserError]:
-        """Batches without positions, each with what was left out before it. A UserError is a value."""
+    def __iter__(self) -> Iterator[tuple[Batch, list[LeftOut], list[SampleMeta]] | UserError]:
+        """Batches without positions, each with what was left out before it. A UserError is a value.
+
+        For a model that is told text the samples' records come, too: prompts depend on the positions.
+        """
         try:
             yield from self._batches()
         except UserError as error:
             yield error
 
-    def _batches(self) -> Iterator[tuple[Batch, list[LeftOut]]]:
+    def _batches(self) -> Iterator[tuple[Batch, list[LeftOut], list[SampleMeta]]]:
         samples: list[Sample] = []
         left: list[LeftOut] = []
         for epoch in count(self.epoch):
@@ -225,7 +231,7 @@ class StreamPart(IterableDataset):
                 if len(samples) == self.micro:
                     batch = collate([(0, sample) for sample in samples])
                     assert isinstance(batch, Batch)  # there is no error among them
-                    yield batch, left
+                    yield batch, left, [sample.meta for sample in samples] if self.reader.text else []
                     samples, left = [], []
             if not kept and not out:
                 return  # another worker has all the streams
@@ -275,6 +281,11 @@ class StreamDataset:
             )
         return self._first[:number] if places is None else [self._first[place] for place in places]
 
+    def item(self, sample: Sample, position: int) -> Item:
+        """A sample with its prompt at a position of the global order."""
+        text = prompt_of(sample.meta, self.reader.text, self.reader.seed, position)
+        return Item(sample.meta.key, sample, text=text)
+
     def load(
         self,
         config: DataConfig,
@@ -315,9 +326,11 @@ class StreamDataset:
             if isinstance(item, UserError):
                 yield item
                 return
-            batch, left = item
+            batch, left, metas = item
             _note(left, reasons)
-            yield replace(batch, positions=torch.tensor(positions))
+            told = zip(metas, positions, strict=False)  # no records without prompts
+            texts = [text_of(meta, str(self.reader.text), self.reader.seed, place) for meta, place in told]
+            yield replace(batch, positions=torch.tensor(positions), texts=texts)
 
 
 def _as_it_is(item: Any) -> Any:
@@ -352,5 +365,6 @@ def open_streams(config: TrainConfig, shards: list[Shard]) -> StreamDataset:
         config.seed,
         data.redraw is not False,
         data.recipe or PBE,
+        data.text if "text" in config.model.parts else None,
     )
     return StreamDataset(shards, reader, StreamOrder(stream.samples))

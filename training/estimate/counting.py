@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from intarsia.conditioning import encode_latents
 from intarsia.model import EditModel
+from intarsia.towers.text import read_text
 from training.config import TrainConfig, stores_features
 from training.estimate.linear import linear_flops
 from training.model.build import choose_trained
@@ -50,7 +51,8 @@ class Counts:
     Attributes:
         trained, frozen: numbers of weights.
         frozen_bytes: bytes of the frozen weights, in the precision of their computation.
-        flops: floating-point operations per sample by part: vae, clip, forward, backward. A multiplication
+        flops: floating-point operations per sample by part: vae, clip (the image tower), text (the text tower
+            of a model that is told text), forward, backward. A multiplication
             and an addition count as two; only matrix products, convolutions and attention are counted.
         saved_bytes: bytes that the forward pass saves for the backward pass (`saved_tensors_hooks`), without
             weights.
@@ -154,7 +156,7 @@ def _networks(model: EditModel, config: TrainConfig, on_gpu: bool) -> nn.Module:
         # Fake CPU tensors follow the CPU's autocast rules, where norms keep bf16.
         if on_gpu:
             _norms_in_fp32(trainee)
-        for network in (model.vae, model.image_encoder):
+        for network in model.frozen_networks.values():
             _halve(network)
     if config.lora and config.lora.base == "bf16":
         for layer in trainee.modules():
@@ -177,7 +179,7 @@ def _computation(trainee: nn.Module, config: TrainConfig) -> Callable[[], Tensor
 
 
 def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, float], int]:
-    """FLOPs per sample of autoencoder (both pictures) and image tower, and the peak bytes."""
+    """FLOPs per sample of autoencoder (both pictures) and towers, and the peak bytes."""
     samples, side = config.micro_batch_size, config.model.exemplar_size
     image = torch.empty(samples, 3, config.model.image_size, config.model.image_size)
     exemplar = torch.empty(samples, 3, side, side)
@@ -186,7 +188,12 @@ def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, floa
         with _flops() as vae:
             encode_latents(model.vae, image.to(model.vae.dtype), None)
         with _flops() as clip:
-            model.encode_exemplar(exemplar.to(model.image_encoder.dtype))
+            if model.image_encoder is not None:
+                model.encode_exemplar(exemplar.to(model.image_encoder.dtype))
+        with _flops() as text:
+            if model.text_encoder is not None:
+                length = config.model.text_encoder.max_position_embeddings
+                read_text(model.text_encoder, torch.zeros(samples, length, dtype=torch.int64))
     # Stored latents replace both pictures; with redraw, the masked picture is still encoded. Of many tokens
     # they replace the image tower only on request.
     fresh = config.data.redraw or config.data.recipe is not None
@@ -195,6 +202,8 @@ def _count_frozen(model: EditModel, config: TrainConfig) -> tuple[dict[str, floa
         "vae": asked * 2 * vae.get_total_flops() / samples,
         "clip": (1.0 if asked or not stores_features(config) else 0.0) * clip.get_total_flops() / samples,
     }
+    if model.text_encoder is not None:
+        parts["text"] = text.get_total_flops() / samples
     return parts, memory.peak + 2 * image.nbytes + exemplar.nbytes
 
 

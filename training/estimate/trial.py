@@ -42,13 +42,14 @@ def made_up_batch(config: TrainConfig, seed: int, first: int = 0) -> Batch:
     samples, side = config.micro_batch_size, config.model.image_size
     positions = torch.arange(first, first + samples)
     keys = [f"made-up-{number}" for number in range(first, first + samples)]
+    texts = keys if "text" in config.model.parts else []
     if config.data.latents:
         stored = _made_up_latents(config, rng)
         exemplar = None
         if not stores_features(config):
-            del stored["features"]
+            stored.pop("features", None)
             exemplar = torch.randint(0, 256, (samples, 224, 224, 3), generator=rng, dtype=torch.uint8)
-        return Batch(positions, keys, None, None, exemplar, stored)
+        return Batch(positions, keys, None, None, exemplar, stored, texts)
     edit_mask = torch.zeros(samples, side, side, dtype=torch.uint8)
     edit_mask[:, side // 4 : -(side // 4), side // 4 : -(side // 4)] = 255
     return Batch(
@@ -57,6 +58,7 @@ def made_up_batch(config: TrainConfig, seed: int, first: int = 0) -> Batch:
         image=torch.randint(0, 256, (samples, side, side, 3), generator=rng, dtype=torch.uint8),
         edit_mask=edit_mask,
         exemplar=torch.randint(0, 256, (samples, 224, 224, 3), generator=rng, dtype=torch.uint8),
+        texts=texts,
     )
 
 
@@ -65,15 +67,17 @@ def _made_up_latents(config: TrainConfig, rng: torch.Generator) -> dict[str, tor
     model, samples = config.model, config.micro_batch_size
     cells = (model.latent_size, model.latent_size)
     moments = (samples, 2, model.vae.latent_channels, *cells)
-    features = condition_kind(model).feature_shape(model)
     mask = torch.zeros(samples, 1, *cells)
     mask[..., cells[0] // 4 : -(cells[0] // 4), cells[1] // 4 : -(cells[1] // 4)] = 1
-    return {
+    stored = {
         "image": torch.rand(moments, generator=rng),
         "masked": torch.rand(moments, generator=rng),
         "mask": mask,
-        "features": torch.randn(samples, *features, generator=rng),
     }
+    if "exemplar" in model.parts:
+        features = condition_kind(model).feature_shape(model)
+        stored["features"] = torch.randn(samples, *features, generator=rng)
+    return stored
 
 
 def run_trial(config: TrainConfig, shape: BatchShape, world: World, steps: int) -> Trial:

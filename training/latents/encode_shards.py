@@ -79,7 +79,7 @@ def frozen_networks(config: TrainConfig, device: torch.device) -> tuple[EditMode
     """The run's model without its trained part, in the run's precision, and its `frozen_hash`."""
     model = build_model(config.model, config.seed)
     digest = frozen_hash(model)
-    del model.unet, model.exemplar_encoder
+    del model.unet, model.exemplar_encoder, model.text_encoder
     if config.precision == "bf16":
         halve_frozen(model, keep_exact=False)
     model.vae.to(memory_format=torch.channels_last)

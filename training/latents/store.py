@@ -63,7 +63,8 @@ def cache_latents(shard_folder: str, config: TrainConfig, how: Workers, report: 
 
     _, digest = frozen_networks(config, torch.device("cpu"))
     folder = Path(latents_folder(shard_folder, digest)).resolve()
-    tokens = None if config.model.exemplar.tokens == "class" else config.data.stored_tokens
+    one = "exemplar" in config.model.parts and config.model.exemplar.tokens == "class"
+    tokens = None if one else config.data.stored_tokens
     jobs = [
         LatentJob(_resolved(shard), str(folder), digest, how.batch_size, tokens)
         for shard in shards
@@ -92,13 +93,11 @@ def bytes_per_sample(config: TrainConfig) -> dict[str, int]:
 
     from intarsia.conditions.condition import condition_kind
 
-    model = config.model
-    cells, shape = model.latent_size**2, condition_kind(model).feature_shape(model)
-    features = prod(shape) * (4 if model.exemplar.tokens == "class" else 2)
-    return {
-        "latents": 8 * model.vae.latent_channels * cells + 4 * cells,
-        "features": features if stores_features(config) else 0,
-    }
+    model, cells, features = config.model, config.model.latent_size**2, 0
+    if stores_features(config):
+        shape = condition_kind(model).feature_shape(model)
+        features = prod(shape) * (4 if model.exemplar.tokens == "class" else 2)
+    return {"latents": 8 * model.vae.latent_channels * cells + 4 * cells, "features": features}
 
 
 def _resolved(shard: Shard) -> Shard:

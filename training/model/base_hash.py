@@ -2,7 +2,7 @@
 
 A run with adapters trains 2.4 million weights; the 921 million others are already in its model folder. Every
 checkpoint has a hash of them, so that a run does not continue with another base, and a hash of autoencoder
-and image tower, which no checkpoint contains.
+and towers, which no checkpoint contains.
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ def mark_base(model: EditModel, config: TrainConfig) -> None:
         (model.unet, init.model_folder or init.stable_diffusion),
         (model.exemplar_encoder, init.model_folder),
     ):
-        for param in network.parameters():
+        for param in network.parameters() if network is not None else ():
             if source and not param.requires_grad:
                 setattr(param, _MARK, True)
 
@@ -55,7 +55,10 @@ def base_hash(model: EditModel) -> str:
 
 def content_hashes(model: EditModel, world: World) -> dict[str, str]:
     """The hashes of weights outside checkpoints for `fresh_state`; rank 0 only, in one to three seconds."""
-    return {"base_hash": base_hash(model), "frozen_hash": frozen_hash(model)} if world.is_main else {}
+    if not world.is_main:
+        return {}
+    text = [] if model.text_encoder is None else [model.text_encoder]
+    return {"base_hash": base_hash(model), "frozen_hash": frozen_hash(model, *text)}
 
 
 def weights_facts(model: EditModel, config: TrainConfig) -> dict[str, str]:
@@ -71,11 +74,16 @@ def weights_facts(model: EditModel, config: TrainConfig) -> dict[str, str]:
         "vae": init.model_folder or init.vae or init.stable_diffusion,
         "image_encoder": init.model_folder or init.image_encoder,
         "exemplar_encoder": init.model_folder,
+        "text_encoder": init.model_folder or init.stable_diffusion,
     }
-    return {
+    facts = {
         f"the weights of {name}": _sample_hash(model.get_submodule(name)) if source else "random"
         for name, source in sources.items()
+        if getattr(model, name) is not None
     }
+    if model.tokenizer is not None:
+        facts["the tokenizer"] = model.tokenizer.digest[:12]
+    return facts
 
 
 @torch.no_grad()

@@ -83,7 +83,9 @@ def twin_of(config: TrainConfig, model: EditModel, weights: Mapping[str, Tensor]
         weights: whole weights of the trained part by parameter name; they are used, not copied.
     """
     twin = bare_twin(config)
-    twin.vae, twin.image_encoder = model.vae, model.image_encoder
+    for name, network in model.frozen_networks.items():
+        setattr(twin, name, network)
+    twin.tokenizer = model.tokenizer
     whole = {name: value.float() for name, value in weights.items()}  # of a base in bf16
     task_of(config).trainee(twin).load_state_dict(whole, assign=True)
     return twin

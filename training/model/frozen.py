@@ -11,7 +11,6 @@ from intarsia.conditions.one_token import cannot_learn
 from intarsia.errors import UsageError
 from intarsia.model import EditModel
 
-_FROZEN_NETWORKS = ("vae", "image_encoder")
 _EXACT = "_exact_weights"  # attribute for the exact weights of a halved network, on the CPU
 
 
@@ -53,14 +52,13 @@ def freeze_unused(model: EditModel) -> int:
 
 
 def halve_frozen(model: EditModel, keep_exact: bool) -> None:
-    """Convert autoencoder and image tower to bfloat16: half the memory, and at least twice the speed on GPUs.
+    """Convert autoencoder and towers to bfloat16: half the memory, and at least twice the speed on GPUs.
 
     Args:
         model: model whose frozen networks are changed in place.
         keep_exact: whether to keep the exact weights in the CPU's memory, for `exact_frozen`.
     """
-    for name in _FROZEN_NETWORKS:
-        network = model.get_submodule(name)
+    for network in model.frozen_networks.values():
         if keep_exact:
             own = {key: value.detach().to("cpu", copy=True) for key, value in network.state_dict().items()}
             network.__dict__[_EXACT] = own
@@ -86,8 +84,7 @@ def halve_base(trainee: nn.Module) -> int:
 def exact_frozen(model: EditModel) -> Iterator[None]:
     """Restore the exact weights of halved networks inside the context, so that a saved model is exact."""
     halved = []
-    for name in _FROZEN_NETWORKS:
-        network = model.get_submodule(name)
+    for network in model.frozen_networks.values():
         own: dict[str, Tensor] | None = network.__dict__.get(_EXACT)
         if own is not None:
             halved.append(network)

@@ -38,7 +38,8 @@ def add_adapters(model: EditModel, options: LoraConfig, seed: int) -> None:
         init_lora_weights="gaussian",
     )
     model.unet.requires_grad_(False)
-    model.exemplar_encoder.requires_grad_(options.train_exemplar_encoder)
+    if model.exemplar_encoder is not None:
+        model.exemplar_encoder.requires_grad_(options.train_exemplar_encoder)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model.unet.add_adapter(settings)

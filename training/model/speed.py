@@ -128,7 +128,8 @@ def fp8_layers(module: nn.Module) -> list[nn.Linear]:
 
 def compile_frozen(model: Any, config: TrainConfig, backend: str = "inductor") -> None:
     """Compile the frozen networks with torch.compile; without gradients, they need no gradient check."""
-    for network in (model.vae.encoder, model.image_encoder):
+    towers = (model.image_encoder, model.text_encoder)
+    for network in (model.vae.encoder, *(tower for tower in towers if tower is not None)):
         network.compile(backend=backend, dynamic=False, **compile_options(config.speed, backend))
 
 

@@ -22,6 +22,7 @@ class Draws:
         dropped: rows whose exemplar is replaced by the null exemplar, bool [B].
         noise: standard normal noise that is added and predicted, float32 [B, C, h, w].
         image_noise, masked_noise: noise of the same shape to sample the autoencoder's posteriors.
+        text_dropped: rows whose prompt is dropped, bool [B]; None for a model without prompts.
     """
 
     timesteps: Tensor
@@ -29,6 +30,7 @@ class Draws:
     noise: Tensor
     image_noise: Tensor
     masked_noise: Tensor
+    text_dropped: Tensor | None = None
 
 
 def noise_levels(config: NoiseConfig) -> DDPMScheduler:
@@ -37,18 +39,26 @@ def noise_levels(config: NoiseConfig) -> DDPMScheduler:
 
 
 def draw(
-    seed: int, positions: Tensor, config: ModelConfig, dropout: float, offset_noise: float = 0.0
+    seed: int,
+    positions: Tensor,
+    config: ModelConfig,
+    dropout: float,
+    offset_noise: float = 0.0,
+    text_dropout: float = 0.0,
 ) -> Draws:
     """The draws of the samples at these positions of the global order; they depend on seed and position only.
 
     Args:
         seed: seed of the run.
         positions: positions in the global order, int64 [B].
-        config: model config; only the latents' shape and the number of timesteps are used.
+        config: model config; only the latents' shape, the number of timesteps and the parts of the condition
+            are used.
         dropout: share of samples that get the null exemplar.
         offset_noise: standard deviation of an additional noise with one value per sample and channel, so that
             the model learns very light and very dark pictures (N. Guttenberg 2023, "Diffusion with offset
-            noise", crosslabs.org: 0.1). It is drawn last, so the other draws do not change.
+            noise", crosslabs.org: 0.1). It is drawn after these, so they do not change.
+        text_dropout: share of samples whose prompt is dropped, independently of the exemplar. It is drawn
+            last, so a model without prompts has the same other draws.
     """
     shape = (config.vae.latent_channels, config.latent_size, config.latent_size)
     rows = []
@@ -59,13 +69,16 @@ def draw(
         noise, image_noise, masked_noise = (torch.randn(shape, generator=rng) for _ in range(3))
         if offset_noise:
             noise = noise + offset_noise * torch.randn((shape[0], 1, 1), generator=rng)
-        rows.append((timestep, dropped, noise, image_noise, masked_noise))
+        row = (timestep, dropped, noise, image_noise, masked_noise)
+        text = (torch.rand((), generator=rng) < text_dropout,) if "text" in config.parts else ()
+        rows.append((*row, *text))
     return Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
 def draw_batch(config: TrainConfig, positions: Tensor) -> Draws:
     """The draws of a run's samples at these positions, int64 [B], of its global order."""
-    draws = draw(config.seed, positions, config.model, config.exemplar_dropout, config.objective.offset_noise)
+    offset, dropout = config.objective.offset_noise, (config.exemplar_dropout, config.text_dropout)
+    draws = draw(config.seed, positions, config.model, dropout[0], offset, dropout[1])
     if not config.data.timesteps:
         return draws
     return replace(draws, timesteps=timesteps_of_sets(config, positions, draws.timesteps))

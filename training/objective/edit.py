@@ -1,8 +1,10 @@
-"""The task `edit`: predict the noise added to a picture's latents, given its surroundings and an exemplar.
+"""The task `edit`: predict the noise added to a picture's latents, given its surroundings and a condition.
 
-This is Paint by Example's objective, with one draw of timestep, noise and exemplar dropout per sample.
+With an exemplar this is Paint by Example's objective, with one draw of timestep, noise and exemplar dropout
+per sample; a prompt is dropped by a draw of its own.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,12 +13,12 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from intarsia.conditioning import known_channels, sample_latents
-from intarsia.conditions.condition import Condition, condition_kind
+from intarsia.conditions.condition import Condition, Part, condition_kind
 from intarsia.model import EditModel
 from training.config import TrainConfig
 from training.data.batches import Batch
 from training.objective.draws import Draws
-from training.objective.encode import posteriors
+from training.objective.encode import posteriors, text_tokens
 from training.objective.task import MakeTensor, Step, Task
 from training.objective.weighting import error_weight
 from training.option_groups import ObjectiveConfig
@@ -32,9 +34,15 @@ class EditTrainee(nn.Module):
 
     def forward(self, step: Step) -> Tensor:
         """Predict the noise, or velocity, [B, C, h, w]."""
-        tokens = self.exemplar_encoder(step.features)
-        condition = Condition(tokens, self.exemplar_encoder.null_exemplar, step.channels)
-        return condition.with_null(step.dropped).predict(self.unet, step.noisy_latents, step.timesteps)
+        parts = []
+        if step.features is not None:
+            tokens = self.exemplar_encoder(step.features)
+            part = Part("exemplar", tokens, self.exemplar_encoder.null_exemplar)
+            parts.append(part.with_null(step.dropped))
+        if step.text is not None and step.null_text is not None and step.text_dropped is not None:
+            parts.append(Part("text", step.text, step.null_text).with_null(step.text_dropped))
+        condition = Condition(tuple(parts), step.channels)
+        return condition.predict(self.unet, step.noisy_latents, step.timesteps)
 
 
 @torch.no_grad()
@@ -77,12 +85,22 @@ def prepare(
     return Step(
         noisy_latents=noise_scheduler.add_noise(latents, noise, timesteps),
         timesteps=timesteps,
-        channels=known_channels(masked_image_latents, seen.mask),
+        channels=known_channels(masked_image_latents, seen.mask, model.config.unet.input_layout),
         features=seen.features,
         dropped=draws.dropped.to(device, non_blocking=True),
         target=target,
         weight=error_weight(noise_scheduler, timesteps, seen.mask, objective or ObjectiveConfig()),
+        **_told_text(model, batch, draws, device),
     )
+
+
+def _told_text(model: EditModel, batch: Batch, draws: Draws, device: Any) -> dict[str, Tensor]:
+    """The fields of a `Step` about prompts; empty for a model without them."""
+    if "text" not in model.config.parts or draws.text_dropped is None:
+        return {}
+    tokens, null = text_tokens(model, batch.texts)
+    dropped = draws.text_dropped.to(device, non_blocking=True)
+    return {"text": tokens, "null_text": null, "text_dropped": dropped}
 
 
 def loss_of(prediction: Tensor, step: Step) -> Tensor:
@@ -102,18 +120,36 @@ def sick_rows(prediction: Tensor, step: Step) -> Tensor:
     return ~torch.isfinite(prediction.detach() - step.target).flatten(1).all(dim=1)
 
 
+def told_less(step: Step) -> dict[str, Step]:
+    """The same samples with the exemplar only and the prompt only, if the model is told both."""
+    if step.features is None or step.text_dropped is None:
+        return {}
+    nowhere, everywhere = torch.zeros_like(step.dropped), torch.ones_like(step.dropped)
+    return {
+        "exemplar": replace(step, dropped=nowhere, text_dropped=everywhere),
+        "text": replace(step, dropped=everywhere, text_dropped=nowhere),
+    }
+
+
 def made_up(config: TrainConfig, make: MakeTensor) -> Step:
     """A micro-batch with the run's shapes and values from `make`; every second exemplar is dropped."""
     model, size = config.model, config.micro_batch_size
     cells = (model.latent_size, model.latent_size)
     noisy_latents = make(size, model.vae.latent_channels, *cells)
+    dropped = torch.arange(size, device=noisy_latents.device) % 2 == 1
+    told = "exemplar" in model.parts
+    text: dict[str, Tensor] = {}
+    if "text" in model.parts:
+        shape = (model.text_encoder.max_position_embeddings, model.text_encoder.hidden_size)
+        text = {"text": make(size, *shape), "null_text": make(1, *shape), "text_dropped": ~dropped}
     return Step(
         noisy_latents=noisy_latents,
         timesteps=torch.arange(size, device=noisy_latents.device) * 7 % model.noise.num_train_timesteps,
         channels=make(size, model.extra_channels, *cells),
-        features=make(size, *condition_kind(model).feature_shape(model)),
-        dropped=torch.arange(size, device=noisy_latents.device) % 2 == 1,
+        features=make(size, *condition_kind(model).feature_shape(model)) if told else None,
+        dropped=dropped,
         target=make(size, model.unet.out_channels, *cells),
+        **text,
     )
 
 
@@ -124,4 +160,5 @@ TASK = Task(
     errors=errors_of,
     sick=sick_rows,
     made_up=made_up,
+    told_less=told_less,
 )

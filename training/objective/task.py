@@ -21,19 +21,26 @@ class Step:
         noisy_latents: noisy latents, [B, C, h, w].
         timesteps: timesteps, int64 [B].
         channels: input channels after the noisy latents, [B, K, h, w] (`Condition.channels`).
-        features: features of the exemplars from the frozen tower, [B, *ConditionKind.feature_shape].
-        dropped: rows that get the null tokens, bool [B].
+        features: features of the exemplars from the frozen tower, [B, *ConditionKind.feature_shape]; None
+            without an exemplar.
+        dropped: rows that get the exemplar's null tokens, bool [B].
         target: noise, or velocity √ā_t · noise − √(1 − ā_t) · z, float32 [B, C, h, w].
         weight: weight of each squared error, float32 [B, 1, h, w] or [B, 1, 1, 1]; None = 1.
+        text: tokens of the prompts, [B, n, D]; None without prompts.
+        null_text: tokens of no prompt, [1, n, D].
+        text_dropped: rows that get these, bool [B].
     """
 
     noisy_latents: Tensor
     timesteps: Tensor
     channels: Tensor
-    features: Tensor
+    features: Tensor | None
     dropped: Tensor
     target: Tensor
     weight: Tensor | None = None
+    text: Tensor | None = None
+    null_text: Tensor | None = None
+    text_dropped: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class Task:
             gradient, for validation and the losses by noise level.
         sick: function (prediction, step) -> bool [B], the samples whose error is not finite.
         made_up: function (config, make) -> `Step` with the run's shapes and values from `make(*shape)`.
+        told_less: function from a `Step` to the same samples told less, by name; validation measures them,
+            too. Empty if the model is told one thing only.
     """
 
     trainee: Callable[[EditModel], nn.Module]
@@ -57,6 +66,7 @@ class Task:
     errors: Callable[[Tensor, Step], Tensor]
     sick: Callable[[Tensor, Step], Tensor]
     made_up: Callable[[TrainConfig, MakeTensor], Step]
+    told_less: Callable[[Step], dict[str, Step]] = lambda step: {}
 
 
 def task_of(config: TrainConfig) -> Task:

@@ -48,6 +48,10 @@ LAYOUT = (
         },
     ),
     Chart("validation loss, by quarter of the timesteps", _quarters("val/loss")),
+    Chart(
+        "validation loss, told one thing only",
+        {"val/loss_exemplar": "exemplar only", "val/loss_text": "prompt only"},
+    ),
     Chart("gradient norm", {"train/grad_norm": ""}, logarithmic=True, smooth=True),
     Chart("learning rate", {"train/lr": ""}, from_zero=True),
     Chart("decay of the averaged weights", {"train/ema_decay": ""}),

@@ -27,19 +27,21 @@ def due_preview(config: TrainConfig, run: RunFolder, step: int, world: World) ->
     return None if world.from_main(path.is_file()) else path
 
 
-def fixed_requests(dataset: RunDataset, config: PreviewConfig) -> list[EditRequest]:
+def fixed_requests(dataset: RunDataset, config: TrainConfig) -> list[EditRequest]:
     """Samples spread evenly over the shards, in the shards' order; the same ones in every call.
 
     The seed of each is its number, so the noise stays the same, too. None without previews.
     """
-    num_images = config.num_images if config.every_steps else 0
+    num_images, parts = config.preview.num_images if config.preview.every_steps else 0, config.model.parts
     samples = fixed_samples(dataset, num_images)
     return [
         EditRequest(
             image=sample.image,
             edit_mask=(sample.edit_mask >= 128).astype(np.float32),
-            exemplar=sample.exemplar,
+            exemplar=sample.exemplar if "exemplar" in parts else None,
             seed=number,
+            # An edit needs a prompt; a space is that of a sample without a label, which is empty.
+            prompt=(dataset.item(sample, number).text or " ") if "text" in parts else "",
         )
         for number, sample in enumerate(samples)
     ]
@@ -63,6 +65,7 @@ def write_preview(
     settings = EditSettings(
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
+        text_guidance_scale=config.text_guidance_scale,
         scheduler="ddim" if model.config.noise.rescale_betas_zero_snr else "plms",  # which cannot start there
     )
     grid = preview_grid(model, requests, settings, [request.image for request in requests])

@@ -26,7 +26,7 @@ _GOLDEN = 0.6180339887498949
 def fixed_draws(config: TrainConfig, places: list[int]) -> Draws:
     """The draws of the validation samples at these places: the same in every run of the same latent shape.
 
-    Timesteps are spread evenly by the golden ratio, for any number of samples; no exemplar is dropped.
+    Timesteps are spread evenly by the golden ratio, for any number of samples; nothing is dropped.
     """
     drawn = draw(_SEED, torch.tensor(places), config.model, dropout=0.0)
     total = config.model.noise.num_train_timesteps
@@ -71,6 +71,8 @@ class Validation:
     def measure(self, module: Callable[[Step], Tensor], model: EditModel, name: str) -> dict[str, float]:
         """`name`/loss and `name`/loss_q1 … q4 of a module's weights as they are. Collective.
 
+        With exemplar and prompt `name`/loss_exemplar and `name`/loss_text, too: told one of them only.
+
         Args:
             module: the trained part, or the engine around it.
             model: model whose frozen networks are called the first time.
@@ -78,13 +80,19 @@ class Validation:
         """
         if self._steps is None:
             self._steps = self._prepare(model)
-        sums, total = torch.zeros(2 * QUARTERS), self._config.model.noise.num_train_timesteps
+        total, sums = self._config.model.noise.num_train_timesteps, dict[str, Tensor]()
         for prepared, counts in zip(self._steps, self._counts, strict=True):
-            errors = self._task.errors(module(prepared), prepared)
-            sums += counts * by_quarter(errors, prepared.timesteps, total).cpu()
-        row = self._world.mean(sums.tolist())
-        loss = sum(row[:QUARTERS]) / sum(row[QUARTERS:])
-        return {f"{name}/loss": loss, **quarter_means([row], f"{name}/loss")}
+            for way, step in {"": prepared, **self._task.told_less(prepared)}.items():
+                errors = self._task.errors(module(step), step)
+                row = counts * by_quarter(errors, step.timesteps, total).cpu()
+                sums[way] = sums[way] + row if way in sums else row
+        values: dict[str, float] = {}
+        for way, of_way in sums.items():
+            means = self._world.mean(of_way.tolist())
+            key = f"{name}/loss_{way}" if way else f"{name}/loss"
+            values[key] = sum(means[:QUARTERS]) / sum(means[QUARTERS:])
+            values |= {} if way else quarter_means([means], key)
+        return values
 
     def _prepare(self, model: EditModel) -> list[Step]:
         """This rank's micro-batches, the same number on each rank; repeated samples are counted once."""
@@ -101,7 +109,8 @@ class Validation:
         steps = []
         for chunk in range(world.rank, rounds * world.size, world.size):
             places = chunks[chunk % len(chunks)]
-            batch = collate(list(zip(places, fixed_samples(dataset, number, places), strict=True)))
+            samples = zip(places, fixed_samples(dataset, number, places), strict=True)
+            batch = collate([(place, dataset.item(sample, place)) for place, sample in samples])
             assert isinstance(batch, Batch)
             draws = fixed_draws(config, places)
             steps.append(self._task.prepare(model, scheduler, batch, draws, world.device))
