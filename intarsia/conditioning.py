@@ -29,6 +29,11 @@ def mask_to_unit(mask: Tensor) -> Tensor:
     return mask[:, None].float() / 255.0
 
 
+def maps_to_unit(maps: Tensor) -> Tensor:
+    """Structure maps uint8 [B, K, h, w] -> float32 of the same shape in [0, 1]."""
+    return maps.float() / 255.0
+
+
 def normalise_exemplar(exemplar: Tensor, size: int, mean: Colour, deviation: Colour) -> Tensor:
     """Exemplars uint8 [B, h, w, 3] RGB -> float32 [B, 3, size, size] as an image tower was trained on them.
 
@@ -92,6 +97,22 @@ def latent_mask(edit_mask: Tensor, size: tuple[int, int]) -> Tensor:
     8i+3 and 8i+4 along each axis, so a binary mask gives 0, 1/4, 1/2, 3/4 or 1.
     """
     return F.interpolate(edit_mask, size, mode="bilinear", align_corners=False, antialias=False)
+
+
+def composed(model_input: Tensor, latent_channels: int) -> Tensor:
+    """A UNet input whose noisy latents outside the hole are replaced by the known ones.
+
+    m · z_t + (1 − m) · z, GLIDE's composed input, where z are the latents of the picture with its hole: those
+    of the whole picture would show the hole's content, which the autoencoder spreads to its surroundings.
+
+    Args:
+        model_input: noisy latents and `known_channels`, [B, C + C + 1 + K, h, w].
+        latent_channels: number C of latent channels.
+    """
+    noisy, known, keep, rest = model_input.split(
+        [latent_channels, latent_channels, 1, model_input.shape[1] - 2 * latent_channels - 1], dim=1
+    )
+    return torch.cat([(1.0 - keep) * noisy + keep * known, known, keep, rest], dim=1)
 
 
 def known_channels(masked_image_latents: Tensor, edit_mask_latent: Tensor) -> Tensor:

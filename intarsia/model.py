@@ -5,11 +5,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from intarsia.architecture import ModelConfig
-from intarsia.conditioning import normalise_exemplar
+from intarsia.conditioning import composed, normalise_exemplar
 from intarsia.conditions.attention import shorten_attention
 from intarsia.conditions.condition import ConditionKind, condition_kind
 from intarsia.model_folder import check_same_notes
-from intarsia.pretrained import load_image_encoder, load_model_folder
+from intarsia.pretrained import load_image_encoder, load_model_folder, widen_input
 from intarsia.stable_diffusion import load_unet, load_vae, warn_of_other_prediction
 from intarsia.towers.tower import Tower, tower_of
 
@@ -30,6 +30,10 @@ class EditModel(nn.Module):
         self.config = config
         self.unet = _new_unet(config)
         shorten_attention(self.unet, config.num_tokens)
+        if config.compose:  # a hook, so that nobody who calls the UNet can forget it
+            self.unet.register_forward_pre_hook(
+                lambda _, inputs: (composed(inputs[0], config.vae.latent_channels), *inputs[1:])
+            )
         self.vae = _new_vae(config).requires_grad_(False)
         self.image_encoder = self.tower.network(config.image_encoder).requires_grad_(False)
         self.exemplar_encoder = self.kind.encoder(config)
@@ -101,8 +105,9 @@ def empty_model(config: ModelConfig) -> EditModel:
 
 
 def _new_unet(config: ModelConfig) -> UNet2DConditionModel:
+    """A random UNet; the weights of structure maps are zero, so that the output does not depend on them."""
     unet = config.unet
-    return UNet2DConditionModel(
+    network = UNet2DConditionModel(
         sample_size=config.latent_size,
         in_channels=unet.in_channels,
         out_channels=unet.out_channels,
@@ -115,6 +120,9 @@ def _new_unet(config: ModelConfig) -> UNet2DConditionModel:
         use_linear_projection=unet.use_linear_projection,
         norm_num_groups=unet.norm_num_groups,
     )
+    if config.structure.maps:
+        widen_input(network, config.in_channels)
+    return network
 
 
 def _new_vae(config: ModelConfig) -> AutoencoderKL:

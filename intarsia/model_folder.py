@@ -10,8 +10,10 @@ from intarsia.files import fingerprint, read_json, sha256_file
 
 INDEX = "model_index.json"
 NOTES = "intarsia.json"  # fields without a place in diffusers' files; absent for Paint by Example's model
-NOTED = ("condition", "exemplar")  # fields of `ModelConfig` that NOTES holds
-_DEFAULTS = ModelConfig().model_dump(mode="json", include=set(NOTED))
+NOTED = ("condition", "exemplar", "structure", "compose")  # fields of `ModelConfig` that NOTES holds
+_OF_TRAINING = {"structure": {"dropout"}}  # parts of them that a finished model does not depend on
+_OPTIONS = {"compose": "objective.compose"}  # options of a run that are not called model.FIELD
+_DEFAULTS = ModelConfig().model_dump(mode="json", include=set(NOTED), exclude=_OF_TRAINING)
 ADAPTERS = "pytorch_lora_weights.safetensors"  # marks a folder of adapters
 
 
@@ -48,7 +50,8 @@ def _way_out(folder: Path) -> str:
 
 def notes_of(config: ModelConfig) -> dict[str, Any]:
     """Content of `intarsia.json` for a model; empty for Paint by Example's, then the file is not written."""
-    return config.model_dump(mode="json", include=set(NOTED), exclude_defaults=True)
+    notes = config.model_dump(mode="json", include=set(NOTED), exclude=_OF_TRAINING, exclude_defaults=True)
+    return {name: value for name, value in notes.items() if value != {}}
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
@@ -72,7 +75,8 @@ def check_same_notes(config: ModelConfig, folder: Path, exactly: bool = False) -
     """Refuse to start a model from weights of another kind, whose shapes may fit.
 
     A model with patches may start from one without, because the encoder's weights are for any number of
-    tokens.
+    tokens; a model may have structure maps after those of the folder, whose weights begin at zero; and it
+    may learn to compose.
 
     Args:
         config: config of the new model.
@@ -89,12 +93,23 @@ def check_same_notes(config: ModelConfig, folder: Path, exactly: bool = False) -
         and theirs["exemplar.tokens"] == "class"
     ):
         theirs["exemplar.tokens"] = ours["exemplar.tokens"]
+    theirs["compose"] = theirs["compose"] or (ours["compose"] and not exactly)
+    maps = theirs["structure.maps"]
+    if not exactly and ours["structure.maps"][: len(maps)] == maps:
+        theirs["structure.maps"] = ours["structure.maps"]
     for name in theirs | ours:
         if theirs.get(name) != ours.get(name):
             raise UserError(
-                f"{folder} has {name}={theirs.get(name)}, the model config {ours.get(name)}; "
-                f"set model.{name}={theirs.get(name)}"
+                f"{folder} has {name}={_yaml(theirs.get(name))}, the model config {_yaml(ours.get(name))}; "
+                f"set {_OPTIONS.get(name, f'model.{name}')}={_yaml(theirs.get(name))}"
             )
+
+
+def _yaml(value: Any) -> Any:
+    """A value as an override has it; only lists and truth values differ from Python."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{','.join(value)}]" if isinstance(value, list) else value
 
 
 def _completed(notes: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from intarsia.architecture import (
+    MAPS,
     ExemplarConfig,
     ImageEncoderConfig,
     ModelConfig,
@@ -105,8 +106,11 @@ def read_model_config(folder: Path | str) -> ModelConfig:
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     latent_size = unet.get("sample_size", 64)
     factor = 2 ** (len(vae.get("block_out_channels", VaeConfig().block_out_channels)) - 1)
+    notes = read_notes(folder)
+    if maps := notes.get("structure", {}).get("maps"):  # their channels are not in `UNetConfig.in_channels`
+        unet["in_channels"] = unet.get("in_channels", 4) - sum(MAPS.get(name, 0) for name in maps)
     content = {
-        **read_notes(folder),
+        **notes,
         "image_size": latent_size * factor if isinstance(latent_size, int) else 512,
         "unet": _known(unet, UNetConfig),
         "vae": _known(vae, VaeConfig),
@@ -176,7 +180,7 @@ def _preprocessor_json(config: ModelConfig) -> dict[str, Any]:
 def _index_json(scheduler: str, config: ModelConfig) -> dict[str, Any]:
     # diffusers' encoder makes one token of CLIP's class vector. It would read other folders, too, and leave
     # what it does not know random; with a name that it does not have, it refuses them.
-    ours = config.exemplar == ExemplarConfig()
+    ours = config.exemplar == ExemplarConfig() and not config.structure.maps and not config.compose
     encoder = ["paint_by_example", "PaintByExampleImageEncoder"] if ours else ["intarsia", "ExemplarEncoder"]
     return {
         "_class_name": _PIPELINE,
@@ -196,6 +200,11 @@ def _seen_through(config: ModelConfig) -> str:
     return title if tokens == 1 else f"{title}, as {tokens} tokens ({config.exemplar.tokens})"
 
 
+def _maps_line(config: ModelConfig) -> str:
+    names = config.structure.maps
+    return f"\n- structure, if wanted: {', '.join(names)} (`--structure`)" if names else ""
+
+
 def _default_card(config: ModelConfig) -> str:
     size = config.exemplar_size
     return f"""---
@@ -207,7 +216,7 @@ tags: [exemplar-based-editing, inpainting, diffusers]
 Repaints the masked part of a picture so that it shows the object of an exemplar picture. Written by Intarsia.
 
 - picture: {config.image_size} x {config.image_size} pixels; the edit mask is white where to repaint
-- exemplar: {size} x {size} pixels, through {_seen_through(config)}
+- exemplar: {size} x {size} pixels, through {_seen_through(config)}{_maps_line(config)}
 
     python -m sampling edit --model THIS_FOLDER --image I.png --mask M.png --exemplar E.png --out O.png
 """

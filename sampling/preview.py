@@ -1,6 +1,7 @@
 """Show edits and their inputs side by side in one picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -22,12 +23,21 @@ def preview_grid(
     settings: EditSettings,
     truths: Sequence[Picture] | None = None,
 ) -> Image.Image:
-    """Edit the requests and show one row each; equal seeds give equal grids for the same model."""
-    return grid(edit(model, requests, settings), truths)
+    """Edit the requests and show one row each; equal seeds give equal grids for the same model.
+
+    If requests have structure maps, there are edits without them and with them.
+    """
+    alone = edit(model, [replace(request, structure={}) for request in requests], settings)
+    if not any(request.structure for request in requests):
+        return grid(alone, truths)
+    return grid(alone, truths, more={"with structure": edit(model, requests, settings)})
 
 
 def grid(
-    results: Sequence[EditResult], truths: Sequence[Picture] | None = None, cell: int = 256
+    results: Sequence[EditResult],
+    truths: Sequence[Picture] | None = None,
+    cell: int = 256,
+    more: Mapping[str, Sequence[EditResult]] | None = None,
 ) -> Image.Image:
     """One row per result: picture with the hole, exemplar, edit, and optionally the true picture.
 
@@ -35,9 +45,14 @@ def grid(
         results: results to show.
         truths: true pictures, one per result.
         cell: side of the square around each picture, in pixels; proportions are kept.
+        more: other edits of the same requests, by title.
     """
-    titles = ["picture with the hole", "exemplar", "edit"] + (["truth"] if truths is not None else [])
+    titles = ["picture with the hole", "exemplar", "edit", *(more or {})]
+    titles += ["truth"] if truths is not None else []
     rows = [[with_hole(result.request), result.request.exemplar, result.image] for result in results]
+    for others in (more or {}).values():
+        for row, other in zip(rows, others, strict=True):
+            row.append(other.image)
     for row, truth in zip(rows, truths or [], strict=False):
         row.append(truth)
     return sheet(titles, rows, cell)

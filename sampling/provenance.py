@@ -14,6 +14,7 @@ from PIL import Image
 
 from intarsia.errors import UserError
 from intarsia.files import fingerprint, sha256_file
+from sampling.jobs import COMPUTED_OF
 from sampling.painters.painter import painter_of
 from sampling.settings import EditSettings, ExemplarBackground, InversionSettings, MachineSettings
 
@@ -48,6 +49,7 @@ class Provenance:
         device, dtype: device and dtype of the model; another device rounds differently.
         libraries: versions of the libraries that affect the numbers.
         painter: name of the painter.
+        structure: sources of structure maps by name: files, or "picture" or "exemplar" without a hash.
     """
 
     image: SourceFile
@@ -62,6 +64,7 @@ class Provenance:
     dtype: str = "float32"
     libraries: Mapping[str, str] = field(default_factory=dict)
     painter: str = "own"
+    structure: Mapping[str, SourceFile] = field(default_factory=dict)
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
@@ -72,6 +75,8 @@ class Provenance:
         content = self._content()
         for name in ("image", "mask", "exemplar", "model"):
             content[name] = getattr(self, name).sha256
+        if self.structure:
+            content["structure"] = {name: file.sha256 or file.path for name, file in self.structure.items()}
         del content["device"], content["libraries"]
         return fingerprint(content)
 
@@ -80,10 +85,12 @@ class Provenance:
         return asdict(self.model) | ({} if self.model.path else {"path": f"painter {self.painter}"})
 
     def _content(self) -> dict[str, Any]:
-        """All fields; `painter` only if it is not "own", so that hashes of older results remain valid."""
+        """All fields; later ones only if they are not the defaults, so that older hashes remain valid."""
         content = asdict(self)
         if self.painter == "own":
             del content["painter"]
+        if not self.structure:
+            del content["structure"]
         return content
 
 
@@ -119,9 +126,13 @@ def pattern(
 
 
 def made_from(
-    shared: Provenance, files: Mapping[str, SourceFile], seed: int, settings: Mapping[str, Any]
+    shared: Provenance,
+    files: Mapping[str, SourceFile],
+    seed: int,
+    settings: Mapping[str, Any],
+    structure: Mapping[str, SourceFile] | None = None,
 ) -> Provenance:
-    """`shared` completed with the files, seed and settings of one edit."""
+    """`shared` completed with the files, seed, settings and sources of structure maps of one edit."""
     return replace(
         shared,
         image=files["image"],
@@ -129,7 +140,20 @@ def made_from(
         exemplar=files["exemplar"],
         seed=seed,
         settings=settings,
+        structure=structure or {},
     )
+
+
+def map_files(structure: Mapping[str, Path]) -> dict[str, SourceFile]:
+    """Sources of structure maps (`jobs.structure_sources`), files with their hash.
+
+    Raises:
+        UserError: for a file that does not exist.
+    """
+    return {
+        name: SourceFile(str(path), "") if str(path) in COMPUTED_OF else source_file(path)
+        for name, path in structure.items()
+    }
 
 
 def source_file(path: Path | str) -> SourceFile:
@@ -168,6 +192,8 @@ def read_provenance(path: Path | str) -> Provenance:
             raise UserError(f"{path} was written by another version of this program")
         for name in ("image", "mask", "exemplar", "model"):
             content[name] = SourceFile(**content[name])
+        structure = content.pop("structure", {})
+        content["structure"] = {name: SourceFile(**file) for name, file in structure.items()}
         return Provenance(**content)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{path}: the record of how it was made is damaged") from None
@@ -190,6 +216,8 @@ def remake_command(provenance: Provenance, out: str) -> str:
         if value == default.get(name):
             continue
         words += [_OPTIONS[name][value]] if name in _OPTIONS else [_option(name), _word(value)]
+    if provenance.structure:
+        words += ["--structure", *(f"{name}={file.path}" for name, file in provenance.structure.items())]
     if provenance.invert_mask:
         words.append("--invert-mask")
     if provenance.exemplar_background != "crop":
@@ -201,18 +229,19 @@ def remake_command(provenance: Provenance, out: str) -> str:
 def changed_files(provenance: Provenance) -> list[str]:
     """One sentence for each input that is missing or has changed, and for each library with a new version."""
     remarks, painter = [], painter_of(provenance.painter)
-    for name in ("image", "mask", "exemplar", "model"):
-        noted = getattr(provenance, name)
+    noted_files = {name: getattr(provenance, name) for name in ("image", "mask", "exemplar", "model")}
+    noted_files |= {f"map {name}": file for name, file in provenance.structure.items() if file.sha256}
+    for name, noted in noted_files.items():
         path = Path(noted.path)  # for a painter without a model: the current folder
         if not path.exists():
             remarks.append(f"{name} {path} does not exist, seen from this folder: the command cannot run")
         elif noted.sha256 != (painter.fingerprint(path) if name == "model" else sha256_file(path)):
             remarks.append(f"{name} {path} has changed: the command will make another picture")
     for name, version in _libraries().items():
-        noted = provenance.libraries.get(name, version)
-        if noted != version:
+        before = provenance.libraries.get(name, version)
+        if before != version:
             remarks.append(
-                f"it was made with {name} {noted}, but {version} is installed: rounding may differ"
+                f"it was made with {name} {before}, but {version} is installed: rounding may differ"
             )
     return remarks
 

@@ -24,6 +24,12 @@ _REEXPORT = (
     "from diffusers.pipelines.deprecated.paint_by_example import PaintByExampleImageEncoder  # noqa: F401\n"
 )
 
+_LACKS = {  # notes of a model folder -> why diffusers' pipeline cannot do it
+    "exemplar": "makes one token of CLIP's class vector",
+    "structure": "has no structure maps",
+    "compose": "shows the UNet noise everywhere",
+}
+
 
 def add(commands: Commands) -> None:
     """Declare `export`."""
@@ -58,8 +64,10 @@ def _run(arguments: argparse.Namespace) -> None:
         check_replaceable(arguments.out, INDEX)
     export_model(arguments.model, arguments.out, form, arguments.dtype, arguments.variant)
     print(f"{arguments.out}: {form}, {arguments.dtype}")
-    if form == "diffusers" and "exemplar" in read_notes(arguments.out):
-        print("diffusers' own pipeline refuses it, because it makes one token of CLIP's class vector")
+    notes = read_notes(arguments.out) if form == "diffusers" else {}
+    for name, lack in _LACKS.items():
+        if name in notes:
+            print(f"diffusers' own pipeline refuses it, because it {lack}")
 
 
 def export_model(

@@ -12,6 +12,7 @@ from intarsia.conditioning import (
     known_channels,
     latent_mask,
     latent_moments,
+    maps_to_unit,
     mask_image,
     mask_to_unit,
     sample_latents,
@@ -34,7 +35,14 @@ class Encoder:
         self._moments: dict[bytes, Tensor] = {}
         self._tokens: dict[bytes, Tensor] = {}
 
-    def condition(self, image: Tensor, edit_mask: Tensor, exemplar: Tensor, noise: Tensor) -> Condition:
+    def condition(
+        self,
+        image: Tensor,
+        edit_mask: Tensor,
+        exemplar: Tensor,
+        noise: Tensor,
+        structure: Tensor | None = None,
+    ) -> Condition:
         """The condition of a batch.
 
         Args:
@@ -42,14 +50,21 @@ class Encoder:
             edit_mask: masks, uint8 [B, S, S], 255 = repaint, CPU.
             exemplar: exemplars, uint8 [B, 224, 224, 3], CPU.
             noise: standard normal noise [B, C, h, w] to sample the masked image's latents.
+            structure: structure maps, uint8 [B, K, h, w], CPU; None leaves the model's maps blank.
         """
         dtype = self.model.unet.dtype
         grid = latent_mask(mask_to_unit(edit_mask), noise.shape[-2:])
         known = known_channels(self.latents(image, edit_mask, noise).to(dtype), grid.to(self.device, dtype))
+        config = self.model.config
+        channels = known[:, : config.unet.in_channels - config.vae.latent_channels]
+        if config.structure.maps:
+            if structure is None:
+                structure = torch.zeros(len(image), config.structure.channels, *noise.shape[-2:])
+            channels = torch.cat([channels, maps_to_unit(structure).to(self.device, dtype)], dim=1)
         return Condition(
             self.tokens(exemplar).to(dtype),
             self.model.exemplar_encoder.null_exemplar.to(self.device, dtype),
-            known[:, : self.model.config.extra_channels],
+            channels,
         )
 
     def known(self, image: Tensor, edit_mask: Tensor, noise: Tensor) -> Known:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -20,7 +20,7 @@ from sampling.inputs import read_inputs
 from sampling.jobs import FILES
 from sampling.painters.painter import Paint
 from sampling.pictures import write_png
-from sampling.provenance import Provenance, SourceFile, made_from, source_file
+from sampling.provenance import Provenance, SourceFile, made_from, map_files, source_file
 from sampling.settings import EditSettings, ExemplarBackground
 
 # Pillow reads many more; a visitor's file gets only the common decoders.
@@ -66,7 +66,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Order:
-    """One visitor's request: files from `Service.keep`, and settings."""
+    """One visitor's request: files from `Service.keep`, also of structure maps, and settings."""
 
     image: Path
     mask: Path
@@ -76,6 +76,7 @@ class Order:
     num_images: int = 1
     invert_mask: bool = False
     exemplar_background: ExemplarBackground = "crop"
+    structure: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,14 @@ class Service:
             UserError: for what cannot be edited; files are called image, mask and exemplar.
         """
         files = {name: getattr(order, name) for name in FILES}
-        with self._turn, _called_by_name(files):
+        maps = {f"map {name}": path for name, path in order.structure.items()}
+        with self._turn, _called_by_name(files | maps):
             self._forget()
-            inputs = read_inputs(files, order.invert_mask, order.exemplar_background)
+            inputs = read_inputs(files, order.invert_mask, order.exemplar_background, order.structure)
             picture, mask = inputs.source, inputs.edit_mask
             seeds = range(order.seed, order.seed + order.num_images)
-            requests = [EditRequest(picture.pixels, mask, inputs.exemplar, seed) for seed in seeds]
+            shown = picture.pixels, mask, inputs.exemplar
+            requests = [EditRequest(*shown, seed, structure=inputs.structure) for seed in seeds]
             results = self._paint(requests, order.settings, on_step)
             changed = mask if order.settings.composite else None
             kept = {name: source_file(path) for name, path in files.items()}
@@ -188,7 +191,8 @@ class Service:
         shared = replace(
             self._pattern, invert_mask=order.invert_mask, exemplar_background=order.exemplar_background
         )
-        return made_from(shared, kept, result.request.seed, result.settings.plain())
+        maps = map_files(order.structure)
+        return made_from(shared, kept, result.request.seed, result.settings.plain(), maps)
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Shards to batches in the exact order of `order.py`: read by offset, uint8 out, nothing random in here."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,10 +14,12 @@ from dataprep.draw.pipeline import check_pipeline
 from dataprep.draw.recipe import Recipe
 from dataprep.draw.redraw import redraw_crop
 from dataprep.records import Rejected
+from intarsia.architecture import ModelConfig
+from intarsia.conditions.structure import COMPUTED
 from intarsia.errors import UserError
 from intarsia.sample import Sample
 from training.config import BatchShape, TrainConfig, stores_features
-from training.data.batch import Batch, Item, collate, collate_and_draw, fresh_draw
+from training.data.batch import Batch, Item, as_item, collate, collate_and_draw, fresh_draw
 from training.data.latents import LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
@@ -59,6 +62,7 @@ class SampleDataset(Dataset):
         # Shards that the recipe draws otherwise than they are: what is stored is none of its draws.
         self._other = [recipe is not None and recipe != shard.recipe for shard in reader.shards]
         self.latents: LatentReader | None = None
+        self.mapped: ModelConfig | None = None  # the model, if it has structure maps
 
     @property
     def shards(self) -> Sequence[Shard]:
@@ -71,7 +75,8 @@ class SampleDataset(Dataset):
             shard, index = self.order.locate(position)
             epoch = self.order.epoch(position)
             if self.latents is None:
-                return position, self.sample(shard, index, epoch)
+                sample = self.sample(shard, index, epoch)
+                return position, sample if self.mapped is None else as_item(sample, self.mapped)
             return position, self._with_stored(self.latents, (shard, index), epoch)
         except UserError as error:
             return error
@@ -79,14 +84,17 @@ class SampleDataset(Dataset):
     def _with_stored(self, latents: LatentReader, place: tuple[int, int], epoch: int) -> Item:
         """All that is stored, and the pixels of what is not.
 
-        Of crops with fresh masks, only their own latents are stored.
+        Of crops with fresh masks, only their own latents are stored. Structure maps are made of the pixels.
         """
         stored = latents.read(*place)
         if self.redraw:
-            sample = self.sample(*place, epoch)
-            return Item(sample.meta.key, sample, {"image": stored.image})
-        pixels = None if "features" in latents.names else self.sample(*place, epoch)
-        return Item(stored.key, pixels, {name: getattr(stored, name) for name in latents.names})
+            return as_item(self.sample(*place, epoch), self.mapped, {"image": stored.image})
+        content = {name: getattr(stored, name) for name in latents.names}
+        whole = "features" in latents.names
+        if whole and self.mapped is None:
+            return Item(stored.key, None, content)
+        item = as_item(self.sample(*place, epoch), self.mapped, content)
+        return replace(item, sample=None) if whole else item
 
     def sample(self, shard: int, index: int, epoch: int) -> Sample:
         """Sample `index` of a shard, at the size that the model takes, as `epoch` draws it.
@@ -181,7 +189,11 @@ def open_dataset(config: TrainConfig) -> RunDataset:
     order = order_of(config, shards)
     reader = ShardReader(shards, config.data.open_shards, open_cache(config.data, shards))
     size, data = config.model.image_size, config.data
-    return SampleDataset(reader, order, size, config.seed, data.redraw, data.recipe)
+    dataset = SampleDataset(reader, order, size, config.seed, data.redraw, data.recipe)
+    if maps := config.model.structure.maps:
+        dataset.mapped = config.model
+        reader.maps = tuple(name for name in maps if name not in COMPUTED)
+    return dataset
 
 
 def order_of(config: TrainConfig, shards: Sequence[Shard]) -> DataOrder | MixedOrder:

@@ -22,6 +22,7 @@ class Draws:
         dropped: rows whose exemplar is replaced by the null exemplar, bool [B].
         noise: standard normal noise that is added and predicted, float32 [B, C, h, w].
         image_noise, masked_noise: noise of the same shape to sample the autoencoder's posteriors.
+        without_maps: structure maps that are left out, bool [B, maps]; None = none.
     """
 
     timesteps: Tensor
@@ -29,6 +30,7 @@ class Draws:
     noise: Tensor
     image_noise: Tensor
     masked_noise: Tensor
+    without_maps: Tensor | None = None
 
 
 def noise_levels(config: NoiseConfig) -> DDPMScheduler:
@@ -44,7 +46,7 @@ def draw(
     Args:
         seed: seed of the run.
         positions: positions in the global order, int64 [B].
-        config: model config; only the latents' shape and the number of timesteps are used.
+        config: model config; the latents' shape, the number of timesteps and the structure maps are used.
         dropout: share of samples that get the null exemplar.
         offset_noise: standard deviation of an additional noise with one value per sample and channel, so that
             the model learns very light and very dark pictures (N. Guttenberg 2023, "Diffusion with offset
@@ -60,7 +62,21 @@ def draw(
         if offset_noise:
             noise = noise + offset_noise * torch.randn((shape[0], 1, 1), generator=rng)
         rows.append((timestep, dropped, noise, image_noise, masked_noise))
-    return Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    drawn = Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    return (
+        replace(drawn, without_maps=_without_maps(seed, positions, config))
+        if config.structure.maps
+        else drawn
+    )
+
+
+def _without_maps(seed: int, positions: Tensor, config: ModelConfig) -> Tensor:
+    """Structure maps that are left out, bool [B, maps]; their draws do not depend on any others."""
+    shares = [
+        np.random.default_rng(derive_seed(seed, "structure", position)).random(len(config.structure.maps))
+        for position in positions.tolist()
+    ]
+    return torch.from_numpy(np.stack(shares) < config.structure.dropout)
 
 
 def draw_batch(config: TrainConfig, positions: Tensor) -> Draws:

@@ -3,6 +3,7 @@
 This is Paint by Example's objective, with one draw of timestep, noise and exemplar dropout per sample.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from intarsia.conditioning import known_channels, sample_latents
+from intarsia.architecture import MAPS, ModelConfig
+from intarsia.conditioning import known_channels, maps_to_unit, sample_latents
 from intarsia.conditions.condition import Condition, condition_kind
 from intarsia.model import EditModel
 from training.config import TrainConfig
@@ -18,7 +20,7 @@ from training.data.batches import Batch
 from training.objective.draws import Draws
 from training.objective.encode import posteriors
 from training.objective.task import MakeTensor, Step, Task
-from training.objective.weighting import error_weight
+from training.objective.weighting import error_weight, hole_weight
 from training.option_groups import ObjectiveConfig
 
 
@@ -61,6 +63,7 @@ def prepare(
         device: device of the result.
         objective: weights of the loss; None = the defaults.
     """
+    composed = model.config.compose
     seen = posteriors(model, batch, device)
 
     def sample(moments: Tensor, noise: Tensor) -> Tensor:
@@ -74,15 +77,42 @@ def prepare(
     target = noise
     if model.config.noise.prediction_type == "v_prediction":
         target = noise_scheduler.get_velocity(latents, noise, timesteps)
+    weight = error_weight(noise_scheduler, timesteps, seen.mask, objective or ObjectiveConfig())
+    cells = hole_weight(seen.mask) if composed else None
+    if cells is not None:
+        weight = cells if weight is None else weight * cells
+    channels = known_channels(masked_image_latents, seen.mask)
+    if model.config.structure.maps:
+        channels = torch.cat([channels, shown_maps(model.config, batch, draws).to(device)], dim=1)
     return Step(
         noisy_latents=noise_scheduler.add_noise(latents, noise, timesteps),
         timesteps=timesteps,
-        channels=known_channels(masked_image_latents, seen.mask),
+        channels=channels,
         features=seen.features,
         dropped=draws.dropped.to(device, non_blocking=True),
         target=target,
-        weight=error_weight(noise_scheduler, timesteps, seen.mask, objective or ObjectiveConfig()),
+        weight=weight,
+        cells=cells,
     )
+
+
+def shown_maps(config: ModelConfig, batch: Batch, draws: Draws) -> Tensor:
+    """The structure maps of a micro-batch without those that are left out, float32 [B, K, h, w] in [0, 1]."""
+    assert batch.structure is not None, "the model has structure maps, and the batch has none"
+    maps = maps_to_unit(batch.structure)
+    if draws.without_maps is None:
+        return maps
+    sizes = torch.tensor([MAPS[name] for name in config.structure.maps])
+    return maps * ~draws.without_maps.repeat_interleave(sizes, dim=1)[:, :, None, None]
+
+
+def conditions_of(config: TrainConfig, step: Step) -> dict[str, Step]:
+    """The step with the exemplar alone and, if the model has structure maps, with these too."""
+    number = config.model.structure.channels
+    if not number:
+        return {"": step}
+    blank = torch.cat([step.channels[:, :-number], torch.zeros_like(step.channels[:, -number:])], dim=1)
+    return {"": replace(step, channels=blank), "structure": step}
 
 
 def loss_of(prediction: Tensor, step: Step) -> Tensor:
@@ -93,8 +123,12 @@ def loss_of(prediction: Tensor, step: Step) -> Tensor:
 
 
 def errors_of(prediction: Tensor, step: Step) -> Tensor:
-    """Mean squared error of each sample, float32 [B], unweighted, so that all runs can be compared."""
-    return (prediction.detach().float() - step.target).square().flatten(1).mean(dim=1)
+    """Mean squared error of each sample, float32 [B], unweighted, so that all runs can be compared.
+
+    With `objective.compose` only the hole counts: the noise of the other cells cannot be predicted.
+    """
+    errors = (prediction.detach().float() - step.target).square()
+    return (errors if step.cells is None else step.cells * errors).flatten(1).mean(dim=1)
 
 
 def sick_rows(prediction: Tensor, step: Step) -> Tensor:
@@ -124,4 +158,5 @@ TASK = Task(
     errors=errors_of,
     sick=sick_rows,
     made_up=made_up,
+    conditions=conditions_of,
 )

@@ -25,6 +25,7 @@ class Step:
         dropped: rows that get the null tokens, bool [B].
         target: noise, or velocity √ā_t · noise − √(1 − ā_t) · z, float32 [B, C, h, w].
         weight: weight of each squared error, float32 [B, 1, h, w] or [B, 1, 1, 1]; None = 1.
+        cells: weight of each cell in the samples' errors, float32 [B, 1, h, w], with mean 1; None = 1.
     """
 
     noisy_latents: Tensor
@@ -34,6 +35,7 @@ class Step:
     dropped: Tensor
     target: Tensor
     weight: Tensor | None = None
+    cells: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Task:
             gradient, for validation and the losses by noise level.
         sick: function (prediction, step) -> bool [B], the samples whose error is not finite.
         made_up: function (config, make) -> `Step` with the run's shapes and values from `make(*shape)`.
+        conditions: function (config, step) -> the same samples under each combination of conditions that
+            validation measures, by name; "" for the one that all runs have.
     """
 
     trainee: Callable[[EditModel], nn.Module]
@@ -57,6 +61,7 @@ class Task:
     errors: Callable[[Tensor, Step], Tensor]
     sick: Callable[[Tensor, Step], Tensor]
     made_up: Callable[[TrainConfig, MakeTensor], Step]
+    conditions: Callable[[TrainConfig, Step], dict[str, Step]] = lambda config, step: {"": step}
 
 
 def task_of(config: TrainConfig) -> Task:

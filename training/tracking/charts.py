@@ -45,6 +45,8 @@ LAYOUT = (
             "val/loss": "present weights",
             "val_ema/loss": "averaged weights",
             "val_ema2/loss": "second average",
+            "val_structure/loss": "present weights, with structure",
+            "val_ema_structure/loss": "averaged weights, with structure",
         },
     ),
     Chart("validation loss, by quarter of the timesteps", _quarters("val/loss")),

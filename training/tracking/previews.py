@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from intarsia.conditions.structure import trained_sources
 from intarsia.files import atomic_path
 from intarsia.model import EditModel
 from intarsia.sample import Sample
@@ -34,12 +35,14 @@ def fixed_requests(dataset: RunDataset, config: PreviewConfig) -> list[EditReque
     """
     num_images = config.num_images if config.every_steps else 0
     samples = fixed_samples(dataset, num_images)
+    maps = dataset.mapped.structure.maps if dataset.mapped else ()
     return [
         EditRequest(
             image=sample.image,
             edit_mask=(sample.edit_mask >= 128).astype(np.float32),
             exemplar=sample.exemplar,
             seed=number,
+            structure=trained_sources(maps, sample.maps),
         )
         for number, sample in enumerate(samples)
     ]

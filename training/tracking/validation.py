@@ -10,6 +10,7 @@ from torch import Tensor
 
 from intarsia.model import EditModel
 from training.config import TrainConfig
+from training.data.batch import as_item
 from training.data.batches import Batch, RunDataset, collate, open_dataset
 from training.objective.draws import Draws, draw, noise_levels
 from training.objective.task import Step, task_of
@@ -26,12 +27,13 @@ _GOLDEN = 0.6180339887498949
 def fixed_draws(config: TrainConfig, places: list[int]) -> Draws:
     """The draws of the validation samples at these places: the same in every run of the same latent shape.
 
-    Timesteps are spread evenly by the golden ratio, for any number of samples; no exemplar is dropped.
+    Timesteps are spread evenly by the golden ratio, for any number of samples; no exemplar and no structure
+    map is dropped.
     """
     drawn = draw(_SEED, torch.tensor(places), config.model, dropout=0.0)
     total = config.model.noise.num_train_timesteps
     timesteps = [int(total * ((place + 0.5) * _GOLDEN % 1)) for place in places]
-    return replace(drawn, timesteps=torch.tensor(timesteps))
+    return replace(drawn, timesteps=torch.tensor(timesteps), without_maps=None)
 
 
 class Validation:
@@ -71,6 +73,8 @@ class Validation:
     def measure(self, module: Callable[[Step], Tensor], model: EditModel, name: str) -> dict[str, float]:
         """`name`/loss and `name`/loss_q1 … q4 of a module's weights as they are. Collective.
 
+        With the exemplar alone; of a model with structure maps also with these, as `name`_structure/loss.
+
         Args:
             module: the trained part, or the engine around it.
             model: model whose frozen networks are called the first time.
@@ -78,13 +82,19 @@ class Validation:
         """
         if self._steps is None:
             self._steps = self._prepare(model)
-        sums, total = torch.zeros(2 * QUARTERS), self._config.model.noise.num_train_timesteps
+        sums: dict[str, Tensor] = {}
+        total = self._config.model.noise.num_train_timesteps
         for prepared, counts in zip(self._steps, self._counts, strict=True):
-            errors = self._task.errors(module(prepared), prepared)
-            sums += counts * by_quarter(errors, prepared.timesteps, total).cpu()
-        row = self._world.mean(sums.tolist())
-        loss = sum(row[:QUARTERS]) / sum(row[QUARTERS:])
-        return {f"{name}/loss": loss, **quarter_means([row], f"{name}/loss")}
+            for condition, step in self._task.conditions(self._config, prepared).items():
+                errors = self._task.errors(module(step), step)
+                some = counts * by_quarter(errors, step.timesteps, total).cpu()
+                sums[condition] = sums.get(condition, 0) + some
+        values: dict[str, float] = {}
+        for condition, own in sums.items():
+            key = f"{name}_{condition}/loss" if condition else f"{name}/loss"
+            row = self._world.mean(own.tolist())
+            values |= {key: sum(row[:QUARTERS]) / sum(row[QUARTERS:]), **quarter_means([row], key)}
+        return values
 
     def _prepare(self, model: EditModel) -> list[Step]:
         """This rank's micro-batches, the same number on each rank; repeated samples are counted once."""
@@ -101,7 +111,8 @@ class Validation:
         steps = []
         for chunk in range(world.rank, rounds * world.size, world.size):
             places = chunks[chunk % len(chunks)]
-            batch = collate(list(zip(places, fixed_samples(dataset, number, places), strict=True)))
+            items = [as_item(sample, dataset.mapped) for sample in fixed_samples(dataset, number, places)]
+            batch = collate(list(zip(places, items, strict=True)))
             assert isinstance(batch, Batch)
             draws = fixed_draws(config, places)
             steps.append(self._task.prepare(model, scheduler, batch, draws, world.device))
