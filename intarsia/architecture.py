@@ -4,7 +4,7 @@ The defaults are Stable Diffusion 1.4's UNet and autoencoder and CLIP ViT-L/14's
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -31,7 +31,7 @@ def _check_channels(block_out_channels: tuple[int, ...], groups: int) -> None:
 class UNetConfig(Config):
     """The denoising UNet (diffusers' `UNet2DConditionModel`); the up blocks mirror the down blocks."""
 
-    in_channels: PositiveInt = 9  # noisy latents, masked image latents, mask
+    in_channels: PositiveInt = 9  # noisy latents, masked image latents, mask; structure maps follow
     # Order of the channels after the noisy latents. pbe: Paint by Example's, masked image and keep mask;
     # sd: Stable Diffusion's inpainting model's, mask of what to repaint and masked image.
     input_layout: Literal["pbe", "sd"] = "pbe"
@@ -193,11 +193,45 @@ CONDITIONS = {
 }
 
 
+# Maps of a picture's structure, with the number of their channels: 1 = grey, 3 = red, green and blue.
+# `conditions.structure.COMPUTED` has those that are computed from pixels; the others come from files.
+MAPS = {"edges": 1, "depth": 1, "pose": 3, "segmentation": 3}
+
+
+class StructureConfig(Config):
+    """Maps that show the UNet the structure of what to paint, as further input channels."""
+
+    maps: tuple[str, ...] = ()  # keys of MAPS, in the order of their channels
+    dropout: float = Field(default=0.5, ge=0, le=1)  # share of samples trained without a map, for each map
+
+    @field_validator("maps", mode="before")
+    @classmethod
+    def _without_brackets(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("maps")
+    @classmethod
+    def _known_once(cls, maps: tuple[str, ...]) -> tuple[str, ...]:
+        for name in maps:
+            if name not in MAPS:
+                raise ValueError(f"structure.maps has {name!r}, which is not one of {', '.join(MAPS)}")
+            if maps.count(name) > 1:
+                raise ValueError(f"{name} appears twice in structure.maps")
+        return maps
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels that the maps add."""
+        return sum(MAPS[name] for name in self.maps)
+
+
 class ModelConfig(Config):
     """The whole edit model."""
 
     image_size: PositiveInt = 512  # side of the square picture, in pixels
     condition: str = "exemplar"  # what describes what to paint: exemplar, text or both
+    structure: StructureConfig = StructureConfig()  # what else the UNet sees of it
+    compose: bool = False  # the UNet sees noise only in the hole; set by objective.compose
     exemplar: ExemplarConfig = ExemplarConfig()  # how the exemplar becomes tokens
     unet: UNetConfig = UNetConfig()
     vae: VaeConfig = VaeConfig()
@@ -228,6 +262,11 @@ class ModelConfig(Config):
                 f"noisy latents ({latent}), masked image latents ({latent}) and the mask (1); or {latent} "
                 "for a model that is only sampled and does not see the picture"
             )
+        for name, wanted in (("structure.maps", self.structure.maps), ("compose", self.compose)):
+            if wanted and self.unet.in_channels == latent:
+                raise ValueError(
+                    f"{name} needs a UNet that sees the picture: set unet.in_channels={2 * latent + 1}"
+                )
         multiple = self.vae.downsampling * self.unet.downsampling
         if self.image_size % multiple:
             raise ValueError(
@@ -276,7 +315,12 @@ class ModelConfig(Config):
     @property
     def extra_channels(self) -> int:
         """Number of UNet input channels after the noisy latents; 0 if the UNet does not see the picture."""
-        return self.unet.in_channels - self.vae.latent_channels
+        return self.in_channels - self.vae.latent_channels
+
+    @property
+    def in_channels(self) -> int:
+        """Number of all UNet input channels."""
+        return self.unet.in_channels + self.structure.channels
 
     @property
     def latent_size(self) -> int:

@@ -30,6 +30,11 @@ def mask_to_unit(mask: Tensor) -> Tensor:
     return mask[:, None].float() / 255.0
 
 
+def maps_to_unit(maps: Tensor) -> Tensor:
+    """Structure maps uint8 [B, K, h, w] -> float32 of the same shape in [0, 1]."""
+    return maps.float() / 255.0
+
+
 def normalise_exemplar(exemplar: Tensor, size: int, mean: Colour, deviation: Colour) -> Tensor:
     """Exemplars uint8 [B, h, w, 3] RGB -> float32 [B, 3, size, size] as an image tower was trained on them.
 
@@ -105,6 +110,25 @@ def latent_mask(edit_mask: Tensor, size: tuple[int, int], layout: str = "pbe") -
     if layout == "sd":
         return F.interpolate(edit_mask, size, mode="nearest")
     return F.interpolate(edit_mask, size, mode="bilinear", align_corners=False, antialias=False)
+
+
+def composed(model_input: Tensor, latent_channels: int, layout: str = "pbe") -> Tensor:
+    """A UNet input whose noisy latents outside the hole are replaced by the known ones.
+
+    m · z_t + (1 − m) · z, GLIDE's composed input, where z are the latents of the picture with its hole: those
+    of the whole picture would show the hole's content, which the autoencoder spreads to its surroundings.
+
+    Args:
+        model_input: noisy latents, `known_channels` and structure maps, [B, C + C + 1 + K, h, w].
+        latent_channels: number C of latent channels.
+        layout: order of the known channels, `UNetConfig.input_layout`.
+    """
+    noisy, rest = model_input[:, :latent_channels], model_input[:, latent_channels:]
+    if layout == "sd":
+        hole, known = rest[:, :1], rest[:, 1 : latent_channels + 1]
+    else:
+        known, hole = rest[:, :latent_channels], 1.0 - rest[:, latent_channels : latent_channels + 1]
+    return torch.cat([hole * noisy + (1.0 - hole) * known, rest], dim=1)
 
 
 def known_channels(masked_image_latents: Tensor, edit_mask_latent: Tensor, layout: str = "pbe") -> Tensor:

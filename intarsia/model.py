@@ -9,12 +9,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from intarsia.architecture import ModelConfig
-from intarsia.conditioning import normalise_exemplar
+from intarsia.conditioning import composed, normalise_exemplar
 from intarsia.conditions.attention import shorten_attention
 from intarsia.conditions.condition import ConditionKind, condition_kind
 from intarsia.errors import UserError
 from intarsia.model_folder import check_same_notes
-from intarsia.pretrained import load_image_encoder, load_model_folder, load_text_encoder
+from intarsia.pretrained import load_image_encoder, load_model_folder, load_text_encoder, widen_input
 from intarsia.stable_diffusion import load_unet, load_vae, warn_of_other_prediction
 from intarsia.towers.text import new_text_encoder, read_text
 from intarsia.towers.tokenizer import BYTES_VOCABULARY, TextTokenizer, bytes_tokenizer, read_tokenizer
@@ -40,6 +40,13 @@ class EditModel(nn.Module):
         self.config = config
         self.unet = _new_unet(config)
         shorten_attention(self.unet, config.num_tokens)
+        if config.compose:  # a hook, so that nobody who calls the UNet can forget it
+            self.unet.register_forward_pre_hook(
+                lambda _, inputs: (
+                    composed(inputs[0], config.vae.latent_channels, config.unet.input_layout),
+                    *inputs[1:],
+                )
+            )
         self.vae = _new_vae(config).requires_grad_(False)
         self.image_encoder: Any = None
         self.exemplar_encoder: Any = None
@@ -157,8 +164,9 @@ def empty_model(config: ModelConfig) -> EditModel:
 
 
 def _new_unet(config: ModelConfig) -> UNet2DConditionModel:
+    """A random UNet; the weights of structure maps are zero, so that the output does not depend on them."""
     unet = config.unet
-    return UNet2DConditionModel(
+    network = UNet2DConditionModel(
         sample_size=config.latent_size,
         in_channels=unet.in_channels,
         out_channels=unet.out_channels,
@@ -171,6 +179,9 @@ def _new_unet(config: ModelConfig) -> UNet2DConditionModel:
         use_linear_projection=unet.use_linear_projection,
         norm_num_groups=unet.norm_num_groups,
     )
+    if config.structure.maps:
+        widen_input(network, config.in_channels)
+    return network
 
 
 def _new_vae(config: ModelConfig) -> AutoencoderKL:

@@ -11,7 +11,14 @@ from intarsia.files import fingerprint, read_json, sha256_file
 INDEX = "model_index.json"
 NOTES = "intarsia.json"  # fields without a place in diffusers' files; absent for Paint by Example's model
 # Fields of `ModelConfig` that NOTES holds.
-_NOTED: Any = {"condition": True, "exemplar": True, "unet": {"input_layout"}}
+_NOTED: Any = {
+    "condition": True,
+    "exemplar": True,
+    "structure": {"maps"},  # a finished model does not depend on its dropout
+    "compose": True,
+    "unet": {"input_layout"},
+}
+_OPTIONS = {"compose": "objective.compose"}  # options of a run that are not called model.FIELD
 _DEFAULTS = ModelConfig().model_dump(mode="json", include=_NOTED)
 # Classes of diffusers that folders may name -> what their models are, without NOTES.
 PAINT_BY_EXAMPLE, TEXT_TO_IMAGE = "PaintByExamplePipeline", "StableDiffusionPipeline"
@@ -113,7 +120,8 @@ def check_same_notes(config: ModelConfig, folder: Path, exactly: bool = False) -
     """Refuse to start a model from weights of another kind, whose shapes may fit.
 
     A model with patches may start from one without, because the encoder's weights are for any number of
-    tokens.
+    tokens; a model may have structure maps after those of the folder, whose weights begin at zero; and it
+    may learn to compose.
 
     Args:
         config: config of the new model.
@@ -130,12 +138,23 @@ def check_same_notes(config: ModelConfig, folder: Path, exactly: bool = False) -
         and theirs["exemplar.tokens"] == "class"
     ):
         theirs["exemplar.tokens"] = ours["exemplar.tokens"]
+    theirs["compose"] = theirs["compose"] or (ours["compose"] and not exactly)
+    maps = theirs["structure.maps"]
+    if not exactly and ours["structure.maps"][: len(maps)] == maps:
+        theirs["structure.maps"] = ours["structure.maps"]
     for name in theirs | ours:
         if theirs.get(name) != ours.get(name):
             raise UserError(
-                f"{folder} has {name}={theirs.get(name)}, the model config {ours.get(name)}; "
-                f"set model.{name}={theirs.get(name)}"
+                f"{folder} has {name}={_yaml(theirs.get(name))}, the model config {_yaml(ours.get(name))}; "
+                f"set {_OPTIONS.get(name, f'model.{name}')}={_yaml(theirs.get(name))}"
             )
+
+
+def _yaml(value: Any) -> Any:
+    """A value as an override has it; only lists and truth values differ from Python."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{','.join(value)}]" if isinstance(value, list) else value
 
 
 def _completed(notes: dict[str, Any]) -> dict[str, Any]:

@@ -90,8 +90,8 @@ def to_original(model: EditModel) -> State:
     """The `state_dict` of an original checkpoint: weights, CLIP's position ids and the noise levels.
 
     Raises:
-        UserError: for a model with another condition, another tower than CLIP or queries, because the
-            checkpoint has no names for its weights.
+        UserError: for a model with another condition, another tower than CLIP, queries, structure maps
+            or composed input, which the checkpoint's code does not have.
     """
     _refuse_other_exemplars(model.config)
     own = model.state_dict()
@@ -186,6 +186,8 @@ def _refuse_other_exemplars(config: ModelConfig) -> None:
         ("exemplar.encoder", exemplar.encoder, exemplar.encoder == "clip"),
         ("exemplar.tokens", exemplar.tokens, exemplar.tokens != "resampled"),
         ("exemplar.layer", exemplar.layer, exemplar.layer == -1),
+        ("structure.maps", ",".join(config.structure.maps), not config.structure.maps),
+        ("compose", "true", not config.compose),
     ):
         if not holds:
             raise UserError(

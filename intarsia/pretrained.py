@@ -239,6 +239,20 @@ def with_averages(state: State, where: Path | str, option: str) -> State:
     return result
 
 
+def widen(weight: Tensor, in_channels: int) -> Tensor:
+    """A convolution weight [out, in, k, k] with zeros appended along `in` up to `in_channels`."""
+    extra = weight.new_zeros(weight.shape[0], in_channels - weight.shape[1], *weight.shape[2:])
+    return torch.cat([weight, extra], dim=1)
+
+
+def widen_input(unet: Any, in_channels: int) -> None:
+    """Append input channels of zeros to a `UNet2DConditionModel`; its output for the others stays."""
+    weight = unet.conv_in.weight
+    unet.conv_in.weight = nn.Parameter(widen(weight.detach(), in_channels), weight.requires_grad)
+    unet.conv_in.in_channels = in_channels
+    unet.register_to_config(in_channels=in_channels)
+
+
 def load_image_encoder(model: Any, folder: Path) -> None:
     """Fill an `EditModel`'s image tower from a folder of transformers with it, or with a model around it.
 
@@ -308,19 +322,31 @@ def without_prefix(state: State, prefix: str) -> State:
 def load_model_folder(model: Any, folder: Path) -> None:
     """Fill the networks of an `EditModel` from a model folder, and read its tokenizer.
 
+    A UNet with more structure maps than the folder's gets zeros for them (`check_same_notes` compares them).
+
     Raises:
         UserError: if any weight is missing, unexpected or of another shape. This matters for CLIP: other
             libraries silently leave CLIP random if they do not recognise the weight names of a folder.
     """
     for part in ("unet", "vae"):
         path = weights_file(folder / part, "diffusion_pytorch_model")
-        load_strictly(model.get_submodule(part), modern_attention_names(read_weights(path)), path)
+        state = modern_attention_names(read_weights(path))
+        if part == "unet":
+            _widen_for_maps(state, model.config.unet.in_channels, model.config.in_channels)
+        load_strictly(model.get_submodule(part), state, path)
     if model.image_encoder is not None:
         path = weights_file(folder / "image_encoder", "model", "pytorch_model")
         load_image_encoder_state(model, read_weights(path), path)
     if model.text_encoder is not None:
         load_text_encoder(model.text_encoder, folder)
         model.tokenizer = read_tokenizer(folder)
+
+
+def _widen_for_maps(state: State, without: int, in_channels: int) -> None:
+    """Append zeros to the first convolution of a UNet that has all channels but those of (some) maps."""
+    weight = state.get("conv_in.weight")
+    if weight is not None and without <= weight.shape[1] < in_channels:
+        state["conv_in.weight"] = widen(weight, in_channels)
 
 
 def load_image_encoder_state(model: Any, state: State, path: Path | str) -> None:

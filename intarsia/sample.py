@@ -1,5 +1,6 @@
 """The training sample, and the names and encodings of its members in a shard."""
 
+import io
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from intarsia.boxes import Box
 from intarsia.errors import UserError
@@ -230,6 +232,7 @@ class Sample:
         object_mask: mask of the object, uint8 [H, W], 255 = object; None if unknown.
         views: stored views, one for each of `meta.views`; not decoded, since a draw needs two of them.
         given: which of edit_mask and exemplar are not drawn, but another program's: every draw keeps them.
+        maps: maps of the picture's structure by name, uint8 [H, W] or [H, W, 3] (`decode_map`).
     """
 
     image: np.ndarray
@@ -239,6 +242,7 @@ class Sample:
     object_mask: np.ndarray | None = None
     views: tuple[StoredView, ...] = ()
     given: tuple[str, ...] = ()
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def encode_sample(sample: Sample, image_jpeg: bytes | None = None) -> dict[str, bytes]:
@@ -337,6 +341,33 @@ def decode_view(sample: Sample, place: int) -> tuple[np.ndarray, np.ndarray | No
     if mask.shape != pixels.shape[:2]:
         raise UserError(f"sample {key}: {name} has shape {mask.shape}, its picture {pixels.shape[:2]}")
     return pixels, mask
+
+
+def map_member(name: str) -> str:
+    """The member of a sample with the structure map `name`, a PNG of the picture's size."""
+    return f"{name}.png"
+
+
+def decode_map(members: Mapping[str, bytes], name: str, sample: Sample) -> np.ndarray:
+    """The structure map `name` of a sample, uint8 [H, W] for a grey PNG, else [H, W, 3] RGB.
+
+    Raises:
+        UserError: if it is missing, damaged or of another size; the message has the sample and the member.
+    """
+    member, key = map_member(name), sample.meta.key
+    if member not in members:
+        raise UserError(f"sample {key} has no member {member}")
+    pixels: np.ndarray = _decode(members, member, _decode_map, key)
+    if pixels.shape[:2] != sample.image.shape[:2]:
+        raise UserError(
+            f"sample {key}: {member} has shape {pixels.shape[:2]}, the image {sample.image.shape[:2]}"
+        )
+    return pixels
+
+
+def _decode_map(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+        return np.array(picture if picture.mode == "L" else picture.convert("RGB"))
 
 
 def _decode(members: Mapping[str, bytes], name: str, decoder: Callable[[bytes], Any], key: str) -> Any:

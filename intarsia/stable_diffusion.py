@@ -4,10 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from intarsia.errors import UserError
 from intarsia.files import read_json
@@ -19,6 +18,7 @@ from intarsia.pretrained import (
     modern_attention_names,
     read_weights,
     weights_file,
+    widen,
     with_averages,
 )
 
@@ -116,12 +116,6 @@ def load_vae(vae: nn.Module, path: Path) -> None:
             if not state:
                 raise UserError(f"{path} contains no autoencoder (no weights under first_stage_model)")
     load_strictly(vae, state, where)
-
-
-def widen(weight: Tensor, in_channels: int) -> Tensor:
-    """A convolution weight [out, in, k, k] with zeros appended along `in` up to `in_channels`."""
-    extra = weight.new_zeros(weight.shape[0], in_channels - weight.shape[1], *weight.shape[2:])
-    return torch.cat([weight, extra], dim=1)
 
 
 def _unet_state(unet: nn.Module, path: Path, averaged: bool) -> tuple[State, Path]:

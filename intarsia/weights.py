@@ -15,6 +15,7 @@ from torch import nn
 
 from intarsia.architecture import (
     CONDITIONS,
+    MAPS,
     ImageEncoderConfig,
     ModelConfig,
     NoiseConfig,
@@ -136,6 +137,10 @@ def read_model_config(folder: Path | str) -> ModelConfig:
     schemas |= {"text_encoder": TextEncoderConfig} if row.text else {}
     files = {part: read_json(folder / part / "config.json") for part in schemas}
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    if maps := notes.get("structure", {}).get("maps"):  # their channels are not in `UNetConfig.in_channels`
+        files["unet"]["in_channels"] = files["unet"].get("in_channels", 4) - sum(
+            MAPS.get(name, 0) for name in maps
+        )
     latent_size = files["unet"].get("sample_size", 64)
     factor = 2 ** (len(files["vae"].get("block_out_channels", VaeConfig().block_out_channels)) - 1)
     content = {
@@ -228,7 +233,8 @@ def _index_json(scheduler: str, config: ModelConfig) -> dict[str, Any]:
     elif notes_of(config):
         content["image_encoder"] = ["intarsia", "ExemplarEncoder"]
     theirs = "pbe" if "exemplar" in config.parts else "sd"
-    if config.extra_channels and config.unet.input_layout != theirs:
+    other_layout = config.extra_channels and config.unet.input_layout != theirs
+    if other_layout or config.structure.maps or config.compose:
         content["unet"] = ["intarsia", "UNet"]
     return dict(sorted(content.items()))
 
@@ -236,6 +242,11 @@ def _index_json(scheduler: str, config: ModelConfig) -> dict[str, Any]:
 def _seen_through(config: ModelConfig) -> str:
     title, tokens = config.exemplar.row.title, CONDITIONS[config.condition].num_tokens(config)
     return title if tokens == 1 else f"{title}, as {tokens} tokens ({config.exemplar.tokens})"
+
+
+def _maps_line(config: ModelConfig) -> str:
+    names = config.structure.maps
+    return f"\n- structure, if wanted: {', '.join(names)} (`--structure`)" if names else ""
 
 
 def _default_card(config: ModelConfig) -> str:
@@ -255,7 +266,7 @@ tags: [{kind}-editing, inpainting, diffusers]
 Repaints the masked part of a picture so that it shows {words.shows}. Written by Intarsia.
 
 - picture: {config.image_size} x {config.image_size} pixels; the edit mask is white where to repaint
-{lines}
+{lines}{_maps_line(config)}
 
     python -m sampling edit --model THIS_FOLDER --image I.png --mask M.png {words.options} --out O.png
 """

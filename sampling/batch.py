@@ -7,9 +7,9 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from sampling.inputs import read_inputs
 from sampling.jobs import Job
 from sampling.painters.painter import Paint
 from sampling.pictures import PictureFile, write_png
-from sampling.provenance import Provenance, made_from, source_file
+from sampling.provenance import Provenance, made_from, map_files, source_file
 from sampling.settings import EditSettings
 
 RESULTS = "results.jsonl"
@@ -38,6 +38,7 @@ class BatchOptions:
         seed: seed of rows without one.
         pattern: `Provenance` with all values that are the same for all rows.
         shard: (i, n) selects every n-th row from row i on, counted from 0.
+        structure: sources of structure maps of rows without any (`jobs.structure_sources`).
     """
 
     out: Path
@@ -45,6 +46,7 @@ class BatchOptions:
     seed: int
     pattern: Provenance
     shard: tuple[int, int] = (0, 1)
+    structure: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def pending(jobs: Sequence[Job], options: BatchOptions) -> list[str]:
 def _check_inputs_stay(jobs: Sequence[Job], out: Path) -> None:
     results = {(out / f"{job.name}.png").resolve() for job in jobs if not job.error}
     for job in jobs:
-        for kind, path in job.files.items():
+        for kind, path in (job.files | job.structure).items():
             if path.is_file() and path.resolve() in results:
                 raise UsageError(
                     f"a result would replace {path}, the {kind} of {job.name}; give --out another folder"
@@ -147,7 +149,8 @@ def _plan(job: Job, options: BatchOptions) -> _Todo:
     settings = EditSettings.model_validate(options.settings.model_dump() | job.settings)
     files = {name: source_file(path) for name, path in job.files.items()}
     seed = options.seed if job.seed is None else job.seed
-    made = made_from(options.pattern, files, seed, settings.plain(), job.prompt)
+    maps = map_files(job.structure or options.structure)
+    made = made_from(options.pattern, files, seed, settings.plain(), job.prompt, maps)
     return _Todo(job, made, settings)
 
 
@@ -206,9 +209,10 @@ def _paint(chunk: Sequence[_Todo], settings: EditSettings, paint: Paint) -> Iter
 
 def _read(item: _Todo) -> tuple[EditRequest, PictureFile]:
     made = item.provenance
-    inputs = read_inputs(item.job.files, made.invert_mask, made.exemplar_background)
-    prompt = item.job.prompt
-    request = EditRequest(inputs.source.pixels, inputs.edit_mask, inputs.exemplar, made.seed, prompt=prompt)
+    maps = {name: Path(file.path) for name, file in made.structure.items()}
+    inputs = read_inputs(item.job.files, made.invert_mask, made.exemplar_background, maps)
+    told = inputs.source.pixels, inputs.edit_mask, inputs.exemplar
+    request = EditRequest(*told, made.seed, prompt=item.job.prompt, structure=inputs.structure)
     return request, replace(inputs.source, remarks=inputs.remarks)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from intarsia.boxes import Box
 from intarsia.conditioning import decode_latents, unit_to_image
+from intarsia.conditions.structure import MapSource, check_sources, structure_channels
 from intarsia.errors import UserError
 from intarsia.model import EditModel
 from sampling.canvas.canvas import Canvas, check_mask, fit_exemplar, lay_canvas
@@ -47,6 +48,8 @@ class EditRequest:
             have several.
         prompt: text that says what to paint; empty if the model is told an exemplar only.
         text_guidance_scale: prompt's guidance scale of this picture, instead of the settings'.
+        structure: structure maps by name: "picture" or "exemplar", of which the map is computed, or the map
+            itself, uint8 [H, W] or [H, W, 3] RGB in the picture's size. The others are blank.
     """
 
     image: Picture
@@ -56,6 +59,7 @@ class EditRequest:
     guidance_scale: float | None = None
     prompt: str = ""
     text_guidance_scale: float | None = None
+    structure: Mapping[str, MapSource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,15 +105,16 @@ def edit(
 
     Raises:
         UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area; for a
-            scheduler or known region that the model does not support; for an exemplar, a prompt or a guidance
-            scale that the model does not take, or one that is missing; and if the model's output is not
-            finite, which would otherwise be a black picture.
+            scheduler, known region or structure map that the model does not support; for an exemplar, a
+            prompt or a guidance scale that the model does not take, or one that is missing; and if the
+            model's output is not finite, which would otherwise be a black picture.
     """
     encoder = Encoder(model, device or model.unet.device)
     _check_known_region(model, settings)
     for request in requests:
         check_told(model.config.parts, request.exemplar is not None, request.prompt)
         check_scales(model.config.parts, not_default(_own_settings(request, settings)))
+        check_sources(model.config, request.structure)
     results: list[EditResult] = []
     batches = [requests[i : i + settings.batch_size] for i in range(0, len(requests), settings.batch_size)]
     for number, batch in enumerate(batches):
@@ -148,9 +153,12 @@ def _edit_batch(
         noise = torch.stack([image_noise(r.seed, shape, draws=2) for r in requests], dim=1)
     with _timed(seconds, "encode", device):
         shown = settings.known_region != "replace"  # otherwise the UNet's mask covers everything
+        seen_mask = fitted_mask if shown else fitted_mask | 255
         told = encoder.told(exemplars, [request.prompt for request in requests])
-        condition = encoder.condition(image, fitted_mask if shown else fitted_mask | 255, told, noise[0])
-        held = settings.known_region != "model" or settings.latent_blend
+        structure = _structure(model, requests, squares)
+        condition = encoder.condition(image, seen_mask, told, noise[0], structure)
+        # Outside the hole a composing model's own latents mean nothing, and the decoder would mix them in.
+        held = settings.known_region != "model" or settings.latent_blend or model.config.compose
         known = encoder.known(image, fitted_mask, noise) if held else None
     with _timed(seconds, "denoise", device), visiting(model.unet, device) as unet:
         scales = [
@@ -192,6 +200,32 @@ def _squares(requests: Sequence[EditRequest], settings: EditSettings, size: int)
                 canvas, edit_mask, canvas.fit_image(request.image), canvas.fit_mask(edit_mask)
             )
     return [fitted[key] for key in keys]
+
+
+def _structure(
+    model: EditModel, requests: Sequence[EditRequest], squares: Sequence[_Square]
+) -> Tensor | None:
+    """The requests' structure maps on the grid of latents, uint8 [B, K, h, w]; None if no request has any."""
+    if not any(request.structure for request in requests):
+        return None
+    maps = []
+    for request, square in zip(requests, squares, strict=True):
+        sources = dict(request.structure)
+        for name, source in sources.items():
+            if not isinstance(source, str):
+                _check_size(source, request.image, name)
+                sources[name] = square.canvas.fit_image(source)
+        shown = square.image, square.fitted_mask, request.exemplar
+        maps.append(structure_channels(model.config, sources, *shown))
+    return _stack(maps)
+
+
+def _check_size(pixels: Picture, image: Picture, name: str) -> None:
+    if pixels.shape[:2] != image.shape[:2]:
+        sizes = [f"{shown.shape[1]} x {shown.shape[0]}" for shown in (pixels, image)]
+        raise UserError(
+            f"the map {name} is {sizes[0]} pixels but the picture {sizes[1]}; give a map of the same size"
+        )
 
 
 def _result(

@@ -1,10 +1,13 @@
 """Read and check the files of one edit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
+from intarsia.conditions.structure import MapSource
 from sampling.canvas.canvas import check_mask
+from sampling.jobs import COMPUTED_OF
 from sampling.pictures import Mask, Picture, PictureFile, open_exemplar, open_mask, open_picture
 from sampling.settings import ExemplarBackground
 
@@ -18,18 +21,29 @@ class Inputs:
         edit_mask: mask of the picture's size, bool [H, W], True = repaint.
         exemplar: exemplar, uint8 [h, w, 3]; None without one.
         remarks: changes that reading made, one sentence each.
+        structure: sources of structure maps (`EditRequest.structure`).
     """
 
     source: PictureFile
     edit_mask: Mask
     exemplar: Picture | None
     remarks: tuple[str, ...]
+    structure: Mapping[str, MapSource] = field(default_factory=dict)
 
 
 def read_inputs(
-    files: Mapping[str, Path], invert_mask: bool = False, exemplar_background: ExemplarBackground = "crop"
+    files: Mapping[str, Path],
+    invert_mask: bool = False,
+    exemplar_background: ExemplarBackground = "crop",
+    structure: Mapping[str, Path] | None = None,
 ) -> Inputs:
-    """Read the files "image", "mask" and, if it is there, "exemplar".
+    """Read the files "image", "mask" and, if it is there, "exemplar", and those of structure maps.
+
+    Args:
+        files: paths by name.
+        invert_mask: whether the mask's file is white where to keep.
+        exemplar_background: what a transparent exemplar stands on.
+        structure: sources of structure maps (`jobs.structure_sources`).
 
     Raises:
         UserError: as `open_picture`, `open_mask`, `open_exemplar` and `check_mask`.
@@ -37,7 +51,15 @@ def read_inputs(
     source, mask = open_picture(files["image"]), open_mask(files["mask"], invert_mask)
     edit_mask = check_mask(mask.edit_mask, source.pixels)
     remarks = (*source.remarks, *mask.remarks)
-    if "exemplar" not in files:
-        return Inputs(source, edit_mask, None, remarks)
-    exemplar = open_exemplar(files["exemplar"], exemplar_background)
-    return Inputs(source, edit_mask, exemplar.pixels, (*remarks, *exemplar.remarks))
+    exemplar = None
+    if "exemplar" in files:
+        opened = open_exemplar(files["exemplar"], exemplar_background)
+        exemplar, remarks = opened.pixels, (*remarks, *opened.remarks)
+    maps: dict[str, MapSource] = {}
+    for name, path in (structure or {}).items():
+        if path.name in COMPUTED_OF and path == Path(path.name):
+            maps[name] = cast(MapSource, path.name)
+        else:
+            found = open_picture(path)
+            maps[name], remarks = found.pixels, (*remarks, *found.remarks)
+    return Inputs(source, edit_mask, exemplar, remarks, maps)

@@ -3,11 +3,12 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from intarsia.architecture import MAPS
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.words import counted
@@ -18,7 +19,8 @@ FILES = ("image", "mask", "exemplar")
 # The folder of exemplars is called `reference` in the examples of the original code.
 _FOLDERS = {"image": ("image",), "mask": ("mask",), "exemplar": ("exemplar", "reference")}
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # file name endings
-_OWN = ("name", "seed", "truth", "prompt")
+_OWN = ("name", "seed", "truth", "prompt", "structure")
+COMPUTED_OF = ("picture", "exemplar")  # what a structure map can be computed of
 _LONGEST = 200  # largest length of a name in bytes; leaves room for the endings of (temporary) files
 
 
@@ -33,6 +35,7 @@ class Job:
         settings: fields of `EditSettings` that the row sets.
         truth: path of the true picture for `evaluation bench`, if the row has it.
         prompt: text that says what to paint; empty if there is none.
+        structure: sources of structure maps (`structure_sources`).
         error: reason why the row cannot be made; empty if it can.
     """
 
@@ -43,6 +46,37 @@ class Job:
     error: str = ""
     truth: Path | None = None
     prompt: str = ""
+    structure: dict[str, Path] = field(default_factory=dict)
+
+
+def structure_sources(words: Iterable[str], base: Path = Path()) -> dict[str, Path]:
+    """Sources of structure maps by name, as a command or a list has them.
+
+    Args:
+        words: `MAP=FILE`, `MAP=picture` or `MAP=exemplar`; `edges` for edges=picture, `exemplar` for
+            edges=exemplar, and any other word for edges=FILE.
+        base: folder that files are relative to.
+
+    Returns:
+        Paths; those in COMPUTED_OF are no files.
+
+    Raises:
+        UsageError: for an unknown map, or one that has two sources.
+    """
+    sources: dict[str, Path] = {}
+    for word in words:
+        name, equals, source = word.partition("=")
+        if not equals:
+            name, source = "edges", "picture" if word == "edges" else word
+        if name not in MAPS:
+            raise UsageError(
+                f"structure {word!r}: {name!r} is not one of {', '.join(MAPS)}; a file whose name has a = "
+                "needs the map, such as edges=a=b.png"
+            )
+        if name in sources:
+            raise UsageError(f"structure: {name} has two sources; give one")
+        sources[name] = Path(source) if source in COMPUTED_OF else base / source
+    return sources
 
 
 def read_jobs(path: Path, parts: PartNames = EXEMPLAR_ONLY) -> list[Job]:
@@ -50,8 +84,8 @@ def read_jobs(path: Path, parts: PartNames = EXEMPLAR_ONLY) -> list[Job]:
 
     Args:
         path: CSV file with a header or JSONL file (columns or keys image, mask, exemplar or prompt, and
-            optionally name, seed, truth and any setting of an edit), or a folder with image/, mask/ and
-            exemplar/, where files with the same name, ignoring the ending, form one edit.
+            optionally name, seed, truth, structure and any setting of an edit), or a folder with image/,
+            mask/ and exemplar/, where files with the same name, ignoring the ending, form one edit.
         parts: what the model is told.
 
     Raises:
@@ -98,11 +132,12 @@ def _job(row: dict[str, Any], number: int, base: Path, parts: PartNames) -> Job:
         if Path(name).name != name or name == ".." or "\0" in name or len(name.encode()) > _LONGEST:
             raise UsageError(f"name={name!r} is not a plain file name of at most {_LONGEST} bytes")
         seed = None if row.get("seed") in (None, "") else _seed(row["seed"])
+        structure = structure_sources(filter(None, str(row.get("structure") or "").split(";")), base)
         build_config(EditSettings, settings, where=f"row {number}")
     except UserError as error:
         return Job(name, files, None, {}, str(error))
     truth = base / str(row["truth"]) if row.get("truth") else None
-    return Job(name, files, seed, settings, truth=truth, prompt=prompt)
+    return Job(name, files, seed, settings, truth=truth, prompt=prompt, structure=structure)
 
 
 def _required(parts: PartNames) -> tuple[str, ...]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import get_args
 
+from intarsia.architecture import MAPS
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import is_same_file
-from sampling.jobs import FILES
+from sampling.jobs import FILES, structure_sources
 from sampling.painters.painter import PAINTERS, painter_of
 from sampling.samplers import SAMPLERS
 from sampling.settings import (
@@ -122,7 +123,7 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
             exemplar or a prompt that is not given, or is not told what is given.
         UserError: if there is no model, or OUT's folder is not writable.
     """
-    out = arguments.out
+    out, maps = arguments.out, structure_sources(getattr(arguments, "structure", ()))
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} must end in .png; another format would change pixels outside the mask")
     for path in written:
@@ -132,6 +133,9 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
             given = getattr(arguments, name)
             if given is not None and is_same_file(path, given):
                 raise UsageError(f"{path} would replace the {name} itself; give --out another name")
+        for name, source in maps.items():
+            if is_same_file(path, source):
+                raise UsageError(f"{path} would replace the map {name} itself; give --out another name")
     check_painter(arguments)
     parts = told_parts(arguments)
     if "prompt" not in arguments and "exemplar" not in parts:
@@ -176,6 +180,19 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         default="crop",
         help="transparent parts of an exemplar with an alpha channel: fill them with a neutral colour "
         "(neutral), or crop the picture to the object first (crop, the default)",
+    )
+
+
+def add_structure_option(parser: argparse.ArgumentParser) -> None:
+    """Add the sources of structure maps."""
+    group = parser.add_argument_group("structure, for a model with structure maps")
+    group.add_argument(
+        "--structure",
+        nargs="+",
+        default=[],
+        metavar="MAP",
+        help="edges (of what is under the mask), exemplar (its edges), a FILE with edges, or MAP=FILE for "
+        f"other maps ({', '.join(MAPS)}); default none",
     )
 
 

@@ -25,27 +25,29 @@ def preview_grid(
 ) -> Image.Image:
     """Edit the requests and show one row each; equal seeds give equal grids for the same model.
 
-    Requests with exemplar and prompt are edited with each of them alone, too.
+    Requests with exemplar and prompt are edited with each of them alone, too; those with structure maps
+    without them, too.
     """
-    if not all(request.prompt and request.exemplar is not None for request in requests):
-        return grid(edit(model, requests, settings), truths)
-    ways = {
-        "exemplar only": [replace(request, prompt="") for request in requests],
-        "prompt only": [replace(request, exemplar=None) for request in requests],
-        "both": requests,
-    }
+    several = all(request.prompt and request.exemplar is not None for request in requests)
+    ways: dict[str, Sequence[EditRequest]] = {}
+    bare = [replace(request, structure={}) for request in requests]
+    if several:
+        ways["exemplar only"] = [replace(request, prompt="") for request in bare]
+        ways["prompt only"] = [replace(request, exemplar=None) for request in bare]
+    ways["both" if several else "edit"] = bare
+    if any(request.structure for request in requests):
+        ways["with structure"] = requests
     titles, rows = _inputs(requests)
     for way in ways.values():
         for row, result in zip(rows, edit(model, way, settings), strict=True):
             row.append(result.image)
-    for row, truth in zip(rows, truths or [], strict=False):
-        row.append(truth)
-    titles += [*ways, *(["truth"] if truths is not None else [])]
-    return sheet(titles, rows, labels=[request.prompt for request in requests])
+    return _with_truths([*titles, *ways], rows, truths, [request.prompt for request in requests])
 
 
 def grid(
-    results: Sequence[EditResult], truths: Sequence[Picture] | None = None, cell: int = 256
+    results: Sequence[EditResult],
+    truths: Sequence[Picture] | None = None,
+    cell: int = 256,
 ) -> Image.Image:
     """One row per result: picture with the hole and prompt, exemplar, edit, and optionally the true picture.
 
@@ -55,12 +57,21 @@ def grid(
         cell: side of the square around each picture, in pixels; proportions are kept.
     """
     titles, rows = _inputs([result.request for result in results])
-    titles += ["edit"] + (["truth"] if truths is not None else [])
     for row, result in zip(rows, results, strict=True):
         row.append(result.image)
+    return _with_truths([*titles, "edit"], rows, truths, [r.request.prompt for r in results], cell)
+
+
+def _with_truths(
+    titles: list[str],
+    rows: list[list[Picture]],
+    truths: Sequence[Picture] | None,
+    labels: Sequence[str],
+    cell: int = 256,
+) -> Image.Image:
     for row, truth in zip(rows, truths or [], strict=False):
         row.append(truth)
-    return sheet(titles, rows, cell, [result.request.prompt for result in results])
+    return sheet(titles + (["truth"] if truths is not None else []), rows, cell, labels)
 
 
 def _inputs(requests: Sequence[EditRequest]) -> tuple[list[str], list[list[Picture]]]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from intarsia.errors import UserError
 from intarsia.files import fingerprint, sha256_file
+from sampling.jobs import COMPUTED_OF
 from sampling.painters.painter import painter_of
 from sampling.settings import EditSettings, ExemplarBackground, InversionSettings, MachineSettings
 
@@ -49,6 +50,7 @@ class Provenance:
         libraries: versions of the libraries that affect the numbers.
         painter: name of the painter.
         prompt: prompt of the edit; empty without one.
+        structure: sources of structure maps by name: files, or "picture" or "exemplar" without a hash.
     """
 
     image: SourceFile
@@ -64,6 +66,7 @@ class Provenance:
     libraries: Mapping[str, str] = field(default_factory=dict)
     painter: str = "own"
     prompt: str = ""
+    structure: Mapping[str, SourceFile] = field(default_factory=dict)
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
@@ -74,6 +77,8 @@ class Provenance:
         content = self._content()
         for name in {"image", "mask", "exemplar", "model"} & content.keys():
             content[name] = getattr(self, name).sha256
+        if self.structure:
+            content["structure"] = {name: file.sha256 or file.path for name, file in self.structure.items()}
         del content["device"], content["libraries"]
         return fingerprint(content)
 
@@ -86,10 +91,9 @@ class Provenance:
         content = asdict(self)
         if self.painter == "own":
             del content["painter"]
-        if not self.prompt:
-            del content["prompt"]
-        if self.exemplar is None:
-            del content["exemplar"]
+        for name in ("exemplar", "prompt", "structure"):
+            if not content[name]:
+                del content[name]
         return content
 
 
@@ -130,8 +134,9 @@ def made_from(
     seed: int,
     settings: Mapping[str, Any],
     prompt: str = "",
+    structure: Mapping[str, SourceFile] | None = None,
 ) -> Provenance:
-    """`shared` completed with the files, seed, settings and prompt of one edit."""
+    """`shared` completed with the files, seed, settings, prompt and sources of structure maps of one edit."""
     return replace(
         shared,
         image=files["image"],
@@ -140,7 +145,20 @@ def made_from(
         seed=seed,
         settings=settings,
         prompt=prompt,
+        structure=structure or {},
     )
+
+
+def map_files(structure: Mapping[str, Path]) -> dict[str, SourceFile]:
+    """Sources of structure maps (`jobs.structure_sources`), files with their hash.
+
+    Raises:
+        UserError: for a file that does not exist.
+    """
+    return {
+        name: SourceFile(str(path), "") if str(path) in COMPUTED_OF else source_file(path)
+        for name, path in structure.items()
+    }
 
 
 def source_file(path: Path | str) -> SourceFile:
@@ -180,6 +198,8 @@ def read_provenance(path: Path | str) -> Provenance:
         for name in ("image", "mask", "exemplar", "model"):
             if name in content or name != "exemplar":
                 content[name] = SourceFile(**content[name])
+        structure = content.pop("structure", {})
+        content["structure"] = {name: SourceFile(**file) for name, file in structure.items()}
         return Provenance(**{"exemplar": None} | content)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{path}: the record of how it was made is damaged") from None
@@ -203,6 +223,8 @@ def remake_command(provenance: Provenance, out: str) -> str:
         if value == default.get(name):
             continue
         words += [_OPTIONS[name][value]] if name in _OPTIONS else [_option(name), _word(value)]
+    if provenance.structure:
+        words += ["--structure", *(f"{name}={file.path}" for name, file in provenance.structure.items())]
     if provenance.invert_mask:
         words.append("--invert-mask")
     if provenance.exemplar_background != "crop":
@@ -214,8 +236,9 @@ def remake_command(provenance: Provenance, out: str) -> str:
 def changed_files(provenance: Provenance) -> list[str]:
     """One sentence for each input that is missing or has changed, and for each library with a new version."""
     remarks, painter = [], painter_of(provenance.painter)
-    for name in ("image", "mask", "exemplar", "model"):
-        noted = getattr(provenance, name)
+    noted_files = {name: getattr(provenance, name) for name in ("image", "mask", "exemplar", "model")}
+    noted_files |= {f"map {name}": file for name, file in provenance.structure.items() if file.sha256}
+    for name, noted in noted_files.items():
         if noted is None:
             continue
         path = Path(noted.path)  # for a painter without a model: the current folder
@@ -224,10 +247,10 @@ def changed_files(provenance: Provenance) -> list[str]:
         elif noted.sha256 != (painter.fingerprint(path) if name == "model" else sha256_file(path)):
             remarks.append(f"{name} {path} has changed: the command will make another picture")
     for name, version in _libraries().items():
-        noted = provenance.libraries.get(name, version)
-        if noted != version:
+        before = provenance.libraries.get(name, version)
+        if before != version:
             remarks.append(
-                f"it was made with {name} {noted}, but {version} is installed: rounding may differ"
+                f"it was made with {name} {before}, but {version} is installed: rounding may differ"
             )
     return remarks
 

@@ -105,6 +105,16 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _compose_in_the_model(self) -> "TrainConfig":
+        """The model has the option, too, because it is part of what a finished model does."""
+        if self.model.compose and not self.objective.compose:
+            raise ValueError("model.compose=true is set by objective.compose=true; give that")
+        if self.objective.compose:
+            # A copy, because the default model is shared.
+            self.__dict__["model"] = self.model.model_copy(update={"compose": True})
+        return self
+
+    @model_validator(mode="after")
     def _moments_where_they_can_be(self) -> "TrainConfig":
         if self.optimizer.moments == "8bit" and (self.offload_optimizer or self.zero_stage == 3):
             option = "offload_optimizer=true" if self.offload_optimizer else "zero_stage=3"

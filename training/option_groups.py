@@ -121,6 +121,7 @@ class OptimizerConfig(Config):
     warmup_start: float = Field(default=1e-6, ge=0, le=1)  # share of lr at step 0; grows linearly to 1
     decay_until: int | None = None  # step at which lr has fallen to decay_to × lr; null = constant
     decay_to: float = Field(default=0.0, ge=0, le=1)
+    decay: Literal["linear", "cosine"] = "linear"  # how it falls: in a line, or in half a cosine wave
     grad_clip: float | None = Field(
         default=None, gt=0
     )  # largest norm of the whole gradient; null = no clipping
@@ -155,6 +156,11 @@ class OptimizerConfig(Config):
 
     @model_validator(mode="after")
     def _decay_after_warmup(self) -> "OptimizerConfig":
+        if self.decay_until is None and self.decay == "cosine":
+            raise ValueError(
+                "optimizer.decay=cosine needs optimizer.decay_until, the step at which the decay ends; "
+                "without it the learning rate is constant"
+            )
         if self.decay_until is not None and self.decay_until <= self.warmup_steps:
             raise ValueError(
                 f"optimizer.decay_until={self.decay_until} must lie beyond warmup_steps={self.warmup_steps}"
@@ -168,6 +174,16 @@ class ObjectiveConfig(Config):
     min_snr_gamma: float | None = Field(default=None, gt=0)  # Hang et al. 2023 use 5; null = plain mean
     mask_weight: float = Field(default=1.0, gt=0)  # factor of errors inside the edit mask
     offset_noise: float = Field(default=0.0, ge=0)  # deviation of a noise that is equal over each channel
+    compose: bool = False  # the UNet sees noise only in the hole, and only the hole's errors count
+
+    @model_validator(mode="after")
+    def _one_weight(self) -> "ObjectiveConfig":
+        if self.compose and self.mask_weight != 1:
+            raise ValueError(
+                f"objective.mask_weight={self.mask_weight:g} does not go with objective.compose=true, where "
+                "only errors inside the mask count; remove one of the two"
+            )
+        return self
 
 
 class LoraConfig(Config):

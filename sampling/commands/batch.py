@@ -9,7 +9,7 @@ from pathlib import Path
 
 from intarsia.command_line import Commands
 from intarsia.errors import UsageError
-from sampling.jobs import read_jobs
+from sampling.jobs import read_jobs, structure_sources
 from sampling.options import (
     add_canvas_options,
     add_input_options,
@@ -17,6 +17,7 @@ from sampling.options import (
     add_painter_options,
     add_sampler_options,
     add_shard_option,
+    add_structure_option,
     check_painter,
     edit_settings,
     machine_settings,
@@ -33,10 +34,9 @@ def add(commands: Commands) -> None:
         "batch",
         help="make the edits of a list; the same command again makes the missing ones",
         description="Make the edits of JOBS: a .csv or .jsonl with image, mask, exemplar (for a model that "
-        "is told text: prompt) and optionally name, seed and any setting of an edit, or a folder with "
-        "image/, mask/ and exemplar/. Results are NAME.png in OUT, with a line each in results.jsonl. A row "
-        "that fails is reported at the end; then "
-        "the exit code is 1.",
+        "is told text: prompt) and optionally name, seed, structure and any setting of an edit, or a folder "
+        "with image/, mask/ and exemplar/. Results are NAME.png in OUT, with a line each in results.jsonl. A "
+        "row that fails is reported at the end; then the exit code is 1.",
     )
     parser.add_argument("jobs", type=Path, metavar="JOBS", help="the list or folder")
     add_painter_options(parser)
@@ -44,6 +44,7 @@ def add(commands: Commands) -> None:
     add_shard_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of rows without one (default %(default)s)")
     add_input_options(parser)
+    add_structure_option(parser)
     add_sampler_options(parser)
     add_canvas_options(parser)
     add_machine_options(parser)
@@ -69,7 +70,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     model, painter = arguments.model, arguments.painter
     shared = pattern(model, machine, arguments.invert_mask, arguments.exemplar_background, painter)
-    options = BatchOptions(arguments.out, settings, arguments.seed, shared, arguments.shard)
+    structure = structure_sources(arguments.structure)
+    options = BatchOptions(arguments.out, settings, arguments.seed, shared, arguments.shard, structure)
     counts = run_batch(jobs, options, lambda: painter_of(painter).open(model, machine))
     place, number = arguments.shard
     failed = failures(arguments.out, jobs[place::number])

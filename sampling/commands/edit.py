@@ -9,7 +9,7 @@ from pathlib import Path
 
 from intarsia.command_line import Commands
 from intarsia.errors import UsageError
-from sampling.jobs import FILES
+from sampling.jobs import FILES, structure_sources
 from sampling.options import (
     add_canvas_options,
     add_file_options,
@@ -17,6 +17,7 @@ from sampling.options import (
     add_machine_options,
     add_painter_options,
     add_sampler_options,
+    add_structure_option,
     check_files,
     edit_settings,
     machine_settings,
@@ -45,6 +46,7 @@ def add(commands: Commands) -> None:
         help="number of edits, with seeds SEED, SEED + 1, ... (default %(default)s)",
     )
     add_input_options(parser)
+    add_structure_option(parser)
     add_sampler_options(parser)
     add_canvas_options(parser)
     add_machine_options(parser)
@@ -61,19 +63,21 @@ def _run(arguments: argparse.Namespace) -> None:
     from sampling.pictures import write_png
 
     files = {name: path for name in FILES if (path := getattr(arguments, name)) is not None}
-    inputs = read_inputs(files, arguments.invert_mask, arguments.exemplar_background)
+    structure = structure_sources(arguments.structure)
+    inputs = read_inputs(files, arguments.invert_mask, arguments.exemplar_background, structure)
 
     from tqdm import tqdm
 
     from sampling.editing import EditRequest
     from sampling.painters.painter import painter_of
     from sampling.preview import grid, sweep_grid
-    from sampling.provenance import made_from, pattern, source_file
+    from sampling.provenance import made_from, map_files, pattern, source_file
 
     paint = painter_of(arguments.painter).open(arguments.model, machine)
     told = inputs.source.pixels, inputs.edit_mask, inputs.exemplar
     requests = [
-        EditRequest(*told, seed, scale, arguments.prompt, text_scale) for seed, scale, text_scale in outputs
+        EditRequest(*told, seed, scale, arguments.prompt, text_scale, inputs.structure)
+        for seed, scale, text_scale in outputs
     ]
     with tqdm(unit="step", leave=False, disable=None) as bar:  # None: only on a terminal
 
@@ -88,8 +92,9 @@ def _run(arguments: argparse.Namespace) -> None:
     reading = arguments.invert_mask, arguments.exemplar_background
     shared = pattern(arguments.model, machine, *reading, arguments.painter)
     kept = {name: source_file(path) for name, path in files.items()}
+    maps = map_files(structure)
     for path, result in zip(outputs.values(), results, strict=True):
-        own = made_from(shared, kept, result.request.seed, result.settings.plain(), arguments.prompt)
+        own = made_from(shared, kept, result.request.seed, result.settings.plain(), arguments.prompt, maps)
         write_png(result.image, path, inputs.source, changed, own.to_text())
         print(path)
     write_png(grid(results) if len(scales) == 1 else sweep_grid(results), side_by_side)

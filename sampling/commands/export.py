@@ -24,6 +24,12 @@ _REEXPORT = (
     "from diffusers.pipelines.deprecated.paint_by_example import PaintByExampleImageEncoder  # noqa: F401\n"
 )
 
+_LACKS = {  # notes of a model folder -> why diffusers' pipeline cannot do it
+    "exemplar": "makes one token of CLIP's class vector",
+    "structure": "has no structure maps",
+    "compose": "shows the UNet noise everywhere",
+}
+
 
 def add(commands: Commands) -> None:
     """Declare `export`."""
@@ -59,9 +65,10 @@ def _run(arguments: argparse.Namespace) -> None:
     export_model(arguments.model, arguments.out, form, arguments.dtype, arguments.variant)
     print(f"{arguments.out}: {form}, {arguments.dtype}")
     notes = read_notes(arguments.out) if form == "diffusers" else {}
-    if "exemplar" in notes:
-        print("diffusers' own pipeline refuses it, because it makes one token of CLIP's class vector")
-    elif notes and notes not in PIPELINES.values():
+    lacks = [lack for name, lack in _LACKS.items() if name in notes]
+    for lack in lacks:
+        print(f"diffusers' own pipeline refuses it, because it {lack}")
+    if notes and not lacks and notes not in PIPELINES.values():
         print("no pipeline of diffusers can be told what this model is told; all refuse it")
 
 

@@ -13,6 +13,7 @@ from intarsia.conditioning import (
     known_channels,
     latent_mask,
     latent_moments,
+    maps_to_unit,
     mask_image,
     mask_to_unit,
     sample_latents,
@@ -57,7 +58,14 @@ class Encoder:
             parts.append(Part("text", tokens[:-1], tokens[-1:]))
         return tuple(parts)
 
-    def condition(self, image: Tensor, edit_mask: Tensor, told: tuple[Part, ...], noise: Tensor) -> Condition:
+    def condition(
+        self,
+        image: Tensor,
+        edit_mask: Tensor,
+        told: tuple[Part, ...],
+        noise: Tensor,
+        structure: Tensor | None = None,
+    ) -> Condition:
         """The condition of a batch.
 
         Args:
@@ -65,12 +73,19 @@ class Encoder:
             edit_mask: masks, uint8 [B, S, S], 255 = repaint, CPU.
             told: result of `told`.
             noise: standard normal noise [B, C, h, w] to sample the masked image's latents.
+            structure: structure maps, uint8 [B, K, h, w], CPU; None leaves the model's maps blank.
         """
-        dtype, layout = self.model.unet.dtype, self.model.config.unet.input_layout
+        dtype, config = self.model.unet.dtype, self.model.config
+        layout = config.unet.input_layout
         edit_mask = told_mask(edit_mask, layout)
         grid = latent_mask(mask_to_unit(edit_mask), noise.shape[-2:], layout).to(self.device, dtype)
         known = known_channels(self.latents(image, edit_mask, noise).to(dtype), grid, layout)
-        return Condition(told, known[:, : self.model.config.extra_channels])
+        channels = known[:, : config.unet.in_channels - config.vae.latent_channels]
+        if config.structure.maps:
+            if structure is None:
+                structure = torch.zeros(len(image), config.structure.channels, *noise.shape[-2:])
+            channels = torch.cat([channels, maps_to_unit(structure).to(self.device, dtype)], dim=1)
+        return Condition(told, channels)
 
     def known(self, image: Tensor, edit_mask: Tensor, noise: Tensor) -> Known:
         """The latents of the whole pictures, known in the cells without any pixel to repaint.

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,9 +15,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from intarsia.architecture import MAPS
 from intarsia.config import build_config
 from intarsia.errors import UserError
-from sampling.jobs import FILES
+from sampling.jobs import COMPUTED_OF, FILES
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import check_scales, check_told
 from sampling.web.service import Busy, Made, Order, Service, TooLarge
@@ -28,7 +30,10 @@ log = logging.getLogger(__name__)
 
 
 class EditBody(EditSettings):
-    """The body of POST /api/edit: pictures in base64 (a data: URL will do), a prompt, and how to edit."""
+    """The body of POST /api/edit: pictures in base64 (a data: URL will do), a prompt, and how to edit.
+
+    Each structure map is "picture", "exemplar" or a picture.
+    """
 
     image: str
     mask: str
@@ -38,6 +43,7 @@ class EditBody(EditSettings):
     num_images: int = Field(default=1, ge=1)
     invert_mask: bool = False
     exemplar_background: ExemplarBackground = "crop"
+    structure: dict[str, str] = Field(default_factory=dict)
 
 
 def add_api(app: FastAPI, service: Service, batch_size: int) -> None:
@@ -102,7 +108,15 @@ def _order(service: Service, body: bytes, batch_size: int) -> Order:
         num_images=asked.num_images,
         invert_mask=asked.invert_mask,
         exemplar_background=asked.exemplar_background,
+        structure={name: _map(service, name, text) for name, text in asked.structure.items()},
     )
+
+
+def _map(service: Service, name: str, text: str) -> Path:
+    if name not in MAPS:
+        raise UserError(f"structure has {name!r}, which is not one of {', '.join(MAPS)}")
+    kind = f"map {name}"
+    return Path(text) if text in COMPUTED_OF else service.keep(_bytes(text, kind), kind)
 
 
 def _bytes(text: str, kind: str) -> bytes:

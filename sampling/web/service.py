@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -20,7 +20,7 @@ from sampling.inputs import read_inputs
 from sampling.jobs import FILES
 from sampling.painters.painter import Paint
 from sampling.pictures import write_png
-from sampling.provenance import Provenance, SourceFile, made_from, source_file
+from sampling.provenance import Provenance, SourceFile, made_from, map_files, source_file
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import EXEMPLAR_ONLY, PartNames
 
@@ -67,7 +67,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Order:
-    """One visitor's request: files from `Service.keep`, and settings."""
+    """One visitor's request: files from `Service.keep`, also of structure maps, and settings."""
 
     image: Path
     mask: Path
@@ -78,6 +78,7 @@ class Order:
     invert_mask: bool = False
     exemplar_background: ExemplarBackground = "crop"
     prompt: str = ""
+    structure: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,16 @@ class Service:
             UserError: for what cannot be edited; files are called image, mask and exemplar.
         """
         files = {name: path for name in FILES if (path := getattr(order, name)) is not None}
-        with self._turn, _called_by_name(files):
+        maps = {f"map {name}": path for name, path in order.structure.items()}
+        with self._turn, _called_by_name(files | maps):
             self._forget()
-            inputs = read_inputs(files, order.invert_mask, order.exemplar_background)
+            inputs = read_inputs(files, order.invert_mask, order.exemplar_background, order.structure)
             picture, mask = inputs.source, inputs.edit_mask
             seeds = range(order.seed, order.seed + order.num_images)
             told = picture.pixels, mask, inputs.exemplar
-            requests = [EditRequest(*told, seed, prompt=order.prompt) for seed in seeds]
+            requests = [
+                EditRequest(*told, seed, prompt=order.prompt, structure=inputs.structure) for seed in seeds
+            ]
             results = self._paint(requests, order.settings, on_step)
             changed = mask if order.settings.composite else None
             kept = {name: source_file(path) for name, path in files.items()}
@@ -198,8 +202,8 @@ class Service:
         shared = replace(
             self._pattern, invert_mask=order.invert_mask, exemplar_background=order.exemplar_background
         )
-        settings = result.settings.plain()
-        return made_from(shared, kept, result.request.seed, settings, result.request.prompt)
+        settings, maps = result.settings.plain(), map_files(order.structure)
+        return made_from(shared, kept, result.request.seed, settings, result.request.prompt, maps)
 
 
 def upright_size(path: Path) -> tuple[int, int]:

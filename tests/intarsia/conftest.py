@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from intarsia.original import to_original
-from intarsia.stable_diffusion import widen
+from intarsia.pretrained import widen
 from tests.sampling.tiny import tiny_model
 
 

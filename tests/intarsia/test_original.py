@@ -10,8 +10,7 @@ from intarsia.architecture import ModelConfig, NoiseConfig
 from intarsia.errors import UserError
 from intarsia.model import EditModel, build_model, empty_model
 from intarsia.original import from_original, noise_buffers, original_places, to_original
-from intarsia.pretrained import State, has_averages
-from intarsia.stable_diffusion import widen
+from intarsia.pretrained import State, has_averages, widen
 from sampling.denoise.sampler import new_noise_scheduler
 from tests.sampling.tiny import tiny_config, tiny_model
 

@@ -15,8 +15,7 @@ from transformers import CLIPModel, CLIPVisionModel
 
 from intarsia.errors import UserError
 from intarsia.model import EditModel, build_model
-from intarsia.pretrained import read_weights
-from intarsia.stable_diffusion import widen
+from intarsia.pretrained import read_weights, widen
 from intarsia.weights import read_model, save_model
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.sampling.tiny import tiny_config, tiny_model

@@ -15,8 +15,8 @@ from intarsia.errors import UsageError, UserError
 from intarsia.lora import merge_adapters
 from intarsia.model import EditModel, build_model
 from intarsia.original import to_original
-from intarsia.pretrained import read_weights, weights_file
-from intarsia.stable_diffusion import prediction_of, warn_of_other_prediction, widen
+from intarsia.pretrained import read_weights, weights_file, widen
+from intarsia.stable_diffusion import prediction_of, warn_of_other_prediction
 from intarsia.weights import read_model, save_model
 from tests.sampling.tiny import tiny_config, tiny_model
 from training.config import require_weights

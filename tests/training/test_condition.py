@@ -3,11 +3,13 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from intarsia.architecture import CONDITIONS
 from intarsia.config import load_config
@@ -30,7 +32,11 @@ from training.estimate.counting import count
 from training.model.build import choose_trained
 
 FOUR = "model.condition=four"
-PATCHES = "patches"
+PATCHES, MAPS = "patches", "maps"
+KINDS = {
+    PATCHES: ["model.exemplar.tokens=class+patches"],
+    MAPS: ["model.structure.maps=[edges]", "objective.compose=true"],
+}
 STEPS = 4
 FEW = EditSettings(num_inference_steps=2, guidance_scale=3)
 
@@ -53,7 +59,8 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def runs(four: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Runs `whole`, `resumed` (stopped after two steps) and `stored` (from stored latents) of four tokens.
 
-    Of class and patches: PATCHES, PATCHES-resumed, and PATCHES-zero1 … zero3.
+    Of class and patches: PATCHES, PATCHES-resumed, and PATCHES-zero1 … zero3. Of structure maps and a
+    composed input: MAPS, MAPS-resumed, MAPS-stored and MAPS-zero1 … zero3.
     """
     root = tmp_path_factory.mktemp("runs")
     config, shards = write_config(root), make_shards(root / "shards")
@@ -61,18 +68,21 @@ def runs(four: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
         f"data.shards={shards}",
         f"max_steps={STEPS}",
         "preview={every_steps: 2, num_images: 2, num_inference_steps: 2}",
+        "validation={every_steps: 4, num_samples: 4}",
     ]
 
     def job(name: str, *options: str, **more: object) -> dict[str, object]:
-        kind = "model.exemplar.tokens=class+patches" if name.startswith(PATCHES) else FOUR
-        overrides = [*common, kind, f"run={root / name}", *options]
+        overrides = [*common, *KINDS.get(name.partition("-")[0], [FOUR]), f"run={root / name}", *options]
         return {"config": str(config), "overrides": overrides, "imports": ["four"], **more}
 
     with pytest.MonkeyPatch.context() as patch:
-        store(load_config(TrainConfig, config, [*common, FOUR, "data.latents=true"]), patch)
+        for kind in ([FOUR], KINDS[MAPS]):
+            store(load_config(TrainConfig, config, [*common, *kind, "data.latents=true"]), patch)
     jobs = [job("whole"), job("resumed", stop_after=2), job("resumed"), job("stored", "data.latents=true")]
-    jobs += [job(PATCHES), job(f"{PATCHES}-resumed", stop_after=2), job(f"{PATCHES}-resumed")]
-    jobs += [job(f"{PATCHES}-zero{stage}", f"zero_stage={stage}") for stage in (1, 2, 3)]
+    for kind in KINDS:
+        jobs += [job(kind), job(f"{kind}-resumed", stop_after=2), job(f"{kind}-resumed")]
+    jobs += [job(f"{MAPS}-stored", "data.latents=true")]
+    jobs += [job(f"{kind}-zero{stage}", f"zero_stage={stage}") for kind in KINDS for stage in (1, 2, 3)]
     launch(root, "four", jobs, path=four)
     return Runs(root)
 
@@ -114,6 +124,34 @@ def test_class_and_patches_resume_exactly_and_train_alike_at_each_stage(runs: Ru
     assert np.abs(both.astype(int) - alone).max() <= 1, "an edit depends on its own request only"
     inverting = InversionSettings(method="negative-condition", num_inference_steps=2)
     assert invert_picture(model, request(1), inverting, EditSettings()).image.shape == request(1).image.shape
+
+
+def test_maps_and_composed_input_resume_exactly_and_train_alike_at_each_stage(runs: Runs) -> None:
+    whole = runs.weights(MAPS)
+    assert runs.losses(f"{MAPS}-resumed") == runs.losses(MAPS)
+    assert largest_difference(runs.weights(f"{MAPS}-resumed"), whole) == 0
+    assert runs.losses(f"{MAPS}-stored") == pytest.approx(runs.losses(MAPS), rel=1e-2)
+    for stage in (1, 2, 3):
+        name = f"{MAPS}-zero{stage}"
+        assert runs.losses(name) == pytest.approx(runs.losses(MAPS), rel=SAME_LOSS)
+        assert largest_difference(runs.weights(name), whole) < LR / 100
+    assert whole["conv_in.weight"][:, 9:].any(), "the map's weights learn"
+    folder = runs.root / MAPS / "model"
+    assert read_json(folder / "intarsia.json") == {"structure": {"maps": ["edges"]}, "compose": True}
+    assert edit(read_model(folder), [replace(request(1), structure={"edges": "picture"})], FEW)
+
+
+def test_validation_and_previews_show_the_model_with_and_without_its_maps(runs: Runs) -> None:
+    last = runs.metrics(MAPS)[-1]
+    for name in ("val", "val_ema"):
+        assert last[f"{name}/loss"] != last[f"{name}/loss_structure"] > 0
+    names = ("whole", MAPS)
+    widths = []
+    for name in names:
+        with Image.open(runs.root / name / "previews" / f"step-{STEPS:08d}.png") as grid:
+            widths.append(grid.width)
+    assert widths[1] > widths[0]
+    assert not any("structure" in key for key in runs.metrics("whole")[-1])
 
 
 def test_it_previews_and_its_model_folder_samples_and_inverts(runs: Runs) -> None:

@@ -40,10 +40,16 @@ def test_the_papers_config_is_the_papers() -> None:
     assert learning_rate(config.optimizer, 10_000) == learning_rate(config.optimizer, 200_000) == 1e-5
 
 
-def test_with_decay_the_rate_falls_in_a_line_and_stays_down() -> None:
+def test_with_decay_the_rate_falls_in_a_line_or_a_wave_and_stays_down() -> None:
     options = OptimizerConfig(lr=1.0, warmup_steps=10, decay_until=110, decay_to=0.2)
     rates = [learning_rate(options, step) for step in (10, 60, 110, 500)]
     assert rates == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    wave = options.model_copy(update={"decay": "cosine"})
+    rates = [learning_rate(wave, step) for step in (5, 10, 35, 60, 110, 500)]
+    quarter = 0.2 + 0.8 * (1 + 0.5**0.5) / 2
+    assert rates == pytest.approx([learning_rate(options, 5), 1.0, quarter, 0.6, 0.2, 0.2])
+    with pytest.raises(ValueError, match=r"decay=cosine needs optimizer\.decay_until"):
+        OptimizerConfig(decay="cosine")
     with pytest.raises(ValueError, match="decay_until=5 must lie beyond warmup_steps=10"):
         OptimizerConfig(warmup_steps=10, decay_until=5)
 

@@ -23,6 +23,13 @@ text-align:left;vertical-align:top}th{font-weight:600}img{max-width:100%}pre{bac
 overflow-x:auto}.fault td{color:#b3261e}.grey{color:#777}"""
 _FAULTS = ("skipped", "stalled")
 
+_VALIDATED = {  # key of the metrics -> what it is of
+    "val/loss": "",
+    "val_ema/loss": ", averaged weights",
+    "val/loss_structure": ", with structure",
+    "val_ema/loss_structure": ", averaged weights, with structure",
+}
+
 
 def add(commands: Commands) -> None:
     """Declare `report`."""
@@ -70,7 +77,7 @@ def summary(folder: RunFolder, records: list[dict[str, Any]], events: list[dict[
     finite = [loss for loss in losses if loss is not None]
     if finite:
         lines["loss, mean of the last tenth"] = f"{sum(finite) / len(finite):.4g}"
-    for key, of in (("val/loss", ""), ("val_ema/loss", ", averaged weights")):
+    for key, of in _VALIDATED.items():
         validated = [(record[key], record["step"]) for record in records if record.get(key)]
         if validated:
             lines[f"lowest validation loss{of}"] = f"{min(validated)[0]:.4g} after step {min(validated)[1]:,}"

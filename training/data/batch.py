@@ -10,7 +10,10 @@ from torch import Tensor
 
 from dataprep.draw.recipe import Recipe
 from dataprep.draw.redraw import redraw_sample
+from dataprep.pictures.decode import squash
 from dataprep.records import Rejected, RejectReason
+from intarsia.architecture import ModelConfig
+from intarsia.conditions.structure import structure_channels, trained_sources
 from intarsia.errors import UserError
 from intarsia.sample import Sample
 
@@ -30,6 +33,7 @@ class Batch:
         exemplar: uint8 [B, 224, 224, 3] RGB; None where its features are stored.
         stored: stored results of the frozen networks, by the names in `encode.Posteriors`.
         texts: prompts of the samples; empty for a model that is not told text.
+        structure: structure maps on the grid of latents, uint8 [B, K, h, w]; None for a model without.
         draws: random draws of the samples (`objective.draws.Draws`), where the loader's workers make them.
     """
 
@@ -40,6 +44,7 @@ class Batch:
     exemplar: Tensor | None
     stored: Mapping[str, Tensor] = field(default_factory=dict)
     texts: Sequence[str] = ()
+    structure: Tensor | None = None
     draws: Any = None
 
     def pin_memory(self) -> "Batch":
@@ -49,12 +54,37 @@ class Batch:
 
 @dataclass(frozen=True)
 class Item:
-    """One sample of a batch: its pixels, or what is stored of it, or both where the mask is drawn afresh."""
+    """One sample of a batch: its pixels, or what is stored of it, or both where the mask is drawn afresh.
+
+    Structure maps, uint8 [K, h, w], are never stored.
+    """
 
     key: str
     sample: Sample | None
     stored: Mapping[str, np.ndarray] = field(default_factory=dict)
     text: str | None = None
+    structure: np.ndarray | None = None
+
+
+def as_item(
+    sample: Sample,
+    mapped: ModelConfig | None,
+    stored: Mapping[str, np.ndarray] | None = None,
+    text: str | None = None,
+) -> Item:
+    """A drawn sample with its structure maps, its prompt and what is stored of it.
+
+    Args:
+        sample: sample with its pixels.
+        mapped: config of the model; None if it has no maps.
+        stored: what is stored.
+        text: prompt; None for a model that is not told text.
+    """
+    structure = None
+    if mapped is not None:
+        sources = trained_sources(mapped.structure.maps, sample.maps)
+        structure = structure_channels(mapped, sources, sample.image, sample.edit_mask)
+    return Item(sample.meta.key, sample, stored or {}, text, structure)
 
 
 def fresh_draw(
@@ -73,7 +103,9 @@ def fresh_draw(
     for attempt in range(_ATTEMPTS):
         drawn = redraw_sample(sample, image_size, seed, epoch + attempt * _EPOCHS, made_by, recipe)
         if isinstance(drawn, Sample):
-            return drawn
+            window = drawn.meta.window
+            maps = {name: squash(window.cut(pixels), image_size) for name, pixels in sample.maps.items()}
+            return replace(drawn, maps=maps) if maps else drawn
     return Rejected(RejectReason.EMPTY_MASK, f"{_ATTEMPTS} draws left no pixel to repaint")
 
 
@@ -98,6 +130,7 @@ def collate(items: Sequence[tuple[int, Sample | Item] | UserError]) -> Batch | U
         image=_stack([sample.image for sample in pictures]) if pictures else None,
         edit_mask=_stack([sample.edit_mask for sample in pictures]) if pictures else None,
         exemplar=_stack([sample.exemplar for sample in samples]) if samples else None,
+        structure=_stack([row.structure for row in rows]) if rows[0].structure is not None else None,
         stored={name: _stack([row.stored[name] for row in rows]) for name in rows[0].stored},
         texts=[row.text for row in rows if row.text is not None],
     )
@@ -114,5 +147,5 @@ def _pinned(value: Any) -> Any:
     return value
 
 
-def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
+def _stack(arrays: Sequence[Any]) -> Tensor:
     return torch.from_numpy(np.stack(arrays))

@@ -1,6 +1,6 @@
 """Shards to batches in the exact order of `order.py`: read by offset, uint8 out, nothing random in here."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -14,10 +14,12 @@ from dataprep.draw.pipeline import check_pipeline
 from dataprep.draw.recipe import Recipe
 from dataprep.draw.redraw import redraw_crop
 from dataprep.records import Rejected
+from intarsia.architecture import ModelConfig
+from intarsia.conditions.structure import COMPUTED
 from intarsia.errors import UserError
 from intarsia.sample import Sample
 from training.config import BatchShape, TrainConfig, stores_features
-from training.data.batch import Batch, Item, collate, collate_and_draw, fresh_draw
+from training.data.batch import Batch, Item, as_item, collate, collate_and_draw, fresh_draw
 from training.data.latents import LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
@@ -64,39 +66,42 @@ class SampleDataset(Dataset):
         # Shards that the recipe draws otherwise than they are: what is stored is none of its draws.
         self._other = [recipe is not None and recipe != shard.recipe for shard in reader.shards]
         self.latents: LatentReader | None = None
+        self.mapped: ModelConfig | None = None  # the model, if it has structure maps
 
     @property
     def shards(self) -> Sequence[Shard]:
         """The shards, in the order of their numbers."""
         return self.reader.shards
 
-    def __getitem__(self, position: int) -> tuple[int, Sample | Item] | UserError:
+    def __getitem__(self, position: int) -> tuple[int, Item] | UserError:
         """The sample at a position of the global order. A UserError is a value: workers would garble it."""
         try:
             shard, index = self.order.locate(position)
             epoch = self.order.epoch(position)
             if self.latents is None:
-                sample = self.sample(shard, index, epoch)
-                return position, sample if self.text is None else self.item(sample, position)
+                return position, self.item(self.sample(shard, index, epoch), position)
             return position, self._with_stored(self.latents, (shard, index), epoch, position)
         except UserError as error:
             return error
 
-    def item(self, sample: Sample, position: int) -> Item:
-        """A sample with its prompt at a position of the global order."""
-        return Item(sample.meta.key, sample, text=prompt_of(sample.meta, self.text, self.seed, position))
+    def item(self, sample: Sample, position: int, stored: Mapping[str, np.ndarray] | None = None) -> Item:
+        """A sample with all that the model is told of it at a position of the global order."""
+        text = prompt_of(sample.meta, self.text, self.seed, position)
+        return as_item(sample, self.mapped, stored, text)
 
     def _with_stored(self, latents: LatentReader, place: tuple[int, int], epoch: int, position: int) -> Item:
         """All that is stored, and the pixels and the prompt, which are not.
 
-        Of crops with fresh masks, only their own latents are stored.
+        Of crops with fresh masks, only their own latents are stored. Structure maps are made of the pixels.
         """
         stored = latents.read(*place)
         if self.redraw:
-            return replace(self.item(self.sample(*place, epoch), position), stored={"image": stored.image})
+            return self.item(self.sample(*place, epoch), position, {"image": stored.image})
         arrays = {name: getattr(stored, name) for name in latents.names}
         if not latents.is_whole:
-            return replace(self.item(self.sample(*place, epoch), position), key=stored.key, stored=arrays)
+            return self.item(self.sample(*place, epoch), position, arrays)
+        if self.mapped is not None:
+            return replace(self.item(self.sample(*place, epoch), position, arrays), sample=None)
         if self.text is None:
             return Item(stored.key, None, arrays)
         meta = self.reader.record(*place)
@@ -196,7 +201,11 @@ def open_dataset(config: TrainConfig) -> RunDataset:
     reader = ShardReader(shards, config.data.open_shards, open_cache(config.data, shards))
     size, data = config.model.image_size, config.data
     text = data.text if "text" in config.model.parts else None
-    return SampleDataset(reader, order, size, config.seed, data.redraw, data.recipe, text)
+    dataset = SampleDataset(reader, order, size, config.seed, data.redraw, data.recipe, text)
+    if maps := config.model.structure.maps:
+        dataset.mapped = config.model
+        reader.maps = tuple(name for name in maps if name not in COMPUTED)
+    return dataset
 
 
 def order_of(config: TrainConfig, shards: Sequence[Shard]) -> DataOrder | MixedOrder:

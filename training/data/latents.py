@@ -71,7 +71,8 @@ def frozen_hash(model: "EditModel", *more: "nn.Module") -> str:
     """
     config = model.config
     parts = [config.image_size, config.vae.model_dump(mode="json"), config.image_encoder.fields()]
-    parts += notes_of(config).values()  # options that came later
+    later = {name: note for name, note in notes_of(config).items() if name not in ("structure", "compose")}
+    parts += later.values()
     networks = [network for network in (model.vae, model.image_encoder) if network is not None]
     for network in [*networks, *more]:
         for name, value in sorted(network.state_dict().items()):

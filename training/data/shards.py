@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,15 @@ from dataprep.pictures.stores import is_uri
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
-from intarsia.sample import MEMBERS, Sample, SampleMeta, check_format, decode_meta
+from intarsia.sample import (
+    MEMBERS,
+    Sample,
+    SampleMeta,
+    check_format,
+    decode_map,
+    decode_meta,
+    map_member,
+)
 from training.data.cache import ShardCache
 from training.data.layouts import BuiltLayout, Entry, IndexedLayout, TarLayout
 from training.data.open_files import OpenFiles, unreadable
@@ -314,6 +322,7 @@ class ShardReader:
         self.shards = shards
         self.cache = cache
         self.files = OpenFiles(open_shards, self._open)
+        self.maps: tuple[str, ...] = ()  # structure maps that are read from members of the samples
 
     def read(self, shard: int, sample: int, redraw: bool = False) -> Sample:
         """Sample number `sample` of shard number `shard`; of whole pictures without edit mask and exemplar.
@@ -353,19 +362,32 @@ class ShardReader:
     def _read(self, number: int, sample: int, redraw: bool) -> Sample:
         shard = self.shards[number]
         layout = shard.layout
+        maps = [map_member(name) for name in self.maps]
 
         def members_of(descriptor: int, entries: list[Entry]) -> tuple[str, dict[str, bytes]]:
             return entries[sample].key, {
                 suffix: os.pread(descriptor, size, offset)
                 for suffix, (offset, size) in entries[sample].members.items()
-                if layout.wants(suffix, redraw)
+                if layout.wants(suffix, redraw) or suffix in maps
             }
 
         key, members = self.files.read(number, f"shard {shard.place}", members_of)
         try:
-            return layout.decode(members, key)
+            found = layout.decode(members, key)
         except UserError as error:
             raise UserError(f"shard {shard.place}: {error}; {layout.remedy}") from None
+        return self._with_maps(found, members, shard) if self.maps else found
+
+    def _with_maps(self, sample: Sample, members: Mapping[str, bytes], shard: Shard) -> Sample:
+        try:
+            if sample.views:
+                raise UserError(f"sample {sample.meta.key} has views, which have no structure maps")
+            return replace(sample, maps={name: decode_map(members, name, sample) for name in self.maps})
+        except UserError as error:
+            raise UserError(
+                f"shard {shard.place}: {error}; add the map to every sample, or remove it from "
+                "model.structure.maps"
+            ) from None
 
     def _open(self, number: int) -> tuple[int, list[Entry]]:
         shard = self.shards[number]

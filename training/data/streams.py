@@ -22,11 +22,13 @@ from dataprep.foreign.fields import StreamFields
 from dataprep.foreign.sample import read_foreign
 from dataprep.foreign.tars import split_member
 from dataprep.records import Rejected, RejectReason
-from intarsia.errors import UserError
+from intarsia.architecture import ModelConfig
+from intarsia.conditions.structure import COMPUTED
+from intarsia.errors import UsageError, UserError
 from intarsia.rng import derive_seed
 from intarsia.sample import Sample, SampleMeta
 from training.config import BatchShape, TrainConfig
-from training.data.batch import Batch, Item, collate, fresh_draw
+from training.data.batch import Batch, Item, as_item, collate, fresh_draw
 from training.data.order import permutation, rank_positions
 from training.data.shards import Shard
 from training.data.texts import prompt_of, text_of
@@ -88,6 +90,7 @@ class StreamReader:
         redraw: whether later epochs have draws of their own.
         recipe: recipe to draw by.
         text: kind of the prompts, `DataConfig.text`; None: the model is not told text.
+        mapped: config of the model; None if it has no structure maps.
     """
 
     urls: tuple[str, ...]
@@ -97,6 +100,7 @@ class StreamReader:
     redraw: bool
     recipe: Recipe
     text: str | None = None
+    mapped: ModelConfig | None = None
 
     def samples(self, epoch: int, rank: int = 0, world: int = 1, shuffled: bool = True) -> Iterator[Any]:
         """The samples, drawn, or `LeftOut`, of one rank in one epoch; in a loader worker its part of them.
@@ -229,7 +233,7 @@ class StreamPart(IterableDataset):
                 if out >= _PROBED and not kept:
                     break
                 if len(samples) == self.micro:
-                    batch = collate([(0, sample) for sample in samples])
+                    batch = collate([(0, as_item(sample, self.reader.mapped)) for sample in samples])
                     assert isinstance(batch, Batch)  # there is no error among them
                     yield batch, left, [sample.meta for sample in samples] if self.reader.text else []
                     samples, left = [], []
@@ -264,6 +268,11 @@ class StreamDataset:
     order: StreamOrder
     _first: list[Sample] = field(default_factory=list)
 
+    @property
+    def mapped(self) -> ModelConfig | None:
+        """Config of the model; None if it has no structure maps."""
+        return self.reader.mapped
+
     def spread(self, number: int, places: Sequence[int] | None = None) -> list[Sample]:
         """The first `number` samples of the streams, or those at `places` among them; the same in every call.
 
@@ -282,9 +291,9 @@ class StreamDataset:
         return self._first[:number] if places is None else [self._first[place] for place in places]
 
     def item(self, sample: Sample, position: int) -> Item:
-        """A sample with its prompt at a position of the global order."""
+        """A sample with all that the model is told of it at a position of the global order."""
         text = prompt_of(sample.meta, self.reader.text, self.reader.seed, position)
-        return Item(sample.meta.key, sample, text=text)
+        return as_item(sample, self.reader.mapped, text=text)
 
     def load(
         self,
@@ -354,8 +363,17 @@ def open_streams(config: TrainConfig, shards: list[Shard]) -> StreamDataset:
     Args:
         config: config with data.stream.
         shards: shards from `find_data`.
+
+    Raises:
+        UsageError: for structure maps that are not computed from pixels.
     """
     data, stream = config.data, config.data.stream
+    files = [name for name in config.model.structure.maps if name not in COMPUTED]
+    if files:
+        raise UsageError(
+            f"model.structure.maps has {', '.join(files)}, which streams do not have; build shards with "
+            f"`python -m dataprep build` and add the maps, or take {', '.join(COMPUTED)}"
+        )
     assert stream is not None  # the caller has seen it
     log.info(_PROMISE, stream.shuffle)
     reader = StreamReader(
@@ -366,5 +384,6 @@ def open_streams(config: TrainConfig, shards: list[Shard]) -> StreamDataset:
         data.redraw is not False,
         data.recipe or PBE,
         data.text if "text" in config.model.parts else None,
+        config.model if config.model.structure.maps else None,
     )
     return StreamDataset(shards, reader, StreamOrder(stream.samples))

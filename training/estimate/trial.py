@@ -49,7 +49,8 @@ def made_up_batch(config: TrainConfig, seed: int, first: int = 0) -> Batch:
         if not stores_features(config):
             stored.pop("features", None)
             exemplar = torch.randint(0, 256, (samples, 224, 224, 3), generator=rng, dtype=torch.uint8)
-        return Batch(positions, keys, None, None, exemplar, stored, texts)
+        maps = _made_up_maps(config, rng)
+        return Batch(positions, keys, None, None, exemplar, stored, texts, maps)
     edit_mask = torch.zeros(samples, side, side, dtype=torch.uint8)
     edit_mask[:, side // 4 : -(side // 4), side // 4 : -(side // 4)] = 255
     return Batch(
@@ -59,7 +60,14 @@ def made_up_batch(config: TrainConfig, seed: int, first: int = 0) -> Batch:
         edit_mask=edit_mask,
         exemplar=torch.randint(0, 256, (samples, 224, 224, 3), generator=rng, dtype=torch.uint8),
         texts=texts,
+        structure=_made_up_maps(config, rng),
     )
+
+
+def _made_up_maps(config: TrainConfig, rng: torch.Generator) -> torch.Tensor | None:
+    model, samples = config.model, config.micro_batch_size
+    shape = (samples, model.structure.channels, model.latent_size, model.latent_size)
+    return torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8) if model.structure.maps else None
 
 
 def _made_up_latents(config: TrainConfig, rng: torch.Generator) -> dict[str, torch.Tensor]:

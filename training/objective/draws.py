@@ -23,6 +23,7 @@ class Draws:
         noise: standard normal noise that is added and predicted, float32 [B, C, h, w].
         image_noise, masked_noise: noise of the same shape to sample the autoencoder's posteriors.
         text_dropped: rows whose prompt is dropped, bool [B]; None for a model without prompts.
+        without_maps: structure maps that are left out, bool [B, maps]; None = none.
     """
 
     timesteps: Tensor
@@ -31,6 +32,7 @@ class Draws:
     image_noise: Tensor
     masked_noise: Tensor
     text_dropped: Tensor | None = None
+    without_maps: Tensor | None = None
 
 
 def noise_levels(config: NoiseConfig) -> DDPMScheduler:
@@ -51,8 +53,8 @@ def draw(
     Args:
         seed: seed of the run.
         positions: positions in the global order, int64 [B].
-        config: model config; only the latents' shape, the number of timesteps and the parts of the condition
-            are used.
+        config: model config; only the latents' shape, the number of timesteps, the parts of the condition and
+            the structure maps are used.
         dropout: share of samples that get the null exemplar.
         offset_noise: standard deviation of an additional noise with one value per sample and channel, so that
             the model learns very light and very dark pictures (N. Guttenberg 2023, "Diffusion with offset
@@ -72,7 +74,19 @@ def draw(
         row = (timestep, dropped, noise, image_noise, masked_noise)
         text = (torch.rand((), generator=rng) < text_dropout,) if "text" in config.parts else ()
         rows.append((*row, *text))
-    return Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    drawn = Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    if not config.structure.maps:
+        return drawn
+    return replace(drawn, without_maps=_without_maps(seed, positions, config))
+
+
+def _without_maps(seed: int, positions: Tensor, config: ModelConfig) -> Tensor:
+    """Structure maps that are left out, bool [B, maps]; their draws do not depend on any others."""
+    shares = [
+        np.random.default_rng(derive_seed(seed, "structure", position)).random(len(config.structure.maps))
+        for position in positions.tolist()
+    ]
+    return torch.from_numpy(np.stack(shares) < config.structure.dropout)
 
 
 def draw_batch(config: TrainConfig, positions: Tensor) -> Draws:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from intarsia.conditioning import known_channels, sample_latents
+from intarsia.architecture import MAPS, ModelConfig
+from intarsia.conditioning import known_channels, maps_to_unit, sample_latents
 from intarsia.conditions.condition import Condition, Part, condition_kind
 from intarsia.model import EditModel
 from training.config import TrainConfig
@@ -20,7 +21,7 @@ from training.data.batches import Batch
 from training.objective.draws import Draws
 from training.objective.encode import posteriors, text_tokens
 from training.objective.task import MakeTensor, Step, Task
-from training.objective.weighting import error_weight
+from training.objective.weighting import error_weight, hole_weight
 from training.option_groups import ObjectiveConfig
 
 
@@ -69,6 +70,7 @@ def prepare(
         device: device of the result.
         objective: weights of the loss; None = the defaults.
     """
+    composed = model.config.compose
     seen = posteriors(model, batch, device)
 
     def sample(moments: Tensor, noise: Tensor) -> Tensor:
@@ -82,14 +84,22 @@ def prepare(
     target = noise
     if model.config.noise.prediction_type == "v_prediction":
         target = noise_scheduler.get_velocity(latents, noise, timesteps)
+    weight = error_weight(noise_scheduler, timesteps, seen.mask, objective or ObjectiveConfig())
+    cells = hole_weight(seen.mask) if composed else None
+    if cells is not None:
+        weight = cells if weight is None else weight * cells
+    channels = known_channels(masked_image_latents, seen.mask, model.config.unet.input_layout)
+    if model.config.structure.maps:
+        channels = torch.cat([channels, shown_maps(model.config, batch, draws).to(device)], dim=1)
     return Step(
         noisy_latents=noise_scheduler.add_noise(latents, noise, timesteps),
         timesteps=timesteps,
-        channels=known_channels(masked_image_latents, seen.mask, model.config.unet.input_layout),
+        channels=channels,
         features=seen.features,
         dropped=draws.dropped.to(device, non_blocking=True),
         target=target,
-        weight=error_weight(noise_scheduler, timesteps, seen.mask, objective or ObjectiveConfig()),
+        weight=weight,
+        cells=cells,
         **_told_text(model, batch, draws, device),
     )
 
@@ -103,6 +113,16 @@ def _told_text(model: EditModel, batch: Batch, draws: Draws, device: Any) -> dic
     return {"text": tokens, "null_text": null, "text_dropped": dropped}
 
 
+def shown_maps(config: ModelConfig, batch: Batch, draws: Draws) -> Tensor:
+    """The structure maps of a micro-batch without those that are left out, float32 [B, K, h, w] in [0, 1]."""
+    assert batch.structure is not None, "the model has structure maps, and the batch has none"
+    maps = maps_to_unit(batch.structure)
+    if draws.without_maps is None:
+        return maps
+    sizes = torch.tensor([MAPS[name] for name in config.structure.maps])
+    return maps * ~draws.without_maps.repeat_interleave(sizes, dim=1)[:, :, None, None]
+
+
 def loss_of(prediction: Tensor, step: Step) -> Tensor:
     """Mean squared error against the target, float32, weighted if the step has weights."""
     if step.weight is None:
@@ -111,8 +131,12 @@ def loss_of(prediction: Tensor, step: Step) -> Tensor:
 
 
 def errors_of(prediction: Tensor, step: Step) -> Tensor:
-    """Mean squared error of each sample, float32 [B], unweighted, so that all runs can be compared."""
-    return (prediction.detach().float() - step.target).square().flatten(1).mean(dim=1)
+    """Mean squared error of each sample, float32 [B], unweighted, so that all runs can be compared.
+
+    With `objective.compose` only the hole counts: the noise of the other cells cannot be predicted.
+    """
+    errors = (prediction.detach().float() - step.target).square()
+    return (errors if step.cells is None else step.cells * errors).flatten(1).mean(dim=1)
 
 
 def sick_rows(prediction: Tensor, step: Step) -> Tensor:
@@ -120,15 +144,18 @@ def sick_rows(prediction: Tensor, step: Step) -> Tensor:
     return ~torch.isfinite(prediction.detach() - step.target).flatten(1).all(dim=1)
 
 
-def told_less(step: Step) -> dict[str, Step]:
-    """The same samples with the exemplar only and the prompt only, if the model is told both."""
-    if step.features is None or step.text_dropped is None:
-        return {}
-    nowhere, everywhere = torch.zeros_like(step.dropped), torch.ones_like(step.dropped)
-    return {
-        "exemplar": replace(step, dropped=nowhere, text_dropped=everywhere),
-        "text": replace(step, dropped=everywhere, text_dropped=nowhere),
-    }
+def told(config: TrainConfig, step: Step) -> dict[str, Step]:
+    """The same samples told exemplar and prompt, only one of them, and structure maps besides."""
+    number, ways = config.model.structure.channels, {}
+    if number:
+        ways["structure"] = step
+        blank = torch.zeros_like(step.channels[:, -number:])
+        step = replace(step, channels=torch.cat([step.channels[:, :-number], blank], dim=1))
+    if step.features is not None and step.text_dropped is not None:
+        nowhere, everywhere = torch.zeros_like(step.dropped), torch.ones_like(step.dropped)
+        ways["exemplar"] = replace(step, dropped=nowhere, text_dropped=everywhere)
+        ways["text"] = replace(step, dropped=everywhere, text_dropped=nowhere)
+    return {"": step, **ways}
 
 
 def made_up(config: TrainConfig, make: MakeTensor) -> Step:
@@ -137,7 +164,6 @@ def made_up(config: TrainConfig, make: MakeTensor) -> Step:
     cells = (model.latent_size, model.latent_size)
     noisy_latents = make(size, model.vae.latent_channels, *cells)
     dropped = torch.arange(size, device=noisy_latents.device) % 2 == 1
-    told = "exemplar" in model.parts
     text: dict[str, Tensor] = {}
     if "text" in model.parts:
         shape = (model.text_encoder.max_position_embeddings, model.text_encoder.hidden_size)
@@ -146,7 +172,9 @@ def made_up(config: TrainConfig, make: MakeTensor) -> Step:
         noisy_latents=noisy_latents,
         timesteps=torch.arange(size, device=noisy_latents.device) * 7 % model.noise.num_train_timesteps,
         channels=make(size, model.extra_channels, *cells),
-        features=make(size, *condition_kind(model).feature_shape(model)) if told else None,
+        features=make(size, *condition_kind(model).feature_shape(model))
+        if "exemplar" in model.parts
+        else None,
         dropped=dropped,
         target=make(size, model.unet.out_channels, *cells),
         **text,
@@ -160,5 +188,5 @@ TASK = Task(
     errors=errors_of,
     sick=sick_rows,
     made_up=made_up,
-    told_less=told_less,
+    told=told,
 )

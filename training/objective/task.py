@@ -29,6 +29,7 @@ class Step:
         text: tokens of the prompts, [B, n, D]; None without prompts.
         null_text: tokens of no prompt, [1, n, D].
         text_dropped: rows that get these, bool [B].
+        cells: weight of each cell in the samples' errors, float32 [B, 1, h, w], with mean 1; None = 1.
     """
 
     noisy_latents: Tensor
@@ -41,6 +42,7 @@ class Step:
     text: Tensor | None = None
     null_text: Tensor | None = None
     text_dropped: Tensor | None = None
+    cells: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Task:
             gradient, for validation and the losses by noise level.
         sick: function (prediction, step) -> bool [B], the samples whose error is not finite.
         made_up: function (config, make) -> `Step` with the run's shapes and values from `make(*shape)`.
-        told_less: function from a `Step` to the same samples told less, by name; validation measures them,
-            too. Empty if the model is told one thing only.
+        told: function (config, step) -> the same samples told more or less, by name; validation measures
+            each; "" for what all runs have.
     """
 
     trainee: Callable[[EditModel], nn.Module]
@@ -66,7 +68,7 @@ class Task:
     errors: Callable[[Tensor, Step], Tensor]
     sick: Callable[[Tensor, Step], Tensor]
     made_up: Callable[[TrainConfig, MakeTensor], Step]
-    told_less: Callable[[Step], dict[str, Step]] = lambda step: {}
+    told: Callable[[TrainConfig, Step], dict[str, Step]] = lambda config, step: {"": step}
 
 
 def task_of(config: TrainConfig) -> Task:

@@ -29,6 +29,11 @@ def error_weight(
     return weight
 
 
+def hole_weight(edit_mask: Tensor) -> Tensor:
+    """The weight m / mean(m) of each cell of masks m, [B, 1, h, w]; 0 for a mask without any cell."""
+    return edit_mask / edit_mask.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+
+
 def signal_to_noise(noise_scheduler: Any, timesteps: Tensor) -> Tensor:
     """The signal-to-noise ratio SNR(t) = ā_t / (1 − ā_t) of timesteps int64 [B]; float32 [B]."""
     levels = noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()

@@ -22,18 +22,25 @@ def learning_rate(config: OptimizerConfig, step: int) -> float:
     """The learning rate of the update that follows `step` finished updates.
 
     Linear from warmup_start × lr at step 0 to lr at warmup_steps, then constant: the schedule Paint by
-    Example was trained with. With decay_until it falls from there in a line, to decay_to × lr at that step.
+    Example was trained with. With decay_until it falls from there to decay_to × lr at that step, in a line or
+    in half a cosine wave (Loshchilov & Hutter 2017, equation 5).
     """
     if step < config.warmup_steps:
         return config.lr * _between(config.warmup_start, 1.0, step / config.warmup_steps)
     if config.decay_until is None:
         return config.lr
     done = (step - config.warmup_steps) / (config.decay_until - config.warmup_steps)
-    return config.lr * _between(1.0, config.decay_to, min(done, 1.0))
+    done = min(done, 1.0)
+    return config.lr * _between(1.0, config.decay_to, done if config.decay == "linear" else _wave(done))
 
 
 def _between(start: float, end: float, share: float) -> float:
     return start + (end - start) * share
+
+
+def _wave(share: float) -> float:
+    """From 0 to 1, flat at both ends."""
+    return (1.0 - math.cos(math.pi * share)) / 2
 
 
 def deepspeed_config(config: TrainConfig, shape: BatchShape) -> dict[str, Any]:

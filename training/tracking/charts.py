@@ -49,8 +49,12 @@ LAYOUT = (
     ),
     Chart("validation loss, by quarter of the timesteps", _quarters("val/loss")),
     Chart(
-        "validation loss, told one thing only",
-        {"val/loss_exemplar": "exemplar only", "val/loss_text": "prompt only"},
+        "validation loss, told less or more",
+        {
+            "val/loss_exemplar": "exemplar only",
+            "val/loss_text": "prompt only",
+            "val/loss_structure": "with structure maps",
+        },
     ),
     Chart("gradient norm", {"train/grad_norm": ""}, logarithmic=True, smooth=True),
     Chart("learning rate", {"train/lr": ""}, from_zero=True),

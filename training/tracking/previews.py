@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from intarsia.conditions.structure import trained_sources
 from intarsia.files import atomic_path
 from intarsia.model import EditModel
 from intarsia.sample import Sample
@@ -34,6 +35,7 @@ def fixed_requests(dataset: RunDataset, config: TrainConfig) -> list[EditRequest
     """
     num_images, parts = config.preview.num_images if config.preview.every_steps else 0, config.model.parts
     samples = fixed_samples(dataset, num_images)
+    maps = dataset.mapped.structure.maps if dataset.mapped else ()
     return [
         EditRequest(
             image=sample.image,
@@ -42,6 +44,7 @@ def fixed_requests(dataset: RunDataset, config: TrainConfig) -> list[EditRequest
             seed=number,
             # An edit needs a prompt; a space is that of a sample without a label, which is empty.
             prompt=(dataset.item(sample, number).text or " ") if "text" in parts else "",
+            structure=trained_sources(maps, sample.maps),
         )
         for number, sample in enumerate(samples)
     ]

@@ -31,7 +31,7 @@ def fixed_draws(config: TrainConfig, places: list[int]) -> Draws:
     drawn = draw(_SEED, torch.tensor(places), config.model, dropout=0.0)
     total = config.model.noise.num_train_timesteps
     timesteps = [int(total * ((place + 0.5) * _GOLDEN % 1)) for place in places]
-    return replace(drawn, timesteps=torch.tensor(timesteps))
+    return replace(drawn, timesteps=torch.tensor(timesteps), without_maps=None)
 
 
 class Validation:
@@ -71,7 +71,8 @@ class Validation:
     def measure(self, module: Callable[[Step], Tensor], model: EditModel, name: str) -> dict[str, float]:
         """`name`/loss and `name`/loss_q1 … q4 of a module's weights as they are. Collective.
 
-        With exemplar and prompt `name`/loss_exemplar and `name`/loss_text, too: told one of them only.
+        Told exemplar and prompt without structure maps; `name`/loss_exemplar and `name`/loss_text: told one
+        of these only, `name`/loss_structure: with structure maps.
 
         Args:
             module: the trained part, or the engine around it.
@@ -82,7 +83,7 @@ class Validation:
             self._steps = self._prepare(model)
         total, sums = self._config.model.noise.num_train_timesteps, dict[str, Tensor]()
         for prepared, counts in zip(self._steps, self._counts, strict=True):
-            for way, step in {"": prepared, **self._task.told_less(prepared)}.items():
+            for way, step in self._task.told(self._config, prepared).items():
                 errors = self._task.errors(module(step), step)
                 row = counts * by_quarter(errors, step.timesteps, total).cpu()
                 sums[way] = sums[way] + row if way in sums else row

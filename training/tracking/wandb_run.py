@@ -23,7 +23,7 @@ from training.run.state import RunFolder, TrainState
 
 log = logging.getLogger(__name__)
 _WITHOUT = "set tracker.wandb=off"
-_LOSSES = ("train/loss", "val/loss", "val_ema/loss")
+_LOSSES = ("train/loss", "val/loss", "val_ema/loss", "val/loss_structure", "val_ema/loss_structure")
 _SUMMARIES = {**dict.fromkeys(_LOSSES, "min,last"), "perf/images_per_s": "max,last"}
 
 
