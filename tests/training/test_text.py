@@ -32,7 +32,7 @@ from training.finish import model_card
 from training.model.base_hash import weights_facts
 from training.model.build import choose_trained
 from training.objective.draws import draw, draw_batch, noise_levels
-from training.objective.edit import EditTrainee, prepare, told_less
+from training.objective.edit import EditTrainee, prepare, told
 from training.ranks.distributed import World
 from training.run.state import TrainState
 from training.tracking.previews import fixed_requests
@@ -255,16 +255,18 @@ def test_previews_and_validation_tell_what_the_model_is_told(condition: str, tmp
     assert "--prompt" in card
 
 
-def test_told_less_drops_one_condition_in_every_row(tmp_path: Path) -> None:
+def test_validation_drops_one_condition_in_every_row(tmp_path: Path) -> None:
     config = config_of(tmp_path, "both")
     model, batch = build_model(config.model, 0), made_up_batch(config, 0)
     step = prepare(model, noise_levels(config.model.noise), batch, draw_batch(config, batch.positions), CPU)
-    ways = told_less(step)
+    ways = told(config, step)
+    assert ways[""] is step
     assert not ways["exemplar"].dropped.any()
     assert ways["exemplar"].text_dropped.all()
     assert ways["text"].dropped.all()
     assert not ways["text"].text_dropped.any()
-    assert told_less(replace(step, features=None)) == {}
+    alone = replace(step, features=None)
+    assert told(config, alone) == {"": alone}
 
 
 def refused(folder: Path, condition: str, *overrides: str) -> str:
