@@ -43,7 +43,8 @@ from intarsia.rng import sample_rng
 from intarsia.sample import Sample, decode_jpeg, encode_jpeg
 from training.data.batches import SampleDataset
 from training.data.order import DataOrder
-from training.data.shards import ShardReader, find_shards
+from training.data.reader import ShardReader
+from training.data.shards import find_shards
 
 ROOT = Path(__file__).resolve().parent.parent
 OPEN_IMAGES = ROOT.parent / "shared" / "data" / "openimages" / "train"

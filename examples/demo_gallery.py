@@ -19,7 +19,8 @@ from sampling.editing import EditResult
 from sampling.painters.own import painting_with
 from sampling.settings import EditSettings
 from training.config import TrainConfig
-from training.data.shards import ShardReader, find_shards
+from training.data.reader import ShardReader
+from training.data.shards import find_shards
 
 matplotlib.use("Agg")
 SETTINGS = EditSettings(guidance_scale=1.0, num_inference_steps=20, scheduler="ddim", batch_size=12)

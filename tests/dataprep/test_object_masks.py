@@ -26,7 +26,8 @@ from intarsia.errors import UsageError, UserError
 from intarsia.sample import MEMBERS, OBJECT_MASK, Sample, SampleMeta, decode_sample, encode_sample
 from tests.dataprep.test_profiles import members_of
 from tests.dataprep.toy import toy_picture, toy_request
-from training.data.shards import ShardReader, find_shards
+from training.data.reader import ShardReader
+from training.data.shards import find_shards
 
 SIZE = (160, 120)
 POLYGON = [[20, 20, 80, 22, 78, 70, 24, 66]]

@@ -1,5 +1,6 @@
 """The two orders of the UNet's input channels: Paint by Example's, and Stable Diffusion's for inpainting."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ def test_stable_diffusion_is_told_a_binary_mask_by_its_nearest_pixel() -> None:
     assert latent_mask(mask_to_unit(binary), (4, 4))[0, 0, :, 0].tolist() == [0, 1, 0, 0]
 
 
+@pytest.mark.portable
 def test_the_polarity_cannot_be_folded_into_the_weights() -> None:
     """W_mask · m = -W_mask · (1 - m) + the sum of W_mask, except along the border, which is padded with 0."""
     rng = torch.Generator().manual_seed(1)

@@ -13,7 +13,8 @@ from tests.training.synthetic import SIZE, make_sample, make_shards
 from training.config import BatchShape
 from training.data.batches import Batch, SampleDataset, batches
 from training.data.order import DataOrder
-from training.data.shards import ShardReader, check_size, find_shards
+from training.data.reader import ShardReader
+from training.data.shards import check_size, find_shards
 from training.option_groups import DataConfig
 
 

@@ -39,6 +39,10 @@ TINY = [
     "preview.every_steps=0",
     "tracker.wandb=off",
 ]
+TINY_TEXT = (
+    "model.text_encoder={vocab_size: 514, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, "
+    "num_attention_heads: 2, max_position_embeddings: 12}"
+)
 ADAPTS = ("finetune", "lora")  # these begin with a model folder
 
 
@@ -51,9 +55,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(build_model(load_config(TrainConfig, write_config(root)).model, 5), root / "base")
     jobs = []
     for path in RECIPES:
-        several = isinstance(load_config(TrainConfig, path).model.unet.attention_head_dim, tuple)
+        model = load_config(TrainConfig, path).model
+        several = isinstance(model.unet.attention_head_dim, tuple)
         overrides = [
             *TINY,
+            *([TINY_TEXT] if "text" in model.parts else []),
             f"model.unet.attention_head_dim={'[1, 2]' if several else 2}",
             f"data.shards={shards}",
             f"run={root / path.stem}",

@@ -13,7 +13,8 @@ from tests.dataprep.toy import toy_picture
 from tests.training.synthetic import write_shards
 from training.data.batches import SampleDataset
 from training.data.order import DataOrder
-from training.data.shards import ShardReader, find_shards
+from training.data.reader import ShardReader
+from training.data.shards import find_shards
 
 SIZE, SAMPLES, DATA_SEED = 64, 6, 11
 

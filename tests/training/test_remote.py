@@ -23,8 +23,9 @@ from training.data import remote
 from training.data.batches import SampleDataset, batches
 from training.data.cache import ShardCache
 from training.data.order import DataOrder
+from training.data.reader import ShardReader, open_cache
 from training.data.remote import read_shard_file
-from training.data.shards import ShardReader, find_shards, open_cache
+from training.data.shards import find_shards
 from training.option_groups import DataConfig
 
 COUNTS = (5, 4, 7)

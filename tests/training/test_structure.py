@@ -187,7 +187,8 @@ def coloured(config: TrainConfig, number: int, seed: int) -> Batch:
     }
     first = seed * number
     keys, positions = [""] * number, torch.arange(first, first + number)
-    return Batch(positions, keys, None, None, None, stored, torch.from_numpy(np.stack(maps)))
+    shown = torch.from_numpy(np.stack(maps))
+    return Batch(positions, keys, None, None, None, stored, structure=shown)
 
 
 def at_400(model: EditModel, config: TrainConfig, batch: Batch, left_out: Tensor | None = None) -> Step:

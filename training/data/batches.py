@@ -23,7 +23,8 @@ from training.data.batch import Batch, Item, as_item, collate, collate_and_draw,
 from training.data.latents import LatentReader, check_redraw, find_latents, frozen_hash
 from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
-from training.data.shards import Shard, ShardReader, check_recipe, find_data, open_cache, wrong_size
+from training.data.reader import ShardReader, open_cache
+from training.data.shards import Shard, check_recipe, find_data, wrong_size
 from training.data.streams import StreamDataset, open_streams
 from training.data.texts import prompt_of
 from training.data.workers import ignore_signals, start_context, watched

@@ -24,7 +24,8 @@ from intarsia.model_folder import notes_of
 from training.data.cache import ShardCache
 from training.data.layouts import BuiltLayout
 from training.data.open_files import OpenFiles
-from training.data.shards import Shard, load_manifest, open_file
+from training.data.reader import open_file
+from training.data.shards import Shard, load_manifest
 from training.option_groups import DataConfig
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from training.config import TrainConfig
 from training.data.batches import SampleDataset, collate
 from training.data.latents import LATENTS_VERSION, STORED, frozen_hash, latents_name
 from training.data.order import DataOrder
-from training.data.shards import Shard, ShardReader
+from training.data.reader import ShardReader
+from training.data.shards import Shard
 from training.model.frozen import halve_frozen
 from training.objective.encode import posteriors
 
