@@ -81,8 +81,8 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("adapters", *adapted, "zero_stage=2", stop_after=2),
         elastic("stored", *stored, "zero_stage=2", stop_after=2),
         elastic("tokens", TOKENS, "zero_stage=2", stop_after=2),
-        elastic("text", *TELL_TEXT, "zero_stage=3", stop_after=2),
         elastic("both", *TELL_BOTH, "zero_stage=2", stop_after=2),
+        # No stage 3 before these: it replaces torch's linear function, which changes roundings.
         elastic("undisturbed", *often),
         elastic("killed", *often, killed=2),
     ]
@@ -97,7 +97,8 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("stored-whole", *stored),
         elastic("tokens-whole", TOKENS),
         elastic("tokens", TOKENS),
-        *(elastic(name, *TELL_TEXT) for name in ("text-whole", "text")),
+        elastic("text-whole", *TELL_TEXT),
+        elastic("text", *TELL_TEXT, stop_after=2),
         *(elastic(name, *TELL_BOTH) for name in ("both-whole", "both")),
         elastic("both-resumed", *TELL_BOTH, stop_after=2),
         elastic("both-resumed", *TELL_BOTH),
@@ -113,11 +114,12 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         poisoned("ended", *ending, fails=f"(samples {BAD}; all are in"),
     ]
     pair_again = [
-        elastic("killed", *often),  # before stage 3 replaces torch's linear function, which changes roundings
+        elastic("killed", *often),
         resave(f"stage2-alone/{SAVED}", "stage3-pair", "zero_stage=3"),
         resave(f"stage3-pair/{SAVED}", "stage0-pair", "zero_stage=0"),
         resave(f"stage0-pair/{SAVED}", "stage2-offloaded-pair", "zero_stage=2", "offload_optimizer=true"),
         elastic("shrunk", "zero_stage=3"),
+        elastic("text", *TELL_TEXT, "zero_stage=3"),
         elastic("grown", "zero_stage=2"),
         elastic("adapters", *adapted, "zero_stage=3"),
         elastic("compiled", *compiled, "zero_stage=2", backend="aot_eager"),
