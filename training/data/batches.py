@@ -74,13 +74,15 @@ class SampleDataset(Dataset):
         """The shards, in the order of their numbers."""
         return self.reader.shards
 
-    def __getitem__(self, position: int) -> tuple[int, Item] | UserError:
+    def __getitem__(self, position: int) -> tuple[int, Sample | Item] | UserError:
         """The sample at a position of the global order. A UserError is a value: workers would garble it."""
         try:
             shard, index = self.order.locate(position)
             epoch = self.order.epoch(position)
             if self.latents is None:
-                return position, self.item(self.sample(shard, index, epoch), position)
+                sample = self.sample(shard, index, epoch)
+                told = self.text is not None or self.mapped is not None
+                return position, self.item(sample, position) if told else sample
             return position, self._with_stored(self.latents, (shard, index), epoch, position)
         except UserError as error:
             return error
