@@ -175,6 +175,7 @@ def _edit_batch(
             step_generators([request.seed for request in requests]),
             known,
             hold_last_only=settings.known_region == "model",
+            resample=settings.resample,
         )
         start, steps = noise[1].to(device), settings.num_inference_steps
         latents = denoise(predict, scheduler, start, steps, on_step, options)

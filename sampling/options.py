@@ -239,12 +239,23 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--eta", type=float, default=_DEFAULT.eta, metavar="E", help="fresh noise in ddim's steps, 0 to 1"
     )
+    _add_known_region(group)
+
+
+def _add_known_region(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--known-region",
         choices=get_args(KnownRegion),
         default=_DEFAULT.known_region,
         help="how the surroundings are kept: the model's own channels, replacement at every step, or both "
         "(default %(default)s)",
+    )
+    group.add_argument(
+        "--resample",
+        type=int,
+        default=_DEFAULT.resample,
+        metavar="R",
+        help="with replacement: make each step R times, with noise added again (RePaint)",
     )
     group.add_argument(
         "--latent-blend",

@@ -14,6 +14,7 @@ class Sampler(NamedTuple):
         options: constructor options in addition to the model's noise levels.
         karras: whether it supports Karras et al.'s spacing of the noise levels.
         eta: whether its share of fresh noise can be set.
+        repeats: whether a step may be repeated, because it depends on no earlier one.
     """
 
     scheduler: str
@@ -21,13 +22,16 @@ class Sampler(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})
     karras: bool = False
     eta: bool = False
+    repeats: bool = False
 
 
 # As in the original code, PLMS and DDIM end at the alpha of the first training step, not at 1; the others end
 # at no noise. PLMS is diffusers' PNDM without its Runge-Kutta start.
 SAMPLERS: dict[str, Sampler] = {
     "plms": Sampler("PNDMScheduler", 50, {"skip_prk_steps": True, "set_alpha_to_one": False}),
-    "ddim": Sampler("DDIMScheduler", 50, {"clip_sample": False, "set_alpha_to_one": False}, eta=True),
+    "ddim": Sampler(
+        "DDIMScheduler", 50, {"clip_sample": False, "set_alpha_to_one": False}, eta=True, repeats=True
+    ),
     "dpm++": Sampler(
         "DPMSolverMultistepScheduler",
         20,
@@ -38,5 +42,5 @@ SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler("EulerDiscreteScheduler", 40, karras=True),
     "euler-ancestral": Sampler("EulerAncestralDiscreteScheduler", 40),
     "heun": Sampler("HeunDiscreteScheduler", 25, karras=True),  # two model calls per step
-    "ddpm": Sampler("DDPMScheduler", 250, {"clip_sample": False}),
+    "ddpm": Sampler("DDPMScheduler", 250, {"clip_sample": False}, repeats=True),
 }

@@ -27,6 +27,9 @@ COUPLINGS = {
 InversionMethod = Literal["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
 
 
+_LATER = ("text_guidance_scale", "resample")
+
+
 class EditSettings(Config):
     """All settings of an edit except the pictures and the seed."""
 
@@ -42,6 +45,7 @@ class EditSettings(Config):
     fit: Fit = "auto"  # fit of the picture to the model's square; see sampling/canvas/canvas.py
     context: float = Field(default=1.0, ge=0.0, le=20.0)  # margin of a crop, in longer sides of the mask
     known_region: KnownRegion = "model"  # how the surroundings of the mask are kept
+    resample: int = Field(default=1, ge=1, le=100)  # RePaint's calls of the model per step, with replacement
     latent_blend: bool = False  # use the picture's own latents outside the mask before decoding
     # Width in pixels, inside the mask, of the soft seam; far above the limit Pillow's blur crashes.
     blend: int = Field(default=0, ge=0, le=10_000)
@@ -52,11 +56,12 @@ class EditSettings(Config):
     def plain(self) -> dict[str, Any]:
         """All values that affect the result, as JSON values.
 
-        `text_guidance_scale` only if it is not the default, so that hashes of older results remain valid.
+        Later settings only if they are not the defaults, so that hashes of older results remain valid.
         """
         content = self.model_dump(mode="json", exclude={"batch_size"})
-        if self.text_guidance_scale == EditSettings.model_fields["text_guidance_scale"].default:
-            del content["text_guidance_scale"]
+        for name in _LATER:
+            if content[name] == EditSettings.model_fields[name].default:
+                del content[name]
         return content
 
     @field_validator("guidance_interval", mode="before")
@@ -76,6 +81,14 @@ class EditSettings(Config):
         if self.eta and not SAMPLERS[self.scheduler].eta:
             able = [name for name, sampler in SAMPLERS.items() if sampler.eta]
             raise ValueError(f"eta={self.eta} works with {', '.join(able)} only, not with {self.scheduler}")
+        if self.resample > 1 and self.known_region == "model":
+            raise ValueError(f"resample={self.resample} needs known_region=replace or both")
+        if self.resample > 1 and not SAMPLERS[self.scheduler].repeats:
+            able = [name for name, sampler in SAMPLERS.items() if sampler.repeats]
+            raise ValueError(
+                f"resample={self.resample} works with {', '.join(able)} only, not with {self.scheduler}, "
+                "whose steps depend on earlier ones"
+            )
         return self
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import diffusers
@@ -44,12 +44,16 @@ class StepOptions:
         known: known latents; their cells replace the sampled ones after every step, with noise of the current
             level, and without noise after the last step.
         hold_last_only: whether to replace the cells after the last step only.
+        resample: number of times that each step but the last is made (RePaint, Lugmayr et al. 2022, algorithm
+            1): between two of them, noise takes the latents back to the step's level. Only for schedulers
+            with `Sampler.repeats`, with known latents and generators.
     """
 
     eta: float = 0.0
     generators: Sequence[torch.Generator] | None = None
     known: Known | None = None
     hold_last_only: bool = False
+    resample: int = 1
 
 
 def new_noise_scheduler(noise: NoiseConfig, name: SchedulerName, karras: bool = False) -> Any:
@@ -110,13 +114,21 @@ def denoise(
     timesteps = noise_scheduler.timesteps
     extra = _step_arguments(noise_scheduler, options)
     latents = latents * noise_scheduler.init_noise_sigma
-    for done, timestep in enumerate(timesteps, start=1):
+    plan = [number for number in range(len(timesteps) - 1) for _ in range(options.resample)]
+    plan.append(len(timesteps) - 1)
+    for done, number in enumerate(plan, start=1):
+        timestep, after = timesteps[number], timesteps[number + 1 : number + 2]
         noise = predict_noise(noise_scheduler.scale_model_input(latents, timestep), timestep)
         latents = noise_scheduler.step(noise, timestep, latents, **extra).prev_sample
-        if options.known and (done == len(timesteps) or not options.hold_last_only):
-            latents = _held(latents, options.known, noise_scheduler, timesteps[done : done + 1])
+        if options.known and (len(after) == 0 or not options.hold_last_only):
+            known = options.known
+            if options.resample > 1:  # as in RePaint
+                known = replace(known, noise=_fresh(latents, options.generators or ()))
+            latents = _held(latents, known, noise_scheduler, after)
         if on_step:
-            on_step(done, len(timesteps))
+            on_step(done, len(plan))
+        if plan[done : done + 1] == [number]:
+            latents = _noised_again(latents, noise_scheduler, after[0], timestep, options.generators or ())
     return latents
 
 
@@ -139,6 +151,21 @@ def _held(latents: Tensor, known: Known, noise_scheduler: Any, level: Tensor) ->
     clean = len(level) == 0
     noised = known.latents if clean else noise_scheduler.add_noise(known.latents, known.noise, level)
     return torch.where(known.cells, noised, latents)
+
+
+def _noised_again(
+    latents: Tensor, noise_scheduler: Any, low: Tensor, high: Tensor, generators: Sequence[torch.Generator]
+) -> Tensor:
+    """Latents at timestep `low` with the fresh noise that takes them to `high`."""
+    levels = noise_scheduler.alphas_cumprod.to(latents.device)
+    kept = levels[high.long()] / levels[low.long()]
+    return kept.sqrt() * latents + (1 - kept).sqrt() * _fresh(latents, generators)
+
+
+def _fresh(latents: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Standard normal noise of the latents' shape, each row from its own generator."""
+    rows = [torch.randn(latents.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(rows).to(latents)
 
 
 def _step_arguments(noise_scheduler: Any, options: StepOptions) -> dict[str, Any]:
