@@ -225,6 +225,19 @@ class StructureConfig(Config):
         return sum(MAPS[name] for name in self.maps)
 
 
+# Sizes of the noised encoder: width, layers, heads. S, B and L are those of Vision Transformers.
+NOISED_SIZES = {"toy": (64, 2, 4), "S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}
+
+
+class NoisedConfig(Config):
+    """The noised encoder (`intarsia.noised`), which is trained in place of the UNet."""
+
+    size: Literal["toy", "S", "B", "L"] = "B"  # keys of NOISED_SIZES
+    patch: PositiveInt = 4  # side of a patch, in latent cells
+    dim: PositiveInt = 512  # width of the vectors that are compared
+    group: int = Field(default=4, ge=2)  # consecutive samples whose exemplars are compared with each other
+
+
 class ModelConfig(Config):
     """The whole edit model."""
 
@@ -234,6 +247,7 @@ class ModelConfig(Config):
     compose: bool = False  # the UNet sees noise only in the hole; set by objective.compose
     exemplar: ExemplarConfig = ExemplarConfig()  # how the exemplar becomes tokens
     unet: UNetConfig = UNetConfig()
+    noised: NoisedConfig | None = None  # a noised encoder in place of the UNet, whose input it sees
     vae: VaeConfig = VaeConfig()
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
     text_encoder: TextEncoderConfig = TextEncoderConfig()
@@ -267,6 +281,10 @@ class ModelConfig(Config):
                 raise ValueError(
                     f"{name} needs a UNet that sees the picture: set unet.in_channels={2 * latent + 1}"
                 )
+        if self.noised and self.latent_size % self.noised.patch:
+            raise ValueError(
+                f"noised.patch={self.noised.patch} does not divide {self.latent_size}, the side of the latents"
+            )
         multiple = self.vae.downsampling * self.unet.downsampling
         if self.image_size % multiple:
             raise ValueError(

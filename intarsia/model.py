@@ -14,6 +14,7 @@ from intarsia.conditions.attention import shorten_attention
 from intarsia.conditions.condition import ConditionKind, condition_kind
 from intarsia.errors import UserError
 from intarsia.model_folder import check_same_notes
+from intarsia.noised import NoisedEncoder
 from intarsia.pretrained import load_image_encoder, load_model_folder, load_text_encoder, widen_input
 from intarsia.stable_diffusion import load_unet, load_vae, warn_of_other_prediction
 from intarsia.towers.text import new_text_encoder, read_text
@@ -27,6 +28,8 @@ class EditModel(nn.Module):
     Attributes:
         config: geometry of the model.
         unet: denoising network, `UNet2DConditionModel`; input: noisy latents and the condition's channels.
+            None in a model whose noised encoder is trained.
+        noised: noised encoder that guides, or is trained; None by default.
         vae: autoencoder, `AutoencoderKL`.
         image_encoder: frozen image tower, `CLIPVisionModel` by default; None without an exemplar.
         exemplar_encoder: trained encoder from features to tokens, `ExemplarEncoder` by default; None without
@@ -38,8 +41,13 @@ class EditModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.unet = _new_unet(config)
-        shorten_attention(self.unet, config.num_tokens)
+        self.unet: Any = None
+        self.noised: NoisedEncoder | None = None
+        if config.noised:
+            self.noised = NoisedEncoder(config)
+        else:
+            self.unet = _new_unet(config)
+            shorten_attention(self.unet, config.num_tokens)
         if config.compose:  # a hook, so that nobody who calls the UNet can forget it
             self.unet.register_forward_pre_hook(
                 lambda _, inputs: (
@@ -53,7 +61,7 @@ class EditModel(nn.Module):
         self.text_encoder: Any = None
         if "exemplar" in config.parts:
             self.image_encoder = self.tower.network(config.image_encoder).requires_grad_(False)
-            self.exemplar_encoder = self.kind.encoder(config)
+            self.exemplar_encoder = None if config.noised else self.kind.encoder(config)
         if "text" in config.parts:
             self.text_encoder = new_text_encoder(config.text_encoder).requires_grad_(False)
         self.tokenizer: TextTokenizer | None = None
@@ -117,7 +125,7 @@ def build_model(config: ModelConfig, seed: int) -> EditModel:
     if init.model_folder:
         check_same_notes(config, init.model_folder)
         load_model_folder(model, init.model_folder)
-    if init.stable_diffusion:
+    if init.stable_diffusion and model.unet is not None:
         load_unet(model.unet, init.stable_diffusion, init.ema, config.unet.input_layout)
     if autoencoder := init.vae or init.stable_diffusion:
         load_vae(model.vae, autoencoder)

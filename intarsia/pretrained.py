@@ -328,7 +328,7 @@ def load_model_folder(model: Any, folder: Path) -> None:
         UserError: if any weight is missing, unexpected or of another shape. This matters for CLIP: other
             libraries silently leave CLIP random if they do not recognise the weight names of a folder.
     """
-    for part in ("unet", "vae"):
+    for part in ("unet", "vae") if model.unet is not None else ("vae",):
         path = weights_file(folder / part, "diffusion_pytorch_model")
         state = modern_attention_names(read_weights(path))
         if part == "unet":
@@ -350,13 +350,15 @@ def _widen_for_maps(state: State, without: int, in_channels: int) -> None:
 
 
 def load_image_encoder_state(model: Any, state: State, path: Path | str) -> None:
-    """Fill an `EditModel`'s image tower and exemplar encoder from the weights of a folder's image_encoder/.
+    """Fill an `EditModel`'s image tower, and exemplar encoder if it has one, from a folder's image_encoder/.
 
     Raises:
         UserError: if any weight is missing, unexpected or of another shape.
     """
     prefix = f"model.{model.tower.folder_prefix}"
     load_tower(model.image_encoder, model.tower, without_prefix(state, prefix), path)
+    if model.exemplar_encoder is None:
+        return
     rest = {name: value for name, value in state.items() if not name.startswith(prefix)}
     if "uncond_vector" in rest:
         rest["null_exemplar"] = repeat_null(rest.pop("uncond_vector"), model)

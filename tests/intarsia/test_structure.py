@@ -11,12 +11,12 @@ import torch
 from intarsia.architecture import MAPS, ModelConfig, StructureConfig
 from intarsia.conditions.structure import check_sources, edges, structure_channels
 from intarsia.errors import UserError
+from intarsia.frozen_hash import frozen_hash
 from intarsia.model import EditModel, build_model
 from intarsia.model_folder import check_same_notes
 from intarsia.original import to_original
 from intarsia.weights import read_model, save_model
 from tests.sampling.tiny import tiny_config, tiny_model
-from training.data.latents import frozen_hash
 
 EDGES = "model.structure.maps=[edges]"
 

@@ -14,6 +14,7 @@ from intarsia.conditioning import composed, known_channels
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
+from intarsia.frozen_hash import frozen_hash
 from intarsia.model import EditModel, build_model
 from intarsia.original import to_original
 from intarsia.weights import read_model, save_model
@@ -24,7 +25,6 @@ from tests.sampling.tiny import request
 from tests.training.synthetic import make_sample, write_config
 from training.config import TrainConfig
 from training.data.batches import Batch, collate
-from training.data.latents import frozen_hash
 from training.objective.draws import draw, noise_levels
 from training.objective.edit import EditTrainee, errors_of, loss_of, prepare
 from training.objective.task import Step

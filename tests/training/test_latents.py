@@ -12,6 +12,7 @@ import torch
 from intarsia.conditioning import sample_latents
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
+from intarsia.frozen_hash import frozen_hash
 from intarsia.model import EditModel, build_model
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.training.file_server import serving
@@ -20,7 +21,7 @@ from tests.training.synthetic import make_shards, write_config
 from tests.training.test_redraw import SAMPLES, dataset
 from training.config import BatchShape, TrainConfig
 from training.data.batches import Batch, SampleDataset, batches, open_dataset, use_latents
-from training.data.latents import frozen_hash, latents_folder
+from training.data.latents import latents_folder
 from training.latents.encode_shards import LatentJob, has_latents
 from training.model.frozen import halve_frozen
 from training.objective.draws import draw_batch, noise_levels

@@ -17,10 +17,11 @@ from dataprep.records import Rejected
 from intarsia.architecture import ModelConfig
 from intarsia.conditions.structure import COMPUTED
 from intarsia.errors import UserError
+from intarsia.frozen_hash import frozen_hash
 from intarsia.sample import Sample
 from training.config import BatchShape, TrainConfig, stores_features
 from training.data.batch import Batch, Item, as_item, collate, collate_and_draw, fresh_draw
-from training.data.latents import LatentReader, check_redraw, find_latents, frozen_hash
+from training.data.latents import LatentReader, check_redraw, find_latents
 from training.data.mixture import MixedOrder, mixture_of
 from training.data.order import DataOrder, rank_positions
 from training.data.reader import ShardReader, open_cache

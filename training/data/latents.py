@@ -14,13 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from dataprep.check.verify import LATENTS
 from dataprep.pictures.stores import is_uri
 from intarsia.errors import UsageError, UserError
-from intarsia.files import fingerprint, sha256_bytes
-from intarsia.model_folder import notes_of
 from training.data.cache import ShardCache
 from training.data.layouts import BuiltLayout
 from training.data.open_files import OpenFiles
@@ -29,9 +26,7 @@ from training.data.shards import Shard, load_manifest
 from training.option_groups import DataConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from intarsia.model import EditModel
+    pass
 
 LATENTS_VERSION = 1
 LATENTS_MANIFEST = "manifest.json"
@@ -58,30 +53,6 @@ class StoredSample:
     masked: np.ndarray
     mask: np.ndarray
     features: np.ndarray | None = None
-
-
-def frozen_hash(model: "EditModel", *more: "nn.Module") -> str:
-    """The sha256 of what stored latents depend on: frozen networks, their geometry, and what they are asked.
-
-    Weights are taken in bfloat16, so that networks which compute in half precision have the hash of their
-    own exact weights.
-
-    Args:
-        model: model with the networks.
-        more: further networks to include, on which stored latents do not depend.
-    """
-    config = model.config
-    parts = [config.image_size, config.vae.model_dump(mode="json"), config.image_encoder.fields()]
-    later = {name: note for name, note in notes_of(config).items() if name not in ("structure", "compose")}
-    parts += later.values()
-    networks = [network for network in (model.vae, model.image_encoder) if network is not None]
-    for network in [*networks, *more]:
-        for name, value in sorted(network.state_dict().items()):
-            if value.is_floating_point():
-                plain = value.detach().to("cpu", torch.bfloat16).contiguous()
-                flat = plain.view(torch.int16).numpy().reshape(-1)
-                parts.append([name, sha256_bytes(memoryview(flat).cast("B"))])
-    return fingerprint(parts)
 
 
 def latents_folder(shards: str, digest: str) -> str:

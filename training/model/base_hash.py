@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.files import fingerprint, sha256_bytes
+from intarsia.frozen_hash import frozen_hash
 from intarsia.model import EditModel
 from training.config import TrainConfig
-from training.data.latents import frozen_hash
 from training.ranks.distributed import World
 
 _MARK = "_of_base"

@@ -1,0 +1,155 @@
+"""The noised encoder: which exemplar belongs to latents that are still full of noise.
+
+GLIDE's noised CLIP (Nichol et al. 2021, section 2.3) for exemplars. A transformer sees what the UNet sees,
+noisy latents with the channels of their surroundings, and its vector is compared with a projection of the
+frozen tower's vector of the exemplar. Trained to find an exemplar among others, the scaled cosine becomes
+log p(exemplar | latents) - log p(exemplar) plus a constant, so that its gradient is that of Bayes' rule
+(van den Oord et al. 2018, section 2.3).
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from intarsia.architecture import NOISED_SIZES, ModelConfig, NoisedConfig
+from intarsia.conditions.condition import condition_kind
+from intarsia.config import build_config
+from intarsia.errors import UserError
+from intarsia.files import atomic_folder, read_json, write_json
+
+SETTINGS, WEIGHTS = "noised.json", "noised.safetensors"
+_LARGEST_SCALE = 100.0  # CLIP's
+
+
+class NoisedEncoder(nn.Module):
+    """Vectors of noisy latents and of exemplars whose scaled cosine says whether they belong together.
+
+    A Vision Transformer whose class token is an embedding of the timestep, as in GLIDE.
+
+    Args:
+        config: config of the edit model whose UNet's input it sees; `noised` is set.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        settings = config.noised or NoisedConfig()
+        width, layers, heads = NOISED_SIZES[settings.size]
+        patches = (config.latent_size // settings.patch) ** 2
+        self.patches = nn.Conv2d(config.in_channels, width, settings.patch, settings.patch)
+        self.times = nn.Embedding(config.noise.num_train_timesteps, width)
+        self.places = nn.Parameter(0.02 * torch.randn(1, patches + 1, width))
+        self.layers = nn.ModuleList(_layer(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, settings.dim, bias=False)
+        features = condition_kind(config).feature_shape(config)
+        self.project_exemplar = nn.Linear(features[-1], settings.dim, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def see(self, noisy_latents: Tensor, timesteps: Tensor, channels: Tensor) -> Tensor:
+        """Vectors of the UNet's input, float [B, dim], of length 1.
+
+        Args:
+            noisy_latents: noisy latents, [B, C, h, w].
+            timesteps: timesteps, int64 [B].
+            channels: input channels after the noisy latents, [B, K, h, w].
+        """
+        cells = self.patches(torch.cat([noisy_latents, channels], dim=1)).flatten(2).transpose(1, 2)
+        hidden = torch.cat([self.times(timesteps)[:, None], cells], dim=1) + self.places
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return F.normalize(self.project(self.norm(hidden[:, 0])), dim=-1)
+
+    def know(self, features: Tensor) -> Tensor:
+        """Vectors of exemplars, float [B, dim], of length 1.
+
+        Args:
+            features: features of the frozen tower, [B, D], or [B, n, D], of which the mean is taken.
+        """
+        pooled = features if features.ndim == 2 else features.mean(dim=1)
+        return F.normalize(self.project_exemplar(pooled), dim=-1)
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor of the cosines, at most 100."""
+        return self.log_scale.exp().clamp(max=_LARGEST_SCALE)
+
+
+def _layer(width: int, heads: int) -> nn.Module:
+    return nn.TransformerEncoderLayer(
+        width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+
+
+def save_noised(encoder: NoisedEncoder, config: ModelConfig, frozen: str, folder: Path, card: str) -> None:
+    """Write a folder with the encoder; an existing one is replaced.
+
+    Args:
+        encoder: encoder to write.
+        config: config of its edit model.
+        frozen: `frozen_hash` of autoencoder and tower.
+        folder: folder to make.
+        card: Markdown text of README.md.
+
+    Raises:
+        UsageError: if the folder exists and contains something else.
+    """
+    with atomic_folder(folder, SETTINGS) as out:
+        state = {name: value.detach().float().contiguous() for name, value in encoder.state_dict().items()}
+        save_file(state, out / WEIGHTS)
+        assert config.noised is not None, "the config has a noised encoder"
+        noised = config.noised.model_dump(mode="json")
+        write_json(out / SETTINGS, {"noised": noised, "sees": _sees(config), "frozen_hash": frozen})
+        (out / "README.md").write_text(card, encoding="utf-8")
+
+
+def read_noised(folder: Path, config: ModelConfig, frozen: str) -> NoisedEncoder:
+    """The encoder of a folder, for an edit model; in evaluation mode, float32 on the CPU.
+
+    Args:
+        folder: folder that `save_noised` wrote.
+        config: config of the edit model.
+        frozen: `frozen_hash` of its autoencoder and tower.
+
+    Raises:
+        UserError: if it is no such folder, or was trained for another model.
+    """
+    if not (folder / SETTINGS).is_file():
+        raise UserError(
+            f"{folder} is not a noised encoder: it has no {SETTINGS}; a training with task=noised-clip "
+            "writes one"
+        )
+    content = read_json(folder / SETTINGS)
+    ours = json.loads(json.dumps(_sees(config)))
+    for name, value in content["sees"].items():
+        if ours.get(name) != value:
+            raise UserError(
+                f"{folder} was trained for a model with {name}={value}, and this one has {ours.get(name)}; "
+                "train one for this model"
+            )
+    if content["frozen_hash"] != frozen:
+        raise UserError(
+            f"{folder} was trained with another autoencoder or image tower than this model has; train one "
+            "for this model"
+        )
+    noised = build_config(NoisedConfig, content["noised"], where=str(folder))
+    encoder = NoisedEncoder(config.model_copy(update={"noised": noised}))
+    encoder.load_state_dict(load_file(folder / WEIGHTS))
+    return encoder.eval().requires_grad_(False)
+
+
+def _sees(config: ModelConfig) -> dict[str, Any]:
+    """What its input depends on."""
+    return {
+        "in_channels": config.in_channels,
+        "input_layout": config.unet.input_layout,
+        "structure.maps": list(config.structure.maps),
+        "latent_size": config.latent_size,
+        "features": list(condition_kind(config).feature_shape(config)),
+        "noise": config.noise.model_dump(mode="json", exclude={"prediction_type"}),
+    }
