@@ -230,7 +230,7 @@ NOISED_SIZES = {"toy": (64, 2, 4), "S": (384, 12, 6), "B": (768, 12, 12), "L": (
 
 
 class NoisedConfig(Config):
-    """The noised encoder (`intarsia.noised`), which is trained in place of the UNet."""
+    """The noised encoder (`intarsia.conditions.noised`), which is trained in place of the UNet."""
 
     size: Literal["toy", "S", "B", "L"] = "B"  # keys of NOISED_SIZES
     patch: PositiveInt = 4  # side of a patch, in latent cells
@@ -281,10 +281,6 @@ class ModelConfig(Config):
                 raise ValueError(
                     f"{name} needs a UNet that sees the picture: set unet.in_channels={2 * latent + 1}"
                 )
-        if self.noised and self.latent_size % self.noised.patch:
-            raise ValueError(
-                f"noised.patch={self.noised.patch} does not divide {self.latent_size}, the side of the latents"
-            )
         multiple = self.vae.downsampling * self.unet.downsampling
         if self.image_size % multiple:
             raise ValueError(

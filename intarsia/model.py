@@ -12,9 +12,9 @@ from intarsia.architecture import ModelConfig
 from intarsia.conditioning import composed, normalise_exemplar
 from intarsia.conditions.attention import shorten_attention
 from intarsia.conditions.condition import ConditionKind, condition_kind
+from intarsia.conditions.noised import NoisedEncoder
 from intarsia.errors import UserError
 from intarsia.model_folder import check_same_notes
-from intarsia.noised import NoisedEncoder
 from intarsia.pretrained import load_image_encoder, load_model_folder, load_text_encoder, widen_input
 from intarsia.stable_diffusion import load_unet, load_vae, warn_of_other_prediction
 from intarsia.towers.text import new_text_encoder, read_text

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from intarsia.architecture import CONDITIONS, ModelConfig
 from intarsia.config import flatten
 from intarsia.errors import UserError
-from intarsia.files import fingerprint, read_json, sha256_file
+from intarsia.files import fingerprint, read_json, sha256_bytes, sha256_file
 
 INDEX = "model_index.json"
 NOTES = "intarsia.json"  # fields without a place in diffusers' files; absent for Paint by Example's model
@@ -178,3 +178,29 @@ def model_hash(folder: Path | str) -> str:
     folder = Path(folder)
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin", ".json"))
     return fingerprint({str(path.relative_to(folder)): sha256_file(path) for path in files})
+
+
+def frozen_hash(model: Any, *more: Any) -> str:
+    """The sha256 of what stored latents depend on: frozen networks, their geometry, and what they are asked.
+
+    Weights are taken in bfloat16, so that networks which compute in half precision have the hash of their
+    own exact weights.
+
+    Args:
+        model: an `EditModel`.
+        more: further networks to include, on which stored latents do not depend.
+    """
+    import torch
+
+    config = model.config
+    parts = [config.image_size, config.vae.model_dump(mode="json"), config.image_encoder.fields()]
+    later = {name: note for name, note in notes_of(config).items() if name not in ("structure", "compose")}
+    parts += later.values()
+    networks = [network for network in (model.vae, model.image_encoder) if network is not None]
+    for network in [*networks, *more]:
+        for name, value in sorted(network.state_dict().items()):
+            if value.is_floating_point():
+                plain = value.detach().to("cpu", torch.bfloat16).contiguous()
+                flat = plain.view(torch.int16).numpy().reshape(-1)
+                parts.append([name, sha256_bytes(memoryview(flat).cast("B"))])
+    return fingerprint(parts)

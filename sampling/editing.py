@@ -18,6 +18,7 @@ from intarsia.model import EditModel
 from sampling.canvas.canvas import Canvas, check_mask, fit_exemplar, lay_canvas
 from sampling.canvas.remarks import about_model, after_painting, before_painting
 from sampling.canvas.seam import colour_shift, known_ring, match_ring
+from sampling.denoise.clip_guidance import ClipGuidance, check_clip_guidance, guided_by_clip
 from sampling.denoise.condition import Encoder
 from sampling.denoise.guidance import guided_model
 from sampling.denoise.machine import visiting
@@ -106,11 +107,13 @@ def edit(
     Raises:
         UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area; for a
             scheduler, known region or structure map that the model does not support; for an exemplar, a
-            prompt or a guidance scale that the model does not take, or one that is missing; and if the
-            model's output is not finite, which would otherwise be a black picture.
+            prompt or a guidance scale that the model does not take, or one that is missing; for guidance by
+            a noised encoder that the model does not have; and if the model's output is not finite, which
+            would otherwise be a black picture.
     """
     encoder = Encoder(model, device or model.unet.device)
     _check_known_region(model, settings)
+    check_clip_guidance(model, settings)
     for request in requests:
         check_told(model.config.parts, request.exemplar is not None, request.prompt)
         check_scales(model.config.parts, not_default(_own_settings(request, settings)))
@@ -160,6 +163,7 @@ def _edit_batch(
         # Outside the hole a composing model's own latents mean nothing, and the decoder would mix them in.
         held = settings.known_region != "model" or settings.latent_blend or model.config.compose
         known = encoder.known(image, fitted_mask, noise) if held else None
+        clip = _clip_guidance(encoder, exemplars, condition.channels, settings)
     with _timed(seconds, "denoise", device), visiting(model.unet, device) as unet:
         scales = [
             scales_of(model.config.parts, _own_settings(r, settings), r.exemplar is not None, r.prompt)
@@ -170,6 +174,10 @@ def _edit_batch(
             unet, condition, scales, settings.guidance_interval, levels.num_train_timesteps
         )
         scheduler = new_noise_scheduler(levels, settings.scheduler, settings.karras)
+        if clip is not None:
+            predict = guided_by_clip(
+                predict, clip, scheduler.alphas_cumprod, levels.prediction_type == "v_prediction"
+            )
         options = StepOptions(
             settings.eta,
             step_generators([request.seed for request in requests]),
@@ -187,6 +195,17 @@ def _edit_batch(
             _result(model, request, square, pixels, _own_settings(request, settings), seconds)
             for request, square, pixels in zip(requests, squares, edited, strict=True)
         ]
+
+
+def _clip_guidance(
+    encoder: Encoder, exemplars: Sequence[Tensor | None], channels: Tensor, settings: EditSettings
+) -> ClipGuidance | None:
+    """Guidance by the model's noised encoder; None without it, or without any exemplar."""
+    noised, told = encoder.model.noised, [exemplar is not None for exemplar in exemplars]
+    if noised is None or not settings.clip_guidance or not any(told):
+        return None
+    features, rows = encoder.features(exemplars), torch.tensor(told, device=encoder.device)
+    return ClipGuidance(noised.to(encoder.device), settings.clip_guidance, channels, features, rows)
 
 
 def _squares(requests: Sequence[EditRequest], settings: EditSettings, size: int) -> list[_Square]:

@@ -235,6 +235,16 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         default=_DEFAULT.scheduler,
         help=f"default %(default)s; steps that are usually enough: {enough}",
     )
+    group.add_argument(
+        "--clip-guidance",
+        type=float,
+        default=_DEFAULT.clip_guidance,
+        metavar="W",
+        help="guidance by a noised encoder; 1 = Bayes' rule, 0 = none (default)",
+    )
+    group.add_argument(
+        "--noised-clip", type=Path, metavar="DIR", help="its folder, from training with task=noised-clip"
+    )
     group.add_argument("--karras", action="store_true", help=f"Karras' noise levels, for {karras}")
     group.add_argument(
         "--eta", type=float, default=_DEFAULT.eta, metavar="E", help="fresh noise in ddim's steps, 0 to 1"
@@ -365,5 +375,5 @@ def edit_settings(arguments: argparse.Namespace, where: str) -> list[EditSetting
 
 def machine_settings(arguments: argparse.Namespace, where: str) -> MachineSettings:
     """The `MachineSettings` of the arguments."""
-    content = {name: getattr(arguments, name) for name in MachineSettings.model_fields}
+    content = {name: getattr(arguments, name) for name in MachineSettings.model_fields if name in arguments}
     return build_config(MachineSettings, content, where)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from intarsia.errors import UserError
 from intarsia.files import fingerprint, sha256_file
+from intarsia.model_folder import model_hash
 from sampling.jobs import COMPUTED_OF
 from sampling.painters.painter import painter_of
 from sampling.settings import EditSettings, ExemplarBackground, InversionSettings, MachineSettings
@@ -51,6 +52,7 @@ class Provenance:
         painter: name of the painter.
         prompt: prompt of the edit; empty without one.
         structure: sources of structure maps by name: files, or "picture" or "exemplar" without a hash.
+        noised_clip: folder of the noised encoder and its hash; None without one.
     """
 
     image: SourceFile
@@ -67,6 +69,7 @@ class Provenance:
     painter: str = "own"
     prompt: str = ""
     structure: Mapping[str, SourceFile] = field(default_factory=dict)
+    noised_clip: SourceFile | None = None
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
@@ -75,7 +78,7 @@ class Provenance:
     def work(self) -> str:
         """The hash of the work: it depends on the inputs' contents, not on their paths or the machine."""
         content = self._content()
-        for name in {"image", "mask", "exemplar", "model"} & content.keys():
+        for name in {"image", "mask", "exemplar", "model", "noised_clip"} & content.keys():
             content[name] = getattr(self, name).sha256
         if self.structure:
             content["structure"] = {name: file.sha256 or file.path for name, file in self.structure.items()}
@@ -91,7 +94,7 @@ class Provenance:
         content = asdict(self)
         if self.painter == "own":
             del content["painter"]
-        for name in ("exemplar", "prompt", "structure"):
+        for name in ("exemplar", "prompt", "structure", "noised_clip"):
             if not content[name]:
                 del content[name]
         return content
@@ -125,7 +128,12 @@ def pattern(
         dtype=dtype,
         libraries=_libraries(),
         painter=painter,
+        noised_clip=_folder(machine.noised_clip) if machine.noised_clip else None,
     )
+
+
+def _folder(path: Path) -> SourceFile:
+    return SourceFile(str(path), model_hash(path))
 
 
 def made_from(
@@ -195,8 +203,8 @@ def read_provenance(path: Path | str) -> Provenance:
         content = json.loads(text)
         if content.pop("version") != PROVENANCE_VERSION:
             raise UserError(f"{path} was written by another version of this program")
-        for name in ("image", "mask", "exemplar", "model"):
-            if name in content or name != "exemplar":
+        for name in ("image", "mask", "exemplar", "model", "noised_clip"):
+            if name in content or name not in ("exemplar", "noised_clip"):
                 content[name] = SourceFile(**content[name])
         structure = content.pop("structure", {})
         content["structure"] = {name: SourceFile(**file) for name, file in structure.items()}
@@ -223,6 +231,8 @@ def remake_command(provenance: Provenance, out: str) -> str:
         if value == default.get(name):
             continue
         words += [_OPTIONS[name][value]] if name in _OPTIONS else [_option(name), _word(value)]
+    if provenance.noised_clip:
+        words += ["--noised-clip", provenance.noised_clip.path]
     if provenance.structure:
         words += ["--structure", *(f"{name}={file.path}" for name, file in provenance.structure.items())]
     if provenance.invert_mask:
@@ -236,7 +246,9 @@ def remake_command(provenance: Provenance, out: str) -> str:
 def changed_files(provenance: Provenance) -> list[str]:
     """One sentence for each input that is missing or has changed, and for each library with a new version."""
     remarks, painter = [], painter_of(provenance.painter)
-    noted_files = {name: getattr(provenance, name) for name in ("image", "mask", "exemplar", "model")}
+    prints = {"model": painter.fingerprint, "noised_clip": model_hash}
+    names = ("image", "mask", "exemplar", "model", "noised_clip")
+    noted_files = {name: getattr(provenance, name) for name in names}
     noted_files |= {f"map {name}": file for name, file in provenance.structure.items() if file.sha256}
     for name, noted in noted_files.items():
         if noted is None:
@@ -244,7 +256,7 @@ def changed_files(provenance: Provenance) -> list[str]:
         path = Path(noted.path)  # for a painter without a model: the current folder
         if not path.exists():
             remarks.append(f"{name} {path} does not exist, seen from this folder: the command cannot run")
-        elif noted.sha256 != (painter.fingerprint(path) if name == "model" else sha256_file(path)):
+        elif noted.sha256 != prints.get(name, sha256_file)(path):
             remarks.append(f"{name} {path} has changed: the command will make another picture")
     for name, version in _libraries().items():
         before = provenance.libraries.get(name, version)

@@ -1,5 +1,6 @@
 """The settings of edits as plain typed values, without torch, so that a wrong option is refused at once."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
@@ -27,7 +28,7 @@ COUPLINGS = {
 InversionMethod = Literal["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
 
 
-_LATER = ("text_guidance_scale", "resample")
+_LATER = ("text_guidance_scale", "clip_guidance", "resample")
 
 
 class EditSettings(Config):
@@ -37,6 +38,7 @@ class EditSettings(Config):
     num_inference_steps: int = Field(default=50, ge=1, le=500)
     guidance_scale: float = Field(default=5.0, ge=0.0, le=100.0)  # of the exemplar; 1 = no guidance
     text_guidance_scale: float = Field(default=7.5, ge=0.0, le=100.0)  # of the prompt; 1 = no guidance
+    clip_guidance: float = Field(default=0.0, ge=0.0, le=1000.0)  # of a noised encoder; 1 = Bayes' rule
     # Range of timestep / training timesteps with guidance; 1 = pure noise.
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     scheduler: SchedulerName = "plms"
@@ -99,6 +101,7 @@ class MachineSettings(Config):
     dtype: Literal["auto", Dtype] = "auto"  # auto: bfloat16 on a GPU, else float32
     compile: bool = False  # torch.compile of the UNet: a slow start, faster steps
     low_vram: bool = False  # only the network in use is on the device; the autoencoder works in parts
+    noised_clip: Path | None = None  # folder of the noised encoder that `EditSettings.clip_guidance` uses
 
 
 class InversionSettings(Config):

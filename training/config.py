@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from intarsia.architecture import ImageEncoderConfig, ModelConfig, VaeConfig
+from intarsia.architecture import ImageEncoderConfig, ModelConfig, NoisedConfig, VaeConfig
 from intarsia.config import Config
 from intarsia.errors import UsageError
 from intarsia.model_folder import check_model_folder, check_same_notes
@@ -26,7 +26,7 @@ from training.option_groups import (
 )
 
 # Tasks by name: the module that holds each one's TASK (`training.objective.task.Task`).
-TASKS = {"edit": "training.objective.edit"}
+TASKS = {"edit": "training.objective.edit", "noised-clip": "training.objective.noised"}
 
 
 class TrainConfig(Config):
@@ -112,6 +112,39 @@ class TrainConfig(Config):
         if self.objective.compose:
             # A copy, because the default model is shared.
             self.__dict__["model"] = self.model.model_copy(update={"compose": True})
+        return self
+
+    @model_validator(mode="after")
+    def _noised_encoder(self) -> "TrainConfig":
+        if self.task != "noised-clip":
+            if self.model.noised:
+                raise ValueError("model.noised belongs to task=noised-clip; remove one of the two")
+            return self
+        if self.model.noised is None:
+            self.__dict__["model"] = self.model.model_copy(update={"noised": NoisedConfig()})
+        noised = self.model.noised or NoisedConfig()
+        if self.model.latent_size % noised.patch:
+            raise ValueError(
+                f"model.noised.patch={noised.patch} does not divide latents of {self.model.latent_size} cells"
+            )
+        if "exemplar" not in self.model.parts:
+            raise ValueError("task=noised-clip needs an exemplar; set model.condition=exemplar or both")
+        if self.micro_batch_size % noised.group:
+            raise ValueError(
+                f"micro_batch_size={self.micro_batch_size} must be a multiple of model.noised.group="
+                f"{noised.group}: samples of a group are compared with each other"
+            )
+        unused = {
+            f"preview.every_steps={self.preview.every_steps}": self.preview.every_steps,
+            "lora": self.lora,
+            "compile=true": self.compile,
+            "activation_checkpointing=true": self.activation_checkpointing,
+            "objective.compose=true": self.objective.compose,
+            "speed.fp8=true": self.speed.fp8,
+            "freeze": self.freeze,
+        }
+        for option in (option for option, given in unused.items() if given):
+            raise ValueError(f"{option} has no effect with task=noised-clip; remove it")
         return self
 
     @model_validator(mode="after")

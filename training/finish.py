@@ -5,10 +5,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from intarsia.conditions.noised import save_noised
 from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
 from intarsia.model import EditModel, build_model
-from intarsia.model_folder import CARD_WORDS
+from intarsia.model_folder import CARD_WORDS, frozen_hash
 from intarsia.weights import save_model
 from training.checkpoint.folder import another_base, checkpoint_name, read_state
 from training.checkpoint.rank_files import Parts
@@ -64,7 +65,7 @@ def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: R
 
     Says what to run next.
     """
-    result = run.adapters if config.lora else run.model
+    result = run.adapters if config.lora else run.noised if config.model.noised else run.model
     content = {"step": state.step, "model": result.name}
     if not (run.finished.is_file() and read_json(run.finished) == content):
         run.finished.unlink(missing_ok=True)
@@ -72,14 +73,17 @@ def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: R
         whole = consolidate(config, model, run.checkpoints / checkpoint_name(state.step))
         write_result(whole, config, result, card)
         write_json(run.finished, content)
-    log.info("%s after %d steps: %s", "adapters" if config.lora else "model", state.step, result)
+    what = "adapters" if config.lora else "noised encoder" if config.model.noised else "model"
+    log.info("%s after %d steps: %s", what, state.step, result)
     log.info("next: %s", _next_command(config, result))
 
 
 def write_result(model: EditModel, config: TrainConfig, folder: Path, card: str) -> None:
-    """Write a model folder, or of a run with adapters no more than them; an existing one is replaced."""
+    """Write a model folder, or only the adapters or the noised encoder; an existing one is replaced."""
     if config.lora:
         write_adapters(model, config.lora, folder, card)
+    elif model.noised is not None:
+        save_noised(model.noised, config.model, frozen_hash(model), folder, card)
     else:
         with exact_frozen(model):
             save_model(model, folder, card)
@@ -91,6 +95,9 @@ def _next_command(config: TrainConfig, folder: Path | str) -> str:
         base = shlex.quote(str(config.model.init.model_folder))
         return f"python -m sampling merge-lora --model {base} --lora {result} --out MODEL"
     told = CARD_WORDS[config.model.parts].options
+    if config.model.noised:
+        guided = f"--noised-clip {result} --clip-guidance 1"
+        return f"python -m sampling edit --model MODEL {guided} --image I.png --mask M.png {told} --out O.png"
     return f"python -m sampling edit --model {result} --image I.png --mask M.png {told} --out O.png"
 
 
@@ -99,6 +106,7 @@ def model_card(config: TrainConfig, state: TrainState, average: str | None = Non
     words = CARD_WORDS[config.model.parts]
     title = words.kind[0].upper() + words.kind[1:]
     title = f"Adapters (LoRA, rank {config.lora.rank}) for an {words.kind}" if config.lora else title
+    title = f"A noised encoder that guides an {words.kind}" if config.model.noised else title
     dropout = {part: getattr(config, f"{part}_dropout") for part in config.model.parts}
     dropped = ", ".join(f"{part} dropout {share:g}" for part, share in dropout.items())
     averaged = average or ("averaged (EMA)" if config.optimizer.averages else "plain")

@@ -37,6 +37,7 @@ class Encoder:
         self._moments: dict[bytes, Tensor] = {}
         self._tokens: dict[bytes, Tensor] = {}
         self._texts: dict[bytes, Tensor] = {}
+        self._features: dict[bytes, Tensor] = {}
 
     def told(self, exemplars: Sequence[Tensor | None], prompts: Sequence[str]) -> tuple[Part, ...]:
         """What the UNet is told in tokens, in the order of its context.
@@ -111,6 +112,13 @@ class Encoder:
         """Exemplars uint8 [B, 224, 224, 3] -> tokens [B, n, D]."""
         return self._remembered(self._tokens, exemplar, self._encode_exemplars).to(self.device)
 
+    def features(self, exemplars: Sequence[Tensor | None]) -> Tensor:
+        """Features of the frozen tower, [B, …]; zeros where there is no exemplar. At least one is there."""
+        given = torch.stack([exemplar for exemplar in exemplars if exemplar is not None])
+        known = self._remembered(self._features, given, self._see_exemplars).to(self.device)
+        rows = iter(known)
+        return torch.stack([torch.zeros_like(known[0]) if one is None else next(rows) for one in exemplars])
+
     def _remembered(
         self, memory: dict[bytes, Tensor], rows: Tensor | list[str], encode: Callable[[Any], Tensor]
     ) -> Tensor:
@@ -132,10 +140,13 @@ class Encoder:
 
     def _encode_exemplars(self, exemplar: Tensor) -> Tensor:
         encoder = self.model.exemplar_encoder
+        with visiting(encoder, self.device):
+            return encoder(self._see_exemplars(exemplar).to(encoder.null_exemplar.dtype))
+
+    def _see_exemplars(self, exemplar: Tensor) -> Tensor:
         pixels = self.model.normalise(exemplar)
-        with visiting(self.model.image_encoder, self.device) as tower, visiting(encoder, self.device):
-            features = self.model.encode_exemplar(pixels.to(self.device, tower.dtype))
-            return encoder(features.to(encoder.null_exemplar.dtype))
+        with visiting(self.model.image_encoder, self.device) as tower:
+            return self.model.encode_exemplar(pixels.to(self.device, tower.dtype))
 
     def _encode_texts(self, texts: list[str]) -> Tensor:
         with visiting(self.model.text_encoder, self.device):

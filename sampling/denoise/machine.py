@@ -64,6 +64,10 @@ def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
         model.vae.enable_tiling()
     if settings.compile:
         model.unet.compile()
+    if settings.noised_clip:
+        from sampling.denoise.clip_guidance import attach_noised
+
+        attach_noised(model, settings.noised_clip)
     return Machine(model, device)
 
 

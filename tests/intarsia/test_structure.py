@@ -11,9 +11,8 @@ import torch
 from intarsia.architecture import MAPS, ModelConfig, StructureConfig
 from intarsia.conditions.structure import check_sources, edges, structure_channels
 from intarsia.errors import UserError
-from intarsia.frozen_hash import frozen_hash
 from intarsia.model import EditModel, build_model
-from intarsia.model_folder import check_same_notes
+from intarsia.model_folder import check_same_notes, frozen_hash
 from intarsia.original import to_original
 from intarsia.weights import read_model, save_model
 from tests.sampling.tiny import tiny_config, tiny_model

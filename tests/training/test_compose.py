@@ -14,8 +14,8 @@ from intarsia.conditioning import composed, known_channels
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import read_json
-from intarsia.frozen_hash import frozen_hash
 from intarsia.model import EditModel, build_model
+from intarsia.model_folder import frozen_hash
 from intarsia.original import to_original
 from intarsia.weights import read_model, save_model
 from sampling.denoise.sampler import Known, StepOptions, denoise, new_noise_scheduler

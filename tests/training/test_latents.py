@@ -12,8 +12,8 @@ import torch
 from intarsia.conditioning import sample_latents
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
-from intarsia.frozen_hash import frozen_hash
 from intarsia.model import EditModel, build_model
+from intarsia.model_folder import frozen_hash
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.training.file_server import serving
 from tests.training.stored import store

@@ -17,7 +17,7 @@ from dataprep.records import Rejected
 from intarsia.architecture import ModelConfig
 from intarsia.conditions.structure import COMPUTED
 from intarsia.errors import UserError
-from intarsia.frozen_hash import frozen_hash
+from intarsia.model_folder import frozen_hash
 from intarsia.sample import Sample
 from training.config import BatchShape, TrainConfig, stores_features
 from training.data.batch import Batch, Item, as_item, collate, collate_and_draw, fresh_draw

@@ -19,8 +19,8 @@ from dataprep.progress import noted
 from dataprep.shards.journal import note_start
 from intarsia.errors import UserError
 from intarsia.files import atomic_path, read_json, sha256_file, write_json
-from intarsia.frozen_hash import frozen_hash
 from intarsia.model import EditModel, build_model
+from intarsia.model_folder import frozen_hash
 from intarsia.sample import Sample
 from training.config import TrainConfig
 from training.data.batches import SampleDataset, collate

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.files import fingerprint, sha256_bytes
-from intarsia.frozen_hash import frozen_hash
 from intarsia.model import EditModel
+from intarsia.model_folder import frozen_hash
 from training.config import TrainConfig
 from training.ranks.distributed import World
 

@@ -36,7 +36,8 @@ def new_model(config: TrainConfig, device: torch.device, is_main: bool) -> EditM
     if config.precision == "bf16":
         halve_frozen(model, keep_exact=is_main)
     model.vae.to(memory_format=torch.channels_last)  # faster convolutions
-    lay_out(model.unet, config.speed)
+    if model.unet is not None:
+        lay_out(model.unet, config.speed)
     model.to(device).train()
     if config.speed.compile_frozen:
         compile_frozen(model, config)
@@ -53,7 +54,7 @@ def choose_trained(model: EditModel, config: TrainConfig) -> None:
     Raises:
         UsageError: for parts to freeze that do not exist.
     """
-    if config.freeze_unused:
+    if config.freeze_unused and model.unet is not None:
         freeze_unused(model)
     if config.lora:
         add_adapters(model, config.lora, config.seed)

@@ -31,7 +31,7 @@ class NoisedTrainee(nn.Module):
         return self.noised.scale * seen @ known.transpose(1, 2)
 
 
-def errors_of(logits: Tensor, step: Step | None = None) -> Tensor:
+def contrast_errors(logits: Tensor) -> Tensor:
     """The contrastive loss of each sample, float32 [B]: the mean of both directions (CLIP, figure 3).
 
     The direction from exemplar to latents is what makes the scaled cosine that of Bayes; the other leaves any
@@ -39,19 +39,13 @@ def errors_of(logits: Tensor, step: Step | None = None) -> Tensor:
 
     Args:
         logits: result of `NoisedTrainee`, [B / G, G, G].
-        step: not used.
     """
     right = torch.arange(logits.shape[-1], device=logits.device).expand(logits.shape[:2])
     ways = (logits.flatten(0, 1), logits.transpose(1, 2).flatten(0, 1))
     return sum(F.cross_entropy(way, right.flatten(), reduction="none") for way in ways) / 2
 
 
-def loss_of(logits: Tensor, step: Step | None = None) -> Tensor:
-    """Mean of `errors_of`."""
-    return errors_of(logits, step).mean()
-
-
-def sick_rows(logits: Tensor, step: Step | None = None) -> Tensor:
+def sick_groups(logits: Tensor, step: Step | None = None) -> Tensor:
     """The samples of groups with a cosine that is not finite, bool [B]."""
     sick = ~torch.isfinite(logits.detach()).flatten(1).all(dim=1)
     return sick.repeat_interleave(logits.shape[-1])
@@ -60,8 +54,8 @@ def sick_rows(logits: Tensor, step: Step | None = None) -> Tensor:
 TASK = Task(
     trainee=NoisedTrainee,
     prepare=prepare,
-    loss=loss_of,
-    errors=lambda logits, step: errors_of(logits.detach(), step),
-    sick=sick_rows,
+    loss=lambda logits, step: contrast_errors(logits).mean(),
+    errors=lambda logits, step: contrast_errors(logits.detach()),
+    sick=sick_groups,
     made_up=made_up,
 )

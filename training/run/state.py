@@ -93,6 +93,11 @@ class RunFolder:
         return self.root / "model"
 
     @property
+    def noised(self) -> Path:
+        """The finished noised encoder, of a run with task=noised-clip."""
+        return self.root / "noised"
+
+    @property
     def adapters(self) -> Path:
         """The finished adapters, of a run that trains no more than them."""
         return self.root / "lora"
