@@ -35,11 +35,11 @@ class ClipGuidance:
     def gradient(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """∇ log p(exemplar | latents, timestep), float32 [B, C, h, w]; 0 in rows without an exemplar."""
         dtype = self.encoder.places.dtype
-        nearest = timestep.round().long().expand(len(latents)).to(latents.device)
+        timesteps = timestep.expand(len(latents)).to(latents.device)
         known = self.encoder.know(self.features.to(dtype))
         with torch.enable_grad():
             noisy = latents.detach().requires_grad_()
-            seen = self.encoder.see(noisy.to(dtype), nearest, self.channels.to(dtype))
+            seen = self.encoder.see(noisy.to(dtype), timesteps, self.channels.to(dtype))
             logits = self.encoder.scale * (seen * known).sum(dim=-1)
             [gradient] = torch.autograd.grad(logits[self.told].sum(), noisy)
         return gradient.float()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from intarsia.conditions.noised import SETTINGS
 from intarsia.config import load_config
 from intarsia.files import read_json
 from intarsia.model import build_model
@@ -60,6 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         overrides = [
             *TINY,
             *([TINY_TEXT] if "text" in model.parts else []),
+            *(["model.noised={size: toy, group: 2}"] if model.noised else []),
             f"model.unet.attention_head_dim={'[1, 2]' if several else 2}",
             f"data.shards={shards}",
             f"run={root / path.stem}",
@@ -82,8 +84,8 @@ def test_a_scaled_down_recipe_trains_and_leaves_a_model(runs: Path, path: Path) 
     assert all(0 < loss < 10 for loss in losses)
     config = load_config(TrainConfig, path)
     result = run / read_json(run / "finished.json")["model"]
-    if config.lora:
-        assert (result / ADAPTERS).is_file()
+    if config.lora or config.model.noised:
+        assert (result / (ADAPTERS if config.lora else SETTINGS)).is_file()
         return
     made = read_model_config(result)
     assert made.noise == config.model.noise

@@ -60,7 +60,7 @@ def choose_trained(model: EditModel, config: TrainConfig) -> None:
         add_adapters(model, config.lora, config.seed)
     freeze_parts(task_of(config).trainee(model), config.freeze)
     mark_base(model, config)
-    if config.activation_checkpointing:
+    if config.activation_checkpointing and model.unet is not None:
         model.unet.enable_gradient_checkpointing()
 
 
