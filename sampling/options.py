@@ -242,14 +242,19 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="guidance by a noised encoder; 1 = Bayes' rule, 0 = none (default)",
     )
-    group.add_argument(
-        "--noised-clip", type=Path, metavar="DIR", help="its folder, from training with task=noised-clip"
-    )
+    add_noised_option(group)
     group.add_argument("--karras", action="store_true", help=f"Karras' noise levels, for {karras}")
     group.add_argument(
         "--eta", type=float, default=_DEFAULT.eta, metavar="E", help="fresh noise in ddim's steps, 0 to 1"
     )
     _add_known_region(group)
+
+
+def add_noised_option(group: argparse._ActionsContainer) -> None:
+    """Add the folder of the noised encoder that guides."""
+    group.add_argument(
+        "--noised-clip", type=Path, metavar="DIR", help="its folder, from training with task=noised-clip"
+    )
 
 
 def _add_known_region(group: argparse._ArgumentGroup) -> None:

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from intarsia.command_line import Commands
 from intarsia.errors import UsageError, UserError
-from sampling.options import add_machine_options, add_painter_options, check_painter, machine_settings
+from sampling.options import (
+    add_machine_options,
+    add_noised_option,
+    add_painter_options,
+    check_painter,
+    machine_settings,
+)
 from sampling.settings import EditSettings
 
 _WHERE = "python -m sampling serve"
@@ -27,6 +33,7 @@ def add(commands: Commands) -> None:
     )
     files = parser.add_argument_group("files")
     add_painter_options(files)
+    add_noised_option(files)
     files.add_argument(
         "--input", type=Path, metavar="DIR", help="offer the pictures in this folder on the page"
     )
