@@ -10,6 +10,7 @@ from sampling.canvas.canvas import check_mask
 from sampling.jobs import COMPUTED_OF
 from sampling.pictures import Mask, Picture, PictureFile, open_exemplar, open_mask, open_picture
 from sampling.settings import ExemplarBackground
+from sampling.told import check_outline
 
 
 @dataclass(frozen=True)
@@ -37,23 +38,24 @@ def read_inputs(
     exemplar_background: ExemplarBackground = "crop",
     structure: Mapping[str, Path] | None = None,
 ) -> Inputs:
-    """Read the files "image", "mask" and, if it is there, "exemplar", and those of structure maps.
+    """Read the files "image" and "mask", and if they are there, "exemplar", "exemplar_mask" and maps.
 
     Args:
         files: paths by name.
         invert_mask: whether the mask's file is white where to keep.
-        exemplar_background: what a transparent exemplar stands on.
+        exemplar_background: what takes the place of the surroundings of the exemplar's object.
         structure: sources of structure maps (`jobs.structure_sources`).
 
     Raises:
-        UserError: as `open_picture`, `open_mask`, `open_exemplar` and `check_mask`.
+        UserError: as `open_picture`, `open_mask`, `open_exemplar`, `check_mask` and `check_outline`.
     """
+    check_outline(files)
     source, mask = open_picture(files["image"]), open_mask(files["mask"], invert_mask)
     edit_mask = check_mask(mask.edit_mask, source.pixels)
     remarks = (*source.remarks, *mask.remarks)
     exemplar = None
     if "exemplar" in files:
-        opened = open_exemplar(files["exemplar"], exemplar_background)
+        opened = open_exemplar(files["exemplar"], exemplar_background, files.get("exemplar_mask"))
         exemplar, remarks = opened.pixels, (*remarks, *opened.remarks)
     maps: dict[str, MapSource] = {}
     for name, path in (structure or {}).items():

@@ -13,9 +13,9 @@ from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.words import counted
 from sampling.settings import EditSettings
-from sampling.told import EXEMPLAR_ONLY, PartNames, check_scales, check_told
+from sampling.told import EXEMPLAR_ONLY, PartNames, check_outline, check_scales, check_told
 
-FILES = ("image", "mask", "exemplar")
+FILES = ("image", "mask", "exemplar", "exemplar_mask")
 # The folder of exemplars is called `reference` in the examples of the original code.
 _FOLDERS = {"image": ("image",), "mask": ("mask",), "exemplar": ("exemplar", "reference")}
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # file name endings
@@ -30,7 +30,7 @@ class Job:
 
     Attributes:
         name: name of the result, NAME.png.
-        files: paths of image, mask and exemplar, if there is one.
+        files: paths of image and mask, and of exemplar and exemplar_mask if there are any.
         seed: seed of the noise; None = the command's seed.
         settings: fields of `EditSettings` that the row sets.
         truth: path of the true picture for `evaluation bench`, if the row has it.
@@ -84,8 +84,9 @@ def read_jobs(path: Path, parts: PartNames = EXEMPLAR_ONLY) -> list[Job]:
 
     Args:
         path: CSV file with a header or JSONL file (columns or keys image, mask, exemplar or prompt, and
-            optionally name, seed, truth, structure and any setting of an edit), or a folder with image/,
-            mask/ and exemplar/, where files with the same name, ignoring the ending, form one edit.
+            optionally exemplar_mask, name, seed, truth, structure and any setting of an edit), or a folder
+            with image/, mask/ and exemplar/, where files with the same name, ignoring the ending, form one
+            edit.
         parts: what the model is told.
 
     Raises:
@@ -128,6 +129,7 @@ def _job(row: dict[str, Any], number: int, base: Path, parts: PartNames) -> Job:
         if missing:
             raise UsageError(f"the row has no {', '.join(missing)}")
         check_told(parts, "exemplar" in files, prompt)
+        check_outline(files)
         check_scales(parts, settings)
         if Path(name).name != name or name == ".." or "\0" in name or len(name.encode()) > _LONGEST:
             raise UsageError(f"name={name!r} is not a plain file name of at most {_LONGEST} bytes")
@@ -142,7 +144,7 @@ def _job(row: dict[str, Any], number: int, base: Path, parts: PartNames) -> Job:
 
 def _required(parts: PartNames) -> tuple[str, ...]:
     """The files that every edit needs; a model that is told text can do without an exemplar."""
-    return FILES[:2] if "text" in parts else FILES
+    return FILES[:2] if "text" in parts else FILES[:3]
 
 
 def _seed(value: Any) -> int:

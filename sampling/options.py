@@ -23,7 +23,7 @@ from sampling.settings import (
     MachineSettings,
     MatchColour,
 )
-from sampling.told import PartNames, check_scales, check_told
+from sampling.told import PartNames, check_outline, check_scales, check_told
 
 _DEFAULT = EditSettings()
 
@@ -105,6 +105,8 @@ def add_file_options(
     )
     what = "picture of the object to paint"
     group.add_argument("--exemplar", type=Path, required=not prompt, metavar="FILE", help=what)
+    outline = "mask of the exemplar's size; white = the object, which is cut out"
+    group.add_argument("--exemplar-mask", type=Path, metavar="FILE", help=outline)
     if prompt:
         words = "what to paint in words, for a model that is told text"
         group.add_argument("--prompt", metavar="TEXT", default="", help=words)
@@ -119,8 +121,9 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
         written: all files that it will write.
 
     Raises:
-        UsageError: if OUT is not a PNG or is a folder, an input would be replaced, or the model needs an
-            exemplar or a prompt that is not given, or is not told what is given.
+        UsageError: if OUT is not a PNG or is a folder, an input would be replaced, the model needs an
+            exemplar or a prompt that is not given, or is not told what is given, or an exemplar mask is
+            given without an exemplar.
         UserError: if there is no model, or OUT's folder is not writable.
     """
     out, maps = arguments.out, structure_sources(getattr(arguments, "structure", ()))
@@ -132,7 +135,9 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
         for name in FILES:
             given = getattr(arguments, name)
             if given is not None and is_same_file(path, given):
-                raise UsageError(f"{path} would replace the {name} itself; give --out another name")
+                raise UsageError(
+                    f"{path} would replace the {name.replace('_', ' ')} itself; give --out another name"
+                )
         for name, source in maps.items():
             if is_same_file(path, source):
                 raise UsageError(f"{path} would replace the map {name} itself; give --out another name")
@@ -144,6 +149,7 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
             "prompts are for edit and batch"
         )
     try:
+        check_outline([name for name in FILES if getattr(arguments, name) is not None])
         check_told(parts, arguments.exemplar is not None, getattr(arguments, "prompt", ""))
     except UserError as error:
         raise UsageError(str(error)) from None
@@ -178,8 +184,8 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         "--exemplar-background",
         choices=get_args(ExemplarBackground),
         default="crop",
-        help="transparent parts of an exemplar with an alpha channel: fill them with a neutral colour "
-        "(neutral), or crop the picture to the object first (crop, the default)",
+        help="around the object of an exemplar with an alpha channel or a mask: CLIP's mean colour, cropped "
+        "to the object (crop, the default) or not (neutral); white, black or grey, as data prep's recipes",
     )
 
 

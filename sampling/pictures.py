@@ -22,15 +22,15 @@ from dataprep.pictures.reader import (
     turn_upright,
 )
 from dataprep.records import Rejected, RejectReason
+from intarsia.boxes import Box, pad_box
 from intarsia.errors import UserError
 from intarsia.files import atomic_path
-from sampling.settings import ExemplarBackground
+from sampling.settings import EXEMPLAR_BACKGROUNDS, BackgroundRow, ExemplarBackground
 
 Picture: TypeAlias = NDArray[np.uint8]  # [H, W, 3], RGB
 Mask: TypeAlias = NDArray[np.bool_]  # [H, W], True = repaint
 
 _T = TypeVar("_T")
-NEUTRAL = (123, 117, 104)  # CLIP's mean colour, which becomes zero at the exemplar encoder's input
 _SOFT_SHARE = 0.001  # a mask with more grey pixels than this share gets a remark
 _GREY_SHARE = 0.25  # with more than this share it may be a photograph
 
@@ -126,36 +126,81 @@ def read_mask(path: Path | str, invert: bool = False) -> Mask:
     return open_mask(path, invert).edit_mask
 
 
-def open_exemplar(path: Path | str, background: ExemplarBackground = "crop") -> PictureFile:
-    """Read an exemplar; an alpha channel is used as the object's mask.
+def open_exemplar(
+    path: Path | str, background: ExemplarBackground = "crop", mask: Path | str | None = None
+) -> PictureFile:
+    """Read an exemplar; its alpha channel, a mask, or both (where both agree) show the object.
 
     Args:
         path: path of the file.
-        background: treatment of transparent parts. "neutral": they become CLIP's mean colour; "crop": the
-            same, and the picture is cropped to the box of the opaque pixels (alpha 128 or more).
+        background: what takes the place of everything else (`settings.EXEMPLAR_BACKGROUNDS`).
+        mask: path of a mask of the exemplar's size, white = object; its grey levels are shares.
 
     Raises:
-        UserError: as `open_picture`, and if the whole exemplar is transparent.
+        UserError: as `open_picture`; if no object is shown, the mask has another size, or the background
+            needs an outline of the object that the exemplar does not have.
     """
-    source = open_picture(path)
-    if source.rgba is None:
+    source, row = open_picture(path), EXEMPLAR_BACKGROUNDS[background]
+    if source.rgba is None and mask is None:
+        if row.needs_outline:
+            raise UserError(
+                f"exemplar {path} has no transparent parts that show the object's outline, which "
+                f"exemplar_background={background} needs; give an exemplar mask, or use crop"
+            )
         return source
-    alpha = source.rgba[..., 3]
-    opaque = alpha >= 128
-    if not opaque.any():
+    alpha = np.full(source.pixels.shape[:2], 255, np.uint8) if source.rgba is None else source.rgba[..., 3]
+    if not (alpha >= 128).any():
         raise UserError(f"exemplar {path} is completely transparent; its alpha channel must show the object")
-    on = np.array(NEUTRAL, np.float32)
-    weight = alpha[..., None].astype(np.float32) / 255.0
-    filled = (source.rgba[..., :3] * weight + on * (1.0 - weight)).round().astype(np.uint8)
-    if background == "crop":
-        rows, columns = np.flatnonzero(opaque.any(1)), np.flatnonzero(opaque.any(0))
-        filled = filled[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return replace(source, pixels=filled, rgba=None)
+    if mask is not None:
+        alpha = np.minimum(alpha, _outline(Path(mask), Path(path), alpha.shape))
+        if not (alpha >= 128).any():
+            raise UserError(f"exemplar mask {mask} shows only transparent parts of exemplar {path}")
+    colours = source.pixels if source.rgba is None else source.rgba[..., :3]
+    return replace(source, pixels=_on_background(colours, alpha, row), rgba=None)
 
 
-def read_exemplar(path: Path | str, background: ExemplarBackground = "crop") -> Picture:
+def _outline(mask: Path, exemplar: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Shares of the object in an exemplar's pixels from a mask file, uint8 [H, W], 255 = all."""
+    with _opened(mask) as (image, _):
+        levels = turn_upright(_usable(load_grey(image), mask), orientation_of(image))
+    if levels.shape != shape:
+        raise UserError(
+            f"exemplar mask {mask} is {levels.shape[1]} x {levels.shape[0]} pixels, and exemplar {exemplar} "
+            f"{shape[1]} x {shape[0]}; give a mask of the exemplar's size"
+        )
+    if not (levels >= 128).any():
+        raise UserError(
+            f"exemplar mask {mask} has no white (its brightest pixel has {levels.max()} of 255), so it shows "
+            "no object; paint the object white"
+        )
+    return levels
+
+
+def _on_background(colours: Picture, alpha: NDArray[np.uint8], row: BackgroundRow) -> Picture:
+    """The object of an exemplar on a background, cropped as its row says."""
+    on, weight = np.array(row.colour, np.float32), alpha[..., None].astype(np.float32) / 255.0
+    filled: Picture = (colours * weight + on * (1.0 - weight)).round().astype(np.uint8)
+    if not row.crop:
+        return filled
+    opaque = alpha >= 128
+    rows, columns = np.flatnonzero(opaque.any(1)), np.flatnonzero(opaque.any(0))
+    box = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    shown = pad_box(box, row.margin, (alpha.shape[1], alpha.shape[0])).cut(filled)
+    if row.grow == 1.0:
+        return shown
+    height, width = shown.shape[:2]
+    side = int(max(height, width) * row.grow)
+    square: Picture = np.full((side, side, 3), row.colour, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = shown
+    return square
+
+
+def read_exemplar(
+    path: Path | str, background: ExemplarBackground = "crop", mask: Path | str | None = None
+) -> Picture:
     """The pixels of `open_exemplar`."""
-    return open_exemplar(path, background).pixels
+    return open_exemplar(path, background, mask).pixels
 
 
 def write_png(

@@ -15,7 +15,7 @@ from PIL import Image
 from intarsia.errors import UserError
 from intarsia.files import fingerprint, sha256_file
 from intarsia.model_folder import model_hash
-from sampling.jobs import COMPUTED_OF
+from sampling.jobs import COMPUTED_OF, FILES
 from sampling.painters.painter import painter_of
 from sampling.settings import EditSettings, ExemplarBackground, InversionSettings, MachineSettings
 
@@ -41,7 +41,7 @@ class Provenance:
     """Everything that one edit depends on.
 
     Attributes:
-        image, mask, exemplar: input files; exemplar is None for an edit without one.
+        image, mask, exemplar, exemplar_mask: input files; the last two are None for an edit without them.
         model: model folder and the hash of its weights and configs; for other painters, their fingerprint.
         seed: seed of the noise.
         settings: settings of the edit (`EditSettings.plain()`), or of an inversion (`InversionSettings` and
@@ -70,6 +70,7 @@ class Provenance:
     prompt: str = ""
     structure: Mapping[str, SourceFile] = field(default_factory=dict)
     noised_clip: SourceFile | None = None
+    exemplar_mask: SourceFile | None = None
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
@@ -78,7 +79,7 @@ class Provenance:
     def work(self) -> str:
         """The hash of the work: it depends on the inputs' contents, not on their paths or the machine."""
         content = self._content()
-        for name in {"image", "mask", "exemplar", "model", "noised_clip"} & content.keys():
+        for name in {*FILES, "model", "noised_clip"} & content.keys():
             content[name] = getattr(self, name).sha256
         if self.structure:
             content["structure"] = {name: file.sha256 or file.path for name, file in self.structure.items()}
@@ -94,7 +95,7 @@ class Provenance:
         content = asdict(self)
         if self.painter == "own":
             del content["painter"]
-        for name in ("exemplar", "prompt", "structure", "noised_clip"):
+        for name in ("exemplar", "prompt", "structure", "noised_clip", "exemplar_mask"):
             if not content[name]:
                 del content[name]
         return content
@@ -150,6 +151,7 @@ def made_from(
         image=files["image"],
         mask=files["mask"],
         exemplar=files.get("exemplar"),
+        exemplar_mask=files.get("exemplar_mask"),
         seed=seed,
         settings=settings,
         prompt=prompt,
@@ -203,8 +205,8 @@ def read_provenance(path: Path | str) -> Provenance:
         content = json.loads(text)
         if content.pop("version") != PROVENANCE_VERSION:
             raise UserError(f"{path} was written by another version of this program")
-        for name in ("image", "mask", "exemplar", "model", "noised_clip"):
-            if name in content or name not in ("exemplar", "noised_clip"):
+        for name in (*FILES, "model", "noised_clip"):
+            if name in content or name not in ("exemplar", "exemplar_mask", "noised_clip"):
                 content[name] = SourceFile(**content[name])
         structure = content.pop("structure", {})
         content["structure"] = {name: SourceFile(**file) for name, file in structure.items()}
@@ -221,10 +223,10 @@ def remake_command(provenance: Provenance, out: str) -> str:
     words = ["python", "-m", "sampling", command]
     if provenance.painter != "own":
         words += ["--painter", provenance.painter]
-    for name in ("model", "image", "mask", "exemplar"):
+    for name in ("model", *FILES):
         noted = getattr(provenance, name)
         if noted is not None and noted.path:  # a painter may have no model, an edit no exemplar
-            words += [f"--{name}", noted.path]
+            words += [_option(name), noted.path]
     words += ["--prompt", provenance.prompt] if provenance.prompt else []
     words += ["--out", out, "--seed", str(provenance.seed)]
     for name, value in provenance.settings.items():
@@ -247,17 +249,18 @@ def changed_files(provenance: Provenance) -> list[str]:
     """One sentence for each input that is missing or has changed, and for each library with a new version."""
     remarks, painter = [], painter_of(provenance.painter)
     prints = {"model": painter.fingerprint, "noised_clip": model_hash}
-    names = ("image", "mask", "exemplar", "model", "noised_clip")
+    names = (*FILES, "model", "noised_clip")
     noted_files = {name: getattr(provenance, name) for name in names}
     noted_files |= {f"map {name}": file for name, file in provenance.structure.items() if file.sha256}
     for name, noted in noted_files.items():
         if noted is None:
             continue
+        called = name.replace("_", " ")
         path = Path(noted.path)  # for a painter without a model: the current folder
         if not path.exists():
-            remarks.append(f"{name} {path} does not exist, seen from this folder: the command cannot run")
+            remarks.append(f"{called} {path} does not exist, seen from this folder: the command cannot run")
         elif noted.sha256 != prints.get(name, sha256_file)(path):
-            remarks.append(f"{name} {path} has changed: the command will make another picture")
+            remarks.append(f"{called} {path} has changed: the command will make another picture")
     for name, version in _libraries().items():
         before = provenance.libraries.get(name, version)
         if before != version:

@@ -1,7 +1,7 @@
 """The settings of edits as plain typed values, without torch, so that a wrong option is refused at once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -15,8 +15,41 @@ else:
 Fit = Literal["auto", "resize", "crop", "pad"]
 KnownRegion = Literal["model", "replace", "both"]
 MatchColour = Literal["none", "mean", "deviation"]
-ExemplarBackground = Literal["crop", "neutral"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class BackgroundRow(NamedTuple):
+    """What takes the place of the surroundings of an exemplar's object, and what is shown of it.
+
+    Attributes:
+        colour: red, green and blue.
+        crop: whether the exemplar is cropped to the box of the object.
+        margin: pixels around this box that stay, or those that there are.
+        grow: factor of the box's sides; more than 1 also makes a square of it, on the same colour.
+        needs_outline: whether an exemplar without an outline of its object is refused.
+    """
+
+    colour: tuple[int, int, int]
+    crop: bool = True
+    margin: int = 0
+    grow: float = 1.0
+    needs_outline: bool = True
+
+
+NEUTRAL = (123, 117, 104)  # CLIP's mean colour, which becomes zero at the exemplar encoder's input
+# The last three are what data prep's recipes train on (configs/recipes): white is AnyDoor's, whose square is
+# 1.1 to 1.4 times the object; black is ObjectStitch's, and grey that of `--exemplar-background grey`.
+EXEMPLAR_BACKGROUNDS = {
+    "crop": BackgroundRow(NEUTRAL, needs_outline=False),
+    "neutral": BackgroundRow(NEUTRAL, crop=False, needs_outline=False),
+    "white": BackgroundRow((255, 255, 255), grow=1.25),
+    "black": BackgroundRow((0, 0, 0), margin=10),
+    "grey": BackgroundRow((128, 128, 128), margin=10),
+}
+if TYPE_CHECKING:
+    ExemplarBackground: TypeAlias = str
+else:
+    ExemplarBackground = Literal[tuple(EXEMPLAR_BACKGROUNDS)]
 # Couplings by name: the module with each one's COUPLING (`sampling.couplings.coupling.CouplingRow`).
 COUPLINGS = {
     "background": "sampling.couplings.background",

@@ -34,6 +34,19 @@ def check_told(parts: PartNames, has_exemplar: bool, prompt: str) -> None:
     raise UserError("exemplar and prompt are missing; give one of them, or both")
 
 
+def check_outline(files: Collection[str]) -> None:
+    """Refuse an exemplar mask without an exemplar.
+
+    Args:
+        files: names of the files that an edit has (`jobs.FILES`).
+
+    Raises:
+        UserError: with what to do.
+    """
+    if "exemplar_mask" in files and "exemplar" not in files:
+        raise UserError("an exemplar mask is given without an exemplar; give the exemplar, too, or remove it")
+
+
 def check_scales(parts: PartNames, given: Collection[str]) -> None:
     """Refuse the guidance scale of a part that the model is not told.
 

@@ -20,7 +20,7 @@ from intarsia.config import build_config
 from intarsia.errors import UserError
 from sampling.jobs import COMPUTED_OF, FILES
 from sampling.settings import EditSettings, ExemplarBackground
-from sampling.told import check_scales, check_told
+from sampling.told import check_outline, check_scales, check_told
 from sampling.web.service import Busy, Made, Order, Service, TooLarge
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -38,6 +38,7 @@ class EditBody(EditSettings):
     image: str
     mask: str
     exemplar: str | None = None
+    exemplar_mask: str | None = None
     prompt: str = ""
     seed: int = Field(default=0, ge=0, lt=2**62)
     num_images: int = Field(default=1, ge=1)
@@ -98,10 +99,12 @@ def _order(service: Service, body: bytes, batch_size: int) -> Order:
         raise UserError(f"num_images={asked.num_images}: at most {service.limits.num_images} in a request")
     check_told(service.parts, asked.exemplar is not None, asked.prompt)
     check_scales(service.parts, content)
-    chosen = {name: getattr(asked, name) for name in EditSettings.model_fields}
     pictures = {name: text for name in FILES if (text := getattr(asked, name)) is not None}
+    check_outline(pictures)
+    chosen = {name: getattr(asked, name) for name in EditSettings.model_fields}
+    kinds = {name: name.replace("_", " ") for name in pictures}
     return Order(
-        **{name: service.keep(_bytes(text, name), name) for name, text in pictures.items()},
+        **{name: service.keep(_bytes(text, kinds[name]), kinds[name]) for name, text in pictures.items()},
         prompt=asked.prompt,
         settings=EditSettings(**chosen | {"batch_size": batch_size}),
         seed=asked.seed,

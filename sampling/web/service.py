@@ -79,6 +79,7 @@ class Order:
     exemplar_background: ExemplarBackground = "crop"
     prompt: str = ""
     structure: Mapping[str, Path] = field(default_factory=dict)
+    exemplar_mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Service:
 
         Args:
             content: the bytes of a PNG, JPEG, WebP, BMP, TIFF or GIF.
-            kind: name for errors: "image", "mask" or "exemplar".
+            kind: name for errors, such as "image" or "exemplar mask".
 
         Raises:
             TooLarge: for more pixels than the limit.
@@ -225,5 +226,7 @@ def _called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
 
 def _named(text: str, files: Mapping[str, Path]) -> str:
     for name, path in files.items():
-        text = text.replace(f"picture {path}", f"the {name}").replace(str(path), f"the {name}")
+        called = name.replace("_", " ")
+        for before in (f"picture {path}", f"{called} {path}", str(path)):
+            text = text.replace(before, f"the {called}")
     return text

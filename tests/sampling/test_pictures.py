@@ -15,7 +15,6 @@ from intarsia.errors import UserError
 from intarsia.towers.settings import TOWERS
 from sampling.inputs import read_inputs
 from sampling.pictures import (
-    NEUTRAL,
     open_mask,
     open_picture,
     read_exemplar,
@@ -23,6 +22,7 @@ from sampling.pictures import (
     read_picture,
     write_png,
 )
+from sampling.settings import NEUTRAL
 from tests.paths import ROOT, SHARED_DATA
 
 HARD = SHARED_DATA / "hard-inputs"
