@@ -53,12 +53,15 @@ def write_gallery(out: Path, edits: list[str], seconds: dict[str, float]) -> tup
 
 def first_draws(shards: Path) -> list[Sample]:
     """One sample of every picture, in the shards' order."""
+    samples = read_samples(shards)
+    return list({sample.meta.image_id: sample for sample in reversed(samples)}.values())[::-1]
+
+
+def read_samples(shards: Path) -> list[Sample]:
+    """All samples of a shard folder, in its order."""
     found = find_shards([str(shards)])
     reader = ShardReader(found, open_shards=1)
-    samples = [
-        reader.read(shard, number) for shard in range(len(found)) for number in range(found[shard].count)
-    ]
-    return list({sample.meta.image_id: sample for sample in reversed(samples)}.values())[::-1]
+    return [reader.read(shard, number) for shard in range(len(found)) for number in range(found[shard].count)]
 
 
 def comparison(samples: list[Sample], untrained: Reconstruction, trained: Reconstruction) -> Image.Image:
