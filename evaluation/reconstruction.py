@@ -39,7 +39,11 @@ def reconstruct(
 ) -> Reconstruction:
     """Repaint every sample's hole with its own exemplar and compare with the picture.
 
-    Sample i is painted from the noise of seed `seed` + i, so two models see the same noise.
+    Sample i is painted from the noise of seed `seed` + i, so two models see the same noise. The edits are
+    told the exemplar only: structure maps are blank, and a model that takes a prompt gets none.
+
+    Raises:
+        UserError: for a model that is told a prompt only.
     """
     requests = [
         EditRequest(sample.image, sample.edit_mask >= 128, sample.exemplar, seed + number)

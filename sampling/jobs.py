@@ -17,7 +17,8 @@ from sampling.told import EXEMPLAR_ONLY, PartNames, check_outline, check_scales,
 
 FILES = ("image", "mask", "exemplar", "exemplar_mask")
 # The folder of exemplars is called `reference` in the examples of the original code.
-_FOLDERS = {"image": ("image",), "mask": ("mask",), "exemplar": ("exemplar", "reference")}
+_FOLDERS = {"exemplar": ("exemplar", "reference")}  # of others: their own name
+_TEXTS = (".txt",)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # file name endings
 _OWN = ("name", "seed", "truth", "prompt", "structure")
 COMPUTED_OF = ("picture", "exemplar")  # what a structure map can be computed of
@@ -86,16 +87,14 @@ def read_jobs(path: Path, parts: PartNames = EXEMPLAR_ONLY) -> list[Job]:
         path: CSV file with a header or JSONL file (columns or keys image, mask, exemplar or prompt, and
             optionally exemplar_mask, name, seed, truth, structure and any setting of an edit), or a folder
             with image/, mask/ and exemplar/, where files with the same name, ignoring the ending, form one
-            edit.
+            edit; it may also have exemplar_mask/, structure/ (edges) and prompt/ (.txt).
         parts: what the model is told.
 
     Raises:
         UsageError: if the list cannot be read, has unknown or missing columns, or has a name twice.
     """
-    if path.is_dir() and "exemplar" not in parts:
-        raise UsageError(f"{path}: a folder has no prompts; give a .csv or .jsonl with a column prompt")
     if path.is_dir():
-        rows = _folder_rows(path)
+        rows = _folder_rows(path, parts)
     elif not path.is_file():
         raise UsageError(f"{path} does not exist; give a .csv or .jsonl file or a folder")
     elif path.suffix.lower() == ".csv":
@@ -206,25 +205,39 @@ def _check_keys(keys: list[Any], parts: PartNames, path: Path, line: int | None 
         raise UsageError(f"{where}: no column {', '.join(missing)}; required: {', '.join(required)}")
 
 
-def _folder_rows(folder: Path) -> Iterator[dict[str, Any]]:
+def _folder_rows(folder: Path, parts: PartNames) -> Iterator[dict[str, Any]]:
+    required = _required(parts)
     found: dict[str, dict[str, list[str]]] = {}
-    for kind, names in _FOLDERS.items():
+    for kind in (*FILES, "structure", "prompt"):
+        names = _FOLDERS.get(kind, (kind,))
         place = next((folder / name for name in names if (folder / name).is_dir()), None)
-        if place is None:
+        if place is None and kind in required:
             raise UsageError(
-                f"{folder} has no folder {' or '.join(names)}/; required: image/, mask/, exemplar/"
+                f"{folder} has no folder {' or '.join(names)}/; required: "
+                + ", ".join(f"{name}/" for name in required)
             )
-        found[kind] = {}
-        for file in sorted(place.iterdir()):
-            if file.suffix.lower() in PICTURES:
-                found[kind].setdefault(file.stem, []).append(str(file.relative_to(folder)))
+        files = found[kind] = {}
+        for file in sorted(place.iterdir()) if place else ():
+            if file.suffix.lower() in (_TEXTS if kind == "prompt" else PICTURES):
+                files.setdefault(file.stem, []).append(str(file.relative_to(folder)))
     for stem in sorted(set().union(*found.values())):
         row: dict[str, Any] = {"name": stem, "error": ""}
-        for kind, files in found.items():
-            candidates = files.get(stem, [])
-            if len(candidates) != 1:
-                what = counted(len(candidates), "picture") if candidates else "no picture"
-                row["error"] = f"{what} called {stem} in {_FOLDERS[kind][0]}/ ({', '.join(PICTURES)})"
-            else:
+        for kind, of_kind in found.items():
+            candidates = of_kind.get(stem, [])
+            endings = _TEXTS if kind == "prompt" else PICTURES
+            if len(candidates) == 1:
                 row[kind] = candidates[0]
+            elif candidates or kind in required:
+                what = counted(len(candidates), "picture") if candidates else "no picture"
+                place_name = _FOLDERS.get(kind, (kind,))[0]
+                row["error"] = f"{what} called {stem} in {place_name}/ ({', '.join(endings)})"
+        if "prompt" in row:
+            row["prompt"] = _prompt(folder / row["prompt"])
         yield row
+
+
+def _prompt(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not text in UTF-8 ({error})") from None

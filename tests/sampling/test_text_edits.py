@@ -338,8 +338,42 @@ def test_a_list_has_a_column_for_prompts(
     assert (tmp_path / "out/a.png").stat().st_mtime_ns > before, "another prompt is another edit"
     with pytest.raises(UserError, match="no column exemplar"):
         read_jobs(tmp_path / "jobs.csv")
-    with pytest.raises(UserError, match="a folder has no prompts"):
-        read_jobs(tmp_path, ("text",))
+
+
+def test_a_folder_may_have_prompts_maps_and_outlines(files: dict[str, Path], tmp_path: Path) -> None:
+    place = tmp_path / "jobs"
+    for kind, names in {
+        "image": ("a", "b", "c"),
+        "mask": ("a", "b", "c"),
+        "exemplar": ("a", "b"),
+        "exemplar_mask": ("a",),
+        "structure": ("b",),
+    }.items():
+        (place / kind).mkdir(parents=True)
+        for name in names:
+            (place / kind / f"{name}.png").write_bytes(files["image"].read_bytes())
+    (place / "prompt").mkdir()
+    (place / "prompt" / "b.txt").write_text("a red dog\n")
+    (place / "prompt" / "c.txt").write_bytes("\ufeffein Hündchen".encode())
+    found = {job.name: job for job in read_jobs(place, ("exemplar", "text"))}
+    assert [job.error for job in found.values()] == ["", "", ""]
+    assert [job.prompt for job in found.values()] == ["", "a red dog", "ein Hündchen"]
+    assert found["a"].files["exemplar_mask"] == place / "exemplar_mask" / "a.png"
+    assert found["b"].structure == {"edges": place / "structure" / "b.png"}
+    assert not {"exemplar", "exemplar_mask"} & found["c"].files.keys()
+    errors = [job.error for job in read_jobs(place)]
+    assert "no picture called c in exemplar/" in errors[2]
+    assert "and a prompt is given; remove the prompt" in errors[1]
+    (place / "exemplar").rename(tmp_path / "elsewhere")
+    assert "exemplar and prompt are missing" in read_jobs(place, ("exemplar", "text"))[0].error
+    text_only = read_jobs(place, ("text",))
+    assert [job.error for job in text_only][1:] == ["", ""]
+    (place / "prompt" / "b.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"b\.txt is not text in UTF-8"):
+        read_jobs(place, ("text",))
+    (place / "mask").rename(tmp_path / "masks")
+    with pytest.raises(UserError, match=r"has no folder mask/; required: image/, mask/$"):
+        read_jobs(place, ("text",))
 
 
 def test_the_endpoint_takes_a_prompt(text_folder: Path, files: dict[str, Path], tmp_path: Path) -> None:
