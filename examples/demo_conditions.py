@@ -38,9 +38,7 @@ def demo_conditions(argv: list[str]) -> None:
         out = out.relative_to(ROOT)  # the commands that are shown are the ones a reader would type
     start = time.monotonic()
     step(shards_command(out))
-    step(
-        ["training", "cache-latents", out / "shards", CONFIG]
-    )  # a frozen network is asked once, not per epoch
+    step(["training", "cache-latents", out / "shards", CONFIG])
     step(training_command(out), processes=2)
     say("\nNow the same holes are painted, told each condition, and that of another picture.")
     import torch
@@ -59,8 +57,8 @@ def demo_conditions(argv: list[str]) -> None:
 
 
 def shards_command(out: Path) -> list[object]:
-    """Sixteen draws of each box, with the object cut out: patches of whole crops would copy."""
-    sizes = ["--image-size", 64, "--all-boxes", "--draws-per-image", 16, "--images-per-shard", 6]
+    """Four draws of each box, with the object cut out: patches of whole crops would copy."""
+    sizes = ["--image-size", 64, "--all-boxes", "--draws-per-image", 4, "--images-per-shard", 8]
     files = ["--annotations", COCO / "annotations.json", "--images", COCO / "images", "--out", out / "shards"]
     return ["dataprep", "build", "coco", *files, "--recipe", RECIPE, *sizes]
 

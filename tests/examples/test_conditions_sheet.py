@@ -81,8 +81,8 @@ def test_what_a_painter_obeys_has_an_effect_and_the_rest_has_none(tmp_path: Path
         "exemplar: exemplar has an effect: with another picture's exemplar the error is "
     )
     assert re.match(
-        r"text: text has NO EFFECT: with another picture's text the error is (\S+) instead of \1, and "
-        r"repeated seeds alone change it by \d",
+        r"text: text has NO EFFECT beyond what repeated seeds change: with another picture's text the error "
+        r"is (\S+) instead of \1, a change of \+0.0000 to \+0.0000 over the seeds",
         said[1],
     )
     [_, *rows] = sheet.table(list(columns.values()))
@@ -97,7 +97,10 @@ def test_what_a_painter_obeys_has_an_effect_and_the_rest_has_none(tmp_path: Path
         assert (shown.std() < 30) == empty
     sheet.write_page(tmp_path, samples(), list(columns.values()))
     page = (tmp_path / "index.html").read_text()
-    assert "text: text has NO EFFECT" in page
+    assert "text: text has NO EFFECT beyond" in page
+    unsteady = sheet.Column("x", ("text",), (1.0, 2.0, 3.0), {"text": (1.3, 2.2, 3.25)})
+    assert unsteady.works("text"), "0.2 to 0.3 more: steadier than the errors themselves"
+    assert not replace(unsteady, swapped={"text": (1.5, 2.0, 3.1)}).works("text"), "0.0 to 0.5 more"
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
