@@ -100,7 +100,7 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
 def _settings(arguments: argparse.Namespace) -> list[InversionSettings]:
     """One for each method of the arguments."""
     methods = _METHODS if arguments.method == "all" else (arguments.method,)
-    given = {name: getattr(arguments, name) for name in InversionSettings.model_fields}
+    given = {name: vars(arguments)[name] for name in InversionSettings.model_fields if name in arguments}
     return [build_config(InversionSettings, given | {"method": method}, _WHERE) for method in methods]
 
 
@@ -146,16 +146,20 @@ def _run(arguments: argparse.Namespace) -> None:
                 bar.update(done - bar.n)
 
             result = invert_picture(model, request, own, canvas, device, show)
-        made = made_from(shared, kept, arguments.seed, own.model_dump(mode="json") | canvas_options)
+        made = made_from(shared, kept, arguments.seed, own.plain() | canvas_options)
         write_png(result.image, path, source, edit_mask if canvas.composite else None, made.to_text())
         remarks |= dict.fromkeys(result.remarks)
         rows.append([source.pixels, result.reconstruction, exemplar, result.image])
-        figures = f"{result.latent_error:.2e}", f"{result.background_psnr:.2f} dB", f"{result.seconds:.1f}"
+        figures = f"{result.latent_error:.2e}", _decibel(result.background_psnr), f"{result.seconds:.1f}"
         _line(own.method, *figures, str(result.calls), str(path))
     write_png(sheet(_TITLES, rows, labels=[own.method for own in settings]), side_by_side)
     print(side_by_side)
     for text in remarks:
         print(f"note: {text}", file=sys.stderr)
+
+
+def _decibel(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} dB"
 
 
 def _line(*fields: str) -> None:
