@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from intarsia.errors import UserError
 from sampling.pictures import Picture
+from sampling.settings import PROMPT_METHODS, InversionSettings
 from sampling.told import PartNames
 
 Words = tuple[tuple[str, str], ...]
@@ -122,6 +123,30 @@ def check_inversion(parts: PartNames, pictures: dict[str, bool], texts: dict[str
     if "exemplar" in parts:
         raise UserError("exemplar and target prompt are missing; give one of them, or both")
     raise UserError("the target prompt is missing: a text that describes the edit, such as --target 'a dog'")
+
+
+def check_method(settings: InversionSettings, parts: PartNames) -> None:
+    """Refuse what only a model with prompts can do.
+
+    Raises:
+        UserError: with what to use instead.
+    """
+    if "text" not in parts and settings.method in PROMPT_METHODS:
+        raise UserError(
+            f"the method {settings.method} is for models with prompts; this model takes an exemplar: use "
+            f"{settings.inversion}"
+        )
+    for_text, for_exemplars = ("refine", "replace"), ("same", "similar")
+    if settings.alignment in for_text and "text" not in parts:
+        raise UserError(
+            f"alignment={settings.alignment} compares words, and this model takes an exemplar; use same or "
+            "similar"
+        )
+    if settings.alignment in for_exemplars and "exemplar" not in parts:
+        raise UserError(
+            f"alignment={settings.alignment} compares exemplars, and this model takes prompts; use refine or "
+            "replace"
+        )
 
 
 def _article(name: str) -> str:

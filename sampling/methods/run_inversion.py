@@ -27,8 +27,8 @@ from sampling.editing import EditRequest
 from sampling.methods.coupled_walk import coupled_calls, invert_coupled
 from sampling.methods.inversion import Denoiser, Inverted, invert, most_calls, new_levels
 from sampling.methods.regularise import whitened
-from sampling.methods.request import InversionRequest
-from sampling.methods.start import Start, check_method, encode_start
+from sampling.methods.request import InversionRequest, check_method
+from sampling.methods.start import Start, encode_start
 from sampling.pictures import Picture
 from sampling.settings import EditSettings, InversionSettings
 

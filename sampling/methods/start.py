@@ -9,7 +9,6 @@ from torch import Tensor
 
 from intarsia.conditioning import latent_mask, mask_to_unit
 from intarsia.conditions.condition import Condition, Part
-from intarsia.errors import UserError
 from intarsia.model import EditModel
 from sampling.canvas.canvas import check_mask, fit_exemplar, mask_box
 from sampling.couplings.alignment import Alignment, one_after_the_other, same_places, similar_tokens
@@ -19,8 +18,7 @@ from sampling.denoise.condition import Encoder
 from sampling.methods.inversion import Tokens
 from sampling.methods.request import InversionRequest
 from sampling.pictures import Picture
-from sampling.settings import PROMPT_METHODS, InversionSettings
-from sampling.told import PartNames
+from sampling.settings import InversionSettings
 
 
 @dataclass(frozen=True)
@@ -77,30 +75,6 @@ def encode_start(
         keep,
         Given(config.num_tokens, keep, _alignment(encoder.model, parts, request, settings)),
     )
-
-
-def check_method(settings: InversionSettings, parts: PartNames) -> None:
-    """Refuse what only a model with prompts can do.
-
-    Raises:
-        UserError: with what to use instead.
-    """
-    if "text" not in parts and settings.method in PROMPT_METHODS:
-        raise UserError(
-            f"the method {settings.method} is for models with prompts; this model takes an exemplar: use "
-            f"{settings.inversion}"
-        )
-    for_text, for_exemplars = ("refine", "replace"), ("same", "similar")
-    if settings.alignment in for_text and "text" not in parts:
-        raise UserError(
-            f"alignment={settings.alignment} compares words, and this model takes an exemplar; use same or "
-            "similar"
-        )
-    if settings.alignment in for_exemplars and "exemplar" not in parts:
-        raise UserError(
-            f"alignment={settings.alignment} compares exemplars, and this model takes prompts; use refine or "
-            "replace"
-        )
 
 
 def _exemplars(request: InversionRequest) -> list[Tensor | None]:
