@@ -24,6 +24,7 @@ COUPLINGS = {
     "masactrl": "sampling.couplings.masactrl",
     "pnp": "sampling.couplings.plug_and_play",
     "p2p": "sampling.couplings.prompt_to_prompt",
+    "pix2pix-zero": "sampling.couplings.pix2pix_zero",
 }
 InversionMethod = Literal["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
 PROMPT_METHODS: dict[str, InversionMethod] = {  # the names that two methods have for a prompt

@@ -54,6 +54,7 @@ def add(commands: Commands) -> None:
     add_file_options(parser, "the result", add_model_option, mask=False)
     _add_prompt_options(parser)
     _add_inversion_options(parser)
+    _add_coupling_options(parser)
     add_input_options(parser)
     add_canvas_options(parser)
     add_machine_options(parser, batches=False)
@@ -145,6 +146,12 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="null-condition: maximum of updates of the null exemplar at each step (default %(default)s)",
     )
+    group.add_argument("--seed", type=int, default=0, help="seed of ddpm and --regularise (default 0)")
+
+
+def _add_coupling_options(parser: argparse.ArgumentParser) -> None:
+    default = InversionSettings()
+    group = parser.add_argument_group("couplings and the way up")
     group.add_argument(
         "--alignment",
         choices=get_args(AlignmentName),
@@ -163,7 +170,6 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
         default=default.steps_offset,
         help="lowest timestep (default %(default)s); 0 as in the published code of p2p and masactrl",
     )
-    group.add_argument("--seed", type=int, default=0, help="seed of ddpm and --regularise (default 0)")
 
 
 def _settings(arguments: argparse.Namespace) -> list[InversionSettings]:

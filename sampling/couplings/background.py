@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sampling.couplings.coupling import Coupling, CouplingRow, Given, Walk
+from sampling.couplings.coupling import Coupling, CouplingInputs, CouplingRow, Walk
 
 
 class Background(Coupling):
@@ -20,7 +20,7 @@ class Background(Coupling):
         return self.keep * source + (1 - self.keep) * target
 
 
-def _make(given: Given) -> Background:
+def _make(given: CouplingInputs) -> Background:
     assert given.keep is not None, "a coupling with a mask"
     return Background(given.keep)
 

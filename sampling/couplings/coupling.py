@@ -81,6 +81,10 @@ class Walk:
         return found
 
 
+RowLatents = Mapping[Row, Tensor]
+Ask = Callable[[RowLatents], None]
+
+
 class Coupling:
     """A coupling that does nothing; values of the table override what they need.
 
@@ -117,13 +121,25 @@ class Coupling:
         """Output [B, C, h, w] of the module `features_of` -> what follows goes on with."""
         return features
 
+    def asks(self, walk: Walk) -> tuple[Row, ...]:
+        """Rows with which `before_step` asks the UNet, in the order of their batch; none if it does not."""
+        return ()
+
+    def before_step(self, walk: Walk, target: RowLatents, ask: Ask) -> RowLatents:
+        """Latents [1, C, h, w] of the target's rows before a step -> what the step begins with.
+
+        `ask` runs the UNet on the rows of `asks`, with latents of the target's; this coupling acts alone in
+        it, so that it can read maps, with gradients if they are enabled.
+        """
+        return target
+
     def after_step(self, walk: Walk, source: Tensor, target: Tensor) -> Tensor:
         """Latents [1, C, h, w] of source and target after a step -> the target's."""
         return target
 
 
 @dataclass(frozen=True)
-class Given:
+class CouplingInputs:
     """What couplings can be made of.
 
     Attributes:
@@ -147,12 +163,12 @@ class CouplingRow:
         masked: whether it has no meaning without a mask.
     """
 
-    make: Callable[[Given], Coupling]
+    make: Callable[[CouplingInputs], Coupling]
     fewest_tokens: int = 1
     masked: bool = False
 
 
-def make_couplings(names: Sequence[str], given: Given) -> list[Coupling]:
+def make_couplings(names: Sequence[str], given: CouplingInputs) -> list[Coupling]:
     """New couplings by their names in COUPLINGS, for one walk.
 
     Args:

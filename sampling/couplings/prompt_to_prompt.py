@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sampling.couplings.alignment import Alignment, same_places
-from sampling.couplings.coupling import AttentionLayer, Coupling, CouplingRow, Given, Walk
+from sampling.couplings.coupling import AttentionLayer, Coupling, CouplingInputs, CouplingRow, Walk
 
 _THRESHOLD = 0.3  # of the blend's map, relative to its maximum
 
@@ -92,7 +92,7 @@ class PromptToPrompt(Coupling):
         return (grid > _THRESHOLD).any(0, keepdim=True).to(grid.dtype)
 
 
-def _make(given: Given) -> PromptToPrompt:
+def _make(given: CouplingInputs) -> PromptToPrompt:
     return PromptToPrompt(given.alignment or same_places(given.num_tokens))
 
 

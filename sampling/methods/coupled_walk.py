@@ -7,12 +7,13 @@ for its maps, and the target's two. Its latents are known from the way up.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sampling.couplings.attention import WalkPlace
-from sampling.couplings.coupling import ROWS, Coupling, Row, Walk, needed_rows
+from sampling.couplings.coupling import ROWS, Coupling, Row, RowLatents, Walk, needed_rows
 from sampling.denoise.guidance import guide
 from sampling.methods.inversion import (
     Denoiser,
@@ -65,7 +66,15 @@ def invert_coupled(
             for done, place in enumerate(range(start, 0, -1)):
                 now = on_the_way.go(done)
                 given = source.tokens(place)
-                found = _predict(denoiser, rows, here, edit, levels.timesteps[place - 1], given)
+                timestep = levels.timesteps[place - 1]
+                latents_of: RowLatents = {row: here if row.startswith("source") else edit for row in ROWS}
+                targets: RowLatents = {row: edit for row in rows if row.startswith("target")}
+                for coupling in couplings:
+                    asked = {row: number for number, row in enumerate(coupling.asks(now))}
+                    ask = partial(_ask, denoiser, on_the_way, coupling, asked, latents_of, timestep, given)
+                    targets = coupling.before_step(now, targets, ask)
+                found = _predict(denoiser, rows, {**latents_of, **targets}, timestep, given)
+                edit = targets.get("target_null", targets["target"])
                 edit = source.step(edit, _guided(found, "target", settings.guidance_scale), place)
                 here, offset = source.below(place, here, found, done)
                 edit = edit if offset is None else edit + offset
@@ -88,16 +97,30 @@ def _rows(needed: frozenset[Row], settings: InversionSettings) -> dict[Row, int]
 def _predict(
     denoiser: Denoiser,
     rows: Mapping[Row, int],
-    source: Tensor,
-    edit: Tensor,
+    latents_of: Mapping[Row, Tensor],
     timestep: int,
     given: Mapping[Row, Tensor],
 ) -> dict[Row, Tensor]:
     """The noise [1, C, h, w] of each row, in one call."""
     order = sorted({place: row for row, place in rows.items()}.items())
-    latents = torch.cat([source if row.startswith("source") else edit for _, row in order])
+    latents = torch.cat([latents_of[row] for _, row in order])
     noise = denoiser(latents, timestep, torch.cat([given[row] for _, row in order]))
     return {row: noise[place : place + 1] for row, place in rows.items()}
+
+
+def _ask(
+    denoiser: Denoiser,
+    on_the_way: WalkPlace,
+    coupling: Coupling,
+    rows: Mapping[Row, int],
+    latents_of: Mapping[Row, Tensor],
+    timestep: int,
+    given: Mapping[Row, Tensor],
+    targets: RowLatents,
+) -> None:
+    """Run the UNet for one coupling alone."""
+    with on_the_way.alone(coupling, rows):
+        _predict(denoiser, rows, {**latents_of, **targets}, timestep, given)
 
 
 def _guided(found: Mapping[Row, Tensor], branch: str, scale: float) -> Tensor:
@@ -178,7 +201,8 @@ class _Source:
         """What separates the edit's own step from the way up, if it stands there."""
         given, here = self.tokens(place), self._upwards[place]
         rows: dict[Row, int] = {"target_null": 0, "target": 1}
-        found = _predict(denoiser, rows, here, here, self._levels.timesteps[place - 1], given)
+        latents_of = dict.fromkeys(rows, here)
+        found = _predict(denoiser, rows, latents_of, self._levels.timesteps[place - 1], given)
         guided = _guided(found, "target", self._settings.guidance_scale)
         return self._upwards[place - 1] - self._ddim(here, guided, place)
 

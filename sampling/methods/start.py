@@ -12,7 +12,7 @@ from intarsia.conditions.condition import Condition, Part
 from intarsia.model import EditModel
 from sampling.canvas.canvas import check_mask, fit_exemplar, mask_box
 from sampling.couplings.alignment import Alignment, one_after_the_other, same_places, similar_tokens
-from sampling.couplings.coupling import Given
+from sampling.couplings.coupling import CouplingInputs
 from sampling.couplings.words import align_prompts
 from sampling.denoise.condition import Encoder
 from sampling.methods.inversion import Tokens
@@ -37,7 +37,7 @@ class Start:
     condition: Condition
     tokens: Tokens
     keep: Tensor | None
-    given: Given
+    given: CouplingInputs
 
 
 def encode_start(
@@ -73,7 +73,7 @@ def encode_start(
         condition,
         _tokens(parts, condition, request),
         keep,
-        Given(config.num_tokens, keep, _alignment(encoder.model, parts, request, settings)),
+        CouplingInputs(config.num_tokens, keep, _alignment(encoder.model, parts, request, settings)),
     )
 
 

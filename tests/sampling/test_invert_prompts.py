@@ -113,9 +113,9 @@ def test_settings_that_do_not_fit_the_model_are_refused(model: EditModel) -> Non
     own = request(1)
     with pytest.raises(UserError, match="takes an exemplar only, and a source prompt"):
         made(exemplars, InversionRequest(own.image, own.edit_mask, own.exemplar, source_prompt="a cat"))
-    with pytest.raises(UserError, match="null-text is for models with prompts; .* use null-condition"):
+    with pytest.raises(UserError, match=r"null-text is for models with prompts; .* use null-condition"):
         made(exemplars, InversionRequest(own.image, own.edit_mask, own.exemplar), method="null-text")
-    with pytest.raises(UserError, match="the mask is missing: .* give a mask, or a source exemplar"):
+    with pytest.raises(UserError, match=r"the mask is missing: .* give a mask, or a source exemplar"):
         made(exemplars, InversionRequest(own.image, None, own.exemplar))
     with pytest.raises(UserError, match="attends to 1, so that its effect would be exactly 0"):
         made(exemplars, InversionRequest(own.image, own.edit_mask, own.exemplar), coupling="p2p")
@@ -142,7 +142,7 @@ def test_a_source_exemplar_takes_the_place_of_the_mask() -> None:
     [
         ({"offset_to": "both"}, True),
         ({"offset_to": "own"}, True),
-        ({"offset_every": 2}, False),
+        ({"offset_every": 3}, False),
         ({"regularise": True}, True),
         ({"steps_offset": 0}, True),
     ],
@@ -150,14 +150,17 @@ def test_a_source_exemplar_takes_the_place_of_the_mask() -> None:
 def test_ablations_reconstruct_as_they_should(
     model: EditModel, settings: dict[str, Any], exact: bool
 ) -> None:
-    result = made(model, asked(), **settings)
+    result = made(model, asked(), coupling="context", **settings)
     assert (result.latent_error < 1e-5) == exact
-    assert (result.image != made(model, asked()).image).any()
+    assert (result.image != made(model, asked(), coupling="context").image).any()
 
 
 def test_a_target_with_its_own_offsets_is_pulled_to_the_picture(model: EditModel) -> None:
-    result = made(model, asked(), offset_to="own")
-    assert np.abs(result.image.astype(int) - result.reconstruction).max() <= 1
+    def change(**settings: str) -> float:
+        result = made(model, asked(), **settings)
+        return float(np.abs(result.image.astype(int) - result.reconstruction).mean())
+
+    assert change(offset_to="own") < 0.05 * change(), "what remains is float32's rounding"
 
 
 # -- the command ------------------------------------------------------------------------------------------
