@@ -1,4 +1,4 @@
-"""The gate before the page: it refuses endless bodies, foreign hosts and routes that the page does not use.
+"""The gate before the page: it refuses foreign visitors, endless bodies and unused routes.
 
 The page's framework brings routes that fetch other sites, edit the program, or record runs. Nothing passes
 here that is not on a short list, and every answer restricts the browser to this server.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
 from contextlib import suppress
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sampling.web.visitors import Visitors
 
 _FILE = "/gradio_api/file="
 _EXACT = frozenset(
@@ -45,15 +46,18 @@ _HEADERS = {
     "Content-Security-Policy": _OWN_HOST_ONLY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+_CROSS_ORIGIN = b"access-control-"
 
 
 class Gate:
     """ASGI middleware around the whole server."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int, hosts: Collection[str]) -> None:
-        """`max_bytes`: limit of a body; `hosts`: valid names in the Host header, empty for any."""
-        self.app, self.max_bytes, self.hosts = app, max_bytes, hosts
+    def __init__(self, app: ASGIApp, max_bytes: int, visitors: Visitors) -> None:
+        """`max_bytes`: limit of a body; `visitors`: who may ask."""
+        self.app, self.max_bytes, self.visitors = app, max_bytes, visitors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
@@ -63,9 +67,15 @@ class Gate:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         length = headers.get("content-length", "0")
-        if not self._is_own(headers.get("host", "")):
-            # A page of another site whose name points here would come with that name.
-            await _refuse(send, 421, "this server is not reached by that host name; see --host")
+        refusal = self.visitors.refusal(scope["method"], scope["path"], headers)
+        if (
+            refusal
+            and refusal.status == 401
+            and self.visitors.brings_token(scope["path"], scope["query_string"])
+        ):
+            await _welcome(send, self.visitors)
+        elif refusal:
+            await _refuse(send, *refusal)
         elif not _is_listed(scope["path"]):
             await _refuse(send, 404, "there is no such page")
         elif not length.isdigit() or int(length) > self.max_bytes:
@@ -76,9 +86,6 @@ class Gate:
                 await self.app(scope, self._bounded(receive, answer), answer)
             if answer.stopped:
                 await _refuse(send, 413, _too_much(self.max_bytes))
-
-    def _is_own(self, host: str) -> bool:
-        return not self.hosts or re.sub(r":\d+$", "", host).lower() in self.hosts
 
     def _bounded(self, receive: Receive, answer: _Answer) -> Receive:
         """`receive` with a count: a body in pieces has no length in its header."""
@@ -117,7 +124,8 @@ class _Answer:
             return
         if message["type"] == "http.response.start":
             self.started = True
-            headers = list(message["headers"])
+            # The framework lets the pages of all sites read its answers; nobody else's page may.
+            headers = [pair for pair in message["headers"] if not pair[0].lower().startswith(_CROSS_ORIGIN)]
             headers += [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
             message = {**message, "headers": headers}
             kind = dict(headers).get(b"content-type", b"")
@@ -147,6 +155,15 @@ def _is_listed(path: str) -> bool:
 
 def _too_much(max_bytes: int) -> str:
     return f"a request takes at most {max_bytes >> 20} MB; scale the pictures down first"
+
+
+async def _welcome(send: Send, visitors: Visitors) -> None:
+    """Keep the token in a cookie, and lead to the page without it in the address."""
+    cookie = f"{visitors.cookie}={visitors.token}; Path=/; HttpOnly; SameSite=Lax"
+    headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
+    headers.append((b"cache-control", b"no-store"))
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _refuse(send: Send, status: int, sentence: str) -> None:

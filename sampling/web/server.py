@@ -17,14 +17,15 @@ from sampling.web.api import add_api
 from sampling.web.gate import Gate
 from sampling.web.page import CSS, THEME, build_page
 from sampling.web.service import Service
+from sampling.web.visitors import Visitors
 
 
 class Address(NamedTuple):
-    """Where to listen, and the host names that are answered (empty: any)."""
+    """Where to listen, and who may ask."""
 
     host: str
     port: int
-    hosts: frozenset[str]
+    visitors: Visitors
 
 
 def serve(service: Service, place: Address, browse: Path | None, batch_size: int) -> None:
@@ -32,14 +33,14 @@ def serve(service: Service, place: Address, browse: Path | None, batch_size: int
 
     Args:
         service: service that makes the edits.
-        place: address, port and valid names of the host.
+        place: address, port and rules for visitors.
         browse: folder of pictures that the page offers.
         batch_size: edits of a request at the same time.
 
     Raises:
         UserError: if the address is not available.
     """
-    host, port, hosts = place
+    host, port, visitors = place
     try:
         listening = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -52,14 +53,15 @@ def serve(service: Service, place: Address, browse: Path | None, batch_size: int
     # All decoding in this process stops at the limit: Pillow refuses at twice this number.
     Image.MAX_IMAGE_PIXELS = int(service.limits.megapixels * 1e6 / 2) + 1
     config = uvicorn.Config(
-        build_app(service, hosts, browse, batch_size),
+        build_app(service, visitors, browse, batch_size),
         log_level="warning",
         server_header=False,
         limit_concurrency=200,  # connections; one more gets a 503
         timeout_graceful_shutdown=3,
     )
     shown = f"[{host}]" if ":" in host else host
-    sys.stderr.write(f"ready on http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)\n")
+    secret = f"?token={visitors.token}" if visitors.token else ""
+    sys.stderr.write(f"ready on http://{shown}:{listening.getsockname()[1]}/{secret}  (Ctrl-C ends it)\n")
     sys.stderr.flush()
     # uvicorn raises the signal again once it has closed: then by an exit that lets the caller tidy up.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,7 +69,7 @@ def serve(service: Service, place: Address, browse: Path | None, batch_size: int
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def build_app(service: Service, hosts: frozenset[str], browse: Path | None, batch_size: int) -> Gate:
+def build_app(service: Service, visitors: Visitors, browse: Path | None, batch_size: int) -> Gate:
     """The whole server as an ASGI app; arguments as in `serve` and `Address`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_api(app, service, batch_size)
@@ -89,7 +91,7 @@ def build_app(service: Service, hosts: frozenset[str], browse: Path | None, batc
     # A mounted page was never launched; gradio would then accept any path of this machine as an upload.
     page.has_launched = True
     gradio.processing_utils.async_ssrf_protected_download = _refuse_address
-    return Gate(app, service.limits.upload_mb << 20, hosts)
+    return Gate(app, service.limits.upload_mb << 20, visitors)
 
 
 async def _refuse_address(*_: Any, **__: Any) -> str:

@@ -24,6 +24,7 @@ from sampling.settings import MachineSettings
 from sampling.web.api import add_api
 from sampling.web.gate import Gate
 from sampling.web.service import Limits, Service
+from sampling.web.visitors import visitors_of
 from tests.sampling.tiny import request
 
 ASKED = request(3)
@@ -54,7 +55,7 @@ def service(model: EditModel, model_folder: Path, tmp_path: Path) -> Service:
 def client(service: Service) -> Iterator[TestClient]:
     app = FastAPI()
     add_api(app, service, batch_size=4)
-    gate = Gate(app, LIMITS.upload_mb << 20, frozenset({"127.0.0.1"}))
+    gate = Gate(app, LIMITS.upload_mb << 20, visitors_of("127.0.0.1"))
     with TestClient(gate, base_url="http://127.0.0.1:7860", raise_server_exceptions=False) as client:
         yield client
 

@@ -26,6 +26,7 @@ from sampling.web.api import EditBody
 from sampling.web.events import offered, taker
 from sampling.web.server import build_app
 from sampling.web.service import Limits, Service
+from sampling.web.visitors import visitors_of
 from tests.paths import COCO_MINI, ROOT
 
 PICTURE = COCO_MINI / "images" / "000000017029.jpg"
@@ -47,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def client(model: EditModel, model_folder: Path, place: Path) -> Iterator[TestClient]:
     shared = pattern(model_folder, MachineSettings(device="cpu"))
     service = Service(painting_with(model), shared, place / "results", Limits(megapixels=1.0))
-    app = build_app(service, frozenset({"127.0.0.1"}), COCO_MINI / "images", 4)
+    app = build_app(service, visitors_of("127.0.0.1"), COCO_MINI / "images", 4)
     with TestClient(app, base_url="http://127.0.0.1:7860") as client:
         yield client
 
@@ -239,6 +240,8 @@ WRONG = [
     (["--port", "99999"], 2, "--port 99999 must be between 0 and 65535"),
     (["--max-images", "0"], 2, "--max-images 0 must be more than 0"),
     (["--max-waiting", "-1"], 2, "--max-waiting -1 must be 0 or more"),
+    (["--token", "short"], 2, "--token TEXT must be 8 to 200 letters, digits and . _ ~ -"),
+    (["--host-name", "http://lab:7860"], 2, "--host-name http://lab:7860 must be a name alone"),
     (["--input", "no/folder"], 2, "--input no/folder is not a folder"),
     (["--model", "configs"], 1, "configs is not a model folder: it has no model_index.json"),
     (["--device", "abacus"], 2, "--device abacus does not exist on this machine"),
