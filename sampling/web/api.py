@@ -58,8 +58,9 @@ def add_api(app: FastAPI, service: Service, batch_size: int) -> None:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _error(415, "the body must be JSON; send Content-Type: application/json")
         try:
+            # First the body: who sends only its beginning takes no place in the line.
+            body = await request.body()
             with service.place():
-                body = await request.body()
                 return await run_in_threadpool(_edit, service, body, batch_size)
         except Busy as error:
             return _error(503, str(error), **{"Retry-After": "60"})

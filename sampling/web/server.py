@@ -14,9 +14,10 @@ from PIL import Image
 
 from intarsia.errors import UserError
 from sampling.web.api import add_api
-from sampling.web.gate import Gate
+from sampling.web.gate import BodyLimits, Gate
 from sampling.web.page import CSS, THEME, build_page
 from sampling.web.service import Service
+from sampling.web.sockets import PunctualProtocol
 from sampling.web.visitors import Visitors
 
 
@@ -54,6 +55,7 @@ def serve(service: Service, place: Address, browse: Path | None, batch_size: int
     Image.MAX_IMAGE_PIXELS = int(service.limits.megapixels * 1e6 / 2) + 1
     config = uvicorn.Config(
         build_app(service, visitors, browse, batch_size),
+        http=PunctualProtocol,
         log_level="warning",
         server_header=False,
         limit_concurrency=200,  # connections; one more gets a 503
@@ -91,7 +93,9 @@ def build_app(service: Service, visitors: Visitors, browse: Path | None, batch_s
     # A mounted page was never launched; gradio would then accept any path of this machine as an upload.
     page.has_launched = True
     gradio.processing_utils.async_ssrf_protected_download = _refuse_address
-    return Gate(app, service.limits.upload_mb << 20, visitors)
+    each = service.limits.upload_mb << 20
+    # Those that wait keep theirs in memory; a few more can come in meanwhile.
+    return Gate(app, BodyLimits(each, each * (service.limits.waiting + 5)), visitors)
 
 
 async def _refuse_address(*_: Any, **__: Any) -> str:

@@ -22,13 +22,14 @@ from sampling.painters.own import painting_with
 from sampling.provenance import pattern, read_provenance
 from sampling.settings import MachineSettings
 from sampling.web.api import add_api
-from sampling.web.gate import Gate
+from sampling.web.gate import BodyLimits, Gate
 from sampling.web.service import Limits, Service
 from sampling.web.visitors import visitors_of
 from tests.sampling.tiny import request
 
 ASKED = request(3)
 LIMITS = Limits(megapixels=0.02, upload_mb=1, num_images=2, waiting=1)
+BODY_LIMITS = BodyLimits(1 << 20, 8 << 20)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -55,7 +56,7 @@ def service(model: EditModel, model_folder: Path, tmp_path: Path) -> Service:
 def client(service: Service) -> Iterator[TestClient]:
     app = FastAPI()
     add_api(app, service, batch_size=4)
-    gate = Gate(app, LIMITS.upload_mb << 20, visitors_of("127.0.0.1"))
+    gate = Gate(app, BODY_LIMITS, visitors_of("127.0.0.1"))
     with TestClient(gate, base_url="http://127.0.0.1:7860", raise_server_exceptions=False) as client:
         yield client
 

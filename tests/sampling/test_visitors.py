@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from sampling.web.gate import Gate
+from sampling.web.gate import BodyLimits, Gate
 from sampling.web.server import build_app
 from sampling.web.service import Limits, Service
 from sampling.web.visitors import Visitors, visitors_of
@@ -44,7 +44,11 @@ def gate(visitors: Visitors) -> TestClient:
 
     app = Starlette()
     app.add_route("/{rest:path}", answer, methods=["GET", "POST"])
-    return TestClient(Gate(app, 1 << 20, visitors), base_url="http://127.0.0.1:7860", follow_redirects=False)
+    return TestClient(
+        Gate(app, BodyLimits(1 << 20, 1 << 20), visitors),
+        base_url="http://127.0.0.1:7860",
+        follow_redirects=False,
+    )
 
 
 @pytest.mark.parametrize("origin", ["https://foreign.example", "http://127.0.0.1:9999", "null", "http://"])
