@@ -6,8 +6,9 @@ import argparse
 import os
 import re
 import secrets
+import shutil
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
 
 from intarsia.command_line import Commands
@@ -20,6 +21,7 @@ from sampling.options import (
     machine_settings,
 )
 from sampling.settings import EditSettings
+from sampling.web.keeping import own_folder
 
 _WHERE = "python -m sampling serve"
 _TOKEN = r"[A-Za-z0-9._~-]{8,200}"  # what a header, a cookie and an address take as it is
@@ -95,6 +97,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="size limit of a request (default %(default)s)",
     )
     limits.add_argument(
+        "--max-kept-mb",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="size limit of visitors' uploads, and of inputs and results without --output-dir; the oldest "
+        "are deleted first (default %(default)s)",
+    )
+    limits.add_argument(
         "--max-images",
         type=int,
         default=8,
@@ -115,7 +125,7 @@ def _run(arguments: argparse.Namespace) -> None:
     _check(arguments)
     # Before the libraries are imported: they read these once.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    with tempfile.TemporaryDirectory(prefix="intarsia-serve-") as own:
+    with own_folder() as own:
         os.environ |= {
             "GRADIO_TEMP_DIR": f"{own}/uploads",
             "GRADIO_EXAMPLES_CACHE": f"{own}/examples",
@@ -138,8 +148,9 @@ def _run(arguments: argparse.Namespace) -> None:
             arguments.max_images,
             arguments.max_waiting,
             keep_seconds=None if arguments.output_dir else 3600.0,
+            keep_mb=arguments.max_kept_mb,
         )
-        folder = (arguments.output_dir or Path(own) / "results").resolve()
+        folder = (arguments.output_dir or own / "results").resolve()
         folder.mkdir(parents=True, exist_ok=True)
         painter, model = arguments.painter, arguments.model
         shared = pattern(model, machine_options, painter=painter)
@@ -154,13 +165,14 @@ def _run(arguments: argparse.Namespace) -> None:
                 file=sys.stderr,
             )
         address = Address(arguments.host, arguments.port, visitors)
-        serve(service, address, arguments.input, arguments.batch_size)
+        tidy = partial(shutil.rmtree, own, ignore_errors=True)
+        serve(service, address, arguments.input, arguments.batch_size, tidy)
 
 
 def _check(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.port < 65536:
         raise UsageError(f"--port {arguments.port} must be between 0 and 65535")
-    for name in ("max_megapixels", "max_upload_mb", "max_images", "batch_size"):
+    for name in ("max_megapixels", "max_upload_mb", "max_kept_mb", "max_images", "batch_size"):
         if getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name):g} must be more than 0")
     if arguments.token and not re.fullmatch(_TOKEN, arguments.token):

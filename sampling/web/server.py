@@ -1,20 +1,26 @@
 """The server: the JSON door, the page, and the gate before both, on one address."""
 
+import os
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import gradio as gr
 import gradio.processing_utils
 import uvicorn
 from fastapi import FastAPI
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from intarsia.errors import UserError
 from sampling.web.api import add_api
 from sampling.web.gate import BodyLimits, Gate
+from sampling.web.keeping import forget, look_regularly
 from sampling.web.page import CSS, THEME, build_page
 from sampling.web.service import Service
 from sampling.web.sockets import PunctualProtocol
@@ -29,7 +35,26 @@ class Address(NamedTuple):
     visitors: Visitors
 
 
-def serve(service: Service, place: Address, browse: Path | None, batch_size: int) -> None:
+UPLOAD_SECONDS = 3600.0  # age at which the page's copies of files go
+_LAST_SECONDS = 8.0  # from a signal to the end of the process, however long a step is
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, whose end does not wait for the edits."""
+
+    def __init__(self, config: uvicorn.Config, leave: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._leave = leave
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop the edits first: the event loop waits for their threads."""
+        self._leave()
+        super().handle_exit(sig, frame)
+
+
+def serve(
+    service: Service, place: Address, browse: Path | None, batch_size: int, tidy: Callable[[], None]
+) -> None:
     """Answer until interrupted.
 
     Args:
@@ -37,6 +62,7 @@ def serve(service: Service, place: Address, browse: Path | None, batch_size: int
         place: address, port and rules for visitors.
         browse: folder of pictures that the page offers.
         batch_size: edits of a request at the same time.
+        tidy: function called before the process ends without waiting for a step that takes long.
 
     Raises:
         UserError: if the address is not available.
@@ -53,8 +79,10 @@ def serve(service: Service, place: Address, browse: Path | None, batch_size: int
         ) from None
     # All decoding in this process stops at the limit: Pillow refuses at twice this number.
     Image.MAX_IMAGE_PIXELS = int(service.limits.megapixels * 1e6 / 2) + 1
+    app = build_app(service, visitors, browse, batch_size)
+    look_regularly(_forgetting(service, Path(get_upload_folder())))
     config = uvicorn.Config(
-        build_app(service, visitors, browse, batch_size),
+        app,
         http=PunctualProtocol,
         log_level="warning",
         server_header=False,
@@ -68,7 +96,31 @@ def serve(service: Service, place: Address, browse: Path | None, batch_size: int
     # uvicorn raises the signal again once it has closed: then by an exit that lets the caller tidy up.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    uvicorn.Server(config).run(sockets=[listening])
+    _Server(config, lambda: _leave(service, tidy)).run(sockets=[listening])
+
+
+def _forgetting(service: Service, uploads: Path) -> Callable[[], None]:
+    """A function that deletes old files of visitors; those there now are the page's own examples."""
+    own, limits = set(uploads.rglob("*")), service.limits
+
+    def look() -> None:
+        service.forget()
+        forget([uploads], UPLOAD_SECONDS, limits.keep_mb << 20, own)
+
+    return look
+
+
+def _leave(service: Service, tidy: Callable[[], None]) -> None:
+    """Stop all edits at their next step; one whose step takes longer ends with the process."""
+
+    def end() -> None:
+        tidy()
+        os._exit(0)
+
+    service.line.close()
+    late = threading.Timer(_LAST_SECONDS, end)
+    late.daemon = True
+    late.start()
 
 
 def build_app(service: Service, visitors: Visitors, browse: Path | None, batch_size: int) -> Gate:

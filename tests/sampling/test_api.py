@@ -193,7 +193,7 @@ def test_too_large_a_body_is_not_read(client: TestClient) -> None:
 
 
 def test_a_full_line_is_told_so(client: TestClient, service: Service) -> None:
-    with service.place(), service.place():  # one at work, one waiting
+    with service.line.place(), service.line.place():  # one at work, one waiting
         answer = client.post("/api/edit", json=BODY)
     assert answer.status_code == 503
     assert answer.json()["error"] == "1 edits are waiting already; try again in a minute"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,10 +25,12 @@ from sampling.provenance import pattern, read_provenance
 from sampling.settings import MachineSettings
 from sampling.web.api import EditBody
 from sampling.web.events import offered, taker
+from sampling.web.gate import Gate
 from sampling.web.server import build_app
 from sampling.web.service import Limits, Service
 from sampling.web.visitors import visitors_of
 from tests.paths import COCO_MINI, ROOT
+from tests.sampling.serving import running
 
 PICTURE = COCO_MINI / "images" / "000000017029.jpg"
 MASK, EXEMPLAR = ROOT / "examples/edits/dog.mask.png", ROOT / "examples/edits/hydrant.exemplar.jpg"
@@ -42,6 +45,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("GRADIO_EXAMPLES_CACHE", str(folder / "examples"))
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         yield folder
+
+
+@pytest.fixture  # one for each: the page's framework is bound to its first event loop
+def app(model: EditModel, model_folder: Path, place: Path) -> Gate:
+    shared = pattern(model_folder, MachineSettings(device="cpu"))
+    service = Service(painting_with(model), shared, place / "results", Limits(megapixels=1.0))
+    return build_app(service, visitors_of("127.0.0.1"), COCO_MINI / "images", 4)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +85,13 @@ def event(client: TestClient, output: str) -> dict[str, Any]:
     config = client.get("/config").json()
     ids = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
     return next(one for one in config["dependencies"] if one["outputs"] and ids[one["outputs"][0]] == output)
+
+
+def target(client: TestClient, name: str) -> int:
+    """The number of the event of the button with this elem_id."""
+    config = client.get("/config").json()
+    ids = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
+    return next(one["id"] for one in config["dependencies"] if ids.get(one["targets"][0][0]) == name)
 
 
 def send(client: TestClient, output: str, data: list[Any]) -> dict[str, Any]:
@@ -188,6 +205,20 @@ def test_an_edit_through_the_page(client: TestClient, place: Path, tmp_path: Pat
     inside = [path for path in place.rglob("edit-*.png") if path.parent == place / "results"]
     assert len(inside) == 2
     assert fetch(client, inside[0]).status_code == 403, "only the page's own copies are given out"
+
+
+def test_an_edit_is_stopped_by_its_button(app: Gate) -> None:
+    with running(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        values = [file_data(upload(client, PICTURE)), None, file_data(upload(client, MASK)), False]
+        values += [file_data(upload(client, EXEMPLAR)), 5, 200, "ddim", 0, 8, "auto", 1, 0, "none", "crop"]
+        body = {"data": values, "fn_index": event(client, "gallery")["id"], "session_hash": "a"}
+        assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+        with client.stream("GET", "/gradio_api/queue/data?session_hash=a") as heard:
+            lines = heard.iter_lines()
+            assert any("steps" in line for line in lines), "it paints"
+            stop = {"data": [], "fn_index": target(client, "stop"), "session_hash": "a"}
+            assert client.post("/gradio_api/run/predict", json=stop).status_code == 200
+            assert any("the edit was stopped" in line for line in lines)
 
 
 MISTAKES = [
