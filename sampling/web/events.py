@@ -87,7 +87,7 @@ def painter(service: Service, names: list[str], batch_size: int, stops: Stops) -
 
 
 def stopper(stops: Stops) -> Callable[[gr.Request], None]:
-    """The function of the button Stop, and of a visitor who leaves the page."""
+    """The function of the button Stop."""
 
     def stop(request: gr.Request) -> None:
         stops.stop(str(request.session_hash))

@@ -20,7 +20,7 @@ class Stopped(UserError):
     """An edit was stopped by its visitor, or because the visitor or the server is gone."""
 
 
-class Line:
+class EditLine:
     """A line of edits; each has a place, and its turn comes in the order of `turn`."""
 
     def __init__(self, waiting: int) -> None:

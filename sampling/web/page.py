@@ -27,15 +27,15 @@ _BUNDLED = [  # picture, mask, exemplar; absent from an installed copy
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 2}
 
 
-def build_page(service: Service, browse: Path | None, batch_size: int) -> gr.Blocks:
+def build_page(service: Service, browse: Path | None, batch_size: int, stops: Stops) -> gr.Blocks:
     """The page with its events.
 
     Args:
         service: service that makes the edits.
         browse: folder of pictures that the page offers.
         batch_size: edits of a request at the same time.
+        stops: what stops each visitor's edits.
     """
-    stops = Stops()
     with gr.Blocks(title="Intarsia", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown("# Intarsia\nPaint over the part to replace, and give a picture of the new object.")
         with gr.Row():
@@ -80,7 +80,6 @@ def build_page(service: Service, browse: Path | None, batch_size: int) -> gr.Blo
         )
         # Not through the framework's queue, where it would wait for others.
         end.click(stopper(stops), queue=False, api_visibility="private")
-        page.unload(stopper(stops))
         gallery.select(show_pair, pairs, slider, **_QUIET)
     page.queue(max_size=service.limits.waiting + 1)
     return page

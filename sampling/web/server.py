@@ -16,11 +16,13 @@ import uvicorn
 from fastapi import FastAPI
 from gradio.utils import get_upload_folder
 from PIL import Image
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from intarsia.errors import UserError
 from sampling.web.api import add_api
 from sampling.web.gate import BodyLimits, Gate
 from sampling.web.keeping import forget, look_regularly
+from sampling.web.line import Stops
 from sampling.web.page import CSS, THEME, build_page
 from sampling.web.service import Service
 from sampling.web.sockets import PunctualProtocol
@@ -35,6 +37,7 @@ class Address(NamedTuple):
     visitors: Visitors
 
 
+_HEARTBEAT = "/gradio_api/heartbeat"
 UPLOAD_SECONDS = 3600.0  # age at which the page's copies of files go
 _LAST_SECONDS = 8.0  # from a signal to the end of the process, however long a step is
 
@@ -127,7 +130,8 @@ def build_app(service: Service, visitors: Visitors, browse: Path | None, batch_s
     """The whole server as an ASGI app; arguments as in `serve` and `Address`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_api(app, service, batch_size)
-    page = build_page(service, browse, batch_size)
+    stops = Stops()
+    page = build_page(service, browse, batch_size, stops)
     gr.mount_gradio_app(
         app,
         page,
@@ -147,7 +151,21 @@ def build_app(service: Service, visitors: Visitors, browse: Path | None, batch_s
     gradio.processing_utils.async_ssrf_protected_download = _refuse_address
     each = service.limits.upload_mb << 20
     # Those that wait keep theirs in memory; a few more can come in meanwhile.
-    return Gate(app, BodyLimits(each, each * (service.limits.waiting + 5)), visitors)
+    return Gate(_watched(app, stops), BodyLimits(each, each * (service.limits.waiting + 5)), visitors)
+
+
+def _watched(app: ASGIApp, stops: Stops) -> ASGIApp:
+    """`app` that stops a visitor's edits when their page, which holds a request open, is closed."""
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            start, _, visitor = scope.get("path", "").rpartition("/")
+            if start == _HEARTBEAT:
+                stops.stop(visitor)
+
+    return watched
 
 
 async def _refuse_address(*_: Any, **__: Any) -> str:

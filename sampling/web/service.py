@@ -24,7 +24,7 @@ from sampling.provenance import Provenance, SourceFile, made_from, map_files, so
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import EXEMPLAR_ONLY, PartNames
 from sampling.web.keeping import forget
-from sampling.web.line import Line, Stopped
+from sampling.web.line import EditLine, Stopped
 
 # Pillow reads many more; a visitor's file gets only the common decoders.
 _SUFFIXES = {
@@ -105,7 +105,7 @@ class Service:
         self.folder, self.limits, self.parts = folder, limits, parts
         self._paint = paint
         self._pattern = pattern
-        self.line = Line(limits.waiting)
+        self.line = EditLine(limits.waiting)
         self._needed: Counter[Path] = Counter()  # files of edits that wait or are made
 
     def keep(self, content: bytes, kind: str) -> Path:

@@ -22,7 +22,7 @@ from sampling.provenance import pattern
 from sampling.settings import EditSettings, MachineSettings
 from sampling.web.api import add_api
 from sampling.web.gate import BodyLimits, Gate
-from sampling.web.line import Line, Stopped, Stops
+from sampling.web.line import EditLine, Stopped, Stops
 from sampling.web.service import Limits, Service
 from sampling.web.visitors import visitors_of
 from tests.paths import ROOT
@@ -95,7 +95,7 @@ def test_a_client_that_is_gone_leaves_the_line(gate: Gate, painter: Counted) -> 
 
 
 def test_turns_come_in_order_and_a_stopped_one_is_left_out() -> None:
-    line, order, stops = Line(9), list[int](), [threading.Event() for _ in range(5)]
+    line, order, stops = EditLine(9), list[int](), [threading.Event() for _ in range(5)]
 
     def wait(number: int) -> None:
         try:

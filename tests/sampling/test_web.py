@@ -1,5 +1,6 @@
 """The page's server without a browser: what it gives out, and what it does not."""
 
+import base64
 import http.server
 import io
 import json
@@ -219,6 +220,23 @@ def test_an_edit_is_stopped_by_its_button(app: Gate) -> None:
             stop = {"data": [], "fn_index": target(client, "stop"), "session_hash": "a"}
             assert client.post("/gradio_api/run/predict", json=stop).status_code == 200
             assert any("the edit was stopped" in line for line in lines)
+
+
+def test_the_edit_of_a_visitor_who_leaves_the_page_ends(app: Gate) -> None:
+    with running(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        values = [file_data(upload(client, PICTURE)), None, file_data(upload(client, MASK)), False]
+        values += [file_data(upload(client, EXEMPLAR)), 5, 200, "ddim", 0, 8, "auto", 1, 0, "none", "crop"]
+        body = {"data": values, "fn_index": event(client, "gallery")["id"], "session_hash": "b"}
+        with client.stream("GET", "/gradio_api/heartbeat/b") as alive:
+            beats = alive.iter_lines()  # held: the stream is closed with it
+            assert next(beats) == "data: ALIVE"
+            assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+            with client.stream("GET", "/gradio_api/queue/data?session_hash=b") as heard:
+                assert any("steps" in line for line in heard.iter_lines()), "it paints"
+        other = {"image": MASK, "mask": MASK, "exemplar": EXEMPLAR}
+        files = {name: base64.b64encode(path.read_bytes()).decode() for name, path in other.items()}
+        answer = client.post("/api/edit", json=files | {"num_inference_steps": 1, "scheduler": "ddim"})
+        assert answer.status_code == 200, "it has its turn long before 400 steps"
 
 
 MISTAKES = [
