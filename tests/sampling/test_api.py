@@ -203,7 +203,7 @@ def test_a_full_line_is_told_so(client: TestClient, service: Service) -> None:
 
 def test_waiting_edits_are_made_in_turn(client: TestClient, service: Service) -> None:
     answers: list[int] = []
-    with service._turn:
+    with service.line.turn(threading.Event()):
         ask = [
             threading.Thread(
                 target=lambda seed: answers.append(
