@@ -235,5 +235,6 @@ def _called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
 
 def _named(text: str, files: Mapping[str, Path]) -> str:
     for name, path in files.items():
-        text = text.replace(f"picture {path}", f"the {name}").replace(str(path), f"the {name}")
+        for called in (f"picture {path}", f"{name} {path}", str(path)):
+            text = text.replace(called, f"the {name}")
     return text

@@ -132,6 +132,11 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
         413,
         "the image is 200 x 200 pixels; at most 0.02 million",
     ),
+    (
+        {"exemplar": text(png(np.zeros((40, 40, 4), np.uint8)))},
+        422,
+        "the exemplar is completely transparent; its alpha",
+    ),
     ({"guidance_scale": -1}, 400, "guidance_scale=-1: Input should be greater than or equal to 0"),
     ({"scheduler": "magic"}, 400, "scheduler='magic'"),
     ({"scheduler": "ddim", "karras": True}, 400, "karras works with"),
@@ -167,6 +172,7 @@ def test_a_body_that_is_no_order(client: TestClient, body: bytes, status: int, s
     answer = client.post("/api/edit", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status
     assert sentence in answer.json()["error"]
+    assert "exemplar the exemplar" not in answer.json()["error"]
 
 
 def test_other_methods_types_and_paths(client: TestClient) -> None:
