@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import secrets
+import shutil
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
 
 from intarsia.command_line import Commands
@@ -18,9 +21,10 @@ from sampling.options import (
     machine_settings,
 )
 from sampling.settings import EditSettings
+from sampling.web.keeping import own_folder
 
 _WHERE = "python -m sampling serve"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_TOKEN = r"[A-Za-z0-9._~-]{8,200}"  # what a header, a cookie and an address take as it is
 
 
 def add(commands: Commands) -> None:
@@ -54,7 +58,21 @@ def add(commands: Commands) -> None:
         "--host",
         default="127.0.0.1",
         help="address to listen on (default %(default)s: only this machine; 0.0.0.0: any machine that can "
-        "reach it, without a password)",
+        "reach it; see --token)",
+    )
+    network.add_argument(
+        "--host-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name by which browsers reach this server, such as that of a proxy; repeatable",
+    )
+    network.add_argument(
+        "--token",
+        nargs="?",
+        const="",
+        metavar="TEXT",
+        help="answer only who has this token, by the printed address or a header; without TEXT a new one",
     )
     network.add_argument("--port", type=int, default=7860, help="port (default %(default)s); 0 = a free one")
     _add_limits(parser)
@@ -79,6 +97,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="size limit of a request (default %(default)s)",
     )
     limits.add_argument(
+        "--max-kept-mb",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="size limit of visitors' uploads, and of inputs and results without --output-dir; the oldest "
+        "are deleted first (default %(default)s)",
+    )
+    limits.add_argument(
         "--max-images",
         type=int,
         default=8,
@@ -99,7 +125,7 @@ def _run(arguments: argparse.Namespace) -> None:
     _check(arguments)
     # Before the libraries are imported: they read these once.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    with tempfile.TemporaryDirectory(prefix="intarsia-serve-") as own:
+    with own_folder() as own:
         os.environ |= {
             "GRADIO_TEMP_DIR": f"{own}/uploads",
             "GRADIO_EXAMPLES_CACHE": f"{own}/examples",
@@ -114,6 +140,7 @@ def _run(arguments: argparse.Namespace) -> None:
         from sampling.painters.painter import painter_of
         from sampling.provenance import pattern
         from sampling.web.service import Limits, Service
+        from sampling.web.visitors import visitors_of
 
         limits = Limits(
             arguments.max_megapixels,
@@ -121,27 +148,40 @@ def _run(arguments: argparse.Namespace) -> None:
             arguments.max_images,
             arguments.max_waiting,
             keep_seconds=None if arguments.output_dir else 3600.0,
+            keep_mb=arguments.max_kept_mb,
         )
-        folder = (arguments.output_dir or Path(own) / "results").resolve()
+        folder = (arguments.output_dir or own / "results").resolve()
         folder.mkdir(parents=True, exist_ok=True)
         painter, model = arguments.painter, arguments.model
         shared = pattern(model, machine_options, painter=painter)
         paint, parts = painter_of(painter).open(model, machine_options), painter_of(painter).parts(model)
         service = Service(paint, shared, folder, limits, parts)
-        hosts = frozenset((*_LOOPBACK, "[::1]") if arguments.host in _LOOPBACK else ())
-        if not hosts:
+        token = secrets.token_urlsafe(24) if arguments.token == "" else arguments.token or ""
+        visitors = visitors_of(arguments.host, arguments.host_name, token)
+        if visitors.addresses and not token:
             print(
-                f"note: {arguments.host} can be reached by others, and there is no password", file=sys.stderr
+                f"note: everybody who can reach {arguments.host} can use this server; --token admits only "
+                "those who have the token",
+                file=sys.stderr,
             )
-        serve(service, Address(arguments.host, arguments.port, hosts), arguments.input, arguments.batch_size)
+        address = Address(arguments.host, arguments.port, visitors)
+        tidy = partial(shutil.rmtree, own, ignore_errors=True)
+        serve(service, address, arguments.input, arguments.batch_size, tidy)
 
 
 def _check(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.port < 65536:
         raise UsageError(f"--port {arguments.port} must be between 0 and 65535")
-    for name in ("max_megapixels", "max_upload_mb", "max_images", "batch_size"):
+    for name in ("max_megapixels", "max_upload_mb", "max_kept_mb", "max_images", "batch_size"):
         if getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name):g} must be more than 0")
+    if arguments.token and not re.fullmatch(_TOKEN, arguments.token):
+        raise UsageError(
+            "--token TEXT must be 8 to 200 letters, digits and . _ ~ -; without TEXT a good one is made"
+        )
+    for name in arguments.host_name:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            raise UsageError(f"--host-name {name} must be a name alone, without http://, port and path")
     if arguments.max_waiting < 0:
         raise UsageError(f"--max-waiting {arguments.max_waiting} must be 0 or more")
     if arguments.input is not None and not arguments.input.is_dir():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
 import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,8 @@ from intarsia.errors import UserError
 from sampling.jobs import COMPUTED_OF, FILES
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import check_outline, check_scales, check_told
-from sampling.web.service import Busy, Made, Order, Service, TooLarge
+from sampling.web.line import Busy, Stopped
+from sampling.web.service import Made, Order, Service, TooLarge
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _LONGEST = 500  # characters of an error: it may quote what was sent
@@ -59,21 +64,41 @@ def add_api(app: FastAPI, service: Service, batch_size: int) -> None:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _error(415, "the body must be JSON; send Content-Type: application/json")
         try:
-            with service.place():
-                body = await request.body()
-                return await run_in_threadpool(_edit, service, body, batch_size)
+            # First the body: who sends only its beginning takes no place in the line.
+            body = await request.body()
+            with service.line.place(), _stop_of(request) as stop:
+                return await run_in_threadpool(_edit, service, body, batch_size, stop)
         except Busy as error:
             return _error(503, str(error), **{"Retry-After": "60"})
 
     app.add_route("/api/{rest:path}", answer, methods=_METHODS)
 
 
-def _edit(service: Service, body: bytes, batch_size: int) -> JSONResponse:
+@contextmanager
+def _stop_of(request: Request) -> Iterator[threading.Event]:
+    """An event that is set once the client is gone; the request's body has been read."""
+    stop = threading.Event()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        stop.set()
+
+    watcher = asyncio.get_running_loop().create_task(watch())
+    try:
+        yield stop
+    finally:
+        watcher.cancel()
+
+
+def _edit(service: Service, body: bytes, batch_size: int, stop: threading.Event) -> JSONResponse:
     status = 400
     try:
         order = _order(service, body, batch_size)
         status = 422
-        made = service.edit(order)
+        made = service.edit(order, stop=stop)
+    except Stopped as error:
+        return _error(503, str(error))
     except TooLarge as error:
         return _error(413, str(error))
     except UserError as error:

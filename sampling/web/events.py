@@ -20,6 +20,7 @@ from intarsia.files import atomic_write, sha256_bytes
 from sampling.jobs import PICTURES
 from sampling.pictures import open_picture
 from sampling.settings import EditSettings
+from sampling.web.line import Stops
 from sampling.web.service import Made, Order, Service, upright_size
 
 _STROKE = 64  # of 255, opacity from which a pixel is painted; the brush has 178
@@ -45,23 +46,28 @@ def guard(handler: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def painter(service: Service, names: list[str], batch_size: int) -> Callable[..., tuple]:
+def painter(service: Service, names: list[str], batch_size: int, stops: Stops) -> Callable[..., tuple]:
     """The function of the button.
 
     Args:
         service: service that makes the edits.
         names: names of the controls; their values follow picture, strokes, mask, its inversion and exemplar.
         batch_size: edits at the same time.
+        stops: what stops each visitor's edits.
     """
 
     @guard
-    def paint(progress: gr.Progress = gr.Progress(), *values: Any) -> tuple:  # noqa: B008 - gradio's way
+    def paint(
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio's way
+        *values: Any,
+    ) -> tuple:
         picture, painted, mask, invert, exemplar, *chosen = values
         if picture is None:
             raise UserError("there is no picture yet; drop one into field 1")
         if exemplar is None:
             raise UserError("there is no exemplar yet; drop a picture of the object into field 3")
-        with service.place():
+        with service.line.place(), stops.of(str(request.session_hash)) as stop:
             progress(0.0, "waiting for the model")
             image = service.keep(_uploaded(picture), "image")
             region = _uploaded(mask) if mask else _mask_of_strokes(painted, upright_size(image))
@@ -72,10 +78,21 @@ def painter(service: Service, names: list[str], batch_size: int) -> Callable[...
                 "invert_mask": bool(invert and mask),
             }
             order = _order(files, dict(zip(names, chosen, strict=True)), service, batch_size)
-            made = service.edit(order, lambda done, total: progress((done, total), "painting", unit="steps"))
+            made = service.edit(
+                order, lambda done, total: progress((done, total), "painting", unit="steps"), stop
+            )
         return _shown(image, made)
 
     return paint
+
+
+def stopper(stops: Stops) -> Callable[[gr.Request], None]:
+    """The function of the button Stop."""
+
+    def stop(request: gr.Request) -> None:
+        stops.stop(str(request.session_hash))
+
+    return stop
 
 
 def canvas(service: Service) -> Callable[[str | None], dict | None]:

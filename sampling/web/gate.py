@@ -1,4 +1,4 @@
-"""The gate before the page: it refuses endless bodies, foreign hosts and routes that the page does not use.
+"""The gate before the page: it refuses foreign visitors, endless bodies and unused routes.
 
 The page's framework brings routes that fetch other sites, edit the program, or record runs. Nothing passes
 here that is not on a short list, and every answer restricts the browser to this server.
@@ -6,13 +6,16 @@ here that is not on a short list, and every answer restricts the browser to this
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sampling.web.visitors import Refusal, Visitors
 
 _FILE = "/gradio_api/file="
 _EXACT = frozenset(
@@ -45,15 +48,36 @@ _HEADERS = {
     "Content-Security-Policy": _OWN_HOST_ONLY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+_CROSS_ORIGIN = b"access-control-"
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """Limits of the bodies of requests.
+
+    Attributes:
+        each: bytes of one body.
+        together: bytes of all bodies that are held at the same time.
+        piece_seconds: longest wait for the next piece of a body.
+        seconds: longest time for a whole body.
+    """
+
+    each: int
+    together: int
+    piece_seconds: float = 20.0
+    seconds: float = 180.0
 
 
 class Gate:
     """ASGI middleware around the whole server."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int, hosts: Collection[str]) -> None:
-        """`max_bytes`: limit of a body; `hosts`: valid names in the Host header, empty for any."""
-        self.app, self.max_bytes, self.hosts = app, max_bytes, hosts
+    def __init__(self, app: ASGIApp, limits: BodyLimits, visitors: Visitors) -> None:
+        """`limits`: limits of bodies; `visitors`: who may ask."""
+        self.app, self.limits, self.visitors = app, limits, visitors
+        self._held = 0  # bytes of bodies whose requests are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
@@ -62,62 +86,81 @@ class Gate:
                 await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        length = headers.get("content-length", "0")
-        if not self._is_own(headers.get("host", "")):
-            # A page of another site whose name points here would come with that name.
-            await _refuse(send, 421, "this server is not reached by that host name; see --host")
-        elif not _is_listed(scope["path"]):
+        length, path = headers.get("content-length", "0"), scope["path"]
+        refusal = self.visitors.refusal(scope["method"], path, headers)
+        if refusal and refusal.status == 401 and self.visitors.brings_token(path, scope["query_string"]):
+            await _welcome(send, self.visitors)
+        elif refusal:
+            await _refuse(send, *refusal)
+        elif not _is_listed(path):
             await _refuse(send, 404, "there is no such page")
-        elif not length.isdigit() or int(length) > self.max_bytes:
-            await _refuse(send, 413, _too_much(self.max_bytes))
+        elif not length.isdigit() or int(length) > self.limits.each:
+            await _refuse(send, 413, _too_much(self.limits.each))
         else:
-            answer = _Answer(send)
-            with suppress(_Overflow, ClientDisconnect):  # the page cancels uploads that newer ones replace
-                await self.app(scope, self._bounded(receive, answer), answer)
-            if answer.stopped:
-                await _refuse(send, 413, _too_much(self.max_bytes))
+            await self._pass(scope, receive, send)
 
-    def _is_own(self, host: str) -> bool:
-        return not self.hosts or re.sub(r":\d+$", "", host).lower() in self.hosts
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer, held = _Answer(send), 0
+        deadline = asyncio.get_running_loop().time() + self.limits.seconds
+        whole = False
 
-    def _bounded(self, receive: Receive, answer: _Answer) -> Receive:
-        """`receive` with a count: a body in pieces has no length in its header."""
-        left = self.max_bytes
-
-        async def counted() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                answer.stop()
-                raise _Overflow
+        async def bounded() -> Message:
+            """`receive` with a count and a clock: a body in pieces has no length in its header."""
+            nonlocal held, whole
+            if whole:  # what follows is the end of the connection
+                return await receive()
+            try:
+                late = min(asyncio.get_running_loop().time() + self.limits.piece_seconds, deadline)
+                async with asyncio.timeout_at(late):
+                    message = await receive()
+            except TimeoutError:
+                raise answer.stop(408, "the request came too slowly; send it again") from None
+            size, whole = len(message.get("body", b"")), not message.get("more_body", False)
+            held, self._held = held + size, self._held + size
+            if held > self.limits.each:
+                raise answer.stop(413, _too_much(self.limits.each))
+            if self._held > self.limits.together:
+                raise answer.stop(503, "too many uploads at the same time; try again in a minute")
             return message
 
-        return counted
+        try:
+            with suppress(ClientDisconnect):  # the page cancels uploads that newer ones replace
+                await self.app(scope, bounded, answer)
+        except Exception:  # also a group with ours among others
+            if not answer.ended:
+                raise
+        finally:
+            self._held -= held
+        if answer.refusal:
+            await _refuse(send, *answer.refusal)
 
 
-class _Overflow(Exception):
-    """A body is larger than the limit."""
+class _Stopped(Exception):
+    """A body is beyond a limit."""
 
 
 class _Answer:
     """`send` that adds our headers and removes foreign tags from HTML."""
 
     def __init__(self, send: Send) -> None:
-        self.send, self.started, self.stopped = send, False, False
+        self.send, self.started, self.ended = send, False, False
+        self.refusal: Refusal | None = None
         self._start: Message | None = None  # start of HTML, held back until its length is known
         self._page = b""
 
-    def stop(self) -> None:
+    def stop(self, status: int, sentence: str) -> _Stopped:
         """Stop the app's answer, unless it has begun: the gate answers instead."""
-        self.stopped = not self.started
+        self.ended = True
+        self.refusal = None if self.started else Refusal(status, sentence)
+        return _Stopped()
 
     async def __call__(self, message: Message) -> None:
-        if self.stopped:
+        if self.refusal:
             return
         if message["type"] == "http.response.start":
             self.started = True
-            headers = list(message["headers"])
+            # The framework lets the pages of all sites read its answers; nobody else's page may.
+            headers = [pair for pair in message["headers"] if not pair[0].lower().startswith(_CROSS_ORIGIN)]
             headers += [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
             message = {**message, "headers": headers}
             kind = dict(headers).get(b"content-type", b"")
@@ -147,6 +190,15 @@ def _is_listed(path: str) -> bool:
 
 def _too_much(max_bytes: int) -> str:
     return f"a request takes at most {max_bytes >> 20} MB; scale the pictures down first"
+
+
+async def _welcome(send: Send, visitors: Visitors) -> None:
+    """Keep the token in a cookie, and lead to the page without it in the address."""
+    cookie = f"{visitors.cookie}={visitors.token}; Path=/; HttpOnly; SameSite=Lax"
+    headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
+    headers.append((b"cache-control", b"no-store"))
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _refuse(send: Send, status: int, sentence: str) -> None:

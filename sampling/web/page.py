@@ -7,7 +7,8 @@ import gradio as gr
 
 from intarsia.files import ROOT
 from sampling.settings import EditSettings, ExemplarBackground, Fit, MatchColour, SchedulerName
-from sampling.web.events import canvas, offered, painter, path_of, show_pair, taker
+from sampling.web.events import canvas, offered, painter, path_of, show_pair, stopper, taker
+from sampling.web.line import Stops
 from sampling.web.service import Limits, Service
 
 # Fonts of the system: others would come from a foreign host.
@@ -26,13 +27,14 @@ _BUNDLED = [  # picture, mask, exemplar; absent from an installed copy
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 2}
 
 
-def build_page(service: Service, browse: Path | None, batch_size: int) -> gr.Blocks:
+def build_page(service: Service, browse: Path | None, batch_size: int, stops: Stops) -> gr.Blocks:
     """The page with its events.
 
     Args:
         service: service that makes the edits.
         browse: folder of pictures that the page offers.
         batch_size: edits of a request at the same time.
+        stops: what stops each visitor's edits.
     """
     with gr.Blocks(title="Intarsia", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown("# Intarsia\nPaint over the part to replace, and give a picture of the new object.")
@@ -46,7 +48,9 @@ def build_page(service: Service, browse: Path | None, batch_size: int) -> gr.Blo
             with gr.Column(scale=2):
                 exemplar = _slot("3. Exemplar: what to paint, cut out tightly", "exemplar", 260)
                 controls = _controls(service.limits)
-                go = gr.Button("Edit", variant="primary", elem_id="go")
+                with gr.Row():
+                    go = gr.Button("Edit", variant="primary", elem_id="go", scale=3)
+                    end = gr.Button("Stop", elem_id="stop", scale=1, min_width=80)
         if browse is not None:
             _offer(service, browse.resolve(), {"picture": picture, "mask": mask, "exemplar": exemplar})
         notes = gr.Markdown(elem_id="notes")
@@ -68,12 +72,14 @@ def build_page(service: Service, browse: Path | None, batch_size: int) -> gr.Blo
 
         picture.change(canvas(service), picture, editor, **_QUIET)
         go.click(
-            painter(service, list(controls), batch_size),
+            painter(service, list(controls), batch_size, stops),
             [picture, editor, mask, invert, exemplar, *controls.values()],
             [gallery, files, notes, pairs, slider],
-            concurrency_limit=1,
+            concurrency_limit=service.limits.waiting + 1,  # they wait in our line, where they can be stopped
             api_visibility="private",
         )
+        # Not through the framework's queue, where it would wait for others.
+        end.click(stopper(stops), queue=False, api_visibility="private")
         gallery.select(show_pair, pairs, slider, **_QUIET)
     page.queue(max_size=service.limits.waiting + 1)
     return page

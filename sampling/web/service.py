@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +23,8 @@ from sampling.pictures import write_png
 from sampling.provenance import Provenance, SourceFile, made_from, map_files, source_file
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import EXEMPLAR_ONLY, PartNames
+from sampling.web.keeping import forget
+from sampling.web.line import EditLine, Stopped
 
 # Pillow reads many more; a visitor's file gets only the common decoders.
 _SUFFIXES = {
@@ -42,10 +44,6 @@ class TooLarge(UserError):
     """A picture or request beyond the limits."""
 
 
-class Busy(UserError):
-    """Too many edits are waiting."""
-
-
 @dataclass(frozen=True)
 class Limits:
     """Limits of a visitor's request.
@@ -56,6 +54,7 @@ class Limits:
         num_images: number of edits in one request.
         waiting: requests in line, beside the one that is worked on.
         keep_seconds: results and inputs older than this are deleted; None keeps them.
+        keep_mb: size of all results and inputs that are not kept forever, in 2^20 bytes; the oldest go first.
     """
 
     megapixels: float = 50.0
@@ -63,6 +62,7 @@ class Limits:
     num_images: int = 8
     waiting: int = 8
     keep_seconds: float | None = None
+    keep_mb: int = 1024
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Service:
         self.folder, self.limits, self.parts = folder, limits, parts
         self._paint = paint
         self._pattern = pattern
-        self._places = threading.BoundedSemaphore(limits.waiting + 1)
-        self._turn = threading.Lock()
+        self.line = EditLine(limits.waiting)
+        self._needed: Counter[Path] = Counter()  # files of edits that wait or are made
 
     def keep(self, content: bytes, kind: str) -> Path:
         """Store an input under the hash of its bytes; only its header is read.
@@ -142,37 +142,38 @@ class Service:
             atomic_write(path, content)
         return path
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place in the queue; the work of a request is done inside.
-
-        Raises:
-            Busy: if all places are taken.
-        """
-        if not self._places.acquire(blocking=False):
-            raise Busy(f"{self.limits.waiting} edits are waiting already; try again in a minute")
-        try:
-            yield
-        finally:
-            self._places.release()
-
-    def edit(self, order: Order, on_step: OnStep | None = None) -> list[Made]:
+    def edit(
+        self, order: Order, on_step: OnStep | None = None, stop: threading.Event | None = None
+    ) -> list[Made]:
         """Make an order's edits, when it is its turn.
 
         Args:
             order: its files are our own.
             on_step: called as `on_step(done, total)` after every step.
+            stop: event that stops the edits while they wait, or at the next step.
 
         Returns:
             One for each seed, in order.
 
         Raises:
+            Stopped: if `stop` or the end of the server stops them.
             UserError: for what cannot be edited; files are called image, mask and exemplar.
         """
+        stop = stop or threading.Event()
+
+        def after_step(done: int, total: int) -> None:
+            self.line.check(stop)
+            if on_step:
+                on_step(done, total)
+
         files = {name: path for name in FILES if (path := getattr(order, name)) is not None}
         maps = {f"map {name}": path for name, path in order.structure.items()}
-        with self._turn, _called_by_name(files | maps):
-            self._forget()
+        with (
+            self._needing([*files.values(), *order.structure.values()]),
+            self.line.turn(stop),
+            _called_by_name(files | maps),
+        ):
+            self.forget()
             inputs = read_inputs(files, order.invert_mask, order.exemplar_background, order.structure)
             picture, mask = inputs.source, inputs.edit_mask
             seeds = range(order.seed, order.seed + order.num_images)
@@ -180,7 +181,7 @@ class Service:
             requests = [
                 EditRequest(*told, seed, prompt=order.prompt, structure=inputs.structure) for seed in seeds
             ]
-            results = self._paint(requests, order.settings, on_step)
+            results = self._paint(requests, order.settings, after_step)
             changed = mask if order.settings.composite else None
             kept = {name: source_file(path) for name, path in files.items()}
             made = []
@@ -192,12 +193,19 @@ class Service:
                 made.append(Made(path, result, tuple(_named(text, files) for text in notes)))
         return made
 
-    def _forget(self) -> None:
-        if self.limits.keep_seconds is None:
-            return
-        for path in [*self.folder.glob("edit-*.png"), *self.folder.glob("inputs/*")]:
-            if path.stat().st_mtime < time.time() - self.limits.keep_seconds:
-                path.unlink()
+    @contextmanager
+    def _needing(self, paths: list[Path]) -> Iterator[None]:
+        self._needed.update(paths)
+        try:
+            yield
+        finally:
+            self._needed = self._needed - Counter(paths)
+
+    def forget(self) -> None:
+        """Delete results and inputs that are too old, and the oldest while there are too many bytes."""
+        if self.limits.keep_seconds is not None:
+            needed = set(self._needed)
+            forget([self.folder], self.limits.keep_seconds, self.limits.keep_mb << 20, needed)
 
     def _provenance(self, order: Order, kept: Mapping[str, SourceFile], result: EditResult) -> Provenance:
         shared = replace(
@@ -220,6 +228,8 @@ def _called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
     """Errors name the image, mask and exemplar: visitors do not see our paths."""
     try:
         yield
+    except Stopped:
+        raise
     except UserError as error:
         raise UserError(_named(str(error), files)) from None
 

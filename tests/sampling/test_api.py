@@ -22,12 +22,14 @@ from sampling.painters.own import painting_with
 from sampling.provenance import pattern, read_provenance
 from sampling.settings import MachineSettings
 from sampling.web.api import add_api
-from sampling.web.gate import Gate
+from sampling.web.gate import BodyLimits, Gate
 from sampling.web.service import Limits, Service
+from sampling.web.visitors import visitors_of
 from tests.sampling.tiny import request
 
 ASKED = request(3)
 LIMITS = Limits(megapixels=0.02, upload_mb=1, num_images=2, waiting=1)
+BODY_LIMITS = BodyLimits(1 << 20, 8 << 20)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -54,7 +56,7 @@ def service(model: EditModel, model_folder: Path, tmp_path: Path) -> Service:
 def client(service: Service) -> Iterator[TestClient]:
     app = FastAPI()
     add_api(app, service, batch_size=4)
-    gate = Gate(app, LIMITS.upload_mb << 20, frozenset({"127.0.0.1"}))
+    gate = Gate(app, BODY_LIMITS, visitors_of("127.0.0.1"))
     with TestClient(gate, base_url="http://127.0.0.1:7860", raise_server_exceptions=False) as client:
         yield client
 
@@ -130,6 +132,11 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
         413,
         "the image is 200 x 200 pixels; at most 0.02 million",
     ),
+    (
+        {"exemplar": text(png(np.zeros((40, 40, 4), np.uint8)))},
+        422,
+        "the exemplar is completely transparent; its alpha",
+    ),
     ({"guidance_scale": -1}, 400, "guidance_scale=-1: Input should be greater than or equal to 0"),
     ({"scheduler": "magic"}, 400, "scheduler='magic'"),
     ({"scheduler": "ddim", "karras": True}, 400, "karras works with"),
@@ -165,6 +172,7 @@ def test_a_body_that_is_no_order(client: TestClient, body: bytes, status: int, s
     answer = client.post("/api/edit", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status
     assert sentence in answer.json()["error"]
+    assert "exemplar the exemplar" not in answer.json()["error"]
 
 
 def test_other_methods_types_and_paths(client: TestClient) -> None:
@@ -191,7 +199,7 @@ def test_too_large_a_body_is_not_read(client: TestClient) -> None:
 
 
 def test_a_full_line_is_told_so(client: TestClient, service: Service) -> None:
-    with service.place(), service.place():  # one at work, one waiting
+    with service.line.place(), service.line.place():  # one at work, one waiting
         answer = client.post("/api/edit", json=BODY)
     assert answer.status_code == 503
     assert answer.json()["error"] == "1 edits are waiting already; try again in a minute"
@@ -201,7 +209,7 @@ def test_a_full_line_is_told_so(client: TestClient, service: Service) -> None:
 
 def test_waiting_edits_are_made_in_turn(client: TestClient, service: Service) -> None:
     answers: list[int] = []
-    with service._turn:
+    with service.line.turn(threading.Event()):
         ask = [
             threading.Thread(
                 target=lambda seed: answers.append(

@@ -20,6 +20,7 @@ from sampling.provenance import pattern
 from sampling.settings import MachineSettings
 from sampling.web.server import build_app
 from sampling.web.service import Limits, Service
+from sampling.web.visitors import visitors_of
 from tests.evaluation.exemplar_bench import write_weights
 from tests.extending import write_example
 from tests.sampling.tiny import request
@@ -104,7 +105,7 @@ def test_endpoint_and_page_ask_it(files: dict[str, Path], tmp_path: Path) -> Non
         Limits(),
     )
     body = {name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items()}
-    app = build_app(service, frozenset({"127.0.0.1"}), None, 4)
+    app = build_app(service, visitors_of("127.0.0.1"), None, 4)
     with TestClient(app, base_url="http://127.0.0.1:7860") as client:
         assert client.get("/").status_code == 200
         answer = client.post("/api/edit", json=body)

@@ -1,5 +1,6 @@
 """The page's server without a browser: what it gives out, and what it does not."""
 
+import base64
 import http.server
 import io
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,9 +26,12 @@ from sampling.provenance import pattern, read_provenance
 from sampling.settings import MachineSettings
 from sampling.web.api import EditBody
 from sampling.web.events import offered, taker
+from sampling.web.gate import Gate
 from sampling.web.server import build_app
 from sampling.web.service import Limits, Service
+from sampling.web.visitors import visitors_of
 from tests.paths import COCO_MINI, ROOT
+from tests.sampling.serving import running
 
 PICTURE = COCO_MINI / "images" / "000000017029.jpg"
 MASK, EXEMPLAR = ROOT / "examples/edits/dog.mask.png", ROOT / "examples/edits/hydrant.exemplar.jpg"
@@ -43,11 +48,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture  # one for each: the page's framework is bound to its first event loop
+def app(model: EditModel, model_folder: Path, place: Path) -> Gate:
+    shared = pattern(model_folder, MachineSettings(device="cpu"))
+    service = Service(painting_with(model), shared, place / "results", Limits(megapixels=1.0))
+    return build_app(service, visitors_of("127.0.0.1"), COCO_MINI / "images", 4)
+
+
 @pytest.fixture(scope="module")
 def client(model: EditModel, model_folder: Path, place: Path) -> Iterator[TestClient]:
     shared = pattern(model_folder, MachineSettings(device="cpu"))
     service = Service(painting_with(model), shared, place / "results", Limits(megapixels=1.0))
-    app = build_app(service, frozenset({"127.0.0.1"}), COCO_MINI / "images", 4)
+    app = build_app(service, visitors_of("127.0.0.1"), COCO_MINI / "images", 4)
     with TestClient(app, base_url="http://127.0.0.1:7860") as client:
         yield client
 
@@ -74,6 +86,13 @@ def event(client: TestClient, output: str) -> dict[str, Any]:
     config = client.get("/config").json()
     ids = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
     return next(one for one in config["dependencies"] if one["outputs"] and ids[one["outputs"][0]] == output)
+
+
+def target(client: TestClient, name: str) -> int:
+    """The number of the event of the button with this elem_id."""
+    config = client.get("/config").json()
+    ids = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
+    return next(one["id"] for one in config["dependencies"] if ids.get(one["targets"][0][0]) == name)
 
 
 def send(client: TestClient, output: str, data: list[Any]) -> dict[str, Any]:
@@ -189,6 +208,37 @@ def test_an_edit_through_the_page(client: TestClient, place: Path, tmp_path: Pat
     assert fetch(client, inside[0]).status_code == 403, "only the page's own copies are given out"
 
 
+def test_an_edit_is_stopped_by_its_button(app: Gate) -> None:
+    with running(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        values = [file_data(upload(client, PICTURE)), None, file_data(upload(client, MASK)), False]
+        values += [file_data(upload(client, EXEMPLAR)), 5, 200, "ddim", 0, 8, "auto", 1, 0, "none", "crop"]
+        body = {"data": values, "fn_index": event(client, "gallery")["id"], "session_hash": "a"}
+        assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+        with client.stream("GET", "/gradio_api/queue/data?session_hash=a") as heard:
+            lines = heard.iter_lines()
+            assert any("steps" in line for line in lines), "it paints"
+            stop = {"data": [], "fn_index": target(client, "stop"), "session_hash": "a"}
+            assert client.post("/gradio_api/run/predict", json=stop).status_code == 200
+            assert any("the edit was stopped" in line for line in lines)
+
+
+def test_the_edit_of_a_visitor_who_leaves_the_page_ends(app: Gate) -> None:
+    with running(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        values = [file_data(upload(client, PICTURE)), None, file_data(upload(client, MASK)), False]
+        values += [file_data(upload(client, EXEMPLAR)), 5, 200, "ddim", 0, 8, "auto", 1, 0, "none", "crop"]
+        body = {"data": values, "fn_index": event(client, "gallery")["id"], "session_hash": "b"}
+        with client.stream("GET", "/gradio_api/heartbeat/b") as alive:
+            beats = alive.iter_lines()  # held: the stream is closed with it
+            assert next(beats) == "data: ALIVE"
+            assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+            with client.stream("GET", "/gradio_api/queue/data?session_hash=b") as heard:
+                assert any("steps" in line for line in heard.iter_lines()), "it paints"
+        other = {"image": MASK, "mask": MASK, "exemplar": EXEMPLAR}
+        files = {name: base64.b64encode(path.read_bytes()).decode() for name, path in other.items()}
+        answer = client.post("/api/edit", json=files | {"num_inference_steps": 1, "scheduler": "ddim"})
+        assert answer.status_code == 200, "it has its turn long before 400 steps"
+
+
 MISTAKES = [
     ([None, None, None, False, None], "there is no picture yet; drop one into field 1"),
     (
@@ -239,6 +289,8 @@ WRONG = [
     (["--port", "99999"], 2, "--port 99999 must be between 0 and 65535"),
     (["--max-images", "0"], 2, "--max-images 0 must be more than 0"),
     (["--max-waiting", "-1"], 2, "--max-waiting -1 must be 0 or more"),
+    (["--token", "short"], 2, "--token TEXT must be 8 to 200 letters, digits and . _ ~ -"),
+    (["--host-name", "http://lab:7860"], 2, "--host-name http://lab:7860 must be a name alone"),
     (["--input", "no/folder"], 2, "--input no/folder is not a folder"),
     (["--model", "configs"], 1, "configs is not a model folder: it has no model_index.json"),
     (["--device", "abacus"], 2, "--device abacus does not exist on this machine"),
