@@ -66,6 +66,8 @@ class PieCase:
         target_prompt: description of the edit.
         category: key of `CATEGORIES`.
         edit_mask: bool [512, 512], the outermost pixels True.
+        blend_words: words of the source and of the target prompt that Prompt-to-Prompt keeps its change to;
+            None if the record has none.
     """
 
     key: str
@@ -74,6 +76,7 @@ class PieCase:
     target_prompt: str
     category: str
     edit_mask: Mask
+    blend_words: tuple[str, str] | None = None
 
 
 def decode_mask(runs: Sequence[int], size: int = _SIZE) -> Mask:
@@ -122,9 +125,18 @@ def _case(path: Path, key: str, record: Any) -> PieCase:
             target_prompt=_plain(record["editing_prompt"]),
             category=category,
             edit_mask=decode_mask(record["mask"]),
+            blend_words=_blend_words(record.get("blended_word") or ""),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}, record {key}: {error!r} is not as PIE-Bench has it") from None
+
+
+def _blend_words(text: str) -> tuple[str, str] | None:
+    """The first two words, which are all that the published code uses."""
+    words = text.split()
+    if len(words) == 1:
+        raise ValueError(f"blended_word {text!r} is not a word of each prompt")
+    return (words[0], words[1]) if words else None
 
 
 def find_results(cases: Sequence[PieCase], results: Path, only_present: bool = False) -> dict[str, Path]:
