@@ -255,7 +255,6 @@ def _record(path: Path, case: PieCase, content: Mapping[str, Any]) -> None:
 def _make(task: _Task, run: PieRun, model: Machine) -> dict[str, Any]:
     """Make and write a result; what its record says of it."""
     from sampling.methods.request import InversionRequest
-
     from sampling.methods.run_inversion import invert_edit
 
     case, way = task.case, task.way

@@ -163,7 +163,7 @@ def find_results(cases: Sequence[PieCase], results: Path, only_present: bool = F
 
 @dataclass(frozen=True)
 class Measures:
-    """The feature networks of the table: made by `features`.
+    """The feature networks of the table: made by `features`; None leaves its numbers out.
 
     Attributes:
         structure: structure distance of two pictures.
@@ -171,26 +171,31 @@ class Measures:
         clip: features of a whole picture.
     """
 
-    structure: Measure
-    lpips: Measure
-    clip: Measure
+    structure: Measure | None
+    lpips: Measure | None
+    clip: Measure | None
 
 
 def requests(case: PieCase, source: Path, result: Path, measures: Measures) -> Case:
     """The values of one result that the table has."""
     pair, mask = (source, result), case.edit_mask
-    clip = measures.clip
-    what, how, version = clip.recipe.split("/")
-    edited = Measure(f"{what}/edited-blank-{how}/{version}", in_region(clip.prepare, "edited"), clip.network)
-    return {
-        "structure_distance": Request(pair, _of_squares(measures.structure)),
-        "psnr": Request(pair, _of_squares(pixel_error("psnr", "background", "blank")), mask),
-        "lpips": Request(pair, _of_squares(measures.lpips), mask),
-        "mse": Request(pair, _of_squares(pixel_error("mse", "background", "blank")), mask),
-        "ssim": Request(pair, _of_squares(pixel_error("ssim-rgb", "background", "blank")), mask),
-        "clip_whole": Request((result,), _of_squares(clip)),
-        "clip_edited": Request((result,), _of_squares(edited), mask),
-    }
+
+    def pixels(name: Literal["mse", "psnr", "ssim-rgb"]) -> Request:
+        return Request(pair, _of_squares(pixel_error(name, "background", "blank")), mask)
+
+    found = {"psnr": pixels("psnr"), "mse": pixels("mse"), "ssim": pixels("ssim-rgb")}
+    if measures.structure:
+        found["structure_distance"] = Request(pair, _of_squares(measures.structure))
+    if measures.lpips:
+        found["lpips"] = Request(pair, _of_squares(measures.lpips), mask)
+    if clip := measures.clip:
+        what, how, version = clip.recipe.split("/")
+        edited = Measure(
+            f"{what}/edited-blank-{how}/{version}", in_region(clip.prepare, "edited"), clip.network
+        )
+        found["clip_whole"] = Request((result,), _of_squares(clip))
+        found["clip_edited"] = Request((result,), _of_squares(edited), mask)
+    return {name: found[name] for name in SCALES if name in found}
 
 
 def columns_of(wanted: Case) -> list[ReportColumn]:
@@ -198,21 +203,22 @@ def columns_of(wanted: Case) -> list[ReportColumn]:
     return [
         ReportColumn(name, title, better, wanted[name].measure.identity)
         for name, (title, better) in _TITLES.items()
+        if name in wanted
     ]
 
 
-def row_of(values: Mapping[str, Any], prompt: Features) -> dict[str, float]:
+def row_of(values: Mapping[str, Any], prompt: Features | None) -> dict[str, float]:
     """A case's numbers, scaled as the table has them.
 
     Args:
         values: request name -> value, from `requests`.
-        prompt: text features of the target prompt.
+        prompt: text features of the target prompt, for the similarities to it.
     """
     row = {
         name: float(text_similarity(value, prompt) if name.startswith("clip") else value)
         for name, value in values.items()
     }
-    return {name: SCALES[name] * row[name] for name in SCALES}
+    return {name: SCALES[name] * row[name] for name in SCALES if name in row}
 
 
 def _of_squares(measure: Measure) -> Measure:

@@ -36,3 +36,8 @@ GPUS = {
     "4090": Gpu(24, 165, 82.6, 82.6, 330, "NVIDIA Ada GPU architecture whitepaper, RTX 4090"),
     "3090": Gpu(24, 71, 35.6, 35.6, None, "NVIDIA Ampere GA102 whitepaper, RTX 3090"),
 }
+
+
+def peak_of(name: str, dtype: str) -> float:
+    """The peak of a GPU for weights of a dtype, in 10^12 operations per second; float32 is without TF32."""
+    return GPUS[name].fp32_tflops if dtype == "float32" else GPUS[name].bf16_tflops
