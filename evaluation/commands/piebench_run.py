@@ -41,8 +41,8 @@ def add(commands: Commands) -> None:
         help="make PIE-Bench's edits with a model and score them; the same command again continues",
         description="Edit PIE-Bench's pictures by inversion and score them. Results that were made from the "
         "same inputs, settings and model stay. With --shard I/N, for job arrays, this process makes its "
-        "part; the process that ends last scores all. Several methods, several --coupling or --all make a folder "
-        "for each row of one table.",
+        "part; the process that ends last scores all. Several methods, several --coupling or --all make a "
+        "folder for each row of one table.",
     )
     _add_ways(parser)
     _add_estimate(parser)
