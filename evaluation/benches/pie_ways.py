@@ -7,14 +7,16 @@ method and coupling; "right" treats all rows alike.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from evaluation.benches.piebench import PieCase
 from intarsia.config import build_config
-from sampling.settings import InversionSettings
+from intarsia.errors import UsageError
+from sampling.settings import InversionMethod, InversionSettings, PromptMethod
 from sampling.told import PartNames
 
 Protocol = Literal["published", "right"]
+METHODS = (*get_args(InversionMethod), *get_args(PromptMethod))
 NEGATIVE_PROMPT = "ugly, blurry, black, low res, unrealistic"  # Plug-and-Play's, as published
 PUBLISHED_SEED = 1234
 REWEIGHTED = 2.0  # published factor of the target's blend word
@@ -84,6 +86,8 @@ def make_way(
     Raises:
         UsageError: for an unknown name or a value out of range.
     """
+    if method not in METHODS:
+        raise UsageError(f"{where}: method {method!r} is not one of {', '.join(METHODS)}")
     given = {"method": method, "coupling": coupling} | dict(options)
     seed = given.pop("seed", 0)
     names = (coupling or "").split(",")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from evaluation.benches.pie_score import add_pie_options, check_weights
-from evaluation.benches.pie_ways import Protocol, Way, all_ways, cross
+from evaluation.benches.pie_ways import METHODS, Protocol, Way, all_ways, cross
 from intarsia.command_line import Commands
 from intarsia.errors import UsageError, UserError
 from sampling.denoise.gpus import GPUS, peak_of
@@ -60,7 +60,7 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         "--method",
         default=default.method,
         metavar="NAMES",
-        help="methods with commas between them; see invert",
+        help=f"methods with commas between them, of {', '.join(METHODS)} (default %(default)s)",
     )
     group.add_argument(
         "--coupling",
