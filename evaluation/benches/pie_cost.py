@@ -18,6 +18,7 @@ _SOURCE_ROWS = {
     "masactrl": frozenset({"source_null", "source"}),
     "pnp": frozenset({"source_null"}),
     "p2p": frozenset({"source"}),
+    "pix2pix-zero": frozenset[str](),
 }
 
 
@@ -79,8 +80,10 @@ def way_cost(settings: InversionSettings, masked: bool) -> Cost:
         needed = needed - {"source_null"} | {"source"}  # the same row
     apart = start * bool(own) if alone else 0
     aside = start if settings.offset_to == "own" else 0  # the target's step from the way up
-    rows = up + before + aside * target + start * (target + len(needed))
-    return Cost(up + before + aside + start + apart, rows, optimised)
+    # Maps of source and target, and their gradient, before each step.
+    guidance = start if "pix2pix-zero" in (settings.coupling or ()) else 0
+    rows = up + before + (aside + 2 * guidance) * target + start * (target + len(needed))
+    return Cost(up + before + aside + guidance + start + apart, rows, optimised + 2 * guidance * target)
 
 
 def count_arithmetic(config: "ModelConfig") -> Arithmetic:

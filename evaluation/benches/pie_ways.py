@@ -33,6 +33,7 @@ _TITLES = {
     "p2p": "P2P",
     "masactrl": "MasaCtrl",
     "pnp": "PnP",
+    "pix2pix-zero": "P2P-Zero",
 }
 
 
@@ -95,6 +96,10 @@ def make_way(
         seed = PUBLISHED_SEED
         if method != "ddpm" and any(name in _FROM_ZERO for name in names):
             given["steps_offset"] = 0
+        if method == "direct" and "pix2pix-zero" in names:
+            given["offset_to"] = "both"
+    if method != "ddpm" and "pix2pix-zero" in names:
+        given["regularise"] = True  # part of that editor
     settings = build_config(InversionSettings, given, where)
     words = [_TITLES.get(method, method), *(_TITLES.get(name, name) for name in names if name)]
     name = "+".join([method, *filter(None, names), *([re.sub(r"[^\w.]+", "-", note)] if note else [])])
@@ -131,7 +136,7 @@ def all_ways(parts: PartNames, protocol: Protocol, options: Mapping[str, Any], w
         return ways + _ablations("background", "null-condition", protocol, options, where)
     prompts = ["ddim", "null-text", "negative-prompt", "direct"]
     ways = cross(prompts, ["p2p"], protocol, options, where)
-    ways += cross(["ddim", "direct"], ["masactrl", "pnp"], protocol, options, where)
+    ways += cross(["ddim", "direct"], ["masactrl", "pix2pix-zero", "pnp"], protocol, options, where)
     ways += cross(["ddpm"], ["p2p"], protocol, options, where)
     return ways + _ablations("p2p", "null-text", protocol, options, where)
 
@@ -168,6 +173,10 @@ def told(case: PieCase, way: Way, parts: PartNames) -> tuple[dict[str, Any], lis
         found["source_prompt"] = ""
     if published and "pnp" in names:
         found["negative_prompt"] = NEGATIVE_PROMPT
+    if "pix2pix-zero" in names:  # the published code has another network's caption of the picture
+        found["caption"] = case.source_prompt
+        if published:
+            found["negative_prompt"] = case.source_prompt
     if "p2p" not in names or not case.blend_words or (published and way.settings.method == "ddpm"):
         return found, []
     source, target = case.blend_words

@@ -171,15 +171,23 @@ def test_each_editor_is_told_what_its_published_code_tells(bench) -> None:
     assert of("ddpm", "p2p", "right") == prompts | blend
     assert of("direct", "masactrl", "published") == prompts | {"source_prompt": ""}
     assert of("ddim", "pnp", "published") == prompts | {"negative_prompt": NEGATIVE_PROMPT}
+    caption = {"caption": "a round cake on a plate"}
+    assert of("ddim", "pix2pix-zero", "right") == prompts | caption
+    assert of("ddim", "pix2pix-zero", "published") == prompts | caption | {
+        "negative_prompt": caption["caption"]
+    }
     assert of("ddim", "pnp", "right") == of("direct", "masactrl", "right") == prompts
 
 
 def test_published_timesteps_depend_on_the_editor() -> None:
     ways = {way.name: way for way in all_ways(("text",), "published", {}, "here")}
-    assert {way.settings.steps_offset for name, way in ways.items() if "pnp" in name or "ddpm" in name} == {1}
+    late = [way for name, way in ways.items() if any(word in name for word in ("pnp", "ddpm", "zero"))]
+    assert {way.settings.steps_offset for way in late} == {1}
     assert {way.settings.steps_offset for name, way in ways.items() if "masactrl" in name} == {0}
     assert ways["direct+p2p"].settings.steps_offset == 0
+    assert ways["direct+pix2pix-zero"].settings.offset_to == "both"
     right = all_ways(("text",), "right", {}, "here")
+    assert {way.settings.offset_to for way in right if "zero" in way.name} == {"source"}
     assert {way.settings.steps_offset for way in right} == {1}
     assert len({way.name for way in right}) == len({way.title for way in right}) == len(right)
 
