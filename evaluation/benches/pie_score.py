@@ -83,15 +83,17 @@ def score_piebench(
     cases: Sequence[PieCase],
     folder: Path,
     name: str,
+    expected: int,
     failed: Collection[str] = (),
 ) -> Report:
     """Score a folder of results.
 
     Args:
         arguments: parsed options of `add_pie_options`.
-        cases: all cases of the bench, or those that were asked for.
+        cases: cases of the bench, all or those that were asked for.
         folder: folder of results.
         name: name of the method.
+        expected: number of cases that the bench has.
         failed: cases without a result, which are left out.
 
     Raises:
@@ -108,13 +110,13 @@ def score_piebench(
     return Report(
         bench="PIE-Bench",
         name=name,
-        expected=len(cases),
+        expected=expected,
         columns=columns,
         rows=rows,
         groups={case.key: CATEGORIES[case.category] for case in present},
         files={c.key: {"image": str(sources[c.key]), "result": str(results[c.key])} for c in present},
         captions={case.key: f"{case.source_prompt} → {case.target_prompt}" for case in present},
-        remarks=incomplete(len(present), len(cases)),
+        remarks=incomplete(len(present), expected),
         settings=made_with(folder, rows),
     )
 

@@ -28,5 +28,5 @@ def _run(arguments: argparse.Namespace) -> None:
     cases = read_bench(arguments.bench)
     check_weights(arguments)
     name = arguments.name or arguments.results.resolve().name
-    report = score_piebench(arguments, cases, arguments.results, name)
+    report = score_piebench(arguments, cases, arguments.results, name, len(cases))
     deliver(report, arguments, arguments.results)

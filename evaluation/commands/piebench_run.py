@@ -142,7 +142,7 @@ def _run(arguments: argparse.Namespace) -> int:
     run = _shared(arguments, config)
     counts = run_ways(ways, cases, run, lambda: open_model(arguments.model, machine))
     print(f"{run.out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed")
-    return _finish(arguments, ways, cases, run)
+    return _finish(arguments, ways, cases, run, len(every))
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -210,9 +210,13 @@ def _dry_run(arguments: argparse.Namespace, ways: Sequence[Way], pictures: int, 
 
 
 def _finish(
-    arguments: argparse.Namespace, ways: Mapping[Path, Way], cases: Sequence[PieCase], run: PieRun
+    arguments: argparse.Namespace,
+    ways: Mapping[Path, Way],
+    cases: Sequence[PieCase],
+    run: PieRun,
+    expected: int,
 ) -> int:
-    """Report failures; score if all parts are complete."""
+    """Report failures; score if all parts are complete, against the `expected` number of the bench's cases."""
     from evaluation.benches.pie_run import failed_cases, waiting_cases
 
     failed = {folder: failed_cases(folder, cases) for folder in ways}
@@ -230,7 +234,7 @@ def _finish(
             f"{arguments.results}; put them right and run the same command again, or give --only-present to "
             "score the others"
         )
-    _deliver(arguments, ways, cases, failed)
+    _deliver(arguments, ways, cases, failed, expected)
     if arguments.sheet:
         _write_sheet(arguments, ways, cases, run)
     return int(bool(number))
@@ -241,6 +245,7 @@ def _deliver(
     ways: Mapping[Path, Way],
     cases: Sequence[PieCase],
     failed: Mapping[Path, Mapping[str, str]],
+    expected: int,
 ) -> None:
     """One report for one way; for several, a report in each folder and one table."""
     from evaluation.benches.pie_score import score_piebench
@@ -253,7 +258,7 @@ def _deliver(
     reports = []
     for folder, way in ways.items():
         name = arguments.name if arguments.name and len(ways) == 1 else way.title
-        report = score_piebench(arguments, cases, folder, name, failed[folder])
+        report = score_piebench(arguments, cases, folder, name, expected, failed[folder])
         if len(ways) == 1:
             deliver(report, arguments, folder)
         else:
