@@ -216,7 +216,7 @@ def _finish(
     run: PieRun,
     expected: int,
 ) -> int:
-    """Report failures; score if all parts are complete, against the `expected` number of the bench's cases."""
+    """Report failures; score if all parts are complete. `expected`: number of cases of the whole bench."""
     from evaluation.benches.pie_run import failed_cases, waiting_cases
 
     failed = {folder: failed_cases(folder, cases) for folder in ways}
