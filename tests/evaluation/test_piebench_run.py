@@ -199,14 +199,18 @@ def small_request(parts: tuple[str, ...]) -> InversionRequest:
     return InversionRequest(own.image, own.edit_mask, own.exemplar)
 
 
+ALIKE = ("scale-0.", "every-5", "every-10")  # cost what scale 0 and every 2 steps cost
+
+
 @pytest.mark.parametrize("scale", [7.5, 1.0])
 @pytest.mark.parametrize("parts", [("text",), ("exemplar",)])
 def test_the_planned_rows_are_those_that_are_made(parts, scale) -> None:
     model = text_model(0, "text", "model.unet.in_channels=4") if "text" in parts else tiny_model()
     model.requires_grad_(False)
-    options = {"num_inference_steps": 3, "inner_steps": 1, "guidance_scale": scale}
-    ways = all_ways(parts, "right", options, "here")
+    options = {"num_inference_steps": 2, "inner_steps": 1, "guidance_scale": scale}
+    ways = [way for way in all_ways(parts, "right", options, "here") if not any(a in way.name for a in ALIKE)]
     if "exemplar" in parts:
+        ways = [way for way in ways if "pnp" not in way.name]  # as text models
         ways += cross(["ddim", "direct", "negative-condition"], [None], "right", options, "here")
     for way in ways:
         result = invert_edit(model, small_request(parts), way.settings)
