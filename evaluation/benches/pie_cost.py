@@ -79,10 +79,10 @@ def way_cost(settings: InversionSettings, masked: bool) -> Cost:
     if method == "negative-condition" and "source_null" in needed:
         needed = needed - {"source_null"} | {"source"}  # the same row
     apart = start * bool(own) if alone else 0
-    aside = start if settings.offset_to == "own" else 0  # the target's step from the way up
+    aside = start if settings.offset_to == "own" else 0  # the target's step from the way up, both rows
     # Maps of source and target, and their gradient, before each step.
     guidance = start if "pix2pix-zero" in (settings.coupling or ()) else 0
-    rows = up + before + (aside + 2 * guidance) * target + start * (target + len(needed))
+    rows = up + before + 2 * aside + 2 * guidance * target + start * (target + len(needed))
     return Cost(up + before + aside + guidance + start + apart, rows, optimised + 2 * guidance * target)
 
 

@@ -202,8 +202,7 @@ def small_request(parts: tuple[str, ...]) -> InversionRequest:
 ALIKE = ("scale-0.", "every-5", "every-10")  # cost what scale 0 and every 2 steps cost
 
 
-@pytest.mark.parametrize("scale", [7.5, 1.0])
-@pytest.mark.parametrize("parts", [("text",), ("exemplar",)])
+@pytest.mark.parametrize(("parts", "scale"), [(("text",), 7.5), (("text",), 1.0), (("exemplar",), 7.5)])
 def test_the_planned_rows_are_those_that_are_made(parts, scale) -> None:
     model = text_model(0, "text", "model.unet.in_channels=4") if "text" in parts else tiny_model()
     model.requires_grad_(False)
