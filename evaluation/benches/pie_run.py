@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evaluation.benches.pie_ways import Way, told
+from evaluation.benches.pie_ways import Way, words_for
 from evaluation.benches.piebench import PieCase
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, fingerprint
@@ -216,7 +216,7 @@ def _plan(folder: Path, way: Way, case: PieCase, run: PieRun) -> _Task:
         files |= {name: _hashed(path) for name, path in run.exemplars[case.key].items()}
     elif "text" not in run.parts:
         raise UserError(f"{case.key} has no line in --exemplars, and the model takes an exemplar; add one")
-    words, _ = told(case, way, run.parts)
+    words, _ = words_for(case, way, run.parts)
     hashes = {name: file.sha256 for name, file in files.items()}
     mask = case.edit_mask.tobytes().hex() if run.masked else ""
     shared = [run.settings(way), run.made_by.model.sha256]
@@ -262,7 +262,7 @@ def _make(task: _Task, run: PieRun, model: Machine) -> dict[str, Any]:
     if picture.shape[:2] != (SIDE, SIDE):
         size = f"{picture.shape[1]} × {picture.shape[0]} pixels"
         raise UserError(f"{task.files['image'].path} has {size}; PIE-Bench's pictures have {SIDE} × {SIDE}")
-    words, remarks = told(case, way, run.parts)
+    words, remarks = words_for(case, way, run.parts)
     exemplars = {name: read_exemplar(task.files[name].path) for name in _EXEMPLARS if name in task.files}
     mask = case.edit_mask if run.masked else None
     request = InversionRequest(picture, mask, **exemplars, **words, seed=way.seed)

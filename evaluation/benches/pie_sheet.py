@@ -18,7 +18,7 @@ from sampling.pictures import Picture, read_picture
 _CELL = 256
 
 
-def sheet(ways: Mapping[Path, Way], case: PieCase, image: Path) -> str:
+def picture_sheet(ways: Mapping[Path, Way], case: PieCase, image: Path) -> str:
     """The page of one case.
 
     Args:

@@ -157,7 +157,7 @@ def _ablations(
     ]
 
 
-def told(case: PieCase, way: Way, parts: PartNames) -> tuple[dict[str, Any], list[str]]:
+def words_for(case: PieCase, way: Way, parts: PartNames) -> tuple[dict[str, Any], list[str]]:
     """What the model is told of a case in words: fields of `InversionRequest`, and remarks.
 
     Args:

@@ -278,10 +278,10 @@ def _deliver(
 def _write_sheet(
     arguments: argparse.Namespace, ways: Mapping[Path, Way], cases: Sequence[PieCase], run: PieRun
 ) -> None:
-    from evaluation.benches.pie_sheet import sheet
+    from evaluation.benches.pie_sheet import picture_sheet
     from intarsia.files import atomic_write
 
     [case] = [case for case in cases if case.key == arguments.sheet]
     path = arguments.results / f"sheet-{case.key}.html"
-    atomic_write(path, sheet(ways, case, run.image(case)))
+    atomic_write(path, picture_sheet(ways, case, run.image(case)))
     print(path)

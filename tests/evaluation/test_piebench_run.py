@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from evaluation.benches.pie_cost import count_arithmetic, way_cost
-from evaluation.benches.pie_ways import NEGATIVE_PROMPT, Way, all_ways, cross, told
+from evaluation.benches.pie_ways import NEGATIVE_PROMPT, Way, all_ways, cross, words_for
 from evaluation.benches.piebench import read_bench
 from evaluation.cli import main
 from intarsia.errors import UsageError
@@ -160,7 +160,7 @@ def test_each_editor_is_told_what_its_published_code_tells(bench) -> None:
 
     def of(method: str, coupling: str, protocol: str, case=first) -> dict:
         [way] = cross([method], [coupling], protocol, {}, "here")  # type: ignore[arg-type]
-        return told(case, way, ("text",))[0]
+        return words_for(case, way, ("text",))[0]
 
     prompts = {"source_prompt": "a round cake on a plate", "target_prompt": "a square cake on a plate"}
     blend = {"words": (("cake", "cake"),), "reweight": (("cake", 2.0),)}
