@@ -41,7 +41,7 @@ class PieRun:
         bench: folder of the bench.
         out: folder of results; ways that have their own folder are below it.
         made_by: provenance without files: model, device, dtype, libraries.
-        parts: what the model is told.
+        parts: what the model takes.
         masked: whether the model sees the picture around a mask, and so gets the bench's mask.
         canvas: settings of the canvas.
         exemplars: case -> "exemplar" and optionally "source_exemplar" -> file.

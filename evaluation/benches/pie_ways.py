@@ -123,7 +123,7 @@ def all_ways(parts: PartNames, protocol: Protocol, options: Mapping[str, Any], w
     """The rows of the whole table: those that are published, then the paper's ablations.
 
     Args:
-        parts: what the model is told. A model with prompts has the published rows; one with exemplars only
+        parts: what the model takes. A model with prompts has the published rows; one with exemplars only
             has every method with the couplings that one token allows.
         protocol: protocol of all rows.
         options: as for `make_way`.
@@ -158,12 +158,12 @@ def _ablations(
 
 
 def words_for(case: PieCase, way: Way, parts: PartNames) -> tuple[dict[str, Any], list[str]]:
-    """What the model is told of a case in words: fields of `InversionRequest`, and remarks.
+    """What the model reads of a case: fields of `InversionRequest`, and remarks.
 
     Args:
         case: record of the bench.
         way: way to edit it.
-        parts: what the model is told; nothing is said to one without prompts.
+        parts: what the model takes; nothing for one without prompts.
     """
     if "text" not in parts:
         return {}, []

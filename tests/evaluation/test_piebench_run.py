@@ -155,7 +155,7 @@ def test_published_results_are_strips_as_jpeg(bench, text, whole, tmp_path, caps
     assert "3 of 4 results are missing: not comparable" in capsys.readouterr().out
 
 
-def test_each_editor_is_told_what_its_published_code_tells(bench) -> None:
+def test_each_editor_reads_what_its_published_code_reads(bench) -> None:
     first, second = read_bench(bench)[:2]
 
     def of(method: str, coupling: str, protocol: str, case=first) -> dict:
