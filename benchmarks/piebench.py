@@ -3,9 +3,9 @@
     python -m benchmarks.piebench [--steps N] [--repeats N]
 
 The paper's code (cure-lab/PnPInversion, 07f97f4) needs a row for each step up; four for each step of the
-offsets, with source and target, with prompt and without; four for each step of the reconstruction; and four for each
-step of the edit. `invert_edit` needs a row up and three down. Both are run with the same tiny UNet: ours as
-it is, the paper's as the calls of these sizes, without its attention control.
+offsets, with source and target, with prompt and without; four for each step of the reconstruction; and four
+for each step of the edit. `invert_edit` needs a row up and three down. Both are run with the same tiny UNet:
+ours as it is, the paper's as the calls of these sizes, without its attention control.
 """
 
 import argparse

@@ -72,7 +72,7 @@ def way_cost(settings: InversionSettings, masked: bool) -> Cost:
     own = frozenset[str]() if known else frozenset({"source", "source_null"} if guided else {"source"})
     if method == "negative-condition":
         own = frozenset({"source"})
-    # Walked before the edit: DDPM for its noise, null-text once with the prompt and `inner_steps` + 1 times without.
+    # Walked before the edit: DDPM for its noise, null-text with prompt, then `inner_steps` + 1 times without.
     before = {"ddpm": start, "null-condition": 2 * start + optimised}.get(method, 0)
     alone = settings.coupling is None and masked and settings.is_plain()
     needed = own.union(*(_SOURCE_ROWS[name] for name in settings.coupling or ()))
