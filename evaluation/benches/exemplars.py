@@ -14,6 +14,7 @@ import numpy as np
 from evaluation.measures.measures import Measure, Region, Value, pixel_error
 from evaluation.measures.metrics import clip_score
 from evaluation.scoring.distributions import SUBSET_SIZE, Mixture, quality_scores
+from evaluation.scoring.references import pictures_digest
 from evaluation.scoring.report import Report, ReportColumn, SetFigure, incomplete
 from evaluation.scoring.scorer import Score
 from evaluation.scoring.scoring import Case, Request
@@ -112,7 +113,8 @@ def evaluate(cases: Sequence[EditCase], plan: BenchPlan, score: Score, expected:
         for name, kept in features.items():
             kept.append(values[name])
     stacked = {name: np.stack(kept) for name, kept in features.items()}
-    figures, remarks = _figures(plan, sets, stacked)
+    own = [case.files["image"] for case in cases]
+    figures, remarks = _figures(plan, sets, stacked, own)
     return Report(
         bench=plan.bench,
         name=plan.name,
@@ -193,7 +195,7 @@ def _sets(networks: Networks) -> dict[str, Measure]:
 
 
 def _figures(
-    plan: BenchPlan, sets: Mapping[str, Measure], features: Mapping[str, Value]
+    plan: BenchPlan, sets: Mapping[str, Measure], features: Mapping[str, Value], images: Sequence[Path]
 ) -> tuple[list[SetFigure], tuple[str, ...]]:
     figures: list[SetFigure] = []
     remarks: tuple[str, ...] = ()
@@ -203,7 +205,8 @@ def _figures(
         reference = plan.references.get(name)
         if reference is None:
             own = features[f"own {name}"]
-            reference = collect(OWN, measure.identity, (row[None] for row in own), len(own))
+            digest = pictures_digest(images)
+            reference = collect(OWN, measure.identity, (row[None] for row in own), len(own), digest)
         results = features[f"set {name}"]
         title = "CLIP Fréchet" if name == "clip" else "FID"
         column = f"frechet/{measure.identity} to {reference.described}"

@@ -45,8 +45,8 @@ class ReportColumn:
 
     @property
     def method(self) -> str:
-        """The recipe without the weights' fingerprints, which publications do not name."""
-        return re.sub(r"@\w+", "", self.recipe)
+        """The recipe without fingerprints of weights and reference sets, which publications do not name."""
+        return re.sub(r"[@#]\w+", "", self.recipe)
 
 
 @dataclass(frozen=True)

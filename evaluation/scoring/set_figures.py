@@ -5,6 +5,7 @@ the kernel distance need them again. A reference of any size streams; the kernel
 of 10,000 of its pictures at most.
 """
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import numpy as np
 
 from evaluation.measures.metrics import Features
 from evaluation.scoring.confidence import GROUPS, group_of
-from evaluation.scoring.distributions import Moments, frechet_to, kernel_distance, moments_of
+from evaluation.scoring.distributions import frechet_to, kernel_distance
+from evaluation.scoring.moments import Moments, moments_of
 from evaluation.scoring.report import ReportColumn, SetFigure
 
+UNKNOWN = "unknown recipe"
 KEPT = 10_000  # of a reference's pictures, for the kernel distance
 
 
@@ -25,24 +28,27 @@ class Reference:
 
     Attributes:
         name: name in tables, such as "test2017".
-        recipe: recipe of its features.
+        recipe: recipe of its features; `UNKNOWN` for statistics that do not say.
         moments: mean and covariance of all its features.
         features: [n, D], of at most `KEPT` pictures; None if there are only statistics.
+        digest: fingerprint of the pictures, or of statistics without them.
     """
 
     name: str
     recipe: str
     moments: Moments
     features: Features | None
+    digest: str
 
     @property
     def described(self) -> str:
-        """Name, number and recipe, as other numbers' recipes hold it."""
+        """Name, fingerprint, number and recipe, as other numbers' recipes hold it."""
         count = f"{self.moments.count:,} pictures" if self.moments.count else "statistics"
-        return f"{self.name} ({count}, {self.recipe})"
+        name = re.sub("[#@]", "_", self.name)  # these begin fingerprints
+        return f"{name}#{self.digest} ({count}, {self.recipe})"
 
 
-def collect(name: str, recipe: str, rows: Iterable[Features], count: int) -> Reference:
+def collect(name: str, recipe: str, rows: Iterable[Features], count: int, digest: str) -> Reference:
     """A reference from features [1, D] that arrive one by one; which are kept depends on `count` alone."""
     most = min(count, KEPT)
     chosen = {place * count // most for place in range(most)}
@@ -55,7 +61,7 @@ def collect(name: str, recipe: str, rows: Iterable[Features], count: int) -> Ref
             yield row
 
     moments = moments_of(passing())
-    return Reference(name, recipe, moments, np.concatenate(kept))
+    return Reference(name, recipe, moments, np.concatenate(kept), digest)
 
 
 def frechet_figure(
