@@ -119,7 +119,7 @@ def load_plan(
     """
     from evaluation.benches.exemplars import BenchPlan, Networks
     from evaluation.measures import features
-    from evaluation.measures.weights import find_weights, parse_weights
+    from evaluation.measures.weights import UNLISTED, find_weights, is_published, parse_weights
     from evaluation.scoring.distributions import read_mixture
     from intarsia.files import sha256_file
     from sampling.denoise.machine import pick_device
@@ -129,7 +129,8 @@ def load_plan(
 
     def load_mixture() -> tuple:
         path = find_weights("mixture", given)
-        return read_mixture(path), sha256_file(path)[:12]
+        listed = "" if is_published("mixture", path) else UNLISTED
+        return read_mixture(path), listed + sha256_file(path)[:12]
 
     networks = Networks(
         features.clip("clip-b32", given, device),

@@ -49,6 +49,12 @@ class Published:
         """Why its number of a column cannot be compared with the report's; empty if it can."""
         if column.method != self.methods[column.name]:
             return f"{self.source}: {self.methods[column.name]}; here {column.method}"
+        if not report.weights_checked:
+            return (
+                f"{report.name} is a report of an earlier version, which did not check weights: score again"
+            )
+        if column.unlisted:
+            return "weights that are not on the list of published files (@~ in the recipe)"
         if not report.whole or report.expected != self.cases:
             return (
                 f"{self.source}: all {self.cases:,} cases; here {len(report.rows):,} of {report.expected:,}"

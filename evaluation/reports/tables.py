@@ -57,8 +57,7 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
     sources = dict.fromkeys(row.source for row in rows)
     notes = [f"≠{number} not comparable. {reason}" for reason, number in reasons.items()]
     notes += [f"published: {source}" for source in sources]
-    if not reasons:
-        notes.append("recipes agree; check yourself that the weights are the publishers'")
+    notes.append("check yourself that weights, reference set and cases are the publishers'")
     return Table("beside published numbers", ["", *(c.heading for c in columns)], body, notes)
 
 
@@ -143,7 +142,14 @@ def _averages(report: Report, everything: Line) -> Table:
         shown = number(average.value, column.digits), interval(average, column.digits)
         rows.append([column.heading, *shown, f"{average.count:,}", column.recipe])
     header = ["", "value", "95 % interval", "cases", "recipe"]
-    return Table(title, header, rows, [*report.remarks, *_making(report)])
+    return Table(title, header, rows, [*report.remarks, *_unlisted(report), *_making(report)])
+
+
+def _unlisted(report: Report) -> list[str]:
+    titles = [column.title for column in all_columns(report) if column.unlisted]
+    if not titles:
+        return []
+    return [f"{', '.join(titles)}: weights that are not on the list of published files (@~ in the recipe)"]
 
 
 def _making(report: Report) -> list[str]:

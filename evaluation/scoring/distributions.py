@@ -155,7 +155,7 @@ def _check_mixture(mixture: Mixture, path: Path | str) -> None:
         )
     if (np.diagonal(mixture.precisions_cholesky, axis1=1, axis2=2) <= 0).any():
         raise UserError(
-            f"{path}: precisions_cholesky has a diagonal with 0 or less, which no covariance has; convert the "
+            f"{path}: precisions_cholesky has a diagonal of 0 or less, which no covariance has; convert the "
             "mixture again"
         )
 

@@ -149,7 +149,8 @@ def _check_covariance(covariance: Float, path: Path | str) -> None:
     unequal = np.abs(covariance - covariance.T).max()
     if unequal > _TOLERANCE * largest:
         raise UserError(
-            f"{path}: sigma is not symmetric (entries differ from their mirror images by up to {unequal:.3g}), "
+            f"{path}: sigma is not symmetric (entries differ from their mirror images by up to "
+            f"{unequal:.3g}), "
             "so it is not a covariance; compute the statistics again"
         )
     lowest = float(np.linalg.eigvalsh(covariance)[0])

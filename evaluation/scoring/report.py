@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from evaluation.measures.weights import UNLISTED
 from evaluation.scoring.confidence import Interval, bootstrap_mean, jackknife
 from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
@@ -46,7 +47,12 @@ class ReportColumn:
     @property
     def method(self) -> str:
         """The recipe without fingerprints of weights and reference sets, which publications do not name."""
-        return re.sub(r"[@#]\w+", "", self.recipe)
+        return re.sub(r"[@#]~?\w+", "", self.recipe)
+
+    @property
+    def unlisted(self) -> bool:
+        """Whether weights in the recipe are not on the list of published files."""
+        return f"@{UNLISTED}" in self.recipe
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,8 @@ class Report:
         captions: case -> description of the edit, for benches with prompts.
         remarks: notes for the reader, one sentence each.
         settings: settings that made the results, if known.
+        weights_checked: whether recipes mark weights that are not on the list of published files; False for
+            files of earlier versions.
     """
 
     bench: str
@@ -96,6 +104,7 @@ class Report:
     captions: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    weights_checked: bool = True
 
     @property
     def whole(self) -> bool:
@@ -150,6 +159,7 @@ def write_report(report: Report, folder: Path) -> Path:
         **{name: getattr(report, name) for name in ("bench", "name", "expected")},
         "remarks": list(report.remarks),
         "settings": dict(report.settings),
+        "weights_checked": report.weights_checked,
         "averages": {line.name: _plain_line(line) for line in summarise(report)},
         "columns": [asdict(column) for column in report.columns],
         "figures": [_plain_figure(figure) for figure in report.figures],
@@ -190,6 +200,7 @@ def read_report(path: Path) -> Report:
             captions=content["captions"],
             remarks=tuple(content["remarks"]),
             settings=content["settings"],
+            weights_checked=content.get("weights_checked", False),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a report of `python -m evaluation`: {error!r}") from None

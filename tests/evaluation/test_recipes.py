@@ -2,13 +2,21 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.nets import tiny_clip
 from evaluation.cli import main
+from evaluation.measures import features
+from evaluation.measures.weights import WEIGHT_SOURCES, find_weights, is_published
+from evaluation.reports.published import published_rows
+from evaluation.scoring.report import Report, ReportColumn, read_report, write_report
+from intarsia.errors import UserError
+from intarsia.files import sha256_file
 from tests.evaluation.exemplar_bench import WIDTH, write_bench, write_results, write_weights
 
 TEST2017 = 40_670
@@ -174,3 +182,86 @@ def test_a_component_without_weight_adds_nothing(small, tmp_path, weights_of, me
     np.savez(path, **arrays | {"weights": np.array(weights_of)})
     assert cocoee(small, folder, tmp_path) == (1 if message else 0)
     assert message in capsys.readouterr().err
+
+
+def test_weights_are_compared_with_what_is_published(small, weights, tmp_path, monkeypatch, capsys) -> None:
+    """Random weights stood beside published rows as if they were OpenAI's."""
+    assert cocoee(small, weights, tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "@~" in frechet_recipe(tmp_path)
+    assert "quality score: weights that are not on the list of published files (@~ in the recipe)" in shown
+    assert re.search(r"Paint by Example .*84\.97 ≠", shown)
+    assert "check yourself that weights, reference set and cases are the publishers'" in shown
+    hashes = (sha256_file(weights / "clip-vit-base-patch32" / "model.safetensors"),)
+    listed = replace(WEIGHT_SOURCES["clip-b32"], hashes=hashes)
+    monkeypatch.setitem(WEIGHT_SOURCES, "clip-b32", listed)
+    assert cocoee(small, weights, tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "@~" not in frechet_recipe(tmp_path)
+    assert "quality score: weights that are not on the list" in shown  # the mixture has no published hash
+    assert "check yourself" in shown
+
+
+def test_file_names_with_a_hash_give_the_hash_to_compare_with() -> None:
+    for source in WEIGHT_SOURCES.values():
+        if digits := re.search(r"-([0-9a-f]{8})\.pth$", source.file):
+            assert source.hashes == (digits[1],)
+        assert all(re.fullmatch(r"[0-9a-f]{8}|[0-9a-f]{64}", hash) for hash in source.hashes)
+
+
+def test_the_linear_weights_of_lpips_are_the_published_ones() -> None:
+    for net in ("alex", "vgg", "squeeze"):
+        assert is_published(f"lpips-{net}", find_weights(f"lpips-{net}"))
+
+
+def test_another_activation_is_another_network(tmp_path) -> None:
+    fingerprints = []
+    for activation in ("quick_gelu", "gelu"):
+        folder = tiny_clip(tmp_path / activation)
+        config = json.loads((folder / "config.json").read_text())
+        for part in ("text_config", "vision_config"):
+            config[part]["hidden_act"] = activation
+        (folder / "config.json").write_text(json.dumps(config))
+        fingerprints.append(features.clip("clip-b32", {"clip-b32": folder}).whole.identity)
+    assert fingerprints[0] != fingerprints[1]
+    assert fingerprints[1].endswith("gelu")
+
+
+def test_a_report_of_an_earlier_version_stands_beside_nothing(tmp_path) -> None:
+    [ours, *_] = published_rows("COCOEE")
+    rows = {f"{i:012}": {"clip_score": 80.0} for i in range(3500)}
+    column = ReportColumn(
+        "clip_score", "CLIP score", "up", ours.methods["clip_score"].replace("/v1", "/v1@0f0f")
+    )
+    path = write_report(Report("COCOEE", "x", 3500, [column], rows), tmp_path)
+    assert ours.unlike(column, read_report(path)) == ""
+    content = json.loads(path.read_text())
+    del content["weights_checked"]
+    path.write_text(json.dumps(content))
+    assert "of an earlier version, which did not check weights" in ours.unlike(column, read_report(path))
+
+
+@pytest.mark.parametrize("lost", [("vocab.json",), ("merges.txt",), ("vocab.json", "merges.txt")])
+def test_a_clip_folder_without_its_tokenizer_is_named(tmp_path, lost) -> None:
+    folder = tiny_clip(tmp_path / "clip")
+    for name in lost:
+        (folder / name).unlink()
+    clip = features.clip("clip-l14", {"clip-l14": folder})
+    with pytest.raises(UserError, match=r"clip has no tokenizer .* give a whole folder of CLIP"):
+        clip.texts(["a dog"])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": "b"}'])
+def test_a_damaged_tokenizer_is_named(tmp_path, content) -> None:
+    folder = tiny_clip(tmp_path / "clip")
+    (folder / "vocab.json").write_text(content)
+    clip = features.clip("clip-l14", {"clip-l14": folder})
+    with pytest.raises(UserError, match=r"clip: the tokenizer cannot be read .* give a whole folder of CLIP"):
+        clip.texts(["a dog"])
+
+
+def test_a_long_prompt_is_cut_where_the_tokenizer_has_no_config(tmp_path) -> None:
+    clip = features.clip("clip-l14", {"clip-l14": tiny_clip(tmp_path / "clip")})
+    texts = clip.texts(["a " * 40, "a " * 90, "dog " * 200])
+    assert len(texts) == 3
+    assert np.isfinite(texts).all()

@@ -152,7 +152,7 @@ def test_published_numbers_are_marked_unless_recipe_and_cases_agree() -> None:
     assert "box224" in ours.unlike(replace(column, recipe="clip-score/clip-b32/box224/v1"), report)
     text = as_text(report_tables(report)[1])
     assert re.search(r"^Paint by Example +84.97$", text, re.MULTILINE)
-    assert "check yourself that the weights are the publishers'" in text
+    assert "check yourself that weights, reference set and cases are the publishers'" in text
 
 
 @pytest.fixture
