@@ -136,7 +136,8 @@ def load_plan(
         features.clip("clip-b32", given, device),
         load_mixture() if "quality" in wanted else None,
         features.inception(given, device) if "inception" in wanted else None,
-        features.lpips("alex", "edited", given, device) if "lpips" in wanted else None,
+        features.lpips("alex", "edited", given, device, "only") if "lpips" in wanted else None,
+        features.lpips("alex", "whole", given, device) if "lpips" in wanted else None,
     )
     looks = {"clip": features.middle512(networks.clip.whole)}
     if networks.inception:

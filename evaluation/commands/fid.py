@@ -90,7 +90,8 @@ def _run(arguments: argparse.Namespace) -> None:
     print(f"Fréchet distance {distance:.4f}")
     if arguments.kid:
         kid = kernel_distance(features[0], features[1], seed=arguments.seed)
-        print(f"KID × 10³ {kid.mean * 1e3:.4f} ± {kid.deviation * 1e3:.4f}")
+        spread = "" if kid.deviation is None else f" ± {kid.deviation * 1e3:.4f}"
+        print(f"KID × 10³ {kid.mean * 1e3:.4f}{spread}")
     for path, files, recipe in zip(paths, pictures, recipes, strict=True):
         print(f"{path}: {f'{len(files):,} pictures' if files else 'statistics'}, {recipe}")
     if arguments.save and measures[0]:

@@ -19,8 +19,8 @@ from evaluation.measures import resizing
 from evaluation.measures.dino import load_dino
 from evaluation.measures.inception import load_inception
 from evaluation.measures.lpips import Net, load_lpips
-from evaluation.measures.measures import Feed, Measure, Network, Prepare, Region, in_region
-from evaluation.measures.metrics import Picture, structure_distance
+from evaluation.measures.measures import Feed, Measure, Network, Prepare, Region, in_region, region_of
+from evaluation.measures.metrics import Mask, Picture, check_sizes, structure_distance
 from evaluation.measures.weights import UNLISTED, find_weights, fingerprint_weights, is_published
 from intarsia.errors import UserError
 from intarsia.pretrained import State, read_weights, weights_file
@@ -179,15 +179,22 @@ def structure(kind: Feed, given: Given | None = None, device: Device = "cpu") ->
     )
 
 
-def lpips(net: Net, region: Region = "whole", given: Given | None = None, device: Device = "cpu") -> Measure:
+def lpips(
+    net: Net,
+    region: Region = "whole",
+    given: Given | None = None,
+    device: Device = "cpu",
+    how: Literal["only", "blank"] = "blank",
+) -> Measure:
     """LPIPS of two pictures, version 0.1.
 
     Args:
         net: backbone.
-        region: `whole`; `background` or `edited` as published tables have it: the rest painted black, the
-            mean over everything.
+        region: `whole`, `background` or `edited`.
         given: weights by name.
         device: device that computes.
+        how: `blank` = the rest painted black and the mean over everything, as published, so that the
+            value grows with its area; `only` = each layer's differences averaged over the region.
 
     Raises:
         UserError: if the weights are not found, or are of another network.
@@ -198,10 +205,15 @@ def lpips(net: Net, region: Region = "whole", given: Given | None = None, device
     network = Network(
         f"lpips-{net}",
         _fingerprint(module.state_dict(), {net: backbone, f"lpips-{net}": linear}),
-        _runner(lambda pairs: module(pairs[:, 0], pairs[:, 1]), device),
+        _runner(
+            lambda parts: module(parts[:, 0], parts[:, 1], *(p[:, :1] for p in parts[:, 2:].unbind(1))),
+            device,
+        ),
     )
-    how = region if region == "whole" else f"{region}-blank"
-    return Measure(f"lpips-{net}-0.1/{how}/v1", in_region(_signed_pair, region), network)
+    if region != "whole" and how == "only":
+        return Measure(f"lpips-{net}-0.1/{region}-only/v1", _with_region(region), network)
+    how_named = region if region == "whole" else f"{region}-blank"
+    return Measure(f"lpips-{net}-0.1/{how_named}/v1", in_region(_signed_pair, region), network)
 
 
 def _fingerprint(state: State, files: Mapping[str, Path]) -> str:
@@ -218,6 +230,15 @@ def _runner(
             return function(torch.from_numpy(batch).to(device)).float().cpu().numpy()
 
     return run
+
+
+def _with_region(region: Region) -> Prepare:
+    def prepare(a: Picture, b: Picture, mask: Mask) -> NDArray[np.float32]:
+        check_sizes(mask, a)
+        where = np.broadcast_to(region_of(mask, region).astype(np.float32), (1, 3, *mask.shape))
+        return np.concatenate([_signed_pair(a, b), where])
+
+    return prepare
 
 
 def _signed_pair(a: Picture, b: Picture) -> NDArray[np.float32]:

@@ -140,9 +140,15 @@ def _averages(report: Report, everything: Line) -> Table:
             rows.append([column.heading, "no background", "", "0", column.recipe])
             continue
         shown = number(average.value, column.digits), interval(average, column.digits)
-        rows.append([column.heading, *shown, f"{average.count:,}", column.recipe])
+        rows.append([column.heading, *shown, _cases(average), column.recipe])
+    infinite = any(average and 0 < average.infinite < average.count for average in everything.values.values())
+    notes = ["infinite values (equal pixels) are counted and left out of averages"] if infinite else []
     header = ["", "value", "95 % interval", "cases", "recipe"]
-    return Table(title, header, rows, [*report.remarks, *_unlisted(report), *_making(report)])
+    return Table(title, header, rows, [*report.remarks, *notes, *_unlisted(report), *_making(report)])
+
+
+def _cases(average: Interval) -> str:
+    return f"{average.count:,}" + (f", {average.infinite:,} ∞" if average.infinite else "")
 
 
 def _unlisted(report: Report) -> list[str]:
@@ -176,7 +182,8 @@ def _categories(report: Report, groups: Sequence[Line]) -> Table:
         if average is None:
             return "no background"
         ends = interval(average, column.digits)
-        return number(average.value, column.digits) + (f" {ends}" if ends else "")
+        infinite = f", {average.infinite:,} ∞" if 0 < average.infinite < average.count else ""
+        return number(average.value, column.digits) + (f" {ends}" if ends else "") + infinite
 
     rows = [
         [line.name, f"{line.count:,}", *(cell(line, column) for column in report.columns)] for line in groups

@@ -65,10 +65,13 @@ def _warn_of_rank(moments: Moments) -> None:
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """The mean of a kernel distance over random subsets, and its standard deviation."""
+    """The mean of a kernel distance over random subsets, and its standard deviation.
+
+    The deviation is None if every subset has all pictures of both sets, so that nothing varies.
+    """
 
     mean: float
-    deviation: float
+    deviation: float | None
 
 
 def kernel_distance(
@@ -97,9 +100,10 @@ def kernel_distance(
             np.asarray(a[rng.choice(len(a), size, replace=False)], np.float64),
             np.asarray(b[rng.choice(len(b), size, replace=False)], np.float64),
         )
-        for _ in range(subsets)
+        for _ in range(1 if size == len(a) == len(b) else subsets)
     ]
-    return KernelDistance(float(np.mean(values)), float(np.std(values)))
+    everything = size == len(a) == len(b)
+    return KernelDistance(float(np.mean(values)), None if everything else float(np.std(values)))
 
 
 @dataclass(frozen=True)

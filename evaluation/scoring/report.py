@@ -229,7 +229,8 @@ def _plain_line(line: Line) -> dict[str, Any]:
         name: None if e is None else [to_json(e.value), to_json(e.low), to_json(e.high)]
         for name, e in line.values.items()
     }
-    return {"count": line.count, **averages}
+    infinite = {name: e.infinite for name, e in line.values.items() if e is not None and e.infinite}
+    return {"count": line.count, **averages, **({"infinite": infinite} if infinite else {})}
 
 
 def _plain_figure(figure: SetFigure) -> dict[str, Any]:

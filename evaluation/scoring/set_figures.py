@@ -7,12 +7,12 @@ of 10,000 of its pictures at most.
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.measures.metrics import Features
+from evaluation.measures.metrics import Features, Float
 from evaluation.scoring.confidence import GROUPS, group_of
 from evaluation.scoring.distributions import frechet_to, kernel_distance
 from evaluation.scoring.moments import Moments, moments_of
@@ -95,4 +95,25 @@ def kernel_figure(features: Features, reference: Reference, column: ReportColumn
     """The kernel distance × 10³ of results to a reference that has features."""
     assert reference.features is not None
     distance = kernel_distance(features, reference.features, seed=seed)
-    return SetFigure(column, 1e3 * distance.mean, deviation=1e3 * distance.deviation)
+    spread = distance.deviation
+    return SetFigure(column, 1e3 * distance.mean, deviation=None if spread is None else 1e3 * spread)
+
+
+def psnr_of_mean(errors: Sequence[float], scale: float, column: ReportColumn) -> SetFigure:
+    """The PSNR in dB of the mean squared error of all cases, which no case of equal pixels makes infinite.
+
+    Args:
+        errors: mean squared errors in the order of the cases' sorted keys; NaN is left out.
+        scale: number that they were multiplied by.
+        column: name and recipe of the figure.
+    """
+    values = np.asarray(errors, np.float64) / scale
+
+    def decibel(chosen: Float) -> float:
+        mean = float(np.nanmean(chosen)) if not np.isnan(chosen).all() else np.nan
+        return float(-10 * np.log10(mean)) if mean else np.inf
+
+    groups = np.array([group_of(place) for place in range(len(values))])
+    enough = len(values) >= 3 * GROUPS
+    replicates = tuple(decibel(values[groups != group]) for group in range(GROUPS)) if enough else ()
+    return SetFigure(column, decibel(values), replicates if np.isfinite(replicates).all() else ())

@@ -47,7 +47,7 @@ def fid(small: tuple[Path, Path], weights: Path, *words: str) -> int:
 
 
 def frechet_recipe(out: Path) -> str:
-    [figure] = json.loads((out / "report.json").read_text())["figures"]
+    figure, *_ = json.loads((out / "report.json").read_text())["figures"]
     return figure["column"]["recipe"]
 
 

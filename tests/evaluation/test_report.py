@@ -80,7 +80,8 @@ def test_tables_show_what_is_missing_and_every_recipe() -> None:
     tables = report_tables(odd())
     text = "\n".join(map(as_text, tables))
     assert "mine, <odd>: 2 of 3 cases" in text
-    assert re.search(r"^score ↑ +∞ +2$", text, re.MULTILINE)
+    assert re.search(r"^score ↑ +3.00 +2, 1 ∞$", text, re.MULTILINE)  # infinite ones are counted
+    assert "infinite values (equal pixels) are counted and left out of averages" in text
     assert "no background" in text  # every case is NaN
     assert "score ↑  score/x/v1@abc" in text
     assert re.search(r"^second \| b +1 +3.00", text, re.MULTILINE)
