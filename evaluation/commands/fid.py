@@ -15,7 +15,7 @@ import numpy as np
 from evaluation.measures.metrics import Features
 from evaluation.scoring.distributions import frechet_distance, kernel_distance
 from evaluation.scoring.moments import moments_of, read_moments
-from evaluation.scoring.references import network_of, origin_of, picture_files
+from evaluation.scoring.references import network_of, origin_of, picture_files, skipped_files
 from evaluation.scoring.scorer import add_scoring_options, scorer
 from evaluation.scoring.scoring import Request
 from evaluation.scoring.set_figures import UNKNOWN
@@ -97,6 +97,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.save and measures[0]:
         replace(moments[0], origin=origin_of(arguments.a, pictures[0], measures[0])).save(arguments.save)
     notes = {str(warning.message) for warning in caught}
+    notes |= {note for path in paths if path.is_dir() and (note := skipped_files(path))}
     if UNKNOWN in recipes:
         notes.add("the recipe of statistics without one is unknown: the distance is comparable with no other")
     for message in sorted(notes):

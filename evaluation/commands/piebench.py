@@ -9,6 +9,7 @@ from typing import get_args
 
 from evaluation.benches import piebench
 from evaluation.benches.piebench import CATEGORIES, Measures, PieCase
+from evaluation.benches.result_files import named_format, treat
 from evaluation.measures.measures import Feed
 from evaluation.reports.output import add_output_options, deliver
 from evaluation.scoring.report import Report, ReportColumn, incomplete
@@ -51,6 +52,15 @@ def add(commands: Commands) -> None:
         help="preprocessing of the structure distance: as in the published table, or as the network was "
         "trained (default %(default)s)",
     )
+    parser.add_argument(
+        "--recompress",
+        choices=("published",),
+        help="published: pass results through JPEG of quality 75 and 4:2:0, as the published results are, "
+        "unless they are such files",
+    )
+    parser.add_argument(
+        "--resize", action="store_true", help="resize results of another size to 512 × 512; another recipe"
+    )
     add_output_options(parser)
     add_scoring_options(parser)
     parser.set_defaults(run=_run)
@@ -90,6 +100,7 @@ def _score(
     from evaluation.measures.weights import parse_weights
     from sampling.denoise.machine import pick_device
 
+    recompress = arguments.recompress == "published"
     given, device = parse_weights(arguments.weights), pick_device(arguments.device)
     clip = features.clip("clip-l14", given, device)
     measures = Measures(
@@ -98,10 +109,15 @@ def _score(
         clip=clip.whole,
     )
     wanted = [piebench.requests(case, sources[case.key], results[case.key], measures) for case in cases]
+    columns = named_format(piebench.columns_of(wanted[0]), results.values(), recompress, arguments.resize)
+    wanted = [
+        treat(asked, results[case.key], recompress, arguments.resize)
+        for case, asked in zip(cases, wanted, strict=True)
+    ]
     prompts = clip.texts([case.target_prompt for case in cases])
     values = scorer(arguments)(wanted, "piebench")
     rows = {
         case.key: piebench.row_of(value, prompt)
         for case, value, prompt in zip(cases, values, prompts, strict=True)
     }
-    return rows, piebench.columns_of(wanted[0])
+    return rows, columns

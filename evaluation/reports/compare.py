@@ -90,7 +90,7 @@ def compare_tables(reports: Sequence[Report], seed: int = 0) -> list[Table]:
     for other, found in zip(others, against, strict=True):
         tables.append(_change_table(first, other, found))
     if rows := published_rows(first.bench):
-        tables.append(published_table([first], rows))
+        tables.append(published_table(reports, rows))
     return tables
 
 

@@ -40,8 +40,9 @@ def report_tables(report: Report, seed: int = 0) -> list[Table]:
 
 
 def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Table:
-    """The reports above published rows; a number of another recipe than the first report's gets a note."""
+    """The reports above published rows; a number that cannot stand beside one of the reports' gets a note."""
     first = reports[0]
+    own = [{column.name: column for column in all_columns(report)} for report in reports]
     columns = [column for column in all_columns(first) if any(column.name in row.values for row in rows)]
     reasons: dict[str, int] = {}
 
@@ -49,7 +50,11 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
         if column.name not in row.values:
             return ""
         shown = f"{row.values[column.name]:.2f}"
-        reason = row.unlike(column, first)
+        reason = "; ".join(
+            f"{report.name}: {text}" if len(reports) > 1 else text
+            for report, columns in zip(reports, own, strict=True)
+            if column.name in columns and (text := row.unlike(columns[column.name], report))
+        )
         return f"{shown} ≠{reasons.setdefault(reason, len(reasons) + 1)}" if reason else shown
 
     body = [[report.name, *(shown_value(report, column) for column in columns)] for report in reports]

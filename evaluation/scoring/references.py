@@ -77,6 +77,15 @@ def origin_of(folder: Path, files: Sequence[Path], measure: Measure) -> Origin:
     return Origin(measure.identity, pictures_digest(files), tuple(names))
 
 
+def skipped_files(folder: Path) -> str:
+    """A sentence about files below a folder whose formats are not read; empty if there are none."""
+    others = [path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() not in _PICTURES]
+    if not others:
+        return ""
+    endings = ", ".join(sorted({path.suffix.lower() or "no ending" for path in others}))
+    return f"{folder}: {counted(len(others), 'file')} of other formats ({endings}) left out"
+
+
 def pictures_digest(files: Iterable[Path]) -> str:
     """12 hexadecimal digits of the contents of files, whatever their names and order."""
     with ThreadPoolExecutor(WORKERS) as pool:

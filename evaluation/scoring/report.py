@@ -184,7 +184,7 @@ def read_report(path: Path) -> Report:
         if found is None:
             raise UserError(f"neither {path} nor its report/ has a {FILE}; score the results first")
         path = found
-    content = read_json(path)
+    content = read_json(path, unique=True)
     try:
         if content["version"] != REPORT_VERSION:
             raise UserError(f"{path} was written by another version; score the results again")

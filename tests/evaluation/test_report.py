@@ -156,6 +156,25 @@ def test_published_numbers_are_marked_unless_recipe_and_cases_agree() -> None:
     assert "check yourself that weights, reference set and cases are the publishers'" in text
 
 
+@pytest.mark.parametrize("unlike", ["first", "second", "neither", "both"])
+def test_every_compared_report_stands_beside_the_published_rows(unlike) -> None:
+    """Only the first did: a second one of another recipe or with missing cases was not marked."""
+    [ours, *_] = published_rows("COCOEE")
+    recipe = ours.methods["clip_score"].replace("/v1", "/v1@0f0f")
+    reports = []
+    for name in ("first", "second"):
+        wrong = unlike in (name, "both")
+        rows = {f"{i:012}": {"clip_score": 80.0} for i in range(3499 if wrong else 3500)}
+        column = ReportColumn("clip_score", "CLIP score", "up", recipe)
+        reports.append(Report("COCOEE", name, 3500, [column], rows))
+    table = compare_tables(reports)[-1]
+    assert [row[0] for row in table.rows[:3]] == ["first", "second", "Paint by Example"]
+    assert ("≠" in table.rows[2][1]) == (unlike != "neither")
+    notes = " ".join(table.notes)
+    for name in ("first", "second"):
+        assert (f"{name}: Paint by Example (Yang et al. 2022)" in notes) == (unlike in (name, "both"))
+
+
 @pytest.fixture
 def pictured(tmp_path: Path) -> list[Report]:
     """Two reports with pictures, one of which is gone."""
