@@ -9,6 +9,7 @@ from typing import get_args
 
 from evaluation.benches import piebench
 from evaluation.benches.piebench import CATEGORIES, Measures, PieCase
+from evaluation.benches.readable import broken_cases, left_out
 from evaluation.benches.result_files import named_format, treat
 from evaluation.measures.measures import Feed
 from evaluation.reports.output import add_output_options, deliver
@@ -74,6 +75,12 @@ def _run(arguments: argparse.Namespace) -> None:
     lost = next((path for path in sources.values() if not path.is_file()), None)
     if lost:
         raise UserError(f"{lost} does not exist; --bench must hold annotation_images/ with all sources")
+    files = {case.key: {"source": sources[case.key], "result": results[case.key]} for case in present}
+    broken = broken_cases(files) if arguments.only_present else {}
+    present = [case for case in present if case.key not in broken]
+    if not present:
+        raise UserError(f"no case can be scored; {left_out(broken)[0]}")
+    results = {case.key: results[case.key] for case in present}
     rows, columns = _score(arguments, present, sources, results)
     report = Report(
         bench="PIE-Bench",
@@ -84,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> None:
         groups={case.key: CATEGORIES[case.category] for case in present},
         files={c.key: {"image": str(sources[c.key]), "result": str(results[c.key])} for c in present},
         captions={case.key: f"{case.source_prompt} → {case.target_prompt}" for case in present},
-        remarks=incomplete(len(present), len(cases)),
+        remarks=incomplete(len(present), len(cases)) + left_out(broken),
     )
     deliver(report, arguments, arguments.results)
 

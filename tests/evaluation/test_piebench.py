@@ -305,3 +305,16 @@ def test_results_of_another_size_can_be_resized_as_another_recipe(
     assert "PIE-Bench needs 512 × 512, or --resize" in capsys.readouterr().err  # a strip was cut to a corner
     assert run(bench, folder, weights, "--resize") == 0
     assert "psnr/last512-background-blank/v1 of png results resized by bicubic512" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", None])
+def test_only_present_leaves_out_broken_results(bench, results, weights, tmp_path, content, capsys) -> None:
+    shutil.copytree(results, tmp_path / "some")
+    path = tmp_path / "some/000000000000.png"
+    path.write_bytes(path.read_bytes()[:-60] if content is None else content)
+    assert run(bench, tmp_path / "some", weights) == 1
+    capsys.readouterr()
+    assert run(bench, tmp_path / "some", weights, "--only-present") == 0
+    shown = capsys.readouterr().out
+    assert "1 of 3 results are missing: not comparable" in shown
+    assert f"left out: 000000000000: {path}" in shown
