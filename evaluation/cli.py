@@ -2,11 +2,21 @@
 
 from collections.abc import Sequence
 
-from evaluation.commands import bench, bench_run, cocoee, cocoee_run, cocoee_sources, compare, fid, piebench
+from evaluation.commands import (
+    bench,
+    bench_run,
+    cocoee,
+    cocoee_run,
+    cocoee_sources,
+    compare,
+    fid,
+    piebench,
+    piebench_run,
+)
 from intarsia.command_line import Parser
 from intarsia.errors import run_command
 
-_COMMANDS = (cocoee, cocoee_run, cocoee_sources, bench, bench_run, piebench, fid, compare)
+_COMMANDS = (cocoee, cocoee_run, cocoee_sources, bench, bench_run, piebench, piebench_run, fid, compare)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from intarsia.errors import UsageError, UserError
-from intarsia.files import atomic_write
 from sampling.editing import EditRequest, EditResult
 from sampling.inputs import read_inputs
 from sampling.jobs import Job
+from sampling.ledger import EditProgress, merge_records, read_records, records_name, sole_writer
 from sampling.painters.painter import Paint
 from sampling.pictures import PictureFile, write_png
 from sampling.provenance import Provenance, made_from, map_files, source_file
 from sampling.settings import EditSettings
-
-RESULTS = "results.jsonl"
-_LINE_SECONDS = 10.0  # time between two lines of progress if there is no terminal
 
 
 @dataclass(frozen=True)
@@ -79,10 +73,10 @@ def run_batch(jobs: Sequence[Job], options: BatchOptions, open_painter: Callable
     _check_inputs_stay(jobs, options.out)
     place, number = options.shard
     mine = jobs[place::number]
-    name = RESULTS if number == 1 else f"results-{place}-of-{number}.jsonl"
+    name = records_name(options.shard)
     options.out.mkdir(parents=True, exist_ok=True)
-    with _alone(options.out / f".{name}.lock"), (options.out / name).open("a", encoding="utf-8") as file:
-        before = _read_records(options.out)
+    with sole_writer(options.out / f".{name}.lock"), (options.out / name).open("a", encoding="utf-8") as file:
+        before = read_records(options.out)
         counts: Counter[str] = Counter()
 
         def record(job: Job, status: str, **more: Any) -> None:
@@ -104,23 +98,23 @@ def run_batch(jobs: Sequence[Job], options: BatchOptions, open_painter: Callable
             else:
                 todo.append(item)
         if todo:
-            tell = _Teller(len(todo) + counts["failed"], counts["failed"])
+            tell = EditProgress(len(todo) + counts["failed"], counts["failed"])
             _paint_all(todo, options, open_painter(), record, tell)
     if number > 1:
-        _merge(options.out, jobs)
+        merge_records(options.out, [job.name for job in jobs])
     return counts
 
 
 def failures(out: Path, jobs: Sequence[Job]) -> dict[str, str]:
     """The errors of the jobs whose newest record is a failure, by name, in the order of the jobs."""
-    records = _read_records(out)
+    records = read_records(out)
     failed = [job.name for job in jobs if records.get(job.name, {}).get("status") == "failed"]
     return {name: records[name]["error"] for name in failed}
 
 
 def pending(jobs: Sequence[Job], options: BatchOptions) -> list[str]:
     """The names of the jobs of all shards that are neither made with these options nor failed."""
-    records = _read_records(options.out)
+    records = read_records(options.out)
     names = []
     for job in jobs:
         record = records.get(job.name)
@@ -164,7 +158,7 @@ def _paint_all(
     options: BatchOptions,
     paint: Paint,
     record: Callable[..., None],
-    tell: _Teller,
+    tell: EditProgress,
 ) -> None:
     for settings, items in groupby(todo, key=lambda item: item.settings):
         group = list(items)
@@ -238,65 +232,3 @@ def _keep(
         remarks=[*source.remarks, *result.remarks],
         work=item.provenance.work(),
     )
-
-
-def _read_records(out: Path) -> dict[str, dict[str, Any]]:
-    """The newest record of each name in all shards' files; lines that a crash truncated are ignored."""
-    records: dict[str, dict[str, Any]] = {}
-    # Oldest file first, so that newer records replace older ones.
-    for path in sorted(out.glob("results*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(json.JSONDecodeError):
-                record = json.loads(line)
-                records[record["name"]] = record
-    return records
-
-
-def _merge(out: Path, jobs: Sequence[Job]) -> None:
-    """Write results.jsonl from all shards' files in the list's order; the last process writes all records."""
-    with (out / f".{RESULTS}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        records = _read_records(out)
-        lines = [json.dumps(records[job.name]) + "\n" for job in jobs if job.name in records]
-        atomic_write(out / RESULTS, "".join(lines))
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"another process is working on these rows in {lock.parent}; wait for it, or give --shard i/n"
-            ) from None
-        yield
-
-
-class _Teller:
-    """Progress and remaining time: a bar on a terminal, otherwise a line every ten seconds."""
-
-    def __init__(self, total: int, failed: int) -> None:
-        """Start with `total` rows, of which `failed` have failed before painting."""
-        from tqdm import tqdm
-
-        self.total, self.done, self.failed = total, failed, failed
-        self.painted = 0
-        self.start = self.last = time.monotonic()
-        self.bar = tqdm(total=total, initial=failed, unit="edit", disable=None)
-
-    def one_more(self, failed: bool) -> None:
-        """Count a finished row."""
-        self.done += 1
-        self.painted += 1
-        self.failed += failed
-        self.bar.update()
-        now = time.monotonic()
-        if self.bar.disable and (now - self.last >= _LINE_SECONDS or self.done == self.total):
-            self.last = now
-            left = (now - self.start) / self.painted * (self.total - self.done)
-            sys.stderr.write(f"{self.done}/{self.total} edits  {self.failed} failed  left {left:.0f} s\n")
-
-    def close(self) -> None:
-        """End the bar."""
-        self.bar.close()

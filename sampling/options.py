@@ -88,6 +88,7 @@ def add_file_options(
     out: str,
     add_what_paints: Callable[[argparse._ActionsContainer], None],
     prompt: bool = False,
+    mask: bool = True,
 ) -> None:
     """Add the files of one edit.
 
@@ -96,27 +97,34 @@ def add_file_options(
         out: help text of --out.
         add_what_paints: function that adds --model.
         prompt: whether the command takes a prompt, with an exemplar or without.
+        mask: whether a mask is always needed; if not, an exemplar is not, either.
     """
     group = parser.add_argument_group("files")
     add_what_paints(group)
     group.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture to edit")
     group.add_argument(
-        "--mask", type=Path, required=True, metavar="FILE", help="mask of the picture's size; white = repaint"
+        "--mask", type=Path, required=mask, metavar="FILE", help="mask of the picture's size; white = repaint"
     )
     what = "picture of the object to paint"
-    group.add_argument("--exemplar", type=Path, required=not prompt, metavar="FILE", help=what)
+    group.add_argument("--exemplar", type=Path, required=mask and not prompt, metavar="FILE", help=what)
     if prompt:
         words = "what to paint in words, for a model that is told text"
         group.add_argument("--prompt", metavar="TEXT", default="", help=words)
     group.add_argument("--out", type=Path, required=True, metavar="FILE.png", help=out)
 
 
-def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
+def check_files(
+    arguments: argparse.Namespace,
+    written: Iterable[Path],
+    check: Callable[[PartNames], None] | None = None,
+) -> None:
     """Check the files of `add_file_options` before anything is loaded, and make OUT's folder.
 
     Args:
         arguments: parsed arguments of the command.
         written: all files that it will write.
+        check: function that raises a UserError if the model does not take what is given; by default one
+            for an edit's exemplar and prompt.
 
     Raises:
         UsageError: if OUT is not a PNG or is a folder, an input would be replaced, or the model needs an
@@ -138,13 +146,11 @@ def check_files(arguments: argparse.Namespace, written: Iterable[Path]) -> None:
                 raise UsageError(f"{path} would replace the map {name} itself; give --out another name")
     check_painter(arguments)
     parts = told_parts(arguments)
-    if "prompt" not in arguments and "exemplar" not in parts:
-        raise UsageError(
-            f"{arguments.model} is told a prompt, and this command needs a model that is told an exemplar; "
-            "prompts are for edit and batch"
-        )
     try:
-        check_told(parts, arguments.exemplar is not None, getattr(arguments, "prompt", ""))
+        if check:
+            check(parts)
+        else:
+            check_told(parts, arguments.exemplar is not None, getattr(arguments, "prompt", ""))
     except UserError as error:
         raise UsageError(str(error)) from None
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ _OPTIONS = {  # settings whose option is not --name VALUE
     "karras": {True: "--karras"},
     "latent_blend": {True: "--latent-blend"},
     "composite": {False: "--no-composite"},
+    "regularise": {True: "--regularise"},
 }
 
 
@@ -41,11 +42,11 @@ class Provenance:
     """Everything that one edit depends on.
 
     Attributes:
-        image, mask, exemplar: input files; exemplar is None for an edit without one.
+        image, mask, exemplar: input files; mask and exemplar are None for an edit without them.
         model: model folder and the hash of its weights and configs; for other painters, their fingerprint.
         seed: seed of the noise.
         settings: settings of the edit (`EditSettings.plain()`), or of an inversion (`InversionSettings` and
-            those of the canvas).
+            those of the canvas, with its prompts and words).
         invert_mask, exemplar_background: options for reading mask and exemplar.
         device, dtype: device and dtype of the model; another device rounds differently.
         libraries: versions of the libraries that affect the numbers.
@@ -56,7 +57,7 @@ class Provenance:
     """
 
     image: SourceFile
-    mask: SourceFile
+    mask: SourceFile | None
     exemplar: SourceFile | None
     model: SourceFile
     seed: int
@@ -94,7 +95,7 @@ class Provenance:
         content = asdict(self)
         if self.painter == "own":
             del content["painter"]
-        for name in ("exemplar", "prompt", "structure", "noised_clip"):
+        for name in ("mask", "exemplar", "prompt", "structure", "noised_clip"):
             if not content[name]:
                 del content[name]
         return content
@@ -148,7 +149,7 @@ def made_from(
     return replace(
         shared,
         image=files["image"],
-        mask=files["mask"],
+        mask=files.get("mask"),
         exemplar=files.get("exemplar"),
         seed=seed,
         settings=settings,
@@ -204,11 +205,11 @@ def read_provenance(path: Path | str) -> Provenance:
         if content.pop("version") != PROVENANCE_VERSION:
             raise UserError(f"{path} was written by another version of this program")
         for name in ("image", "mask", "exemplar", "model", "noised_clip"):
-            if name in content or name not in ("exemplar", "noised_clip"):
+            if name in content or name in ("image", "model"):
                 content[name] = SourceFile(**content[name])
         structure = content.pop("structure", {})
         content["structure"] = {name: SourceFile(**file) for name, file in structure.items()}
-        return Provenance(**{"exemplar": None} | content)
+        return Provenance(**{"mask": None, "exemplar": None} | content)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{path}: the record of how it was made is damaged") from None
 

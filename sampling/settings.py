@@ -24,8 +24,15 @@ COUPLINGS = {
     "masactrl": "sampling.couplings.masactrl",
     "pnp": "sampling.couplings.plug_and_play",
     "p2p": "sampling.couplings.prompt_to_prompt",
+    "pix2pix-zero": "sampling.couplings.pix2pix_zero",
 }
 InversionMethod = Literal["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
+PROMPT_METHODS: dict[str, InversionMethod] = {  # the names that two methods have for a prompt
+    "null-text": "null-condition",
+    "negative-prompt": "negative-condition",
+}
+PromptMethod = Literal["null-text", "negative-prompt"]
+AlignmentName = Literal["refine", "replace", "same", "similar"]
 
 
 _LATER = ("text_guidance_scale", "clip_guidance", "resample")
@@ -104,10 +111,13 @@ class MachineSettings(Config):
     noised_clip: Path | None = None  # folder of the noised encoder that `EditSettings.clip_guidance` uses
 
 
+_WALK = ("offset_every", "offset_to", "null_to", "regularise")  # what only a walk of both branches can do
+
+
 class InversionSettings(Config):
     """Settings of edits that start from the picture instead of noise."""
 
-    method: InversionMethod = "direct"
+    method: InversionMethod | PromptMethod = "direct"
     num_inference_steps: int = Field(default=50, ge=1, le=500)
     guidance_scale: float = Field(default=7.5, ge=0.0, le=100.0)  # scale of the edit; 1 = no guidance
     # Share of the steps at which the edit begins: values below 1 keep more of the picture's pose and layout.
@@ -118,6 +128,12 @@ class InversionSettings(Config):
     )  # null-condition: largest number of updates of the null tokens per place
     # What the edit takes from the source, in this order; null = background alone, as without couplings.
     coupling: tuple[str, ...] | None = None
+    steps_offset: Literal[0, 1] = 1  # lowest timestep; with 0 the last step changes almost nothing
+    offset_every: int = Field(default=1, ge=1)  # direct: add the difference at every k-th step only
+    offset_to: Literal["source", "both", "own"] = "source"  # direct: who gets it; own: the edit, its own
+    null_to: Literal["both", "source"] = "both"  # null-condition: whose null tokens are optimised
+    regularise: bool = False  # make the noise on the way up more like white noise, as pix2pix-zero does
+    alignment: AlignmentName | None = None  # p2p: null = refine for prompts, same for exemplars
 
     @field_validator("coupling", mode="before")
     @classmethod
@@ -129,6 +145,37 @@ class InversionSettings(Config):
         if names and len(set(names)) < len(names):
             raise ValueError(f"coupling={','.join(names)} names one twice")
         return names
+
+    @model_validator(mode="after")
+    def _check_method(self) -> "InversionSettings":
+        own = {"direct": ("offset_every", "offset_to"), "null-condition": ("null_to",)}
+        for method, names in own.items():
+            for name in names:
+                value = getattr(self, name)
+                if self.inversion != method and value != type(self).model_fields[name].default:
+                    raise ValueError(f"{name}={value} is for the method {method}, not for {self.method}")
+        if self.method == "ddpm" and (self.steps_offset == 0 or self.regularise):
+            what = "regularise=true" if self.regularise else "steps_offset=0"
+            raise ValueError(f"{what} is not for the method ddpm: it has no way up, and divides by each step")
+        return self
+
+    @property
+    def inversion(self) -> InversionMethod:
+        """The method; null-text and negative-prompt by their general names."""
+        return PROMPT_METHODS.get(self.method, self.method)  # type: ignore[arg-type, return-value]
+
+    def plain(self) -> dict[str, Any]:
+        """All values as JSON values; later settings only if they are not the default ones.
+
+        So the records of older results, and of all that has none of the later settings, remain as they are.
+        """
+        content, fields = self.model_dump(mode="json"), type(self).model_fields
+        late = ("steps_offset", "alignment", *_WALK)
+        return {k: v for k, v in content.items() if k not in late or v != fields[k].default}
+
+    def is_plain(self) -> bool:
+        """Whether the source can be walked down alone, before the edit."""
+        return all(getattr(self, name) == type(self).model_fields[name].default for name in _WALK)
 
     def start(self, steps: int) -> int:
         """The place where the edit begins, 1 … steps."""

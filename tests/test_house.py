@@ -250,6 +250,8 @@ QUICK = [
     ["evaluation", "cocoee", "run", "--help"],
     ["evaluation", "compare", "--help"],
     ["evaluation", "piebench", "--help"],
+    ["evaluation", "piebench", "run", "--help"],
+    ["evaluation", "piebench", "run", "--bench", "x", "--results", "y", "--model", "z", "--method", "best"],
     ["evaluation", "fid", "--help"],
     ["sampling", "serve", "--help"],
     ["slurm", "--help"],

@@ -66,6 +66,8 @@ class PieCase:
         target_prompt: description of the edit.
         category: key of `CATEGORIES`.
         edit_mask: bool [512, 512], the outermost pixels True.
+        blend_words: words of the source and of the target prompt that Prompt-to-Prompt keeps its change to;
+            None if the record has none.
     """
 
     key: str
@@ -74,6 +76,7 @@ class PieCase:
     target_prompt: str
     category: str
     edit_mask: Mask
+    blend_words: tuple[str, str] | None = None
 
 
 def decode_mask(runs: Sequence[int], size: int = _SIZE) -> Mask:
@@ -122,9 +125,18 @@ def _case(path: Path, key: str, record: Any) -> PieCase:
             target_prompt=_plain(record["editing_prompt"]),
             category=category,
             edit_mask=decode_mask(record["mask"]),
+            blend_words=_blend_words(record.get("blended_word") or ""),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}, record {key}: {error!r} is not as PIE-Bench has it") from None
+
+
+def _blend_words(text: str) -> tuple[str, str] | None:
+    """The first two words, which are all that the published code uses."""
+    words = text.split()
+    if len(words) == 1:
+        raise ValueError(f"blended_word {text!r} is not a word of each prompt")
+    return (words[0], words[1]) if words else None
 
 
 def find_results(cases: Sequence[PieCase], results: Path, only_present: bool = False) -> dict[str, Path]:
@@ -156,7 +168,7 @@ def find_results(cases: Sequence[PieCase], results: Path, only_present: bool = F
 
 @dataclass(frozen=True)
 class Measures:
-    """The feature networks of the table: made by `features`.
+    """The feature networks of the table: made by `features`; None leaves its numbers out.
 
     Attributes:
         structure: structure distance of two pictures.
@@ -164,26 +176,31 @@ class Measures:
         clip: features of a whole picture.
     """
 
-    structure: Measure
-    lpips: Measure
-    clip: Measure
+    structure: Measure | None
+    lpips: Measure | None
+    clip: Measure | None
 
 
 def requests(case: PieCase, source: Path, result: Path, measures: Measures) -> Case:
     """The values of one result that the table has."""
     pair, mask = (source, result), case.edit_mask
-    clip = measures.clip
-    what, how, version = clip.recipe.split("/")
-    edited = Measure(f"{what}/edited-blank-{how}/{version}", in_region(clip.prepare, "edited"), clip.network)
-    return {
-        "structure_distance": Request(pair, _of_squares(measures.structure)),
-        "psnr": Request(pair, _of_squares(pixel_error("psnr", "background", "blank")), mask),
-        "lpips": Request(pair, _of_squares(measures.lpips), mask),
-        "mse": Request(pair, _of_squares(pixel_error("mse", "background", "blank")), mask),
-        "ssim": Request(pair, _of_squares(pixel_error("ssim-rgb", "background", "blank")), mask),
-        "clip_whole": Request((result,), _of_squares(clip)),
-        "clip_edited": Request((result,), _of_squares(edited), mask),
-    }
+
+    def pixels(name: Literal["mse", "psnr", "ssim-rgb"]) -> Request:
+        return Request(pair, _of_squares(pixel_error(name, "background", "blank")), mask)
+
+    found = {"psnr": pixels("psnr"), "mse": pixels("mse"), "ssim": pixels("ssim-rgb")}
+    if measures.structure:
+        found["structure_distance"] = Request(pair, _of_squares(measures.structure))
+    if measures.lpips:
+        found["lpips"] = Request(pair, _of_squares(measures.lpips), mask)
+    if clip := measures.clip:
+        what, how, version = clip.recipe.split("/")
+        edited = Measure(
+            f"{what}/edited-blank-{how}/{version}", in_region(clip.prepare, "edited"), clip.network
+        )
+        found["clip_whole"] = Request((result,), _of_squares(clip))
+        found["clip_edited"] = Request((result,), _of_squares(edited), mask)
+    return {name: found[name] for name in SCALES if name in found}
 
 
 def columns_of(wanted: Case) -> list[ReportColumn]:
@@ -191,21 +208,22 @@ def columns_of(wanted: Case) -> list[ReportColumn]:
     return [
         ReportColumn(name, title, better, wanted[name].measure.identity)
         for name, (title, better) in _TITLES.items()
+        if name in wanted
     ]
 
 
-def row_of(values: Mapping[str, Any], prompt: Features) -> dict[str, float]:
+def row_of(values: Mapping[str, Any], prompt: Features | None) -> dict[str, float]:
     """A case's numbers, scaled as the table has them.
 
     Args:
         values: request name -> value, from `requests`.
-        prompt: text features of the target prompt.
+        prompt: text features of the target prompt, for the similarities to it.
     """
     row = {
         name: float(text_similarity(value, prompt) if name.startswith("clip") else value)
         for name, value in values.items()
     }
-    return {name: SCALES[name] * row[name] for name in SCALES}
+    return {name: SCALES[name] * row[name] for name in SCALES if name in row}
 
 
 def _of_squares(measure: Measure) -> Measure:

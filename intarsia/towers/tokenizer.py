@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizerFast
 
 from intarsia.errors import UserError
 from intarsia.files import fingerprint, read_json, write_json
@@ -31,7 +31,7 @@ class TextTokenizer:
         self.vocab, self.merges, self.pad_token = vocab, tuple(merges), pad_token
         with tempfile.TemporaryDirectory() as folder:  # the only door that all versions of transformers have
             self.save(Path(folder), length=0)
-            self._tokenizer: Any = CLIPTokenizer.from_pretrained(folder)
+            self._tokenizer: Any = CLIPTokenizerFast.from_pretrained(folder)
 
     def __call__(self, texts: Sequence[str], length: int) -> Tensor:
         """Ids int64 [B, length] of texts; longer ones are cut."""
@@ -41,6 +41,15 @@ class TextTokenizer:
     def count(self, text: str) -> int:
         """Number of tokens of a text, without start and end, before it is cut."""
         return len(self._tokenizer(text)["input_ids"]) - 2
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """The characters of a text that each of its tokens stands for, without start and end, uncut.
+
+        A token is a half-open range [first, last); several tokens can share a character that has several
+        bytes.
+        """
+        found = self._tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        return [(int(first), int(last)) for first, last in found[1:-1]]
 
     @property
     def start_id(self) -> int:

@@ -1,6 +1,6 @@
 """Notes on edits that may disappoint: one sentence for each visible cause, with what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,14 +73,23 @@ def about_model(model: EditModel, prompt: str, settings: EditSettings) -> Iterat
         )
     if not prompt or tokenizer is None:
         return
-    most, number = config.text_encoder.max_position_embeddings - 2, tokenizer.count(prompt)
-    if number > most:
-        yield f"the prompt has {number} tokens, and the model reads the first {most}; shorten it"
+    yield from about_prompts(model, {"prompt": prompt})
     if settings.text_guidance_scale <= 1.0:
         yield (
             f"text guidance scale {settings.text_guidance_scale:g}: the prompt is followed weakly; 5 to 12 "
             "is usual"
         )
+
+
+def about_prompts(model: EditModel, prompts: Mapping[str, str]) -> Iterator[str]:
+    """Remarks on prompts, given by name, that are longer than what the model reads."""
+    if model.tokenizer is None:
+        return
+    most = model.config.text_encoder.max_position_embeddings - 2
+    for name, prompt in prompts.items():
+        number = model.tokenizer.count(prompt) if prompt else 0
+        if number > most:
+            yield f"the {name} has {number} tokens, and the model reads the first {most}; shorten it"
 
 
 def after_painting(edited: Picture, shown: Picture, fitted_mask: NDArray[np.uint8]) -> Iterator[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import get_args
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 from intarsia.command_line import Commands
 from intarsia.config import build_config
-from intarsia.errors import UsageError
+from intarsia.errors import UsageError, UserError
 from sampling.jobs import FILES
 from sampling.options import (
     add_canvas_options,
@@ -19,12 +21,25 @@ from sampling.options import (
     check_files,
     machine_settings,
 )
-from sampling.settings import COUPLINGS, EditSettings, InversionMethod, InversionSettings
+from sampling.settings import (
+    COUPLINGS,
+    AlignmentName,
+    EditSettings,
+    InversionMethod,
+    InversionSettings,
+    PromptMethod,
+)
+
+if TYPE_CHECKING:
+    from sampling.methods.request import InversionRequest
+    from sampling.pictures import PictureFile
+    from sampling.told import PartNames
 
 _METHODS = get_args(InversionMethod)
-_TITLES = ("picture", "reconstruction", "exemplar", "edit")
 _CANVAS = ("fit", "context", "blend", "match_colour", "composite")
 _WHERE = "python -m sampling invert"
+_SAID = ("source", "target", "words", "reweight", "negative_prompt", "caption", "source_exemplar")
+_Pairs = tuple[tuple[str, str], ...]
 
 
 def add(commands: Commands) -> None:
@@ -32,16 +47,53 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "invert",
         help="edit a picture starting from the picture instead of noise",
-        description="Find latents that lead back to the picture, and go from there towards the exemplar: "
-        "pose and layout are kept. Writes OUT (the edit; with --method all one for each, -METHOD added) "
-        "and OUT's name with .side-by-side.png: picture, reconstruction, exemplar, edit.",
+        description="Find latents that lead back to the picture, and go from there towards the exemplar or "
+        "the target prompt: pose and layout are kept. Writes OUT (the edit; with --method all one for each, "
+        "-METHOD added) and OUT's name with .side-by-side.png: picture, reconstruction, exemplar, edit.",
     )
-    add_file_options(parser, "the result", add_model_option)
+    add_file_options(parser, "the result", add_model_option, mask=False)
+    _add_prompt_options(parser)
     _add_inversion_options(parser)
+    _add_coupling_options(parser)
     add_input_options(parser)
     add_canvas_options(parser)
     add_machine_options(parser, batches=False)
     parser.set_defaults(run=_run)
+
+
+def _add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what picture and edit show")
+    texts = {
+        "source": "the picture in words, such as 'a cat', for a model that takes prompts",
+        "target": "the edit in words, such as 'a dog'",
+        "negative_prompt": "words for what the edit should not be",
+        "caption": "words for picture and edit instead of --source; the edit goes in the direction from "
+        "--source to --target (pix2pix-zero)",
+    }
+    for name, text in texts.items():
+        group.add_argument(f"--{name.replace('_', '-')}", metavar="TEXT", default="", help=text)
+    words = "change the picture only where these words are, with --coupling p2p"
+    group.add_argument("--words", type=_pairs, metavar="OLD=NEW[,...]", default=(), help=words)
+    factors = "strengthen or weaken words of --target, with --coupling p2p"
+    group.add_argument("--reweight", type=_factors, metavar="WORD=F[,...]", default=(), help=factors)
+    what = "picture of the object that is there now (default: what is under the mask)"
+    group.add_argument("--source-exemplar", type=Path, metavar="FILE", help=what)
+
+
+def _pairs(text: str) -> _Pairs:
+    """Read `cat=dog,sofa=bed`."""
+    pairs = [tuple(part.strip() for part in word.split("=")) for word in text.split(",")]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} must be OLD=NEW, several with commas between them")
+    return tuple((old, new) for old, new in pairs)
+
+
+def _factors(text: str) -> tuple[tuple[str, float], ...]:
+    """Read `dog=2,bed=0.5`."""
+    try:
+        return tuple((word, float(factor)) for word, factor in _pairs(text))
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(f"{text!r} must be WORD=NUMBER, several with commas") from None
 
 
 def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +101,7 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("inversion")
     group.add_argument(
         "--method",
-        choices=(*_METHODS, "all"),
+        choices=(*_METHODS, *get_args(PromptMethod), "all"),
         default=default.method,
         help="default %(default)s; docs/inversion.md explains them",
     )
@@ -94,13 +146,36 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="null-condition: maximum of updates of the null exemplar at each step (default %(default)s)",
     )
-    group.add_argument("--seed", type=int, default=0, help="seed of the noise of ddpm (default 0)")
+    group.add_argument("--seed", type=int, default=0, help="seed of ddpm and --regularise (default 0)")
+
+
+def _add_coupling_options(parser: argparse.ArgumentParser) -> None:
+    default = InversionSettings()
+    group = parser.add_argument_group("couplings and the way up")
+    group.add_argument(
+        "--alignment",
+        choices=get_args(AlignmentName),
+        help="p2p: which tokens correspond. refine: words that both prompts have (default for prompts); "
+        "replace: word by word; same: by place (default for exemplars); similar: by likeness",
+    )
+    group.add_argument(
+        "--regularise",
+        action="store_true",
+        help="make the noise on the way up more like white noise, as pix2pix-zero does",
+    )
+    group.add_argument(
+        "--steps-offset",
+        type=int,
+        choices=(0, 1),
+        default=default.steps_offset,
+        help="lowest timestep (default %(default)s); 0 as in the published code of p2p and masactrl",
+    )
 
 
 def _settings(arguments: argparse.Namespace) -> list[InversionSettings]:
     """One for each method of the arguments."""
     methods = _METHODS if arguments.method == "all" else (arguments.method,)
-    given = {name: getattr(arguments, name) for name in InversionSettings.model_fields}
+    given = {name: vars(arguments)[name] for name in InversionSettings.model_fields if name in arguments}
     return [build_config(InversionSettings, given | {"method": method}, _WHERE) for method in methods]
 
 
@@ -114,29 +189,23 @@ def _run(arguments: argparse.Namespace) -> None:
     out = arguments.out
     outputs = [out.with_name(f"{out.stem}-{own.method}.png") for own in settings] if settings[1:] else [out]
     side_by_side = out.with_name(f"{out.stem}.side-by-side.png")
-    check_files(arguments, [*outputs, side_by_side])
-
-    from sampling.inputs import read_inputs
-    from sampling.pictures import write_png
-
-    files = {name: path for name in FILES if (path := getattr(arguments, name)) is not None}
-    inputs = read_inputs(files, arguments.invert_mask, arguments.exemplar_background)
-    source, edit_mask, exemplar = inputs.source, inputs.edit_mask, inputs.exemplar
+    check_files(arguments, [*outputs, side_by_side], _checked(arguments, settings))
+    source, request, notes = _read(arguments)
 
     from tqdm import tqdm
 
     from sampling.denoise.machine import open_model
-    from sampling.editing import EditRequest
-    from sampling.methods.run_inversion import invert_picture
+    from sampling.methods.run_inversion import invert_edit
+    from sampling.pictures import write_png
     from sampling.preview import sheet
     from sampling.provenance import made_from, pattern, source_file
 
     model, device = open_model(arguments.model, machine)
     model.requires_grad_(False)
     shared = pattern(arguments.model, machine, arguments.invert_mask, arguments.exemplar_background)
-    kept = {name: source_file(path) for name, path in files.items()}
-    request = EditRequest(source.pixels, edit_mask, exemplar, arguments.seed)
-    rows, remarks = [], dict.fromkeys(inputs.remarks)
+    kept = {name: source_file(path) for name in FILES if (path := getattr(arguments, name)) is not None}
+    rows, remarks = [], dict.fromkeys(notes)
+    exemplar = [] if request.exemplar is None else [request.exemplar]
     _line("method", "reconstruction", "background", "seconds", "UNet calls")
     for path, own in zip(outputs, settings, strict=True):
         with tqdm(unit="call", leave=False, disable=None, desc=own.method) as bar:
@@ -145,17 +214,98 @@ def _run(arguments: argparse.Namespace) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            result = invert_picture(model, request, own, canvas, device, show)
-        made = made_from(shared, kept, arguments.seed, own.model_dump(mode="json") | canvas_options)
-        write_png(result.image, path, source, edit_mask if canvas.composite else None, made.to_text())
+            result = invert_edit(model, request, own, canvas, device, show)
+        recorded = own.plain() | canvas_options | dict(_said(arguments))
+        made = made_from(shared, kept, arguments.seed, recorded)
+        changed = request.edit_mask if canvas.composite else None
+        write_png(result.image, path, source, changed, made.to_text())  # type: ignore[arg-type]
         remarks |= dict.fromkeys(result.remarks)
-        rows.append([source.pixels, result.reconstruction, exemplar, result.image])
-        figures = f"{result.latent_error:.2e}", f"{result.background_psnr:.2f} dB", f"{result.seconds:.1f}"
+        rows.append([source.pixels, result.reconstruction, *exemplar, result.image])
+        figures = f"{result.latent_error:.2e}", _decibel(result.background_psnr), f"{result.seconds:.1f}"
         _line(own.method, *figures, str(result.calls), str(path))
-    write_png(sheet(_TITLES, rows, labels=[own.method for own in settings]), side_by_side)
+    titles = ("picture", "reconstruction", *(["exemplar"] if exemplar else []), "edit")
+    write_png(sheet(titles, rows, labels=[own.method for own in settings]), side_by_side)
     print(side_by_side)
     for text in remarks:
         print(f"note: {text}", file=sys.stderr)
+
+
+def _checked(arguments: argparse.Namespace, settings: list[InversionSettings]) -> Callable[[PartNames], None]:
+    """A function that refuses what a model with certain parts does not take, before it is loaded."""
+    from sampling.methods.request import check_inversion, check_method
+
+    texts = {
+        "source prompt": arguments.source,
+        "target prompt": arguments.target,
+        "words": _plain(arguments.words),
+        "reweighted words": _plain(arguments.reweight),
+        "negative prompt": arguments.negative_prompt,
+        "caption": arguments.caption,
+    }
+    pictures = ("exemplar", "source_exemplar", "mask")
+    given = {name.replace("_", " "): getattr(arguments, name) is not None for name in pictures}
+
+    def check(parts: PartNames) -> None:
+        check_inversion(parts, given, texts)
+        for own in settings:
+            check_method(own, parts)
+            if own.coupling and "background" in own.coupling and not given["mask"]:
+                raise UserError("--coupling background keeps what is outside the mask; give --mask")
+            if (arguments.words or arguments.reweight) and "p2p" not in (own.coupling or ()):
+                raise UserError("--words and --reweight act on attention to words; add --coupling p2p")
+
+    return check
+
+
+def _read(arguments: argparse.Namespace) -> tuple[PictureFile, InversionRequest, tuple[str, ...]]:
+    """The picture's file, what is asked, and changes that reading made."""
+    from sampling.canvas.canvas import check_mask
+    from sampling.methods.request import InversionRequest
+    from sampling.pictures import open_exemplar, open_mask, open_picture
+
+    source = open_picture(arguments.image)
+    remarks, edit_mask = list(source.remarks), None
+    if arguments.mask is not None:
+        mask = open_mask(arguments.mask, arguments.invert_mask)
+        edit_mask = check_mask(mask.edit_mask, source.pixels)
+        remarks += mask.remarks
+    exemplars: list[Any] = []
+    for path in (arguments.exemplar, arguments.source_exemplar):
+        opened = None if path is None else open_exemplar(path, arguments.exemplar_background)
+        exemplars.append(opened and opened.pixels)
+        remarks += opened.remarks if opened else ()
+    request = InversionRequest(
+        source.pixels,
+        edit_mask,
+        exemplars[0],
+        exemplars[1],
+        source_prompt=arguments.source,
+        target_prompt=arguments.target,
+        words=arguments.words,
+        reweight=arguments.reweight,
+        negative_prompt=arguments.negative_prompt,
+        caption=arguments.caption,
+        seed=arguments.seed,
+    )
+    return source, request, tuple(remarks)
+
+
+def _said(arguments: argparse.Namespace) -> Mapping[str, str]:
+    """What was said of picture and edit, by the option's name, for the record of how the result was made."""
+    given = {name: getattr(arguments, name) for name in _SAID}
+    return {
+        name: _plain(value) if isinstance(value, tuple) else str(value)
+        for name, value in given.items()
+        if value
+    }
+
+
+def _plain(pairs: tuple[tuple[str, Any], ...]) -> str:
+    return ",".join(f"{first}={second}" for first, second in pairs)
+
+
+def _decibel(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} dB"
 
 
 def _line(*fields: str) -> None:

@@ -1,6 +1,6 @@
 """Couple a UNet: one processor for all attention layers, installed for a walk and removed afterwards."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from intarsia.errors import UserError
-from sampling.couplings.coupling import AttentionLayer, Coupling, Walk
+from sampling.couplings.coupling import AttentionLayer, Coupling, Row, Walk
 
 _PARTS = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 
@@ -33,7 +33,7 @@ class CoupledProcessor:
         **_: Any,
     ) -> Tensor:
         """[B, n, C] -> [B, n, C]."""
-        walk = self.walk.now
+        walk, couplings = self.walk.now, self.walk.acting(self.couplings)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = (
             layer(states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
@@ -44,12 +44,12 @@ class CoupledProcessor:
             )
         )
         seen: Tensor | None = None
-        for coupling in self.couplings:
+        for coupling in couplings:
             query, key, value = coupling.rows(walk, self.layer, query, key, value)
             allowed = coupling.may_see(walk, self.layer, len(key), key.shape[2])
             if allowed is not None:
                 seen = allowed.to(key.device)
-        readers = [one for one in self.couplings if one.reads_maps(walk, self.layer, query.shape[2])]
+        readers = [one for one in couplings if one.reads_maps(walk, self.layer, query.shape[2])]
         if readers:
             products = query @ key.transpose(-1, -2) * attn.scale
             maps = (products if seen is None else products.masked_fill(~seen, -torch.inf)).softmax(-1)
@@ -67,11 +67,26 @@ class WalkPlace:
 
     def __init__(self, walk: Walk) -> None:
         self.now = walk
+        self._only: Coupling | None = None
 
     def go(self, done: int) -> Walk:
         """Move to the step number `done`."""
         self.now = replace(self.now, done=done)
         return self.now
+
+    def acting(self, couplings: Sequence[Coupling]) -> Sequence[Coupling]:
+        """Those of the couplings that act now."""
+        return couplings if self._only is None else [one for one in couplings if one is self._only]
+
+    @contextmanager
+    def alone(self, coupling: Coupling, rows: Mapping[Row, int]) -> Iterator[None]:
+        """Inside the block one coupling acts alone, on a batch with other rows."""
+        before = self.now
+        self.now, self._only = replace(before, rows=rows), coupling
+        try:
+            yield
+        finally:
+            self.now, self._only = before, None
 
 
 @contextmanager
@@ -162,4 +177,6 @@ def _check(coupling: Coupling, layers: Sequence[tuple[AttentionLayer, Attention]
 
 
 def _hook(coupling: Coupling, place: WalkPlace) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    return lambda module, inputs, output: coupling.features(place.now, output)
+    return lambda module, inputs, output: (
+        coupling.features(place.now, output) if place.acting([coupling]) else output
+    )

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sampling.couplings.coupling import Coupling, CouplingRow, Walk
+from sampling.couplings.coupling import Coupling, CouplingInputs, CouplingRow, Walk
 
 
 class Background(Coupling):
@@ -20,4 +20,9 @@ class Background(Coupling):
         return self.keep * source + (1 - self.keep) * target
 
 
-COUPLING = CouplingRow(lambda keep, num_tokens: Background(keep))
+def _make(given: CouplingInputs) -> Background:
+    assert given.keep is not None, "a coupling with a mask"
+    return Background(given.keep)
+
+
+COUPLING = CouplingRow(_make, masked=True)

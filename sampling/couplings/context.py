@@ -54,4 +54,4 @@ class SharedContext(Coupling):
         return (hole <= 0).flatten().cpu()
 
 
-COUPLING = CouplingRow(lambda keep, num_tokens: SharedContext(keep))
+COUPLING = CouplingRow(lambda given: SharedContext(given.keep))

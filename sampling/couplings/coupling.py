@@ -13,6 +13,7 @@ from typing import Literal, cast
 from torch import Tensor
 
 from intarsia.errors import UserError
+from sampling.couplings.alignment import Alignment
 from sampling.settings import COUPLINGS
 
 Row = Literal["source_null", "source", "target_null", "target"]
@@ -80,6 +81,10 @@ class Walk:
         return found
 
 
+RowLatents = Mapping[Row, Tensor]
+Ask = Callable[[RowLatents], None]
+
+
 class Coupling:
     """A coupling that does nothing; values of the table override what they need.
 
@@ -116,9 +121,36 @@ class Coupling:
         """Output [B, C, h, w] of the module `features_of` -> what follows goes on with."""
         return features
 
+    def asks(self, walk: Walk) -> tuple[Row, ...]:
+        """Rows with which `before_step` asks the UNet, in the order of their batch; none if it does not."""
+        return ()
+
+    def before_step(self, walk: Walk, target: RowLatents, ask: Ask) -> RowLatents:
+        """Latents [1, C, h, w] of the target's rows before a step -> what the step begins with.
+
+        `ask` runs the UNet on the rows of `asks`, with latents of the target's; this coupling acts alone in
+        it, so that it can read maps, with gradients if they are enabled.
+        """
+        return target
+
     def after_step(self, walk: Walk, source: Tensor, target: Tensor) -> Tensor:
         """Latents [1, C, h, w] of source and target after a step -> the target's."""
         return target
+
+
+@dataclass(frozen=True)
+class CouplingInputs:
+    """What couplings can be made of.
+
+    Attributes:
+        num_tokens: number of tokens that the UNet attends to.
+        keep: [1, 1, h, w], 1 where the picture is kept; None without a mask.
+        alignment: correspondence of the tokens of source and target; None if there is nothing to align.
+    """
+
+    num_tokens: int
+    keep: Tensor | None = None
+    alignment: Alignment | None = None
 
 
 @dataclass(frozen=True)
@@ -126,35 +158,38 @@ class CouplingRow:
     """A coupling as the table has it.
 
     Attributes:
-        make: function (keep, num_tokens) -> coupling. keep [1, 1, h, w] is 1 where the picture is kept,
-            num_tokens the number of tokens that the UNet attends to.
+        make: function that makes the coupling for one walk.
         fewest_tokens: number of tokens that it needs to have any effect.
+        masked: whether it has no meaning without a mask.
     """
 
-    make: Callable[[Tensor, int], Coupling]
+    make: Callable[[CouplingInputs], Coupling]
     fewest_tokens: int = 1
+    masked: bool = False
 
 
-def make_couplings(names: Sequence[str], keep: Tensor, num_tokens: int) -> list[Coupling]:
+def make_couplings(names: Sequence[str], given: CouplingInputs) -> list[Coupling]:
     """New couplings by their names in COUPLINGS, for one walk.
 
     Args:
         names: names, in the order in which they act.
-        keep: [1, 1, h, w], 1 = keep.
-        num_tokens: number of tokens that the UNet attends to.
+        given: what they are made of.
 
     Raises:
-        UserError: for one that would have no effect on this model.
+        UserError: for one that would have no effect on this model, or needs a mask that is not there.
     """
     made = []
     for name in names:
         row = cast(CouplingRow, import_module(COUPLINGS[name]).COUPLING)
-        if num_tokens < row.fewest_tokens:
+        if given.num_tokens < row.fewest_tokens:
             raise UserError(
                 f"--coupling {name} needs {row.fewest_tokens} tokens or more to choose between, and this "
-                f"model attends to {num_tokens}; leave it out, or train a model with more exemplar tokens"
+                f"model attends to {given.num_tokens}, so that its effect would be exactly 0; leave it out, "
+                "or train a model with more exemplar tokens"
             )
-        made.append(row.make(keep, num_tokens))
+        if row.masked and given.keep is None:
+            raise UserError(f"--coupling {name} keeps what is outside the mask; give a mask, or leave it out")
+        made.append(row.make(given))
     return made
 
 

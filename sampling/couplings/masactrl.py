@@ -33,4 +33,4 @@ class MutualSelfAttention(Coupling):
         return query, key, value
 
 
-COUPLING = CouplingRow(lambda keep, num_tokens: MutualSelfAttention())
+COUPLING = CouplingRow(lambda given: MutualSelfAttention())

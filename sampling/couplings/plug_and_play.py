@@ -47,4 +47,4 @@ def _from_source(walk: Walk, states: Tensor) -> Tensor:
     return states
 
 
-COUPLING = CouplingRow(lambda keep, num_tokens: PlugAndPlay())
+COUPLING = CouplingRow(lambda given: PlugAndPlay())

@@ -4,31 +4,14 @@ Refinement, replacement and reweighting are one formula:
 target map = source map @ transfer + target map * keep.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sampling.couplings.coupling import AttentionLayer, Coupling, CouplingRow, Walk
+from sampling.couplings.alignment import Alignment, same_places
+from sampling.couplings.coupling import AttentionLayer, Coupling, CouplingInputs, CouplingRow, Walk
 
 _THRESHOLD = 0.3  # of the blend's map, relative to its maximum
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """How the target's tokens correspond to the source's.
-
-    Attributes:
-        transfer: [n, n]; column j has the weights of the source's tokens in the map of the target's token j.
-        keep: [n], share of the target's own map in each of its tokens.
-        blend: [2, n], weights of the source's and the target's tokens in the map of what may change; None for
-            no local blend.
-    """
-
-    transfer: Tensor
-    keep: Tensor
-    blend: Tensor | None = None
 
 
 class PromptToPrompt(Coupling):
@@ -109,9 +92,8 @@ class PromptToPrompt(Coupling):
         return (grid > _THRESHOLD).any(0, keepdim=True).to(grid.dtype)
 
 
-def same_places(num_tokens: int) -> Alignment:
-    """Token j of the target takes the map of token j of the source: two exemplars in one pose."""
-    return Alignment(torch.eye(num_tokens), torch.zeros(num_tokens))
+def _make(given: CouplingInputs) -> PromptToPrompt:
+    return PromptToPrompt(given.alignment or same_places(given.num_tokens))
 
 
-COUPLING = CouplingRow(lambda keep, num_tokens: PromptToPrompt(same_places(num_tokens)), fewest_tokens=2)
+COUPLING = CouplingRow(_make, fewest_tokens=2)

@@ -7,18 +7,20 @@ for its maps, and the target's two. Its latents are known from the way up.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sampling.couplings.attention import WalkPlace
-from sampling.couplings.coupling import ROWS, Coupling, Row, Walk, needed_rows
+from sampling.couplings.coupling import ROWS, Coupling, Row, RowLatents, Walk, needed_rows
 from sampling.denoise.guidance import guide
 from sampling.methods.inversion import (
     Denoiser,
     Inverted,
     Levels,
     SourceBranch,
+    Tidy,
     Tokens,
     ddim_inversion,
     find_source,
@@ -39,6 +41,7 @@ def invert_coupled(
     couplings: Sequence[Coupling],
     couple: Couple,
     noise: Tensor | None = None,
+    tidy: Tidy | None = None,
 ) -> Inverted:
     """Reconstruct a picture's latents and edit them, with couplings between the two branches.
 
@@ -51,9 +54,10 @@ def invert_coupled(
         couplings: couplings, in the order in which they act.
         couple: function that couples the UNet for a walk (`attention.coupled`).
         noise: standard normal noise [n, 1, C, h, w] for the method "ddpm".
+        tidy: function that makes the noise of the way up more like white noise.
     """
     with torch.no_grad():
-        source = _Source(denoiser, latents, tokens, settings, levels, noise)
+        source = _Source(denoiser, latents, tokens, settings, levels, noise, tidy)
         start = settings.start(levels.steps)
         rows = _rows(needed_rows(couplings) | source.asks, settings)
         walk = Walk(0, start, rows, latents.shape[-2])
@@ -61,11 +65,19 @@ def invert_coupled(
         with couple(walk) as on_the_way:
             for done, place in enumerate(range(start, 0, -1)):
                 now = on_the_way.go(done)
-                told = {"source_null": source.null(place), "source": tokens.source}
-                told |= {"target_null": source.null(place), "target": tokens.target}
-                found = _predict(denoiser, rows, here, edit, levels.timesteps[place - 1], told)
+                given = source.tokens(place)
+                timestep = levels.timesteps[place - 1]
+                latents_of: RowLatents = {row: here if row.startswith("source") else edit for row in ROWS}
+                targets: RowLatents = {row: edit for row in rows if row.startswith("target")}
+                for coupling in couplings:
+                    asked = {row: number for number, row in enumerate(coupling.asks(now))}
+                    ask = partial(_ask, denoiser, on_the_way, coupling, asked, latents_of, timestep, given)
+                    targets = coupling.before_step(now, targets, ask)
+                found = _predict(denoiser, rows, {**latents_of, **targets}, timestep, given)
+                edit = targets.get("target_null", targets["target"])
                 edit = source.step(edit, _guided(found, "target", settings.guidance_scale), place)
-                here = source.below(place, here, found)
+                here, offset = source.below(place, here, found, done)
+                edit = edit if offset is None else edit + offset
                 for coupling in couplings:
                     edit = coupling.after_step(now, here, edit)
     return Inverted(here, edit)
@@ -74,30 +86,41 @@ def invert_coupled(
 def _rows(needed: frozenset[Row], settings: InversionSettings) -> dict[Row, int]:
     """The place of each row in the batch, for those that are needed."""
     wanted = needed | {"target"} | ({"target_null"} if settings.guidance_scale != 1 else set())
-    if settings.method == "negative-condition" and "source_null" in wanted:
+    shared = settings.inversion == "negative-condition" and "source_null" in wanted
+    if shared:
         wanted |= {"source"}  # its null tokens are the source's own, so that both are one row
-    rows: dict[Row, int] = {}
-    for row in ROWS:
-        if row in wanted and not (row == "source_null" and settings.method == "negative-condition"):
-            rows[row] = len(rows)
-    if settings.method == "negative-condition" and "source_null" in wanted:
-        rows["source_null"] = rows["source"]
-    return rows
+    order = [row for row in ROWS if row in wanted and not (shared and row == "source_null")]
+    rows: dict[Row, int] = {row: place for place, row in enumerate(order)}
+    return rows | {"source_null": rows["source"]} if shared else rows
 
 
 def _predict(
     denoiser: Denoiser,
     rows: Mapping[Row, int],
-    source: Tensor,
-    edit: Tensor,
+    latents_of: Mapping[Row, Tensor],
     timestep: int,
-    told: Mapping[str, Tensor],
+    given: Mapping[Row, Tensor],
 ) -> dict[Row, Tensor]:
     """The noise [1, C, h, w] of each row, in one call."""
     order = sorted({place: row for row, place in rows.items()}.items())
-    latents = torch.cat([source if row.startswith("source") else edit for _, row in order])
-    noise = denoiser(latents, timestep, torch.cat([told[row] for _, row in order]))
+    latents = torch.cat([latents_of[row] for _, row in order])
+    noise = denoiser(latents, timestep, torch.cat([given[row] for _, row in order]))
     return {row: noise[place : place + 1] for row, place in rows.items()}
+
+
+def _ask(
+    denoiser: Denoiser,
+    on_the_way: WalkPlace,
+    coupling: Coupling,
+    rows: Mapping[Row, int],
+    latents_of: Mapping[Row, Tensor],
+    timestep: int,
+    given: Mapping[Row, Tensor],
+    targets: RowLatents,
+) -> None:
+    """Run the UNet for one coupling alone."""
+    with on_the_way.alone(coupling, rows):
+        _predict(denoiser, rows, {**latents_of, **targets}, timestep, given)
 
 
 def _guided(found: Mapping[Row, Tensor], branch: str, scale: float) -> Tensor:
@@ -109,8 +132,9 @@ def _guided(found: Mapping[Row, Tensor], branch: str, scale: float) -> Tensor:
 def coupled_calls(settings: InversionSettings, levels: Levels) -> int:
     """The largest number of denoiser calls in `invert_coupled`."""
     together = settings.start(levels.steps)
-    alone = settings.method in ("ddpm", "null-condition")
-    return most_calls(settings, levels) if alone else levels.steps + together
+    if settings.inversion in ("ddpm", "null-condition"):
+        return most_calls(settings, levels)
+    return levels.steps + together * (2 if settings.offset_to == "own" else 1)
 
 
 class _Source:
@@ -119,6 +143,7 @@ class _Source:
     Attributes:
         latents: latents at the places that are known.
         asks: rows whose noise its own step needs.
+        step: function (latents, guided noise, place) -> latents one place below.
     """
 
     def __init__(
@@ -129,32 +154,57 @@ class _Source:
         settings: InversionSettings,
         levels: Levels,
         noise: Tensor | None,
+        tidy: Tidy | None,
     ) -> None:
-        self._tokens, self._levels = tokens, levels
-        start, method = settings.start(levels.steps), settings.method
-        self._offset = settings.offset_scale if method == "direct" else 0.0
+        self._tokens, self._levels, self._settings = tokens, levels, settings
+        start, method = settings.start(levels.steps), settings.inversion
+        self._share = settings.offset_scale if method == "direct" else 0.0
         self._scale = 1.0 if method == "negative-condition" else settings.guidance_scale
+        stored = self._share == 1.0 and settings.offset_every == 1 and settings.offset_to == "source"
         self.asks: frozenset[Row] = frozenset()
-        if method in ("ddpm", "null-condition") or self._offset == 1.0:
-            known = find_source(denoiser, latents, tokens, settings, levels, noise)
+        if method in ("ddpm", "null-condition") or stored:
+            known = find_source(denoiser, latents, tokens, settings, levels, noise, tidy)
             self._upwards: list[Tensor] = []
         else:
-            self._upwards = ddim_inversion(denoiser, latents, tokens.source, levels)
+            self._upwards = ddim_inversion(denoiser, latents, tokens.source, levels, tidy)
             nulls = dict.fromkeys(range(start + 1), tokens.source) if method == "negative-condition" else {}
             known = SourceBranch({start: self._upwards[start]}, self._ddim, nulls)
             self.asks = frozenset({"source"} if self._scale == 1 else {"source", "source_null"})
         self.latents, self.step, self._nulls = dict(known.latents), known.step, known.nulls
+        self._own: dict[int, Tensor] = {}
+        if settings.offset_to == "own":
+            self._own = {place: self._own_offset(denoiser, place) for place in range(start, 0, -1)}
 
-    def null(self, place: int) -> Tensor:
-        """The null tokens of both branches for the step down from a place."""
-        return self._nulls.get(place, self._tokens.null)
+    def tokens(self, place: int) -> dict[Row, Tensor]:
+        """The tokens of each row for the step down from a place."""
+        null = self._nulls.get(place, self._tokens.null)
+        other = self._tokens.target_null
+        if other is None:
+            other = self._tokens.null if self._settings.null_to == "source" else null
+        own = self._tokens
+        return {"source_null": null, "source": own.source, "target_null": other, "target": own.target}
 
-    def below(self, place: int, here: Tensor, found: Mapping[Row, Tensor]) -> Tensor:
-        """The source's latents one place below."""
+    def below(
+        self, place: int, here: Tensor, found: Mapping[Row, Tensor], done: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The source's latents one place below, and what the edit is moved by."""
         if not self._upwards:
-            return self.latents[place - 1]
+            return self.latents[place - 1], None
         arrived = self._ddim(here, _guided(found, "source", self._scale), place)
-        return arrived + self._offset * (self._upwards[place - 1] - arrived)
+        share = self._share if done % self._settings.offset_every == 0 else 0.0
+        offset = share * (self._upwards[place - 1] - arrived)
+        to = self._settings.offset_to
+        moved = None if to == "source" else offset if to == "both" else share * self._own[place]
+        return arrived + offset, moved
+
+    def _own_offset(self, denoiser: Denoiser, place: int) -> Tensor:
+        """What separates the edit's own step from the way up, if it stands there."""
+        given, here = self.tokens(place), self._upwards[place]
+        rows: dict[Row, int] = {"target_null": 0, "target": 1}
+        latents_of = dict.fromkeys(rows, here)
+        found = _predict(denoiser, rows, latents_of, self._levels.timesteps[place - 1], given)
+        guided = _guided(found, "target", self._settings.guidance_scale)
+        return self._upwards[place - 1] - self._ddim(here, guided, place)
 
     def _ddim(self, latents: Tensor, noise: Tensor, place: int) -> Tensor:
         signal = self._levels.signal

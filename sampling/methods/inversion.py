@@ -22,6 +22,7 @@ from sampling.settings import InversionSettings
 
 # (latents [B, C, h, w], timestep, tokens [B, n, D]) -> noise [B, C, h, w], float32
 Denoiser = Callable[[Tensor, int, Tensor], Tensor]
+Tidy = Callable[[Tensor], Tensor]  # predicted noise -> noise more like white noise
 StepRule = Callable[[Tensor, Tensor, int], Tensor]
 
 
@@ -45,11 +46,19 @@ class Levels:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of the source object, the exemplar and no exemplar (`null`), [1, n, D] each."""
+    """What the UNet is given for each branch, [1, n, D] each.
+
+    Attributes:
+        source: tokens of the picture as it is: its object's, or its prompt's.
+        target: tokens of the edit.
+        null: tokens that describe nothing.
+        target_null: tokens in place of `null` for the edit alone: a negative prompt; None = `null`.
+    """
 
     source: Tensor
     target: Tensor
     null: Tensor
+    target_null: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,9 +84,17 @@ class SourceBranch:
     nulls: Mapping[int, Tensor] = field(default_factory=dict)
 
 
-def new_levels(noise: NoiseConfig, num_inference_steps: int) -> Levels:
-    """DDIM's levels; place 0 has that of training step 0, as diffusers with `set_alpha_to_one=False`."""
+def new_levels(noise: NoiseConfig, num_inference_steps: int, steps_offset: int = 1) -> Levels:
+    """DDIM's levels; place 0 has that of training step 0, as diffusers with `set_alpha_to_one=False`.
+
+    Args:
+        noise: noise levels of the model.
+        num_inference_steps: number of steps n.
+        steps_offset: lowest timestep, 0 or 1. With 0, places 0 and 1 have the same level, so that n steps do
+            the work of n - 1.
+    """
     scheduler = new_noise_scheduler(noise, "ddim")
+    scheduler.register_to_config(steps_offset=steps_offset)
     scheduler.set_timesteps(num_inference_steps)
     timesteps = tuple(sorted(int(timestep) for timestep in scheduler.timesteps))
     return Levels(timesteps, tuple(float(scheduler.alphas_cumprod[t]) for t in (0, *timesteps)))
@@ -124,24 +141,25 @@ def find_source(
     settings: InversionSettings,
     levels: Levels,
     noise: Tensor | None = None,
+    tidy: Tidy | None = None,
 ) -> SourceBranch:
     """The source branch of `settings.method`; the arguments are those of `invert`."""
-    if settings.method == "ddpm":
+    if settings.inversion == "ddpm":
         assert noise is not None, "ddpm inversion needs noise"
         return _ddpm(denoiser, latents, tokens, settings, levels, noise)
-    upwards = ddim_inversion(denoiser, latents, tokens.source, levels)
+    upwards = ddim_inversion(denoiser, latents, tokens.source, levels, tidy)
 
     def step(latents: Tensor, noise: Tensor, place: int) -> Tensor:
         return move(latents, noise, levels.signal[place], levels.signal[place - 1])
 
     start = settings.start(levels.steps)
-    if settings.method == "null-condition":
+    if settings.inversion == "null-condition":
         return _null_condition(denoiser, upwards[: start + 1], tokens, settings, levels, step)
-    offset = settings.offset_scale if settings.method == "direct" else 0.0
+    offset = settings.offset_scale if settings.inversion == "direct" else 0.0
     if offset == 1.0:  # adding the whole difference gives the inversion's latents, except for rounding
         return SourceBranch(dict(enumerate(upwards[: start + 1])), step)
     # If the null tokens are the condition's own, guidance cancels out at every scale.
-    negative = settings.method == "negative-condition"
+    negative = settings.inversion == "negative-condition"
     scale = 1.0 if negative else settings.guidance_scale
     downwards = {start: upwards[start]}
     for place in range(start, 0, -1):
@@ -152,7 +170,9 @@ def find_source(
     return SourceBranch(downwards, step, dict.fromkeys(downwards, tokens.source) if negative else {})
 
 
-def ddim_inversion(denoiser: Denoiser, latents: Tensor, token: Tensor, levels: Levels) -> list[Tensor]:
+def ddim_inversion(
+    denoiser: Denoiser, latents: Tensor, token: Tensor, levels: Levels, tidy: Tidy | None = None
+) -> list[Tensor]:
     """The latents at the places 0 … n from the picture to noise, unguided.
 
     The step between two places uses the noise that the model predicts from the less noisy latents at the
@@ -161,6 +181,7 @@ def ddim_inversion(denoiser: Denoiser, latents: Tensor, token: Tensor, levels: L
     upwards = [latents]
     for place, timestep in enumerate(levels.timesteps):
         noise = denoiser(upwards[-1], timestep, token.expand(len(latents), -1, -1))
+        noise = tidy(noise) if tidy else noise
         upwards.append(move(upwards[-1], noise, levels.signal[place], levels.signal[place + 1]))
     return upwards
 
@@ -174,9 +195,9 @@ def move(latents: Tensor, noise: Tensor, signal: float, to: float) -> Tensor:
 def most_calls(settings: InversionSettings, levels: Levels) -> int:
     """The largest number of denoiser calls in `invert`; the null optimisation may stop earlier."""
     start = settings.start(levels.steps)
-    up = 0 if settings.method == "ddpm" else levels.steps
-    down = start * (2 + settings.inner_steps if settings.method == "null-condition" else 1)
-    stored = settings.method == "direct" and settings.offset_scale == 1.0
+    up = 0 if settings.inversion == "ddpm" else levels.steps
+    down = start * (2 + settings.inner_steps if settings.inversion == "null-condition" else 1)
+    stored = settings.inversion == "direct" and settings.offset_scale == 1.0
     return up + (0 if stored else down) + start
 
 

@@ -4,7 +4,6 @@ import math
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intarsia.architecture import NoiseConfig
-from intarsia.conditioning import decode_latents, latent_mask, mask_to_unit, unit_to_image
+from intarsia.conditioning import decode_latents, unit_to_image
 from intarsia.conditions.condition import Condition
-from intarsia.errors import UserError
 from intarsia.model import EditModel
-from sampling.canvas.canvas import check_mask, fit_exemplar, lay_canvas, mask_box
-from sampling.canvas.remarks import before_painting
+from sampling.canvas.canvas import check_mask, lay_canvas
+from sampling.canvas.remarks import about_prompts, before_painting
 from sampling.canvas.seam import known_ring, match_ring
 from sampling.couplings.attention import coupled
 from sampling.couplings.coupling import make_couplings
@@ -27,7 +25,10 @@ from sampling.denoise.machine import visiting
 from sampling.denoise.sampler import OnStep, image_noise, new_noise_scheduler
 from sampling.editing import EditRequest
 from sampling.methods.coupled_walk import coupled_calls, invert_coupled
-from sampling.methods.inversion import Denoiser, Inverted, Tokens, invert, most_calls, new_levels
+from sampling.methods.inversion import Denoiser, Inverted, invert, most_calls, new_levels
+from sampling.methods.regularise import whitened
+from sampling.methods.request import InversionRequest, check_method
+from sampling.methods.start import Start, encode_start
 from sampling.pictures import Picture
 from sampling.settings import EditSettings, InversionSettings
 
@@ -42,22 +43,24 @@ class InversionResult:
         image: edited picture, uint8 [H, W, 3], composed according to the canvas settings.
         latent_error: relative error ‖reconstructed − own latents‖ / ‖own latents‖.
         background_psnr: PSNR in dB of the model's edit against the picture outside the mask, at the model's
-            size and before compositing; infinite for equal pixels. It includes the autoencoder's error.
+            size and before compositing; infinite for equal pixels. It includes the autoencoder's error. None
+            without a mask.
         seconds: time of inversion and edit in seconds, without encoding and decoding.
         calls: number of UNet calls.
+        rows: number of rows in all calls of the UNet, the measure of their cost.
         remarks: reasons why the edit may disappoint, one sentence each, with what to do.
     """
 
     reconstruction: Picture
     image: Picture
     latent_error: float
-    background_psnr: float
+    background_psnr: float | None
     seconds: float
     calls: int
+    rows: int
     remarks: tuple[str, ...]
 
 
-@torch.no_grad()
 def invert_picture(
     model: EditModel,
     request: EditRequest,
@@ -66,112 +69,126 @@ def invert_picture(
     device: torch.device | None = None,
     on_step: OnStep | None = None,
 ) -> InversionResult:
+    """Invert and edit a picture towards an exemplar; see `invert_edit`.
+
+    Args:
+        model: model that takes an exemplar.
+        request: request to edit; only picture, mask, exemplar and seed are used.
+        settings: method and its settings.
+        canvas_settings: settings of the canvas.
+        device: device of the computation; by default the model's.
+        on_step: function called as on_step(done, most) after every call of the UNet.
+
+    Raises:
+        UserError: as `invert_edit`.
+    """
+    own = InversionRequest(request.image, request.edit_mask, request.exemplar, seed=request.seed)
+    return invert_edit(model, own, settings, canvas_settings, device, on_step)
+
+
+@torch.no_grad()
+def invert_edit(
+    model: EditModel,
+    request: InversionRequest,
+    settings: InversionSettings,
+    canvas_settings: EditSettings | None = None,
+    device: torch.device | None = None,
+    on_step: OnStep | None = None,
+) -> InversionResult:
     """Invert one picture and edit it.
 
-    The source exemplar is the picture's own content in the mask's box. Latents are the autoencoder's means,
-    without noise; the seed matters for the method "ddpm" only.
+    The latents are the autoencoder's means, without noise; the seed matters for the method "ddpm" only, and
+    for `regularise`. Without a mask everything may change, and a model that sees the picture around a mask is
+    shown a mask over everything.
 
     Args:
         model: model on any device, with any dtype.
-        request: request to edit; its guidance scale is ignored.
-        settings: method and its settings.
+        request: picture, and what the model is told of it and of the edit.
+        settings: method, couplings and their settings.
         canvas_settings: settings of the canvas; only fit, context, blend, match_colour and composite are
-            used.
+            used. None = the default ones.
         device: device of the computation; by default the model's.
         on_step: function called as on_step(done, most) after every call of the UNet.
 
     Raises:
         UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area, for a
-            coupling without effect on this model, and for a model that is not told an exemplar.
+            coupling without effect on this model, and for a request that says too little or too much.
     """
+    request.check(model.config.parts)
+    check_method(settings, model.config.parts)
+    own = canvas_settings or EditSettings()
     encoder = Encoder(model, device or model.unet.device)
-    edit_mask = check_mask(request.edit_mask, request.image)
-    canvas = lay_canvas(edit_mask, model.config.image_size, canvas_settings)
+    masked = request.edit_mask is not None
+    given = np.ones(request.image.shape[:2], bool) if request.edit_mask is None else request.edit_mask
+    edit_mask = check_mask(given, request.image)
+    canvas = lay_canvas(edit_mask, model.config.image_size, own)
     image, fitted_mask = canvas.fit_image(request.image), canvas.fit_mask(edit_mask)
-    exemplars = mask_box(edit_mask).cut(request.image), _exemplar(model, request)
-    start = _encode(encoder, image, fitted_mask, exemplars)
-    found, seconds, calls = _walk(model, encoder, start, settings, request.seed, on_step)
+    start = encode_start(encoder, request, settings, image, fitted_mask)
+    found, seconds, counted = _walk(encoder, start, settings, request.seed, on_step)
     rebuilt, edited = _decode(encoder, torch.cat([found.reconstruction, found.edit]))
-    matched = match_ring(edited, image, known_ring(fitted_mask), canvas_settings.match_colour)
-    where = edit_mask if canvas_settings.composite else None
+    matched = match_ring(edited, image, known_ring(fitted_mask), own.match_colour) if masked else edited
+    where = edit_mask if own.composite and masked else None
+    remarks = before_painting(canvas, edit_mask, fitted_mask, request.exemplar, settings) if masked else ()
     return InversionResult(
         reconstruction=canvas.paste_back(rebuilt, request.image, None),
-        image=canvas.paste_back(matched, request.image, where, canvas_settings.blend),
+        image=canvas.paste_back(matched, request.image, where, own.blend),
         latent_error=float((found.reconstruction - start.latents).norm() / start.latents.norm()),
-        background_psnr=_psnr(edited, image, fitted_mask == 0),
+        background_psnr=_psnr(edited, image, fitted_mask == 0) if masked else None,
         seconds=seconds,
-        calls=calls,
-        remarks=tuple(before_painting(canvas, edit_mask, fitted_mask, request.exemplar, settings)),
+        calls=counted.calls,
+        rows=counted.rows,
+        remarks=(*remarks, *about_prompts(model, request.prompts())),
     )
 
 
-def _exemplar(model: EditModel, request: EditRequest) -> Picture:
-    if request.exemplar is None or "exemplar" not in model.config.parts:
-        raise UserError("invert needs an exemplar and a model that is told one; use edit for a prompt")
-    return request.exemplar
+class _Counted:
+    """A denoiser that counts its calls and their rows, and reports them."""
 
+    def __init__(self, denoiser: Denoiser, most: int, on_step: OnStep | None) -> None:
+        self.denoiser, self.most, self.on_step, self.calls, self.rows = denoiser, most, on_step, 0, 0
 
-class _Start(NamedTuple):
-    """The inputs of inversion: `latents` [1, C, h, w], `keep` [1, 1, h, w], 1 = keep."""
-
-    latents: Tensor
-    condition: Condition
-    tokens: Tokens
-    keep: Tensor
+    def __call__(self, latents: Tensor, timestep: int, tokens: Tensor) -> Tensor:
+        self.calls, self.rows = self.calls + 1, self.rows + len(latents)
+        if self.on_step:
+            self.on_step(self.calls, max(self.most, self.calls))
+        return self.denoiser(latents, timestep, tokens)
 
 
 def _walk(
-    model: EditModel,
-    encoder: Encoder,
-    start: _Start,
-    settings: InversionSettings,
-    seed: int,
-    on_step: OnStep | None,
-) -> tuple[Inverted, float, int]:
-    """What was found, the seconds that it took, and the number of UNet calls."""
-    levels = new_levels(model.config.noise, settings.num_inference_steps)
+    encoder: Encoder, start: Start, settings: InversionSettings, seed: int, on_step: OnStep | None
+) -> tuple[Inverted, float, _Counted]:
+    """What was found, the seconds that it took, and the counted UNet calls."""
+    config = encoder.model.config
+    levels = new_levels(config.noise, settings.num_inference_steps, settings.steps_offset)
     noise = image_noise(seed, tuple(start.latents.shape[1:]), levels.steps).to(encoder.device)[:, None]
-    couplings, most, calls = None, most_calls(settings, levels), 0
-    if settings.coupling is not None:
-        couplings = make_couplings(settings.coupling, start.keep, start.tokens.source.shape[1])
-        most = coupled_calls(settings, levels)
-
-    def heard(latents: Tensor, timestep: int, tokens: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if on_step:
-            on_step(calls, most)
-        return denoiser(latents, timestep, tokens)
-
-    with visiting(model.unet, encoder.device) as unet:
-        denoiser = model_denoiser(unet, start.condition, model.config.noise)
-        began, what = time.perf_counter(), (heard, start.latents, start.tokens, settings, levels)
-        if couplings is None:
+    alone = (
+        settings.coupling is None
+        and start.keep is not None
+        and settings.is_plain()
+        and start.tokens.target_null is None
+    )
+    couplings = [] if alone else make_couplings(_coupling(settings, start), start.given)
+    most = most_calls(settings, levels) if alone else coupled_calls(settings, levels)
+    with visiting(encoder.model.unet, encoder.device) as unet:
+        denoiser = _Counted(model_denoiser(unet, start.condition, config.noise), most, on_step)
+        began, what = time.perf_counter(), (denoiser, start.latents, start.tokens, settings, levels)
+        if alone:
             found = invert(*what, start.keep, noise)
         else:
-            found = invert_coupled(*what, couplings, partial(coupled, unet, couplings), noise)
-        return found, time.perf_counter() - began, calls
+            tidy = (
+                partial(whitened, generator=torch.Generator().manual_seed(seed))
+                if settings.regularise
+                else None
+            )
+            found = invert_coupled(*what, couplings, partial(coupled, unet, couplings), noise, tidy)
+        return found, time.perf_counter() - began, denoiser
 
 
-def _encode(
-    encoder: Encoder, image: Picture, fitted_mask: np.ndarray, exemplars: tuple[Picture, Picture]
-) -> _Start:
-    """Encode a square, its mask, and the exemplars of source and target."""
-    config = encoder.model.config
-    square, mask = torch.from_numpy(image)[None], torch.from_numpy(fitted_mask)[None]
-    both = [torch.from_numpy(fit_exemplar(exemplar)) for exemplar in exemplars]
-    zeros = torch.zeros(1, config.vae.latent_channels, config.latent_size, config.latent_size)
-    told = encoder.told(both, ["", ""])
-    first = torch.zeros(1, dtype=torch.int64, device=encoder.device)
-    of_source = tuple(part.select(first, told=True) for part in told)
-    condition = encoder.condition(square, mask, of_source, zeros)
-    source, target = torch.cat([part.tokens for part in told], dim=1)[:, None]
-    return _Start(
-        encoder.latents(square, torch.zeros_like(mask), zeros),
-        condition,
-        Tokens(source, target, condition.null),
-        1 - latent_mask(mask_to_unit(mask), tuple(zeros.shape[-2:])).to(encoder.device),
-    )
+def _coupling(settings: InversionSettings, start: Start) -> tuple[str, ...]:
+    """The names of the couplings: by default the background if there is a mask."""
+    if settings.coupling is not None:
+        return settings.coupling
+    return () if start.keep is None else ("background",)
 
 
 def _decode(encoder: Encoder, latents: Tensor) -> NDArray[np.uint8]:

@@ -1,5 +1,6 @@
 """Couplings on a small UNet in double precision: off is off, equal rows stay equal, nothing stays behind."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -187,6 +188,16 @@ def test_the_blend_keeps_the_source_where_the_words_are_weak(
     assert 0 < changed <= 1
 
 
+def test_a_blend_of_no_words_is_the_source_of_all_words_the_target(unet: UNet2DConditionModel) -> None:
+    latents, tokens = batch()
+    source, target = latents[[1]], latents[[3]]
+    for weight, expected in ((0.0, source), (1.0, target)):
+        coupling = PromptToPrompt(alignment(torch.full((2, TOKENS), weight)), 1, 0, blend_from=0)
+        with coupled(unet, [coupling], walk(done=0)) as place:
+            unet(latents, 500, encoder_hidden_states=tokens)
+            assert torch.allclose(coupling.after_step(place.now, source, target), expected, atol=1e-14)
+
+
 def test_context_sees_what_is_kept_and_nothing_of_the_hole(unet: UNet2DConditionModel) -> None:
     keep = torch.ones(1, 1, SIDE, SIDE)
     keep[..., 4:12, 4:12] = 0
@@ -216,6 +227,18 @@ def test_the_background_is_the_sources() -> None:
     mixed = Background(keep).after_step(walk(), source, target)
     assert torch.equal(mixed[..., :4, :], source[..., :4, :])
     assert torch.equal(mixed[..., 4:, :], target[..., 4:, :])
+
+
+def test_a_compiled_network_is_refused(unet: UNet2DConditionModel) -> None:
+    compiled = copy.deepcopy(unet)
+    compiled.compile()
+    before = dict(compiled.attn_processors)
+    with (
+        pytest.raises(UserError, match="a compiled UNet cannot be coupled; leave --compile out"),
+        coupled(compiled, [MutualSelfAttention()], walk()),
+    ):
+        pass
+    assert compiled.attn_processors == before
 
 
 def test_processors_are_restored_also_after_an_error(unet: UNet2DConditionModel) -> None:

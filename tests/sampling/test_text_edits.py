@@ -310,9 +310,6 @@ def test_what_the_command_cannot_tell_the_model_is_refused_before_it_loads(
     assert "use guidance_scale instead" in refused(
         model_folder, exemplar=str(files["exemplar"]), text_guidance_scale="7.5"
     )
-    invert = ["invert", *words_of(files, text_folder, exemplar=str(files["exemplar"]))[1:]]
-    assert main(invert) == 2
-    assert "this command needs a model that is told an exemplar" in capsys.readouterr().err
 
 
 def test_a_list_has_a_column_for_prompts(

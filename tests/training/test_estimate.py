@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from intarsia.config import load_config
 from intarsia.model import EditModel
+from sampling.denoise.gpus import GPUS
 from tests.paths import ROOT
 from tests.processes import starts_processes
 from tests.training.synthetic import make_shards, write_config
@@ -22,7 +23,7 @@ from training.estimate import counting
 from training.estimate.counting import Counts, count
 from training.estimate.figures import estimate_run
 from training.estimate.linear import linear_flops
-from training.estimate.memory import GPUS, STAGES, memory_at, peak_tflops
+from training.estimate.memory import STAGES, memory_at, peak_tflops
 from training.estimate.text import estimate_text
 from training.model.build import choose_trained
 

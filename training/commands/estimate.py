@@ -5,7 +5,7 @@ import json
 
 from intarsia.command_line import Commands, intermixed
 from intarsia.errors import UsageError
-from training.estimate.memory import GPUS
+from sampling.denoise.gpus import GPUS
 
 _STEPS = 5
 _EPILOG = """examples:

@@ -5,9 +5,10 @@ from dataclasses import asdict, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from sampling.denoise.gpus import GPUS
 from training.config import BatchShape, TrainConfig, zero_stage_of
 from training.data.shards import find_data
-from training.estimate.memory import GPUS, STAGES, arithmetic_of, memory_at, peak_tflops
+from training.estimate.memory import STAGES, arithmetic_of, memory_at, peak_tflops
 
 if TYPE_CHECKING:
     from training.estimate.counting import Counts

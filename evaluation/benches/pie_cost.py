@@ -1,0 +1,141 @@
+"""What a way costs on PIE-Bench before anything is spent: rows of the UNet, arithmetic, hours on a GPU."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evaluation.benches.pie_ways import Way
+from evaluation.reports.tables import Table
+from sampling.settings import InversionSettings
+
+if TYPE_CHECKING:
+    from intarsia.architecture import ModelConfig
+
+# Coupling -> rows of the source that it needs in the batch of each step down.
+_SOURCE_ROWS = {
+    "background": frozenset[str](),
+    "context": frozenset({"source_null", "source"}),
+    "masactrl": frozenset({"source_null", "source"}),
+    "pnp": frozenset({"source_null"}),
+    "p2p": frozenset({"source"}),
+    "pix2pix-zero": frozenset[str](),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The UNet's work for one picture; of null-text optimisation, which may stop early, the most.
+
+    Attributes:
+        calls: number of calls.
+        rows: number of rows in all calls.
+        gradients: number of rows whose gradient is computed as well.
+    """
+
+    calls: int
+    rows: int
+    gradients: int = 0
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Floating-point operations, in 10^12; a multiplication and an addition count as two.
+
+    Attributes:
+        row: one row of the UNet.
+        picture: autoencoder for one picture: one square read, two decoded.
+    """
+
+    row: float
+    picture: float
+
+    def of(self, cost: Cost) -> float:
+        """One picture. A gradient through frozen weights costs as much as the row itself."""
+        return self.picture + self.row * (cost.rows + cost.gradients)
+
+
+def way_cost(settings: InversionSettings, masked: bool) -> Cost:
+    """The UNet's work for one picture.
+
+    Args:
+        settings: method, couplings and their settings.
+        masked: whether the picture has a mask, with which the default coupling is the background.
+    """
+    steps, method = settings.num_inference_steps, settings.inversion
+    start, guided = settings.start(steps), settings.guidance_scale != 1
+    target = 2 if guided else 1
+    up = 0 if method == "ddpm" else steps
+    optimised = settings.inner_steps * start if method == "null-condition" else 0
+    whole = settings.offset_scale == 1 and settings.offset_every == 1 and settings.offset_to == "source"
+    known = method in ("ddpm", "null-condition") or (method == "direct" and whole)
+    # The source's own step down, where its latents are not known from the way up.
+    own = frozenset[str]() if known else frozenset({"source", "source_null"} if guided else {"source"})
+    if method == "negative-condition":
+        own = frozenset({"source"})
+    # Walked before the edit: DDPM for its noise, null-text once told and `inner_steps` + 1 times without.
+    before = {"ddpm": start, "null-condition": 2 * start + optimised}.get(method, 0)
+    alone = settings.coupling is None and masked and settings.is_plain()
+    needed = own.union(*(_SOURCE_ROWS[name] for name in settings.coupling or ()))
+    if method == "negative-condition" and "source_null" in needed:
+        needed = needed - {"source_null"} | {"source"}  # the same row
+    apart = start * bool(own) if alone else 0
+    aside = start if settings.offset_to == "own" else 0  # the target's step from the way up
+    # Maps of source and target, and their gradient, before each step.
+    guidance = start if "pix2pix-zero" in (settings.coupling or ()) else 0
+    rows = up + before + (aside + 2 * guidance) * target + start * (target + len(needed))
+    return Cost(up + before + aside + guidance + start + apart, rows, optimised + 2 * guidance * target)
+
+
+def count_arithmetic(config: "ModelConfig") -> Arithmetic:
+    """Count the operations of a model from its geometry, on tensors without content."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from intarsia.conditioning import decode_latents, encode_latents
+    from intarsia.model import EditModel
+
+    with torch.device("meta"), torch.no_grad():
+        model = EditModel(config)
+        channels, side = config.vae.latent_channels, config.latent_size
+        latents = torch.empty(1, channels, side, side)
+        noisy = torch.empty(1, model.unet.config["in_channels"], side, side)
+        tokens = torch.empty(1, config.num_tokens, config.unet.cross_attention_dim)
+        with FlopCounterMode(display=False) as row:
+            model.unet(noisy, torch.empty(1), tokens)
+        with FlopCounterMode(display=False) as read:
+            encode_latents(model.vae, torch.empty(1, 3, config.image_size, config.image_size), None)
+        with FlopCounterMode(display=False) as decoded:
+            decode_latents(model.vae, latents)
+    picture = read.get_total_flops() + 2 * decoded.get_total_flops()
+    return Arithmetic(row.get_total_flops() / 1e12, picture / 1e12)
+
+
+def planned_table(
+    ways: Sequence[Way], pictures: int, masked: bool, arithmetic: Arithmetic, speeds: Mapping[str, float]
+) -> Table:
+    """What ways will cost, and their sum.
+
+    Args:
+        ways: the ways.
+        pictures: number of pictures.
+        masked: as for `way_cost`.
+        arithmetic: arithmetic of the model.
+        speeds: GPU name -> 10^12 operations per second that it reaches.
+    """
+
+    def spent(tflop: float) -> list[str]:
+        hours = (f"{tflop / speed / 3600:,.3g}" for speed in speeds.values())
+        return [f"{tflop / 1e3:,.4g}", *hours]
+
+    body, whole = [], 0.0
+    for way in ways:
+        cost = way_cost(way.settings, masked)
+        one = arithmetic.of(cost)
+        whole += one * pictures
+        body.append([way.title, f"{cost.calls:,}", f"{cost.rows:,}", f"{one:,.4g}", *spent(one * pictures)])
+    header = ["", "UNet calls", "UNet rows", "TFLOP", "PFLOP in all", *(f"hours, {name}" for name in speeds)]
+    notes = [
+        "calls, rows and TFLOP are of one picture; of null-text optimisation, which may stop early, the most"
+    ]
+    title = f"PIE-Bench, {pictures:,} {'picture' if pictures == 1 else 'pictures'}, planned"
+    return Table(title, header, [*body, ["all", "", "", "", *spent(whole)]], notes)

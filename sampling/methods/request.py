@@ -1,0 +1,153 @@
+"""What an inversion is asked: a picture, and what the model is told of it and of the edit."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intarsia.errors import UserError
+from sampling.pictures import Picture
+from sampling.settings import PROMPT_METHODS, InversionSettings
+from sampling.told import PartNames
+
+Words = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class InversionRequest:
+    """One picture to invert and edit.
+
+    Attributes:
+        image: picture, uint8 [H, W, 3] RGB, any size.
+        edit_mask: area to repaint, bool or float [H, W], 1 = repaint; None if everything may change.
+        exemplar: picture of the object to paint, uint8 [h, w, 3] RGB, any size.
+        source_exemplar: picture of the object that is there now; None = the content of the mask's box.
+        source_prompt: text that describes the picture; empty = no description.
+        target_prompt: text that describes the edit.
+        words: pairs (word of the source prompt, word of the target prompt): Prompt-to-Prompt changes the
+            picture only where these words are; empty = everywhere.
+        reweight: pairs (word of the target prompt, factor of its attention).
+        negative_prompt: text in place of the empty prompt for the edit, not for the source.
+        caption: text that both branches have instead of `source_prompt`; the edit's tokens are the caption's
+            plus those of `target_prompt` minus those of `source_prompt` (pix2pix-zero's direction).
+        seed: seed of the noise of the method "ddpm".
+    """
+
+    image: Picture
+    edit_mask: NDArray[np.bool_] | NDArray[np.floating] | None = None
+    exemplar: Picture | None = None
+    source_exemplar: Picture | None = None
+    source_prompt: str = ""
+    target_prompt: str = ""
+    words: Words = ()
+    reweight: tuple[tuple[str, float], ...] = ()
+    negative_prompt: str = ""
+    caption: str = ""
+    seed: int = 0
+
+    def check(self, parts: PartNames) -> None:
+        """Refuse a request that does not say what the model is told, or says more.
+
+        Args:
+            parts: what the model is told: exemplar, text or both.
+
+        Raises:
+            UserError: with what to add or remove.
+        """
+        pictures = {
+            "exemplar": self.exemplar is not None,
+            "source exemplar": self.source_exemplar is not None,
+            "mask": self.edit_mask is not None,
+        }
+        check_inversion(parts, pictures, self.texts())
+
+    def prompts(self) -> dict[str, str]:
+        """The prompts that the model reads, by name."""
+        every = self.texts()
+        return {
+            name: every[name] for name in ("source prompt", "target prompt", "negative prompt", "caption")
+        }
+
+    def texts(self) -> dict[str, str]:
+        """The texts by name, as `check_inversion` takes them."""
+        return {
+            "source prompt": self.source_prompt,
+            "target prompt": self.target_prompt,
+            "words": " ".join(map("=".join, self.words)),
+            "reweighted words": " ".join(word for word, _ in self.reweight),
+            "negative prompt": self.negative_prompt,
+            "caption": self.caption,
+        }
+
+
+def check_inversion(parts: PartNames, pictures: dict[str, bool], texts: dict[str, str]) -> None:
+    """Refuse what a model is not told, and what is missing; the arguments need no picture to be read.
+
+    Args:
+        parts: what the model is told: exemplar, text or both.
+        pictures: whether there is an "exemplar", a "source exemplar" and a "mask".
+        texts: texts by name, empty if not given.
+
+    Raises:
+        UserError: with what to add or remove.
+    """
+    given = {name: text for name, text in texts.items() if text}
+    if "text" not in parts and given:
+        name = next(iter(given))
+        raise UserError(
+            f"this model takes an exemplar only, and {_article(name)} ({given[name]}) is given; remove it"
+        )
+    if "exemplar" not in parts:
+        for name in ("exemplar", "source exemplar"):
+            if pictures[name]:
+                raise UserError(f"this model takes prompts only, and {_article(name)} is given; remove it")
+    if "text" in parts and texts["caption"] and not texts["source prompt"]:
+        raise UserError(
+            "a caption needs a source prompt, too: the edit goes from the source prompt to the target prompt"
+        )
+    if pictures["source exemplar"] and not pictures["exemplar"]:
+        raise UserError(
+            "a source exemplar is given but no exemplar, a picture of the object to paint; add it"
+        )
+    if pictures["exemplar"]:
+        if not pictures["source exemplar"] and not pictures["mask"]:
+            raise UserError(
+                "the mask is missing: without it nothing says what the picture's own object is; give a mask, "
+                "or a source exemplar"
+            )
+        return
+    if "text" not in parts:
+        raise UserError("the exemplar is missing: a picture of the object to paint")
+    if texts["target prompt"]:
+        return
+    if "exemplar" in parts:
+        raise UserError("exemplar and target prompt are missing; give one of them, or both")
+    raise UserError("the target prompt is missing: a text that describes the edit, such as --target 'a dog'")
+
+
+def check_method(settings: InversionSettings, parts: PartNames) -> None:
+    """Refuse what only a model with prompts can do.
+
+    Raises:
+        UserError: with what to use instead.
+    """
+    if "text" not in parts and settings.method in PROMPT_METHODS:
+        raise UserError(
+            f"the method {settings.method} is for models with prompts; this model takes an exemplar: use "
+            f"{settings.inversion}"
+        )
+    for_text, for_exemplars = ("refine", "replace"), ("same", "similar")
+    if settings.alignment in for_text and "text" not in parts:
+        raise UserError(
+            f"alignment={settings.alignment} compares words, and this model takes an exemplar; use same or "
+            "similar"
+        )
+    if settings.alignment in for_exemplars and "exemplar" not in parts:
+        raise UserError(
+            f"alignment={settings.alignment} compares exemplars, and this model takes prompts; use refine or "
+            "replace"
+        )
+
+
+def _article(name: str) -> str:
+    return name if name in ("words", "reweighted words") else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -1,0 +1,122 @@
+"""The start of an inversion: the picture's latents, and what the UNet is given for each branch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from intarsia.conditioning import latent_mask, mask_to_unit
+from intarsia.conditions.condition import Condition, Part
+from intarsia.model import EditModel
+from sampling.canvas.canvas import check_mask, fit_exemplar, mask_box
+from sampling.couplings.alignment import Alignment, one_after_the_other, same_places, similar_tokens
+from sampling.couplings.coupling import CouplingInputs
+from sampling.couplings.words import align_prompts
+from sampling.denoise.condition import Encoder
+from sampling.methods.inversion import Tokens
+from sampling.methods.request import InversionRequest
+from sampling.pictures import Picture
+from sampling.settings import InversionSettings
+
+
+@dataclass(frozen=True)
+class Start:
+    """The inputs of inversion.
+
+    Attributes:
+        latents: scaled latents of the picture, float32 [1, C, h, w].
+        condition: condition of the source branch.
+        tokens: tokens of both branches.
+        keep: [1, 1, h, w], 1 = keep; None without a mask.
+        given: what couplings are made of.
+    """
+
+    latents: Tensor
+    condition: Condition
+    tokens: Tokens
+    keep: Tensor | None
+    given: CouplingInputs
+
+
+def encode_start(
+    encoder: Encoder,
+    request: InversionRequest,
+    settings: InversionSettings,
+    image: Picture,
+    fitted_mask: NDArray[np.uint8],
+) -> Start:
+    """Encode a picture and what is said of it.
+
+    Args:
+        encoder: encoder of the model.
+        request: request, checked.
+        settings: settings of the inversion.
+        image: picture on the model's square, uint8 [S, S, 3].
+        fitted_mask: mask of the square, uint8 [S, S], 255 = repaint.
+
+    Raises:
+        UserError: for words that are not in their prompt.
+    """
+    config = encoder.model.config
+    square, mask = torch.from_numpy(image)[None], torch.from_numpy(fitted_mask)[None]
+    zeros = torch.zeros(1, config.vae.latent_channels, config.latent_size, config.latent_size)
+    parts = encoder.told([*_exemplars(request), None, None], _texts(request))
+    first = torch.zeros(1, dtype=torch.int64, device=encoder.device)
+    condition = encoder.condition(square, mask, tuple(part.select(first, told=True) for part in parts), zeros)
+    keep = None
+    if request.edit_mask is not None:
+        keep = 1 - latent_mask(mask_to_unit(mask), tuple(zeros.shape[-2:])).to(encoder.device)
+    return Start(
+        encoder.latents(square, torch.zeros_like(mask), zeros),
+        condition,
+        _tokens(parts, condition, request),
+        keep,
+        CouplingInputs(config.num_tokens, keep, _alignment(encoder.model, parts, request, settings)),
+    )
+
+
+def _exemplars(request: InversionRequest) -> list[Tensor | None]:
+    """Exemplars of source and target, uint8 [224, 224, 3]; None where there is none."""
+    if request.exemplar is None:
+        return [None, None]
+    source = request.source_exemplar
+    if source is None:
+        assert request.edit_mask is not None, "InversionRequest.check"
+        edit_mask = check_mask(request.edit_mask, request.image)
+        source = mask_box(edit_mask).cut(request.image)
+    return [torch.from_numpy(fit_exemplar(exemplar)) for exemplar in (source, request.exemplar)]
+
+
+def _texts(request: InversionRequest) -> list[str]:
+    return [request.source_prompt, request.target_prompt, request.negative_prompt, request.caption]
+
+
+def _tokens(parts: tuple[Part, ...], condition: Condition, request: InversionRequest) -> Tokens:
+    every = torch.cat([part.tokens for part in parts], dim=1)[:, None]
+    source, target, negative, caption = every
+    if request.caption:
+        source, target = caption, caption + target - source
+    return Tokens(source, target, condition.null, negative if request.negative_prompt else None)
+
+
+def _alignment(
+    model: EditModel, parts: tuple[Part, ...], request: InversionRequest, settings: InversionSettings
+) -> Alignment:
+    """How the tokens of all parts correspond; with a caption both branches have the caption's."""
+    found = []
+    for part in parts:
+        length = part.tokens.shape[1]
+        if part.name == "text" and not request.caption:
+            assert model.tokenizer is not None
+            prompts, replace = (request.source_prompt, request.target_prompt), settings.alignment == "replace"
+            aligned = align_prompts(
+                model.tokenizer, prompts, length, replace, request.words, request.reweight
+            )
+            found.append(aligned)
+        elif part.name == "exemplar" and settings.alignment == "similar":
+            found.append(similar_tokens(part.tokens[0], part.tokens[1]))
+        else:
+            found.append(same_places(length))
+    return one_after_the_other(found)
