@@ -40,7 +40,7 @@ from evaluation.measures.lpips import load_lpips
 from evaluation.measures.measures import Measure, Network, Value
 from evaluation.measures.weights import find_weights
 from evaluation.reports.tables import report_tables
-from evaluation.scoring import distributions, scoring
+from evaluation.scoring import distributions, moments, scoring
 from evaluation.scoring.scoring import Case, score
 from evaluation.scoring.store import ValueStore
 from intarsia.files import write_json
@@ -66,7 +66,7 @@ def largest(ours: np.ndarray, peer: np.ndarray) -> str:
 def frechet(record: dict[str, object]) -> Iterator[Row]:
     """Fréchet distance: all implementations on the same statistics."""
     for width in (64, 512, 2048):
-        a, b = (distributions.moments_of([features]) for features in recorded_sets(width))
+        a, b = (moments.moments_of([features]) for features in recorded_sets(width))
         ours = distributions.frechet_distance(a, b)
         arguments = a.mean, a.covariance, b.mean, b.covariance
         for peer, distance in frechet_peers():

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,20 +117,34 @@ def write_json(path: Path | str, content: Any) -> None:
     atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
+def read_json(path: Path | str, unique: bool = False) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: file.
+        unique: whether to refuse an object that has a key twice, of which JSON readers keep the last.
 
     Raises:
         UserError: if the file is missing or is not JSON; the message has the file and the line.
     """
+    hook = partial(_only_once, path) if unique else None
     try:
         with naming(path):
-            return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+            return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=hook)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"{path}{where}: not valid JSON ({error})") from None
+
+
+def _only_once(path: Path | str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise UserError(f"{path}: the key {twice!r} appears twice; keep one")
+    return found
 
 
 @contextmanager

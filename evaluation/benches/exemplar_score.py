@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.benches.exemplar_options import OPTIONAL
+from evaluation.benches.readable import broken_cases, left_out
 from evaluation.benches.run import made_with
 from evaluation.reports.output import deliver
-from evaluation.scoring.references import load_references, parse_references
+from evaluation.scoring.references import load_references, parse_references, skipped_files
 from evaluation.scoring.scorer import Score, scorer
 from intarsia.errors import UserError
 from intarsia.words import counted
@@ -69,13 +70,21 @@ def score_exemplars(
 
     made = {key: own for key, own in files.items() if key not in failed}
     cases = find_cases(made, arguments.results, arguments.only_present)
+    broken = broken_cases({case.key: case.files for case in cases}) if arguments.only_present else {}
+    cases = [case for case in cases if case.key not in broken]
+    if not cases:
+        raise UserError(f"no case can be scored; {left_out(broken)[0]}")
     name = arguments.name or arguments.results.resolve().name
     truth = "truth" in cases[0].files
     check_plan(arguments, truth)
     score = scorer(arguments)
     plan = load_plan(arguments, bench, name, score, truth)
     report = evaluate(cases, plan, score, expected)
-    deliver(replace(report, settings=made_with(arguments.results, report.rows)), arguments, arguments.results)
+    folders = {path for path in parse_references(arguments.reference).values() if path.is_dir()}
+    skipped = [note for folder in sorted(folders) if (note := skipped_files(folder))]
+    remarks = (*report.remarks, *left_out(broken), *skipped)
+    report = replace(report, settings=made_with(arguments.results, report.rows), remarks=remarks)
+    deliver(report, arguments, arguments.results)
 
 
 def check_plan(arguments: argparse.Namespace, truth: bool) -> None:
@@ -119,7 +128,7 @@ def load_plan(
     """
     from evaluation.benches.exemplars import BenchPlan, Networks
     from evaluation.measures import features
-    from evaluation.measures.weights import find_weights, parse_weights
+    from evaluation.measures.weights import UNLISTED, find_weights, is_published, parse_weights
     from evaluation.scoring.distributions import read_mixture
     from intarsia.files import sha256_file
     from sampling.denoise.machine import pick_device
@@ -129,13 +138,15 @@ def load_plan(
 
     def load_mixture() -> tuple:
         path = find_weights("mixture", given)
-        return read_mixture(path), sha256_file(path)[:12]
+        listed = "" if is_published("mixture", path) else UNLISTED
+        return read_mixture(path), listed + sha256_file(path)[:12]
 
     networks = Networks(
         features.clip("clip-b32", given, device),
         load_mixture() if "quality" in wanted else None,
         features.inception(given, device) if "inception" in wanted else None,
-        features.lpips("alex", "edited", given, device) if "lpips" in wanted else None,
+        features.lpips("alex", "edited", given, device, "only") if "lpips" in wanted else None,
+        features.lpips("alex", "whole", given, device) if "lpips" in wanted else None,
     )
     looks = {"clip": features.middle512(networks.clip.whole)}
     if networks.inception:

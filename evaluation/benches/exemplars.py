@@ -14,15 +14,17 @@ import numpy as np
 from evaluation.measures.measures import Measure, Region, Value, pixel_error
 from evaluation.measures.metrics import clip_score
 from evaluation.scoring.distributions import SUBSET_SIZE, Mixture, quality_scores
+from evaluation.scoring.references import pictures_digest
 from evaluation.scoring.report import Report, ReportColumn, SetFigure, incomplete
 from evaluation.scoring.scorer import Score
 from evaluation.scoring.scoring import Case, Request
-from evaluation.scoring.set_figures import Reference, collect, frechet_figure, kernel_figure
+from evaluation.scoring.set_figures import Reference, collect, frechet_figure, kernel_figure, psnr_of_mean
 
 if TYPE_CHECKING:
     from evaluation.measures.features import Clip
 
 OWN = "the bench's own pictures"
+_MSE_SCALE = 1e4
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,15 @@ class Networks:
         clip: ViT-B/32.
         mixture: mixture of the quality score, with its fingerprint.
         inception: Inception network of FID and KID.
-        lpips: LPIPS of two pictures in the region `edited`; for benches with truths.
+        lpips: LPIPS of two pictures in the region `edited`, averaged over it; for benches with truths.
+        lpips_whole: LPIPS of whole pictures, likewise.
     """
 
     clip: "Clip"
     mixture: tuple[Mixture, str] | None = None
     inception: Measure | None = None
     lpips: Measure | None = None
+    lpips_whole: Measure | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,9 @@ def evaluate(cases: Sequence[EditCase], plan: BenchPlan, score: Score, expected:
         for name, kept in features.items():
             kept.append(values[name])
     stacked = {name: np.stack(kept) for name, kept in features.items()}
-    figures, remarks = _figures(plan, sets, stacked)
+    own = [case.files["image"] for case in cases]
+    figures, remarks = _figures(plan, sets, stacked, own)
+    figures += _decibels(numbers, rows)
     return Report(
         bench=plan.bench,
         name=plan.name,
@@ -136,7 +142,10 @@ def _numbers(plan: BenchPlan, truth: bool) -> list[_Number]:
     if truth:
         numbers += _errors("edited", "truth")
         if networks.lpips:
-            numbers.append(_lpips_number(networks.lpips))
+            numbers.append(_lpips_number(networks.lpips, "edited"))
+        numbers += _errors("whole", "truth")
+        if networks.lpips_whole:
+            numbers.append(_lpips_number(networks.lpips_whole, "whole"))
     return numbers
 
 
@@ -164,27 +173,46 @@ def _quality_number(whole: Measure, mixture: Mixture, fingerprint: str) -> _Numb
 
 def _errors(region: Region, against: str) -> list[_Number]:
     def number(name: str, title: str, scale: float, up: bool) -> _Number:
-        measure = pixel_error(name, region)  # type: ignore[arg-type]
+        # Windows that reach into the edit would lower the SSIM of a background that is equal bit for bit.
+        within = name == "ssim" and region == "background"
+        measure = pixel_error(name, region, "inside" if within else "only")  # type: ignore[arg-type]
         key = f"{region}_{name}"
         return _Number(
             ReportColumn(key, f"{region} {title}", "up" if up else "down", measure.identity),
-            lambda files: {key: Request((files["result"], files[against]), measure, files["mask"])},
+            lambda files: {key: _of_pair(files, against, measure, region)},
             lambda values: scale * float(values[key]),
         )
 
     return [
-        number("mse", "MSE ×10⁴", 1e4, False),
+        number("mse", "MSE ×10⁴", _MSE_SCALE, False),
         number("psnr", "PSNR", 1.0, True),
         number("ssim", "SSIM ×10²", 1e2, True),
     ]
 
 
-def _lpips_number(measure: Measure) -> _Number:
+def _lpips_number(measure: Measure, region: Region) -> _Number:
+    key = f"{region}_lpips"
     return _Number(
-        ReportColumn("edited_lpips", "edited LPIPS ×10³", "down", measure.identity),
-        lambda files: {"lpips": Request((files["result"], files["truth"]), measure, files["mask"])},
-        lambda values: 1e3 * float(values["lpips"]),
+        ReportColumn(key, f"{region} LPIPS ×10³", "down", measure.identity),
+        lambda files: {key: _of_pair(files, "truth", measure, region)},
+        lambda values: 1e3 * float(values[key]),
     )
+
+
+def _of_pair(files: Mapping[str, Path], against: str, measure: Measure, region: Region) -> Request:
+    pair = files["result"], files[against]
+    return Request(pair, measure) if region == "whole" else Request(pair, measure, files["mask"])
+
+
+def _decibels(numbers: Sequence[_Number], rows: Mapping[str, Mapping[str, float]]) -> list[SetFigure]:
+    """The PSNR of the mean error, beside the mean of the PSNR, of each region."""
+    found = []
+    for column in (number.column for number in numbers if number.column.name.endswith("_mse")):
+        region = column.name.removesuffix("_mse")
+        recipe = f"psnr-of-mean/{column.recipe}"
+        own = ReportColumn(f"{region}_psnr_of_mean", f"{region} PSNR of the mean MSE", "up", recipe)
+        found.append(psnr_of_mean([row[column.name] for row in rows.values()], _MSE_SCALE, own))
+    return found
 
 
 def _sets(networks: Networks) -> dict[str, Measure]:
@@ -193,7 +221,7 @@ def _sets(networks: Networks) -> dict[str, Measure]:
 
 
 def _figures(
-    plan: BenchPlan, sets: Mapping[str, Measure], features: Mapping[str, Value]
+    plan: BenchPlan, sets: Mapping[str, Measure], features: Mapping[str, Value], images: Sequence[Path]
 ) -> tuple[list[SetFigure], tuple[str, ...]]:
     figures: list[SetFigure] = []
     remarks: tuple[str, ...] = ()
@@ -203,7 +231,8 @@ def _figures(
         reference = plan.references.get(name)
         if reference is None:
             own = features[f"own {name}"]
-            reference = collect(OWN, measure.identity, (row[None] for row in own), len(own))
+            digest = pictures_digest(images)
+            reference = collect(OWN, measure.identity, (row[None] for row in own), len(own), digest)
         results = features[f"set {name}"]
         title = "CLIP Fréchet" if name == "clip" else "FID"
         column = f"frechet/{measure.identity} to {reference.described}"

@@ -9,6 +9,8 @@ from typing import get_args
 
 from evaluation.benches import piebench
 from evaluation.benches.piebench import CATEGORIES, Measures, PieCase
+from evaluation.benches.readable import broken_cases, left_out
+from evaluation.benches.result_files import named_format, treat
 from evaluation.benches.run import made_with
 from evaluation.measures.measures import Feed
 from evaluation.reports.output import add_output_options
@@ -54,6 +56,15 @@ def add_pie_options(parser: argparse.ArgumentParser, results: str, device: bool 
         choices=NUMBERS,
         help="leave out a number whose weights are missing: the structure distance, LPIPS, both "
         "similarities to the prompt; may be repeated",
+    )
+    parser.add_argument(
+        "--recompress",
+        choices=("published",),
+        help="published: pass results through JPEG of quality 75 and 4:2:0, as the published results are, "
+        "unless they are such files",
+    )
+    parser.add_argument(
+        "--resize", action="store_true", help="resize results of another size to 512 × 512; another recipe"
     )
     add_output_options(parser)
     add_scoring_options(parser, device)
@@ -106,6 +117,12 @@ def score_piebench(
     lost = next((path for path in sources.values() if not path.is_file()), None)
     if lost:
         raise UserError(f"{lost} does not exist; --bench must hold annotation_images/ with all sources")
+    files = {case.key: {"source": sources[case.key], "result": results[case.key]} for case in present}
+    broken = broken_cases(files) if arguments.only_present else {}
+    present = [case for case in present if case.key not in broken]
+    if not present:
+        raise UserError(f"no case can be scored; {left_out(broken)[0]}")
+    results = {case.key: results[case.key] for case in present}
     rows, columns = _score(arguments, present, sources, results)
     return Report(
         bench="PIE-Bench",
@@ -116,7 +133,7 @@ def score_piebench(
         groups={case.key: CATEGORIES[case.category] for case in present},
         files={c.key: {"image": str(sources[c.key]), "result": str(results[c.key])} for c in present},
         captions={case.key: f"{case.source_prompt} → {case.target_prompt}" for case in present},
-        remarks=incomplete(len(present), expected),
+        remarks=incomplete(len(present), expected) + left_out(broken),
         settings=made_with(folder, rows),
     )
 
@@ -141,10 +158,16 @@ def _score(
         clip=clip.whole if clip else None,
     )
     asked = [piebench.requests(case, sources[case.key], results[case.key], measures) for case in cases]
+    recompress = arguments.recompress == "published"
+    columns = named_format(piebench.columns_of(asked[0]), results.values(), recompress, arguments.resize)
+    asked = [
+        treat(one, results[case.key], recompress, arguments.resize)
+        for case, one in zip(cases, asked, strict=True)
+    ]
     prompts = clip.texts([case.target_prompt for case in cases]) if clip else [None] * len(cases)
     values = scorer(arguments)(asked, "piebench")
     rows = {
         case.key: piebench.row_of(value, prompt)
         for case, value, prompt in zip(cases, values, prompts, strict=True)
     }
-    return rows, piebench.columns_of(asked[0])
+    return rows, columns

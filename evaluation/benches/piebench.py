@@ -108,7 +108,7 @@ def read_bench(folder: Path | str) -> list[PieCase]:
         UserError: if it is missing, damaged, or a record lacks something or names an unknown category.
     """
     path = Path(folder) / "mapping_file.json"
-    content = read_json(path)
+    content = read_json(path, unique=True)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} has no records; give the mapping_file.json of PIE-Bench")
     return [_case(path, key, record) for key, record in content.items()]
@@ -120,14 +120,14 @@ def _case(path: Path, key: str, record: Any) -> PieCase:
         CATEGORIES[category]
         return PieCase(
             key=key,
-            image_path=record["image_path"],
+            image_path=_text(record["image_path"]),
             source_prompt=_plain(record["original_prompt"]),
             target_prompt=_plain(record["editing_prompt"]),
             category=category,
             edit_mask=decode_mask(record["mask"]),
             blend_words=_blend_words(record.get("blended_word") or ""),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}, record {key}: {error!r} is not as PIE-Bench has it") from None
 
 
@@ -148,10 +148,15 @@ def find_results(cases: Sequence[PieCase], results: Path, only_present: bool = F
     found = {}
     for case in cases:
         stems = Path(case.image_path).with_suffix(""), Path(case.key)
-        names = (results / f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES)
-        place = next((name for name in names if name.is_file()), None)
-        if place:
-            found[case.key] = place
+        names = dict.fromkeys(results / f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES)
+        places = [name for name in names if name.is_file()]
+        if len(places) > 1:
+            raise UserError(
+                f"{results} has {len(places)} results of case {case.key}: {places[0].relative_to(results)} "
+                f"and {places[1].relative_to(results)}; keep one"
+            )
+        if places:
+            found[case.key] = places[0]
     missing = [case for case in cases if case.key not in found]
     if missing and not (found and only_present):
         raise UserError(
@@ -234,10 +239,18 @@ def _of_squares(measure: Measure) -> Measure:
 
 def _square(picture: Picture) -> Picture:
     height, width = picture.shape[:2]
-    if height < _SIZE or width < _SIZE or (height == width and height != _SIZE):
-        raise ValueError(f"the picture is {width} × {height} pixels; PIE-Bench needs {_SIZE} × {_SIZE}")
+    if height != _SIZE or width < _SIZE:  # a strip of larger squares would be cut to a corner of one
+        raise ValueError(
+            f"the picture is {width} × {height} pixels; PIE-Bench needs {_SIZE} × {_SIZE}, or --resize"
+        )
     return picture[-_SIZE:, -_SIZE:]
 
 
-def _plain(prompt: str) -> str:
-    return prompt.replace("[", "").replace("]", "")
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a text")
+    return value
+
+
+def _plain(prompt: object) -> str:
+    return _text(prompt).replace("[", "").replace("]", "")

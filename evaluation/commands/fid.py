@@ -6,18 +6,21 @@ import argparse
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evaluation.measures.metrics import Features
-from evaluation.scoring.distributions import frechet_distance, kernel_distance, moments_of, read_moments
-from evaluation.scoring.references import picture_files
+from evaluation.scoring.distributions import frechet_distance, kernel_distance
+from evaluation.scoring.moments import moments_of, read_moments
+from evaluation.scoring.references import network_of, origin_of, picture_files, skipped_files
 from evaluation.scoring.scorer import add_scoring_options, scorer
 from evaluation.scoring.scoring import Request
+from evaluation.scoring.set_figures import UNKNOWN
 from intarsia.command_line import Commands
-from intarsia.errors import UsageError
+from intarsia.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from evaluation.measures.measures import Measure
@@ -67,30 +70,47 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.save.parent.mkdir(parents=True, exist_ok=True)
     pictures = [[] if path.suffix == ".npz" else picture_files(path) for path in paths]
     measures: Sequence[Measure | None] = _measures(arguments) if any(pictures) else (None, None)
-    moments, features = [], []
+    moments, features, recipes = [], [], []
     for path, files, measure in zip(paths, pictures, measures, strict=True):
         if not files or not measure:
             moments.append(read_moments(path))
+            origin = moments[-1].origin
+            recipes.append(origin.recipe if origin else UNKNOWN)
             continue
+        recipes.append(measure.identity)
         rows = _rows(arguments, path, files, measure)
         if arguments.kid:
             features.append(np.concatenate(list(rows)))
             rows = iter(features[-1:])
         moments.append(moments_of(rows))
+    _check_recipes(paths, recipes)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         distance = frechet_distance(*moments)
     print(f"Fréchet distance {distance:.4f}")
     if arguments.kid:
         kid = kernel_distance(features[0], features[1], seed=arguments.seed)
-        print(f"KID × 10³ {kid.mean * 1e3:.4f} ± {kid.deviation * 1e3:.4f}")
-    for path, files, measure in zip(paths, pictures, measures, strict=True):
-        kind = f"{len(files):,} pictures, {measure.identity}" if files and measure else "statistics"
-        print(f"{path}: {kind}")
-    if arguments.save:
-        moments[0].save(arguments.save)
-    for message in {str(warning.message) for warning in caught}:
+        spread = "" if kid.deviation is None else f" ± {kid.deviation * 1e3:.4f}"
+        print(f"KID × 10³ {kid.mean * 1e3:.4f}{spread}")
+    for path, files, recipe in zip(paths, pictures, recipes, strict=True):
+        print(f"{path}: {f'{len(files):,} pictures' if files else 'statistics'}, {recipe}")
+    if arguments.save and measures[0]:
+        replace(moments[0], origin=origin_of(arguments.a, pictures[0], measures[0])).save(arguments.save)
+    notes = {str(warning.message) for warning in caught}
+    notes |= {note for path in paths if path.is_dir() and (note := skipped_files(path))}
+    if UNKNOWN in recipes:
+        notes.add("the recipe of statistics without one is unknown: the distance is comparable with no other")
+    for message in sorted(notes):
         print(f"warning: {message}", file=sys.stderr)
+
+
+def _check_recipes(paths: Sequence[Path], recipes: Sequence[str]) -> None:
+    networks = {network_of(recipe) for recipe in recipes if recipe != UNKNOWN}
+    if len(networks) > 1:
+        raise UserError(
+            f"{paths[0]} has features of {recipes[0]} and {paths[1]} of {recipes[1]}; give features of one "
+            "network and weights"
+        )
 
 
 def _measures(arguments: argparse.Namespace) -> tuple[Measure, Measure]:

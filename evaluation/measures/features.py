@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -19,11 +19,11 @@ from evaluation.measures import resizing
 from evaluation.measures.dino import load_dino
 from evaluation.measures.inception import load_inception
 from evaluation.measures.lpips import Net, load_lpips
-from evaluation.measures.measures import Feed, Measure, Network, Prepare, Region, in_region
-from evaluation.measures.metrics import Picture, structure_distance
-from evaluation.measures.weights import find_weights, fingerprint_weights
+from evaluation.measures.measures import Feed, Measure, Network, Prepare, Region, in_region, region_of
+from evaluation.measures.metrics import Mask, Picture, check_sizes, structure_distance
+from evaluation.measures.weights import UNLISTED, find_weights, fingerprint_weights, is_published
 from intarsia.errors import UserError
-from intarsia.pretrained import read_weights, weights_file
+from intarsia.pretrained import State, read_weights, weights_file
 
 Given: TypeAlias = Mapping[str, Path]  # weights by name, as `weights.parse_weights` makes it
 Device: TypeAlias = torch.device | str
@@ -86,21 +86,45 @@ def clip(name: str = "clip-b32", given: Given | None = None, device: Device = "c
             f"{folder} lacks {len(missing)} of CLIP's weights (first {missing[0]}); give a whole folder"
         )
     model = model.float().eval().to(device)
-    fingerprint = fingerprint_weights(model.state_dict())
+    fingerprint = _fingerprint(model.state_dict(), {name: weights_file(folder, "model", "pytorch_model")})
+    activations = {part.hidden_act for part in (model.config.vision_config, model.config.text_config)}
+    if activations != {"quick_gelu"}:  # the same weights, but another network than OpenAI's
+        fingerprint = f"{UNLISTED}{fingerprint.removeprefix(UNLISTED)}{''.join(sorted(activations))}"
 
     def images(pixels: Tensor) -> Tensor:
         return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
 
     def texts(descriptions: Sequence[str]) -> NDArray[np.float32]:
-        from transformers import CLIPTokenizer
-
-        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        tokens = tokenizer(list(descriptions), padding=True, truncation=True, return_tensors="pt").to(device)
+        longest = model.config.text_config.max_position_embeddings
+        tokens = _tokens(folder, descriptions, longest).to(device)
         with torch.inference_mode():
             return model.text_projection(model.text_model(**tokens).pooler_output).cpu().numpy()
 
     network = Network(name, fingerprint, _runner(images, device))
     return Clip(network, texts, model.config.vision_config.image_size)
+
+
+def _tokens(folder: Path, descriptions: Sequence[str], longest: int) -> Any:
+    """Descriptions as CLIP's tokens, cut at `longest`: a tokenizer without its config would not cut them.
+
+    Raises:
+        UserError: if the tokenizer's files are missing or damaged.
+    """
+    from transformers import CLIPTokenizer
+
+    parts = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
+    if not (parts or (folder / "tokenizer.json").is_file()):
+        raise UserError(f"{folder} has no tokenizer (vocab.json and merges.txt); give a whole folder of CLIP")
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        return tokenizer(
+            list(descriptions), padding=True, truncation=True, max_length=longest, return_tensors="pt"
+        )
+    except Exception as error:  # noqa: BLE001 - its library raises plain exceptions for damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{folder}: the tokenizer cannot be read ({reason[:200]}); give a whole folder of CLIP"
+        ) from None
 
 
 def inception(given: Given | None = None, device: Device = "cpu") -> Measure:
@@ -111,7 +135,8 @@ def inception(given: Given | None = None, device: Device = "cpu") -> Measure:
     """
     path = find_weights("inception", given)
     module = load_inception(read_weights(path), str(path)).to(device)
-    network = Network("inception", fingerprint_weights(module.state_dict()), _runner(module, device))
+    fingerprint = _fingerprint(module.state_dict(), {"inception": path})
+    network = Network("inception", fingerprint, _runner(module, device))
     return Measure("inception/bilinear299/v1", resizing.inception_bilinear, network)
 
 
@@ -149,20 +174,27 @@ def structure(kind: Feed, given: Given | None = None, device: Device = "cpu") ->
     return Measure(
         f"structure-dino-b8-key11/{how}/v1",
         lambda a, b: np.stack([resize(a), resize(b)]),
-        Network("dino-b8", fingerprint_weights(module.state_dict()), _runner(keys, device)),
+        Network("dino-b8", _fingerprint(module.state_dict(), {"dino-b8": file}), _runner(keys, device)),
         lambda pair: np.asarray(structure_distance(pair[0], pair[1])),
     )
 
 
-def lpips(net: Net, region: Region = "whole", given: Given | None = None, device: Device = "cpu") -> Measure:
+def lpips(
+    net: Net,
+    region: Region = "whole",
+    given: Given | None = None,
+    device: Device = "cpu",
+    how: Literal["only", "blank"] = "blank",
+) -> Measure:
     """LPIPS of two pictures, version 0.1.
 
     Args:
         net: backbone.
-        region: `whole`; `background` or `edited` as published tables have it: the rest painted black, the
-            mean over everything.
+        region: `whole`, `background` or `edited`.
         given: weights by name.
         device: device that computes.
+        how: `blank` = the rest painted black and the mean over everything, as published, so that the
+            value grows with its area; `only` = each layer's differences averaged over the region.
 
     Raises:
         UserError: if the weights are not found, or are of another network.
@@ -172,11 +204,22 @@ def lpips(net: Net, region: Region = "whole", given: Given | None = None, device
     module = load_lpips(net, *files, (str(backbone), str(linear))).to(device)
     network = Network(
         f"lpips-{net}",
-        fingerprint_weights(module.state_dict()),
-        _runner(lambda pairs: module(pairs[:, 0], pairs[:, 1]), device),
+        _fingerprint(module.state_dict(), {net: backbone, f"lpips-{net}": linear}),
+        _runner(
+            lambda parts: module(parts[:, 0], parts[:, 1], *(p[:, :1] for p in parts[:, 2:].unbind(1))),
+            device,
+        ),
     )
-    how = region if region == "whole" else f"{region}-blank"
-    return Measure(f"lpips-{net}-0.1/{how}/v1", in_region(_signed_pair, region), network)
+    if region != "whole" and how == "only":
+        return Measure(f"lpips-{net}-0.1/{region}-only/v1", _with_region(region), network)
+    how_named = region if region == "whole" else f"{region}-blank"
+    return Measure(f"lpips-{net}-0.1/{how_named}/v1", in_region(_signed_pair, region), network)
+
+
+def _fingerprint(state: State, files: Mapping[str, Path]) -> str:
+    """The fingerprint of weights, marked unless all their files, by name, are published ones."""
+    listed = all(is_published(name, file) for name, file in files.items())
+    return ("" if listed else UNLISTED) + fingerprint_weights(state)
 
 
 def _runner(
@@ -187,6 +230,15 @@ def _runner(
             return function(torch.from_numpy(batch).to(device)).float().cpu().numpy()
 
     return run
+
+
+def _with_region(region: Region) -> Prepare:
+    def prepare(a: Picture, b: Picture, mask: Mask) -> NDArray[np.float32]:
+        check_sizes(mask, a)
+        where = np.broadcast_to(region_of(mask, region).astype(np.float32), (1, 3, *mask.shape))
+        return np.concatenate([_signed_pair(a, b), where])
+
+    return prepare
 
 
 def _signed_pair(a: Picture, b: Picture) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from evaluation.measures.metrics import Mask, Picture
 Value: TypeAlias = NDArray[np.floating]
 Prepare: TypeAlias = Callable[..., NDArray[Any]]
 Region = Literal["whole", "background", "edited"]
-How = Literal["only", "blank"]
+How = Literal["only", "blank", "inside"]
 Feed = Literal["published", "right"]  # of DINO, in the structure distance
 
 
@@ -74,7 +74,8 @@ def pixel_error(
         name: name of the function in `metrics`; `ssim` uses grey, `ssim-rgb` the three channels.
         region: part of the picture; `background` and `edited` need a mask.
         how: `only` = mean over the region's pixels; `blank` = the rest painted black and the mean over
-            everything, as in published tables.
+            everything, as in published tables; `inside` = mean over the pixels whose whole window is in the
+            region, for SSIM.
     """
     function: Callable[..., float] = {
         "mse": metrics.mse,
@@ -87,13 +88,21 @@ def pixel_error(
         return np.asarray(function(a, b, where))
 
     def chosen(a: Picture, b: Picture, mask: Mask) -> NDArray[np.float64]:
-        return value(a, b, _region(mask, region))
+        return value(a, b, region_of(mask, region))
+
+    def within(a: Picture, b: Picture, mask: Mask) -> NDArray[np.float64]:
+        metrics.check_sizes(mask, a)
+        where = metrics.inside(region_of(mask, region))
+        if not where.any():
+            raise NothingLeft(f"no window is {region} as a whole")
+        return value(a, b, where)
 
     recipe = metrics.SSIM_RECIPE if name.startswith("ssim") else name
     recipe = recipe.format(channels="rgb" if name == "ssim-rgb" else "grey")
     if region == "whole":
         return Measure(f"{recipe}/whole/v1", value)
-    return Measure(f"{recipe}/{region}-{how}/v1", chosen if how == "only" else in_region(value, region))
+    prepare: Prepare = {"only": chosen, "inside": within, "blank": in_region(value, region)}[how]
+    return Measure(f"{recipe}/{region}-{how}/v1", prepare)
 
 
 def in_region(prepare: Prepare, region: Region) -> Prepare:
@@ -105,13 +114,18 @@ def in_region(prepare: Prepare, region: Region) -> Prepare:
         *pictures, mask = arguments
         for picture in pictures:
             metrics.check_sizes(mask, picture)
-        rest = ~_region(mask, region)
+        rest = ~region_of(mask, region)
         return prepare(*(metrics.blank(picture, rest) for picture in pictures))
 
     return blanked
 
 
-def _region(mask: Mask, region: Region) -> Mask:
+def region_of(mask: Mask, region: Region) -> Mask:
+    """The pixels of a region; `edited` is the mask, `background` its complement.
+
+    Raises:
+        NothingLeft: if there are none.
+    """
     chosen = mask if region == "edited" else ~mask
     if not chosen.any():
         raise NothingLeft(f"no pixel is {region}")

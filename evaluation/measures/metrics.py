@@ -104,6 +104,18 @@ def ssim(
     return float(similarity[:, centres].mean())
 
 
+def inside(where: Mask) -> Mask:
+    """The pixels [H, W] whose whole SSIM window is in `where`, so that nothing beyond it is looked at."""
+    kept, edge = where, _WINDOW // 2
+    for axis in (0, 1):
+        length = kept.shape[axis] - _WINDOW + 1
+        if length < 1:
+            return np.zeros_like(where)
+        moved = (kept.take(range(start, start + length), axis) for start in range(_WINDOW))
+        kept = np.logical_and.reduce(list(moved))
+    return np.pad(kept, edge)
+
+
 def blank(picture: Picture, region: Mask) -> Picture:
     """The picture with `region` (bool [H, W]) painted black: how published tables leave a region out."""
     return picture * ~region[..., None]

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from intarsia.errors import UsageError, UserError
+from intarsia.files import sha256_file
 
+UNLISTED = "~"  # in a recipe, before the fingerprint of weights that are not on the list of published files
 FOLDER = "folder"  # the key of a folder that holds several of the files below
 
 
@@ -27,6 +29,7 @@ class WeightSource:
         licence: licence of its publishers.
         hub: repository at Hugging Face that holds the same, if any.
         installed: (package, path in it) of installed packages that ship it.
+        hashes: beginnings of the sha256 of the published files, in lower case; empty if none is known.
     """
 
     title: str
@@ -35,40 +38,58 @@ class WeightSource:
     licence: str
     hub: str | None = None
     installed: tuple[tuple[str, str], ...] = ()
+    hashes: tuple[str, ...] = ()
 
 
-def _clip(title: str, repository: str) -> WeightSource:
+def _clip(title: str, repository: str, *hashes: str) -> WeightSource:
     name = repository.partition("/")[2]
-    return WeightSource(f"CLIP {title}", name, f"https://huggingface.co/{repository}", "MIT", repository)
+    link = f"https://huggingface.co/{repository}"
+    return WeightSource(f"CLIP {title}", name, link, "MIT", repository, hashes=hashes)
+
+
+def _hash_in(file: str) -> tuple[str]:
+    """The first eight digits of the sha256, which torch hub's file names end with."""
+    return (Path(file).stem.rpartition("-")[2],)
 
 
 def _backbone(title: str, file: str) -> WeightSource:
     link = f"https://download.pytorch.org/models/{file}"
-    return WeightSource(f"{title}, LPIPS' backbone,", file, link, "BSD-3-Clause")
+    return WeightSource(f"{title}, LPIPS' backbone,", file, link, "BSD-3-Clause", hashes=_hash_in(file))
 
 
-def _linear(net: str) -> WeightSource:
+def _linear(net: str, hash: str) -> WeightSource:
     link = f"https://github.com/richzhang/PerceptualSimilarity/blob/master/lpips/weights/v0.1/{net}.pth"
     places = (
         ("lpips", f"weights/v0.1/{net}.pth"),
         ("torchmetrics", f"functional/image/lpips_models/{net}.pth"),
     )
     title = f"LPIPS' linear weights for {net} (also in the packages lpips and torchmetrics)"
-    return WeightSource(title, f"lpips-{net}.pth", link, "BSD-2-Clause", installed=places)
+    return WeightSource(title, f"lpips-{net}.pth", link, "BSD-2-Clause", None, places, (hash,))
 
 
 _FID = "pt_inception-2015-12-05-6726825d.pth"
 _DINO = "dino_vitbase8_pretrain"
 
 WEIGHT_SOURCES = {
-    "clip-b32": _clip("ViT-B/32", "openai/clip-vit-base-patch32"),
+    # CLIP: pytorch_model.bin and model.safetensors, as the Hub lists them.
+    "clip-b32": _clip(
+        "ViT-B/32",
+        "openai/clip-vit-base-patch32",
+        "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+    ),
     "clip-b16": _clip("ViT-B/16", "openai/clip-vit-base-patch16"),
-    "clip-l14": _clip("ViT-L/14", "openai/clip-vit-large-patch14"),
+    "clip-l14": _clip(
+        "ViT-L/14",
+        "openai/clip-vit-large-patch14",
+        "f1a17cdbe0f36fec524f5cafb1c261ea3bbbc13e346e0f74fc9eb0460dedd0d3",
+        "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
+    ),
     "inception": WeightSource(
         "FID's InceptionV3",
         _FID,
         f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{_FID}",
         "Apache-2.0",
+        hashes=_hash_in(_FID),
     ),
     "dino-b8": WeightSource(
         "DINO ViT-B/8",
@@ -86,9 +107,9 @@ WEIGHT_SOURCES = {
     "alex": _backbone("AlexNet", "alexnet-owt-7be5be79.pth"),
     "vgg": _backbone("VGG-16", "vgg16-397923af.pth"),
     "squeeze": _backbone("SqueezeNet 1.1", "squeezenet1_1-b8a52dc0.pth"),
-    "lpips-alex": _linear("alex"),
-    "lpips-vgg": _linear("vgg"),
-    "lpips-squeeze": _linear("squeeze"),
+    "lpips-alex": _linear("alex", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"),
+    "lpips-vgg": _linear("vgg", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"),
+    "lpips-squeeze": _linear("squeeze", "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76"),
 }
 
 
@@ -138,6 +159,12 @@ def find_weights(name: str, given: Mapping[str, Path] | None = None) -> Path:
         f"{source.title} ({source.file}) is not on this machine: {fetch} {source.link} ({source.licence}), "
         f"and pass it with --weights {name}=PATH or in a folder with --weights FOLDER"
     )
+
+
+def is_published(name: str, file: Path) -> bool:
+    """Whether a file of the weights `name` is one of those that their publishers offer, by its sha256."""
+    hashes = WEIGHT_SOURCES[name].hashes
+    return bool(hashes) and sha256_file(file).startswith(hashes)
 
 
 def fingerprint_weights(state: Mapping[str, object]) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from evaluation.reports.published import published_rows
 from evaluation.reports.tables import Table, all_columns, interval, number, published_table, shown_value
-from evaluation.scoring.confidence import GROUPS, Interval, compare_cases, jackknife
+from evaluation.scoring.confidence import GROUPS, Interval, compare_cases, count_infinite, jackknife
 from evaluation.scoring.report import Report, ReportColumn, SetFigure
 from intarsia.errors import UserError
+from intarsia.words import counted
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def compare_tables(reports: Sequence[Report], seed: int = 0) -> list[Table]:
     for other, found in zip(others, against, strict=True):
         tables.append(_change_table(first, other, found))
     if rows := published_rows(first.bench):
-        tables.append(published_table([first], rows))
+        tables.append(published_table(reports, rows))
     return tables
 
 
@@ -118,11 +119,20 @@ def _of_cases(column: ReportColumn, first: Report, other: Report, seed: int) -> 
     try:
         found = compare_cases(first.values(column.name), other.values(column.name), seed)
     except UserError:
-        return Difference(column, None, "no case has a finite value in both")
-    verdict = _verdict(column, found.difference, other.name, first.name)
+        theirs, ours = first.values(column.name), other.values(column.name)
+        counts = _infinite(count_infinite(theirs, ours, theirs.keys() & ours.keys()), first, other)
+        return Difference(column, None, "; ".join(["no case has a finite value in both", *counts]))
+    verdict = [_verdict(column, found.difference, other.name, first.name)]
+    verdict += _infinite(found.infinite, first, other)
     if found.missing:
-        verdict += f"; {len(found.missing):,} cases not in both"
-    return Difference(column, found.difference, verdict)
+        verdict.append(f"{len(found.missing):,} cases not in both")
+    return Difference(column, found.difference, "; ".join(verdict))
+
+
+def _infinite(counts: tuple[int, int, int], first: Report, other: Report) -> list[str]:
+    where = f"in {first.name} alone", f"in {other.name} alone", "in both"
+    pairs = zip(counts, where, strict=True)
+    return [f"{counted(count, 'case')} infinite {place}, left out" for count, place in pairs if count]
 
 
 def _of_sets(figure: SetFigure, theirs: SetFigure | None, first: Report, other: Report) -> Difference:
@@ -132,6 +142,8 @@ def _of_sets(figure: SetFigure, theirs: SetFigure | None, first: Report, other: 
         unlike = "the two have different cases, and a number of a set depends on them"
     if unlike or theirs is None:
         return Difference(column, None, "not comparable", unlike)
+    if not (math.isfinite(theirs.value) and math.isfinite(figure.value)):
+        return Difference(column, None, "infinite in one or in both")
     pairs = zip(theirs.replicates, figure.replicates, strict=False)
     change = jackknife(theirs.value - figure.value, [b - a for b, a in pairs], len(first.rows))
     return Difference(column, change, _verdict(column, change, other.name, first.name))

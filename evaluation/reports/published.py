@@ -17,13 +17,13 @@ _BOARD = {
     "quality_score": "QS of bcmi's board, mixture not stated there",
 }
 _PIE = {
-    "structure_distance": "structure-dino-b8-key11/last512-bilinear224-0to255/v1",
-    "psnr": "psnr/last512-background-blank/v1",
-    "lpips": "lpips-squeeze-0.1/last512-background-blank/v1",
-    "mse": "mse/last512-background-blank/v1",
-    "ssim": "ssim-gauss11-valid-rgb/last512-background-blank/v1",
-    "clip_whole": "clip-l14/last512-bicubic224/v1",
-    "clip_edited": "clip-l14/last512-edited-blank-bicubic224/v1",
+    "structure_distance": "structure-dino-b8-key11/last512-bilinear224-0to255/v1 of jpeg75 results",
+    "psnr": "psnr/last512-background-blank/v1 of jpeg75 results",
+    "lpips": "lpips-squeeze-0.1/last512-background-blank/v1 of jpeg75 results",
+    "mse": "mse/last512-background-blank/v1 of jpeg75 results",
+    "ssim": "ssim-gauss11-valid-rgb/last512-background-blank/v1 of jpeg75 results",
+    "clip_whole": "clip-l14/last512-bicubic224/v1 of jpeg75 results",
+    "clip_edited": "clip-l14/last512-edited-blank-bicubic224/v1 of jpeg75 results",
 }
 
 
@@ -49,6 +49,12 @@ class Published:
         """Why its number of a column cannot be compared with the report's; empty if it can."""
         if column.method != self.methods[column.name]:
             return f"{self.source}: {self.methods[column.name]}; here {column.method}"
+        if not report.weights_checked:
+            return (
+                f"{report.name} is a report of an earlier version, which did not check weights: score again"
+            )
+        if column.unlisted:
+            return "weights that are not on the list of published files (@~ in the recipe)"
         if not report.whole or report.expected != self.cases:
             return (
                 f"{self.source}: all {self.cases:,} cases; here {len(report.rows):,} of {report.expected:,}"

@@ -40,8 +40,9 @@ def report_tables(report: Report, seed: int = 0) -> list[Table]:
 
 
 def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Table:
-    """The reports above published rows; a number of another recipe than the first report's gets a note."""
+    """The reports above published rows; a number that cannot stand beside one of the reports' gets a note."""
     first = reports[0]
+    own = [{column.name: column for column in all_columns(report)} for report in reports]
     columns = [column for column in all_columns(first) if any(column.name in row.values for row in rows)]
     reasons: dict[str, int] = {}
 
@@ -49,7 +50,11 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
         if column.name not in row.values:
             return ""
         shown = f"{row.values[column.name]:.2f}"
-        reason = row.unlike(column, first)
+        reason = "; ".join(
+            f"{report.name}: {text}" if len(reports) > 1 else text
+            for report, columns in zip(reports, own, strict=True)
+            if column.name in columns and (text := row.unlike(columns[column.name], report))
+        )
         return f"{shown} ≠{reasons.setdefault(reason, len(reasons) + 1)}" if reason else shown
 
     body = [[report.name, *(shown_value(report, column) for column in columns)] for report in reports]
@@ -57,8 +62,7 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
     sources = dict.fromkeys(row.source for row in rows)
     notes = [f"≠{number} not comparable. {reason}" for reason, number in reasons.items()]
     notes += [f"published: {source}" for source in sources]
-    if not reasons:
-        notes.append("recipes agree; check yourself that the weights are the publishers'")
+    notes.append("check yourself that weights, reference set and cases are the publishers'")
     return Table("beside published numbers", ["", *(c.heading for c in columns)], body, notes)
 
 
@@ -141,9 +145,22 @@ def _averages(report: Report, everything: Line) -> Table:
             rows.append([column.heading, "no background", "", "0", column.recipe])
             continue
         shown = number(average.value, column.digits), interval(average, column.digits)
-        rows.append([column.heading, *shown, f"{average.count:,}", column.recipe])
+        rows.append([column.heading, *shown, _cases(average), column.recipe])
+    infinite = any(average and 0 < average.infinite < average.count for average in everything.values.values())
+    notes = ["infinite values (equal pixels) are counted and left out of averages"] if infinite else []
     header = ["", "value", "95 % interval", "cases", "recipe"]
-    return Table(title, header, rows, [*report.remarks, *_making(report)])
+    return Table(title, header, rows, [*report.remarks, *notes, *_unlisted(report), *_making(report)])
+
+
+def _cases(average: Interval) -> str:
+    return f"{average.count:,}" + (f", {average.infinite:,} ∞" if average.infinite else "")
+
+
+def _unlisted(report: Report) -> list[str]:
+    titles = [column.title for column in all_columns(report) if column.unlisted]
+    if not titles:
+        return []
+    return [f"{', '.join(titles)}: weights that are not on the list of published files (@~ in the recipe)"]
 
 
 def _making(report: Report) -> list[str]:
@@ -170,7 +187,8 @@ def _categories(report: Report, groups: Sequence[Line]) -> Table:
         if average is None:
             return "no background"
         ends = interval(average, column.digits)
-        return number(average.value, column.digits) + (f" {ends}" if ends else "")
+        infinite = f", {average.infinite:,} ∞" if 0 < average.infinite < average.count else ""
+        return number(average.value, column.digits) + (f" {ends}" if ends else "") + infinite
 
     rows = [
         [line.name, f"{line.count:,}", *(cell(line, column) for column in report.columns)] for line in groups

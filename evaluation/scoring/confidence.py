@@ -1,7 +1,7 @@
 """How sure a number is: bootstrap intervals, and paired comparison of two models on the same cases."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,14 @@ class Interval:
         low: lower end of the interval; NaN if there is only one case to draw from.
         high: upper end.
         count: number of cases without NaN.
+        infinite: number of those that are infinite, as the PSNR of equal pixels, and left out of `value`.
     """
 
     value: float
     low: float
     high: float
     count: int
+    infinite: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Comparison:
         b: the second's.
         difference: mean of `b` - `a`, case by case.
         beyond_noise: whether 0 is outside the interval of the difference.
-        missing: cases that only one of them has, or where one's value is not finite; they are not compared.
+        missing: cases that only one of them has, or where one's value is NaN; they are not compared.
+        infinite: numbers of cases infinite in a alone, in b alone and in both; they are not compared.
     """
 
     a: float
@@ -47,10 +50,13 @@ class Comparison:
     difference: Interval
     beyond_noise: bool
     missing: tuple[str, ...]
+    infinite: tuple[int, int, int]
 
 
 def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> Interval:
-    """The mean of values [N] with its percentile interval (Efron 1979); NaN values are left out.
+    """The mean of values [N] with its percentile interval (Efron 1979).
+
+    NaN values are left out; so are infinite ones, which are counted, unless there are no others.
 
     Raises:
         ValueError: if nothing but NaN is left.
@@ -59,9 +65,12 @@ def bootstrap_mean(values: Float, seed: int = 0, draws: int = DRAWS, level: floa
     values = values[~np.isnan(values)]
     if not values.size:
         raise ValueError("no value to average")
-    if np.isinf(values).any():  # a PSNR of equal pixels: draws have no interval
-        return Interval(float(values.mean()), float("nan"), float("nan"), values.size)
-    return bootstrap(lambda chosen: float(values[chosen].mean()), values.size, seed, draws, level)
+    finite = values[np.isfinite(values)]
+    infinite = values.size - finite.size
+    if not finite.size:
+        return Interval(float(values[0]), float("nan"), float("nan"), values.size, infinite)
+    found = bootstrap(lambda chosen: float(finite[chosen].mean()), finite.size, seed, draws, level)
+    return replace(found, count=values.size, infinite=infinite)
 
 
 def bootstrap(
@@ -101,9 +110,10 @@ def compare_cases(
         draws: number of draws.
 
     Raises:
-        UserError: if they share no case.
+        UserError: if they share no case with finite values.
     """
-    shared = [k for k in sorted(a.keys() & b.keys()) if np.isfinite(a[k]) and np.isfinite(b[k])]
+    known = [k for k in sorted(a.keys() & b.keys()) if not (np.isnan(a[k]) or np.isnan(b[k]))]
+    shared = [k for k in known if np.isfinite(a[k]) and np.isfinite(b[k])]
     if not shared:
         raise UserError("the two sets of results share no case; compare results of the same bench")
     first, second = (np.array([values[key] for key in shared]) for values in (a, b))
@@ -113,8 +123,17 @@ def compare_cases(
         b=float(second.mean()),
         difference=difference,
         beyond_noise=difference.low > 0 or difference.high < 0,
-        missing=tuple(sorted((a.keys() | b.keys()) - set(shared))),
+        missing=tuple(sorted((a.keys() | b.keys()) - set(known))),
+        infinite=count_infinite(a, b, known),
     )
+
+
+def count_infinite(
+    a: Mapping[str, float], b: Mapping[str, float], keys: Iterable[str]
+) -> tuple[int, int, int]:
+    """How many of the cases are infinite in `a` alone, in `b` alone and in both."""
+    pairs = [(bool(np.isinf(a[key])), bool(np.isinf(b[key]))) for key in keys]
+    return pairs.count((True, False)), pairs.count((False, True)), pairs.count((True, True))
 
 
 GROUPS = 20  # of cases, left out one at a time

@@ -1,89 +1,19 @@
-"""Distances between sets of pictures, from their features: Fréchet, kernel, likelihood under a mixture.
-
-Statistics stream: `moments_of` takes features in pieces of any size and keeps a mean and a matrix, D × D of
-float64 (2 MB at 512, 34 MB at 2048), for any number of pictures.
-"""
+"""Distances between sets of pictures, from their features: Fréchet, kernel, likelihood under a mixture."""
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluation.measures.metrics import Features, Float
+from evaluation.scoring.moments import Moments, read_npz
 from intarsia.errors import UserError
-from intarsia.files import atomic_path
 
-_BLOCK = 256  # pictures summed at once; fixed, so that sums do not depend on how features arrive
 SUBSET_SIZE = 1000  # pictures that a kernel distance is taken of at once
 QUALITY_SCALE = 300.0  # Paint by Example divides log-likelihoods by this
-
-
-@dataclass(frozen=True)
-class Moments:
-    """How many feature vectors there were, and their first two moments.
-
-    Attributes:
-        count: number of pictures; 0 = unknown, as in the usual statistics files.
-        mean: float64 [D].
-        covariance: float64 [D, D], unbiased.
-    """
-
-    count: int
-    mean: Float
-    covariance: Float
-
-    def save(self, path: Path | str) -> None:
-        """Write an npz with `mu` and `sigma`, as pytorch-fid reads and writes them, and `count`."""
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, mu=self.mean, sigma=self.covariance, count=self.count)
-
-
-def read_moments(path: Path | str) -> Moments:
-    """Read statistics as `Moments.save`, pytorch-fid or Paint by Example's tools leave them.
-
-    Raises:
-        UserError: if the file is missing, lacks `mu` or `sigma`, or they do not fit together.
-    """
-    arrays = _read_npz(path, ("mu", "sigma"))
-    mean, covariance = arrays["mu"].astype(float), arrays["sigma"].astype(float)
-    if mean.ndim != 1 or covariance.shape != mean.shape * 2:
-        shapes = f"mu of shape {list(mean.shape)} and sigma of {list(covariance.shape)}"
-        raise UserError(f"{path}: {shapes} are not statistics; [D] and [D, D] are needed")
-    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise UserError(f"{path} holds NaN or infinity; compute the statistics again")
-    return Moments(int(arrays.get("count", 0)), mean, covariance)
-
-
-def moments_of(features: Iterable[Features]) -> Moments:
-    """The moments of features that arrive in pieces [n, D]; the pieces' sizes change nothing.
-
-    Blocks of 256 are joined by the pairwise update (Chan et al. 1979), which loses no digits where a plain
-    sum of squares would.
-
-    Raises:
-        ValueError: for fewer than two vectors, or ones that are not finite.
-    """
-    count, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
-    for block in _blocks(features):
-        if not np.isfinite(block).all():
-            raise ValueError("features hold NaN or infinity")
-        middle = block.mean(0)
-        centred = block - middle
-        if not count:
-            count, mean, scatter = len(block), middle, centred.T @ centred
-            continue
-        total = count + len(block)
-        step = middle - mean
-        scatter += centred.T @ centred + np.outer(step, step) * (count * len(block) / total)
-        mean = mean + step * (len(block) / total)
-        count = total
-    if count < 2:
-        raise ValueError(f"statistics need two pictures at least, not {count}")
-    return Moments(count, mean, scatter / (count - 1))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -135,10 +65,13 @@ def _warn_of_rank(moments: Moments) -> None:
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """The mean of a kernel distance over random subsets, and its standard deviation."""
+    """The mean of a kernel distance over random subsets, and its standard deviation.
+
+    The deviation is None if every subset has all pictures of both sets, so that nothing varies.
+    """
 
     mean: float
-    deviation: float
+    deviation: float | None
 
 
 def kernel_distance(
@@ -167,9 +100,10 @@ def kernel_distance(
             np.asarray(a[rng.choice(len(a), size, replace=False)], np.float64),
             np.asarray(b[rng.choice(len(b), size, replace=False)], np.float64),
         )
-        for _ in range(subsets)
+        for _ in range(1 if size == len(a) == len(b) else subsets)
     ]
-    return KernelDistance(float(np.mean(values)), float(np.std(values)))
+    everything = size == len(a) == len(b)
+    return KernelDistance(float(np.mean(values)), None if everything else float(np.std(values)))
 
 
 @dataclass(frozen=True)
@@ -194,6 +128,7 @@ class Mixture:
             + np.log(np.diagonal(root)).sum()
             - 0.5 * (mean.size * math.log(2 * math.pi) + ((features @ root - mean @ root) ** 2).sum(1))
             for weight, mean, root in zip(self.weights, self.means, self.precisions_cholesky, strict=True)
+            if weight > 0  # a component of weight 0 adds nothing
         ]
         return np.asarray(np.logaddexp.reduce(rows, axis=0))
 
@@ -202,34 +137,37 @@ def read_mixture(path: Path | str) -> Mixture:
     """Read an npz of `weights`, `means` and `precisions_cholesky`; nothing in it is unpickled.
 
     Raises:
-        UserError: if the file is missing, is a pickle, or its arrays do not fit together.
+        UserError: if the file is missing, is a pickle, or its arrays are not a mixture's.
     """
-    arrays = _read_npz(path, ("weights", "means", "precisions_cholesky"))
-    mixture = Mixture(*(arrays[name].astype(float) for name in ("weights", "means", "precisions_cholesky")))
+    arrays = read_npz(path, ("weights", "means", "precisions_cholesky"))
+    mixture = Mixture(*(arrays[name] for name in ("weights", "means", "precisions_cholesky")))
     count, width = mixture.means.shape if mixture.means.ndim == 2 else (0, 0)
     if mixture.weights.shape != (count,) or mixture.precisions_cholesky.shape != (count, width, width):
         shapes = [list(array.shape) for array in arrays.values()]
         raise UserError(f"{path}: arrays of shapes {shapes} are not a mixture with full covariances")
+    _check_mixture(mixture, path)
     return mixture
+
+
+def _check_mixture(mixture: Mixture, path: Path | str) -> None:
+    if not all(np.isfinite(a).all() for a in (mixture.weights, mixture.means, mixture.precisions_cholesky)):
+        raise UserError(f"{path} has NaN or infinity; convert the mixture again")
+    if (mixture.weights < 0).any() or not math.isclose(mixture.weights.sum(), 1, abs_tol=1e-3):
+        raise UserError(
+            f"{path}: weights from {mixture.weights.min():g} with the sum {mixture.weights.sum():g} are not "
+            "those of a mixture; they are 0 or more, and their sum is 1"
+        )
+    if (np.diagonal(mixture.precisions_cholesky, axis1=1, axis2=2) <= 0).any():
+        raise UserError(
+            f"{path}: precisions_cholesky has a diagonal of 0 or less, which no covariance has; convert the "
+            "mixture again"
+        )
 
 
 def quality_scores(features: Features, mixture: Mixture) -> Float:
     """Paint by Example's quality score of each picture [N]: 100 · clip(log-likelihood / 300, 0, 1); a set's
     score is the mean."""
     return 100 * (mixture.log_likelihood(features) / QUALITY_SCALE).clip(0, 1)
-
-
-def _blocks(pieces: Iterable[Features]) -> Iterator[Float]:
-    """The same rows in blocks of `_BLOCK`, float64; the last may be shorter."""
-    waiting: list[Float] = []
-    for piece in pieces:
-        waiting.append(np.asarray(piece, np.float64))
-        while sum(map(len, waiting)) >= _BLOCK:
-            rows = np.concatenate(waiting)
-            yield rows[:_BLOCK]
-            waiting = [rows[_BLOCK:]]
-    if sum(map(len, waiting)):
-        yield np.concatenate(waiting)
 
 
 def _discrepancy(a: Float, b: Float) -> float:
@@ -240,20 +178,3 @@ def _discrepancy(a: Float, b: Float) -> float:
 
     within = sum((matrix := kernel(x, x)).sum() - np.trace(matrix) for x in (a, b)) / (size * (size - 1))
     return float(within - 2 * kernel(a, b).mean())
-
-
-def _read_npz(path: Path | str, names: tuple[str, ...]) -> dict[str, NDArray]:
-    wanted = " and ".join(names)
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; give an npz with {wanted}") from None
-    except (ValueError, OSError, TypeError, AttributeError):
-        raise UserError(
-            f"{path} is not an npz of plain arrays (pickles are never read); give one with {wanted}"
-        ) from None
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; it must hold {wanted}")
-    return arrays

@@ -1,18 +1,21 @@
 """Reference sets of results: a folder of pictures, statistics, or the bench's pictures."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from evaluation.measures.measures import Measure, Value
-from evaluation.scoring.distributions import read_moments
+from evaluation.scoring.moments import Moments, Origin, read_moments
 from evaluation.scoring.scorer import Score
-from evaluation.scoring.scoring import Request
-from evaluation.scoring.set_figures import Reference, collect
+from evaluation.scoring.scoring import WORKERS, Request
+from evaluation.scoring.set_figures import UNKNOWN, Reference, collect
 from intarsia.errors import UsageError, UserError
+from intarsia.files import sha256_bytes, sha256_file
 from intarsia.words import counted
 
-TEST2017 = 40_670  # pictures
 FEATURES = ("clip", "inception")
+_TEST2017 = 40_670, re.compile(r"\d{12}\.jpg")  # number and names of COCO's test2017
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -49,7 +52,8 @@ def load_references(
         score: function that computes them.
 
     Raises:
-        UserError: for a folder with fewer than two pictures, or a file without statistics.
+        UserError: for a folder with fewer than two pictures, a file without statistics, or
+            statistics of another network.
     """
     found = {}
     for name, measure in looks.items():
@@ -58,14 +62,60 @@ def load_references(
         path = given[name]
         if path.is_dir():
             files = picture_files(path)
+            origin = origin_of(path, files, measure)
             rows = _rows(files, measure, score, path)
-            called = "test2017" if len(files) == TEST2017 else path.resolve().name
-            found[name] = collect(called, measure.identity, rows, len(files))
+            called = _called(path.resolve().name, origin)
+            found[name] = collect(called, measure.identity, rows, len(files), origin.digest)
         else:
-            moments = read_moments(path)
-            called = "test2017" if moments.count == TEST2017 else path.stem
-            found[name] = Reference(called, measure.identity, moments, None)
+            found[name] = _of_statistics(read_moments(path), path, measure)
     return found
+
+
+def origin_of(folder: Path, files: Sequence[Path], measure: Measure) -> Origin:
+    """The source of statistics of a folder's pictures, which are read to be hashed."""
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    return Origin(measure.identity, pictures_digest(files), tuple(names))
+
+
+def skipped_files(folder: Path) -> str:
+    """A sentence about files below a folder whose formats are not read; empty if there are none."""
+    others = [path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() not in _PICTURES]
+    if not others:
+        return ""
+    endings = ", ".join(sorted({path.suffix.lower() or "no ending" for path in others}))
+    return f"{folder}: {counted(len(others), 'file')} of other formats ({endings}) left out"
+
+
+def pictures_digest(files: Iterable[Path]) -> str:
+    """12 hexadecimal digits of the contents of files, whatever their names and order."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return sha256_bytes("".join(sorted(pool.map(sha256_file, files))).encode())[:12]
+
+
+def network_of(recipe: str) -> tuple[str, str]:
+    """Name and weights' fingerprint of the network in a recipe of features."""
+    return recipe.split("/")[0], recipe.rpartition("@")[2]
+
+
+def _of_statistics(moments: Moments, path: Path, measure: Measure) -> Reference:
+    origin = moments.origin
+    if origin is None:
+        return Reference(_called(path.stem, None), UNKNOWN, moments, None, moments.digest)
+    if network_of(origin.recipe) != network_of(measure.identity):
+        raise UserError(
+            f"{path} has statistics of {origin.recipe}, and the results have features of {measure.identity}; "
+            "give statistics of the same network and weights"
+        )
+    return Reference(_called(path.stem, origin), origin.recipe, moments, None, origin.digest)
+
+
+def _called(name: str, origin: Origin | None) -> str:
+    """The name of a set in recipes: "test2017" only for a set with its number of pictures and their names."""
+    count, pattern = _TEST2017
+    names = [name.rpartition("/")[2] for name in origin.pictures] if origin else []
+    if len(set(names)) == len(names) == count and all(map(pattern.fullmatch, names)):
+        return "test2017"
+    return "not test2017" if name == "test2017" else name
 
 
 def picture_files(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from evaluation.measures.weights import UNLISTED
 from evaluation.scoring.confidence import Interval, bootstrap_mean, jackknife
 from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
@@ -45,8 +46,13 @@ class ReportColumn:
 
     @property
     def method(self) -> str:
-        """The recipe without the weights' fingerprints, which publications do not name."""
-        return re.sub(r"@\w+", "", self.recipe)
+        """The recipe without fingerprints of weights and reference sets, which publications do not name."""
+        return re.sub(r"[@#]~?\w+", "", self.recipe)
+
+    @property
+    def unlisted(self) -> bool:
+        """Whether weights in the recipe are not on the list of published files."""
+        return f"@{UNLISTED}" in self.recipe
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,8 @@ class Report:
         captions: case -> description of the edit, for benches with prompts.
         remarks: notes for the reader, one sentence each.
         settings: settings that made the results, if known.
+        weights_checked: whether recipes mark weights that are not on the list of published files; False for
+            files of earlier versions.
     """
 
     bench: str
@@ -96,6 +104,7 @@ class Report:
     captions: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    weights_checked: bool = True
 
     @property
     def whole(self) -> bool:
@@ -150,6 +159,7 @@ def write_report(report: Report, folder: Path) -> Path:
         **{name: getattr(report, name) for name in ("bench", "name", "expected")},
         "remarks": list(report.remarks),
         "settings": dict(report.settings),
+        "weights_checked": report.weights_checked,
         "averages": {line.name: _plain_line(line) for line in summarise(report)},
         "columns": [asdict(column) for column in report.columns],
         "figures": [_plain_figure(figure) for figure in report.figures],
@@ -174,7 +184,7 @@ def read_report(path: Path) -> Report:
         if found is None:
             raise UserError(f"neither {path} nor its report/ has a {FILE}; score the results first")
         path = found
-    content = read_json(path)
+    content = read_json(path, unique=True)
     try:
         if content["version"] != REPORT_VERSION:
             raise UserError(f"{path} was written by another version; score the results again")
@@ -190,6 +200,7 @@ def read_report(path: Path) -> Report:
             captions=content["captions"],
             remarks=tuple(content["remarks"]),
             settings=content["settings"],
+            weights_checked=content.get("weights_checked", False),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a report of `python -m evaluation`: {error!r}") from None
@@ -218,7 +229,8 @@ def _plain_line(line: Line) -> dict[str, Any]:
         name: None if e is None else [to_json(e.value), to_json(e.low), to_json(e.high)]
         for name, e in line.values.items()
     }
-    return {"count": line.count, **averages}
+    infinite = {name: e.infinite for name, e in line.values.items() if e is not None and e.infinite}
+    return {"count": line.count, **averages, **({"infinite": infinite} if infinite else {})}
 
 
 def _plain_figure(figure: SetFigure) -> dict[str, Any]:

@@ -5,17 +5,20 @@ the kernel distance need them again. A reference of any size streams; the kernel
 of 10,000 of its pictures at most.
 """
 
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.measures.metrics import Features
+from evaluation.measures.metrics import Features, Float
 from evaluation.scoring.confidence import GROUPS, group_of
-from evaluation.scoring.distributions import Moments, frechet_to, kernel_distance, moments_of
+from evaluation.scoring.distributions import frechet_to, kernel_distance
+from evaluation.scoring.moments import Moments, moments_of
 from evaluation.scoring.report import ReportColumn, SetFigure
 
+UNKNOWN = "unknown recipe"
 KEPT = 10_000  # of a reference's pictures, for the kernel distance
 
 
@@ -25,24 +28,27 @@ class Reference:
 
     Attributes:
         name: name in tables, such as "test2017".
-        recipe: recipe of its features.
+        recipe: recipe of its features; `UNKNOWN` for statistics that do not say.
         moments: mean and covariance of all its features.
         features: [n, D], of at most `KEPT` pictures; None if there are only statistics.
+        digest: fingerprint of the pictures, or of statistics without them.
     """
 
     name: str
     recipe: str
     moments: Moments
     features: Features | None
+    digest: str
 
     @property
     def described(self) -> str:
-        """Name, number and recipe, as other numbers' recipes hold it."""
+        """Name, fingerprint, number and recipe, as other numbers' recipes hold it."""
         count = f"{self.moments.count:,} pictures" if self.moments.count else "statistics"
-        return f"{self.name} ({count}, {self.recipe})"
+        name = re.sub("[#@]", "_", self.name)  # these begin fingerprints
+        return f"{name}#{self.digest} ({count}, {self.recipe})"
 
 
-def collect(name: str, recipe: str, rows: Iterable[Features], count: int) -> Reference:
+def collect(name: str, recipe: str, rows: Iterable[Features], count: int, digest: str) -> Reference:
     """A reference from features [1, D] that arrive one by one; which are kept depends on `count` alone."""
     most = min(count, KEPT)
     chosen = {place * count // most for place in range(most)}
@@ -55,7 +61,7 @@ def collect(name: str, recipe: str, rows: Iterable[Features], count: int) -> Ref
             yield row
 
     moments = moments_of(passing())
-    return Reference(name, recipe, moments, np.concatenate(kept))
+    return Reference(name, recipe, moments, np.concatenate(kept), digest)
 
 
 def frechet_figure(
@@ -89,4 +95,25 @@ def kernel_figure(features: Features, reference: Reference, column: ReportColumn
     """The kernel distance × 10³ of results to a reference that has features."""
     assert reference.features is not None
     distance = kernel_distance(features, reference.features, seed=seed)
-    return SetFigure(column, 1e3 * distance.mean, deviation=1e3 * distance.deviation)
+    spread = distance.deviation
+    return SetFigure(column, 1e3 * distance.mean, deviation=None if spread is None else 1e3 * spread)
+
+
+def psnr_of_mean(errors: Sequence[float], scale: float, column: ReportColumn) -> SetFigure:
+    """The PSNR in dB of the mean squared error of all cases, which no case of equal pixels makes infinite.
+
+    Args:
+        errors: mean squared errors in the order of the cases' sorted keys; NaN is left out.
+        scale: number that they were multiplied by.
+        column: name and recipe of the figure.
+    """
+    values = np.asarray(errors, np.float64) / scale
+
+    def decibel(chosen: Float) -> float:
+        mean = float(np.nanmean(chosen)) if not np.isnan(chosen).all() else np.nan
+        return float(-10 * np.log10(mean)) if mean else np.inf
+
+    groups = np.array([group_of(place) for place in range(len(values))])
+    enough = len(values) >= 3 * GROUPS
+    replicates = tuple(decibel(values[groups != group]) for group in range(GROUPS)) if enough else ()
+    return SetFigure(column, decibel(values), replicates if np.isfinite(replicates).all() else ())

@@ -16,11 +16,10 @@ from evaluation.scoring.distributions import (
     Mixture,
     frechet_distance,
     kernel_distance,
-    moments_of,
     quality_scores,
     read_mixture,
-    read_moments,
 )
+from evaluation.scoring.moments import moments_of, read_moments
 from intarsia.errors import UserError
 
 

@@ -230,3 +230,91 @@ def test_dino_of_any_size_is_read_off_its_weights() -> None:
         assert (load_dino(network.state_dict(), "x")(pixels) == network(pixels)).all()
     with pytest.raises(UserError, match="lacks pos_embed; give weights of a DINO"):
         load_dino({"x": torch.zeros(1)}, "x")
+
+
+@pytest.mark.parametrize("field", ["editing_prompt", "original_prompt", "image_path"])
+@pytest.mark.parametrize("value", [None, 7, ["a"]])
+def test_a_field_that_is_not_a_text_is_named(tmp_path, field, value) -> None:
+    record = {"image_path": "a.jpg", "original_prompt": "x", "editing_prompt": "y", "mask": []}
+    content = {"7": record | {"editing_type_id": "1", field: value}}
+    (tmp_path / "mapping_file.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"record 7: ValueError.* is not a text"):
+        read_bench(tmp_path)
+
+
+def test_two_results_of_one_case_are_refused(bench, results, weights, tmp_path, capsys) -> None:
+    for name in ("1_change/000000000001.jpg", "000000000001.webp", "1_change/000000000001.webp"):
+        folder = tmp_path / name.replace("/", "-")
+        shutil.copytree(results, folder)
+        Image.new("RGB", (512, 512)).save(folder / name)
+        assert run(bench, folder, weights) == 1
+        error = capsys.readouterr().err
+        assert "2 results of case 000000000001: 1_change/000000000001.png and" in error
+        assert f"{name}; keep one" in error
+
+
+def identities(bench: Path, folder: Path, ending: str, **options) -> Path:
+    """Results that change nothing, in one of the formats."""
+    for number, source in enumerate(sorted((bench / "annotation_images").rglob("*.jpg"))):
+        path = folder / f"{source.stem}{ending}"
+        folder.mkdir(exist_ok=True)
+        pixels = read_picture(source)
+        strip = np.concatenate([pixels] * 4, 1) if number == 1 else pixels
+        Image.fromarray(strip).save(path, **options)
+    return folder
+
+
+def test_the_format_of_results_is_part_of_the_recipe(bench, weights, tmp_path, capsys) -> None:
+    """An edit that changes nothing is far from perfect in the published JPEG, but stood beside it."""
+    found = {}
+    for name, ending, options, more in (
+        ("png", ".png", {}, ()),
+        ("jpeg75", ".jpg", {}, ()),
+        ("again", ".png", {}, ("--recompress", "published")),
+        ("kept", ".jpg", {}, ("--recompress", "published")),
+        ("fine", ".jpg", {"quality": 95}, ()),
+        ("full", ".jpg", {"subsampling": "4:4:4"}, ()),
+    ):
+        folder = identities(bench, tmp_path / name, ending, **options)
+        assert run(bench, folder, weights, *more) == 0
+        shown = capsys.readouterr().out
+        content = json.loads((folder / "report/report.json").read_text())
+        recipes = {column["name"]: column["recipe"] for column in content["columns"]}
+        found[name] = recipes["psnr"], [row["psnr"] for row in content["rows"].values()]
+        published = name in ("jpeg75", "again", "kept")
+        assert recipes["psnr"].endswith(" of jpeg75 results") == published
+        assert ("; here psnr/last512-background-blank/v1 of" in shown) != published
+    assert found["png"][0].endswith("of png results")
+    assert found["fine"][0].endswith("of jpeg results")
+    assert found["full"][0].endswith("of jpeg results")
+    assert found["png"][1][:2] == ["inf", "inf"]
+    assert found["jpeg75"] == found["again"] == found["kept"]  # also of a strip
+    assert all(value < 45 for value in found["jpeg75"][1][:2])
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (256, 256), (2048, 1024)])
+def test_results_of_another_size_can_be_resized_as_another_recipe(
+    bench, weights, tmp_path, size, capsys
+) -> None:
+    folder = identities(bench, tmp_path / "results", ".png")
+    for path in folder.iterdir():
+        Image.open(path).convert("RGB").crop((0, 0, 512, 512)).resize((size[1], size[1])).resize(size).save(
+            path
+        )
+    assert run(bench, folder, weights) == 1
+    assert "PIE-Bench needs 512 × 512, or --resize" in capsys.readouterr().err  # a strip was cut to a corner
+    assert run(bench, folder, weights, "--resize") == 0
+    assert "psnr/last512-background-blank/v1 of png results resized by bicubic512" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", None])
+def test_only_present_leaves_out_broken_results(bench, results, weights, tmp_path, content, capsys) -> None:
+    shutil.copytree(results, tmp_path / "some")
+    path = tmp_path / "some/000000000000.png"
+    path.write_bytes(path.read_bytes()[:-60] if content is None else content)
+    assert run(bench, tmp_path / "some", weights) == 1
+    capsys.readouterr()
+    assert run(bench, tmp_path / "some", weights, "--only-present") == 0
+    shown = capsys.readouterr().out
+    assert "1 of 3 results are missing: not comparable" in shown
+    assert f"left out: 000000000000: {path}" in shown

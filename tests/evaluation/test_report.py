@@ -80,7 +80,8 @@ def test_tables_show_what_is_missing_and_every_recipe() -> None:
     tables = report_tables(odd())
     text = "\n".join(map(as_text, tables))
     assert "mine, <odd>: 2 of 3 cases" in text
-    assert re.search(r"^score ↑ +∞ +2$", text, re.MULTILINE)
+    assert re.search(r"^score ↑ +3.00 +2, 1 ∞$", text, re.MULTILINE)  # infinite ones are counted
+    assert "infinite values (equal pixels) are counted and left out of averages" in text
     assert "no background" in text  # every case is NaN
     assert "score ↑  score/x/v1@abc" in text
     assert re.search(r"^second \| b +1 +3.00", text, re.MULTILINE)
@@ -152,7 +153,26 @@ def test_published_numbers_are_marked_unless_recipe_and_cases_agree() -> None:
     assert "box224" in ours.unlike(replace(column, recipe="clip-score/clip-b32/box224/v1"), report)
     text = as_text(report_tables(report)[1])
     assert re.search(r"^Paint by Example +84.97$", text, re.MULTILINE)
-    assert "check yourself that the weights are the publishers'" in text
+    assert "check yourself that weights, reference set and cases are the publishers'" in text
+
+
+@pytest.mark.parametrize("unlike", ["first", "second", "neither", "both"])
+def test_every_compared_report_stands_beside_the_published_rows(unlike) -> None:
+    """Only the first did: a second one of another recipe or with missing cases was not marked."""
+    [ours, *_] = published_rows("COCOEE")
+    recipe = ours.methods["clip_score"].replace("/v1", "/v1@0f0f")
+    reports = []
+    for name in ("first", "second"):
+        wrong = unlike in (name, "both")
+        rows = {f"{i:012}": {"clip_score": 80.0} for i in range(3499 if wrong else 3500)}
+        column = ReportColumn("clip_score", "CLIP score", "up", recipe)
+        reports.append(Report("COCOEE", name, 3500, [column], rows))
+    table = compare_tables(reports)[-1]
+    assert [row[0] for row in table.rows[:3]] == ["first", "second", "Paint by Example"]
+    assert ("≠" in table.rows[2][1]) == (unlike != "neither")
+    notes = " ".join(table.notes)
+    for name in ("first", "second"):
+        assert (f"{name}: Paint by Example (Yang et al. 2022)" in notes) == (unlike in (name, "both"))
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from PIL import Image
 from benchmarks.nets import tiny_clip
 from evaluation.cli import main
 from evaluation.measures import features
-from evaluation.scoring.distributions import frechet_distance, kernel_distance, moments_of
+from evaluation.scoring.distributions import frechet_distance, kernel_distance
+from evaluation.scoring.moments import moments_of
 from evaluation.scoring.scorer import progress
 from sampling.pictures import read_picture
 from tests.paths import ROOT

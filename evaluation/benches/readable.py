@@ -1,0 +1,40 @@
+"""Cases with files that cannot be used: found before scoring, and left out only where that is asked for."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from evaluation.scoring.scoring import WORKERS
+from intarsia.errors import UserError
+from sampling.pictures import read_mask, read_picture
+
+_OF_ONE_SIZE = ("image", "result", "truth", "mask")
+
+
+def broken_cases(cases: Mapping[str, Mapping[str, Path]]) -> dict[str, str]:
+    """Case -> reason, of the cases whose files cannot be decoded or differ in size; each file is decoded."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        reasons = dict(zip(cases, pool.map(_reason, cases.values()), strict=True))
+    return {key: reason for key, reason in reasons.items() if reason}
+
+
+def left_out(broken: Mapping[str, str]) -> tuple[str, ...]:
+    """A remark for each broken case."""
+    return tuple(f"left out: {key}: {reason}" for key, reason in broken.items())
+
+
+def _reason(files: Mapping[str, Path]) -> str:
+    sizes: dict[tuple[int, ...], Path] = {}
+    try:
+        for kind, path in files.items():
+            pixels = read_mask(path) if kind == "mask" else read_picture(path)
+            if kind == "mask" and not pixels.any():
+                return f"{path} marks nothing"
+            if kind in _OF_ONE_SIZE:
+                sizes.setdefault(pixels.shape[:2], path)
+    except UserError as error:
+        return str(error)
+    if len(sizes) > 1:
+        one, other = list(sizes.values())[:2]
+        return f"{one} and {other} differ in size"
+    return ""
