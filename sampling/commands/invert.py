@@ -232,7 +232,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _checked(arguments: argparse.Namespace, settings: list[InversionSettings]) -> Callable[[PartNames], None]:
     """A function that refuses what a model with certain parts does not take, before it is loaded."""
-    from sampling.methods.request import check_inversion, check_method
+    from sampling.methods.request import check_inversion, check_method, check_words
 
     texts = {
         "source prompt": arguments.source,
@@ -251,8 +251,7 @@ def _checked(arguments: argparse.Namespace, settings: list[InversionSettings]) -
             check_method(own, parts)
             if own.coupling and "background" in own.coupling and not given["mask"]:
                 raise UserError("--coupling background keeps what is outside the mask; give --mask")
-            if (arguments.words or arguments.reweight) and "p2p" not in (own.coupling or ()):
-                raise UserError("--words and --reweight act on attention to words; add --coupling p2p")
+            check_words(own, bool(arguments.words or arguments.reweight), bool(arguments.caption))
 
     return check
 

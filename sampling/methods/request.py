@@ -149,5 +149,22 @@ def check_method(settings: InversionSettings, parts: PartNames) -> None:
         )
 
 
+def check_words(settings: InversionSettings, has_words: bool, has_caption: bool) -> None:
+    """Refuse words, for a blend or with a factor, that would have no effect.
+
+    Raises:
+        UserError: with what to add or remove.
+    """
+    if has_words and "p2p" not in (settings.coupling or ()):
+        raise UserError(
+            "words and reweight act on attention to words; add the coupling p2p, or leave them out"
+        )
+    if has_words and has_caption:
+        raise UserError(
+            "words and reweight compare source and target prompt, and with a caption both branches have the "
+            "caption; leave one of them out"
+        )
+
+
 def _article(name: str) -> str:
     return name if name in ("words", "reweighted words") else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

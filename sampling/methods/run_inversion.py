@@ -27,7 +27,7 @@ from sampling.editing import EditRequest
 from sampling.methods.coupled_walk import coupled_calls, invert_coupled
 from sampling.methods.inversion import Denoiser, Inverted, invert, most_calls, new_levels
 from sampling.methods.regularise import whitened
-from sampling.methods.request import InversionRequest, check_method
+from sampling.methods.request import InversionRequest, check_method, check_words
 from sampling.methods.start import Start, encode_start
 from sampling.pictures import Picture
 from sampling.settings import EditSettings, InversionSettings
@@ -116,6 +116,7 @@ def invert_edit(
     """
     request.check(model.config.parts)
     check_method(settings, model.config.parts)
+    check_words(settings, bool(request.words or request.reweight), bool(request.caption))
     own = canvas_settings or EditSettings()
     encoder = Encoder(model, device or model.unet.device)
     masked = request.edit_mask is not None

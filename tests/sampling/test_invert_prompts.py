@@ -65,10 +65,9 @@ def test_the_names_for_prompts_are_the_general_methods(model: EditModel) -> None
         assert one.rows == other.rows
 
 
-def test_words_and_weights_and_a_negative_prompt_have_an_effect(model: EditModel) -> None:
+def test_weights_a_negative_prompt_and_a_caption_have_an_effect(model: EditModel) -> None:
     plain = made(model, asked(), coupling="p2p").image
     for more in (
-        {"words": (("cat", "dog"),)},
         {"reweight": (("dog", 4.0),)},
         {"negative_prompt": "ugly"},
         {"caption": "an animal"},
@@ -91,6 +90,7 @@ def test_a_caption_that_is_the_source_prompt_changes_only_rounding(model: EditMo
         ({"target_prompt": ""}, "the target prompt is missing"),
         ({"exemplar": IMAGE}, "this model takes prompts only, and an exemplar is given; remove it"),
         ({"caption": "x", "source_prompt": ""}, "a caption needs a source prompt"),
+        ({"caption": "x", "words": (("cat", "dog"),)}, "both branches have the caption"),
     ],
 )
 def test_what_does_not_fit_is_refused(model: EditModel, more: dict[str, Any], sentence: str) -> None:
@@ -101,6 +101,8 @@ def test_what_does_not_fit_is_refused(model: EditModel, more: dict[str, Any], se
 def test_settings_that_do_not_fit_the_model_are_refused(model: EditModel) -> None:
     with pytest.raises(UserError, match="background keeps what is outside the mask; give a mask"):
         made(model, asked(), coupling="background")
+    with pytest.raises(UserError, match="act on attention to words; add the coupling p2p"):
+        made(model, asked(reweight=(("dog", 2.0),)))
     with pytest.raises(UserError, match="alignment=similar compares exemplars"):
         made(model, asked(), alignment="similar")
     with pytest.raises(
@@ -192,7 +194,7 @@ def test_the_command_edits_by_prompts_and_its_result_can_be_made_again(
     [
         ((), "the target prompt is missing"),
         (("--target", "a dog", "--coupling", "background"), "keeps what is outside the mask; give --mask"),
-        (("--target", "a dog", "--words", "a=dog"), "act on attention to words; add --coupling p2p"),
+        (("--target", "a dog", "--words", "a=dog"), "act on attention to words; add the coupling p2p"),
         (("--target", "a dog", "--alignment", "same"), "alignment=same compares exemplars"),
     ],
 )
