@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from evaluation.benches.pie_ways import Way, words_for
 from evaluation.benches.piebench import PieCase
+from evaluation.benches.result_files import SIDE
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, fingerprint
 from sampling.ledger import EditProgress, merge_records, read_records, records_name, sole_writer
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from sampling.denoise.machine import Machine
     from sampling.methods.run_inversion import InversionResult
 
-SIDE = 512
 _EXEMPLARS = ("source_exemplar", "exemplar")
 
 

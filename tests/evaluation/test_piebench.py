@@ -204,7 +204,7 @@ def test_missing_weights_are_told_before_any_work(bench, results, tmp_path, caps
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     (tmp_path / "empty").mkdir()
     assert run(bench, results, tmp_path / "empty") == 1
-    assert "CLIP ViT-L/14 (clip-vit-large-patch14) is not on this machine" in capsys.readouterr().err
+    assert "DINO ViT-B/8 (dino_vitbase8_pretrain.pth) is not on this machine" in capsys.readouterr().err
 
 
 def test_the_published_rows_are_the_given_table() -> None:

@@ -121,7 +121,8 @@ def test_the_docs_name_every_option_and_their_commands_parse(capsys) -> None:
     own = {"--shard", "--edits-at-once", "--model", "--fit", "--no-composite"}
     assert own <= runs
     assert valid <= documented
-    assert documented <= valid | own | {"--array"}  # sbatch's
+    edits = options_of(["piebench", "run"], capsys)
+    assert documented <= valid | own | edits | {"--array"}  # sbatch's
     for line in re.findall(r"python -m evaluation (.*)", text):
         words = line.split("`")[0].split()
         assert set(re.findall(r"--[a-z][a-z0-9-]+", line)) <= options_of(
