@@ -269,8 +269,8 @@ def _read(arguments: argparse.Namespace) -> tuple[PictureFile, InversionRequest,
         edit_mask = check_mask(mask.edit_mask, source.pixels)
         remarks += mask.remarks
     exemplars: list[Any] = []
-    for path in (arguments.exemplar, arguments.source_exemplar):
-        opened = None if path is None else open_exemplar(path, arguments.exemplar_background)
+    for path, outline in ((arguments.exemplar, arguments.exemplar_mask), (arguments.source_exemplar, None)):
+        opened = None if path is None else open_exemplar(path, arguments.exemplar_background, outline)
         exemplars.append(opened and opened.pixels)
         remarks += opened.remarks if opened else ()
     request = InversionRequest(

@@ -115,10 +115,11 @@ def test_outlines_that_are_missing_or_do_not_fit_are_refused(files: dict[str, Pa
             read_exemplar(opened, "crop", exemplar.with_name(f"{mask}.png"))
 
 
+@pytest.mark.parametrize("verb", ["edit", "invert"])
 def test_an_edit_with_a_mask_is_that_of_an_alpha_channel_and_show_repeats_it(
-    model_folder: Path, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, model_folder: Path, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["edit", "--model", str(model_folder), "--image", str(files["image"])]
+    command = [verb, "--model", str(model_folder), "--image", str(files["image"])]
     command += ["--mask", str(files["mask"]), *STEPS]
     ways = {
         "masked": ["--exemplar", str(files["exemplar"]), "--exemplar-mask", str(files["exemplar_mask"])],
