@@ -149,9 +149,7 @@ def _edit_batch(
     with _timed(seconds, "fit", device):
         squares = _squares(requests, settings, model.config.image_size)
         image, fitted_mask = _stack([s.image for s in squares]), _stack([s.fitted_mask for s in squares])
-        exemplars = [
-            None if r.exemplar is None else torch.from_numpy(fit_exemplar(r.exemplar)) for r in requests
-        ]
+        exemplars = _fitted_exemplars(requests)
         shape = (model.config.vae.latent_channels,) + (model.config.latent_size,) * 2
         noise = torch.stack([image_noise(r.seed, shape, draws=2) for r in requests], dim=1)
     with _timed(seconds, "encode", device):
@@ -206,6 +204,16 @@ def _clip_guidance(
         return None
     features, rows = encoder.features(exemplars), torch.tensor(told, device=encoder.device)
     return ClipGuidance(noised.to(encoder.device), settings.clip_guidance, channels, features, rows)
+
+
+def _fitted_exemplars(requests: Sequence[EditRequest]) -> list[Tensor | None]:
+    """The requests' exemplars, uint8 [224, 224, 3]; one that several requests share is fitted once."""
+    fitted = {
+        id(request.exemplar): torch.from_numpy(fit_exemplar(request.exemplar))
+        for request in {id(request.exemplar): request for request in requests}.values()
+        if request.exemplar is not None
+    }
+    return [fitted.get(id(request.exemplar)) for request in requests]
 
 
 def _squares(requests: Sequence[EditRequest], settings: EditSettings, size: int) -> list[_Square]:

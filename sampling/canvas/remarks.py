@@ -13,6 +13,7 @@ from sampling.settings import EditSettings, InversionSettings
 _SMALL = 0.02  # share of the model's square; objects in training cover more
 _NEARLY_ALL = 0.9  # share of the picture
 _FLAT = 4.0  # standard deviation of an exemplar, in levels of 255
+_LOOKED_AT = 224  # pixels of an exemplar's shorter side, at least, that are looked at: it may have thousands
 _SMALL_EXEMPLAR = 32  # shorter side of an exemplar, in pixels
 _SQUASHED = 2.0  # aspect ratio of a window that does not occur in training
 _UNCHANGED = 2.0  # mean difference inside the mask, in levels of 255
@@ -46,9 +47,11 @@ def before_painting(
         )
     stretch = canvas.window.width / canvas.window.height * canvas.frame.height / canvas.frame.width
     if max(stretch, 1 / stretch) > _SQUASHED:
+        padded = min(canvas.frame.width, canvas.frame.height) < canvas.size
+        other = "" if padded else "--fit pad keeps its proportions, "
         yield (
-            f"the model sees a picture squashed {max(stretch, 1 / stretch):.1f} : 1; --fit pad keeps its "
-            "proportions, --fit crop uses a window around the mask"
+            f"the model sees a picture squashed {max(stretch, 1 / stretch):.1f} : 1; {other}--fit crop uses "
+            "a window around the mask"
         )
     if exemplar is None:
         return
@@ -56,7 +59,8 @@ def before_painting(
         yield (
             f"guidance scale {settings.guidance_scale:g}: the exemplar is followed weakly; 3 to 8 is usual"
         )
-    if exemplar.reshape(-1, 3).std(0).max() < _FLAT:
+    pitch = max(1, min(exemplar.shape[:2]) // _LOOKED_AT)
+    if exemplar[::pitch, ::pitch].reshape(-1, 3).std(0).max() < _FLAT:
         yield "the exemplar is nearly one colour; check that it shows the object"
     if min(exemplar.shape[:2]) < _SMALL_EXEMPLAR:
         height, width = exemplar.shape[:2]

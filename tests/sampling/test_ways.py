@@ -17,6 +17,8 @@ import sampling
 from intarsia.errors import UsageError, UserError
 from intarsia.model import EditModel
 from intarsia.weights import read_model, save_model
+from sampling import editing
+from sampling.canvas.canvas import fit_exemplar
 from sampling.denoise.machine import open_model, pick_dtype, visiting
 from sampling.editing import EditRequest, edit
 from sampling.settings import EditSettings, KnownRegion, MachineSettings
@@ -179,12 +181,33 @@ def test_squashing_and_an_unchanged_result_are_said(model: EditModel) -> None:
     everything = replace(wide, edit_mask=np.ones((64, 640), bool))
     [result] = edit(model, [everything], with_settings(fit="resize"))
     assert any("squashed 10.0 : 1; --fit pad keeps" in remark for remark in result.remarks)
+    thin = request(0, 1000, 3)
+    strip = replace(thin, edit_mask=np.ones((3, 1000), bool))
+    [result] = edit(model, [strip], with_settings(fit="pad"))
+    squashed = [remark for remark in result.remarks if "squashed" in remark]
+    assert squashed
+    assert not any("--fit pad" in remark for remark in squashed), "it is padded already"
     still = tiny_model(2)
     for module in (still.vae.decoder.conv_out, still.unet.conv_out):
         nn.init.zeros_(module.weight)
         nn.init.zeros_(module.bias)  # paints mid-grey
     grey = replace(request(0), image=np.full((64, 64, 3), 128, np.uint8))
     assert any("almost nothing changed" in remark for remark in edit(still, [grey], QUICK)[0].remarks)
+
+
+def test_a_huge_exemplar_is_made_small_once(model: EditModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def noted(exemplar: np.ndarray) -> np.ndarray:
+        seen.append(exemplar.size)
+        return fit_exemplar(exemplar)
+
+    monkeypatch.setattr(editing, "fit_exemplar", noted)
+    exemplar = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    requests = [replace(request(1), exemplar=exemplar, seed=seed) for seed in range(3)]
+    results = edit(model, [*requests, replace(request(2), exemplar=exemplar + 1)], QUICK)
+    assert len(results) == 4
+    assert seen == [exemplar.size] * 2
 
 
 def test_every_part_is_timed(model: EditModel) -> None:
