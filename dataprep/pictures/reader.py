@@ -106,6 +106,9 @@ def _decoded(image: Image.Image, convert: Callable[[Image.Image], np.ndarray]) -
 
 
 def _damaged(error: Exception) -> Rejected:
+    if "MAX_TEXT" in str(error):  # Pillow's limits, against PNGs whose small chunks unpack to gigabytes
+        large = "its text or colour profile has more than 1 MiB; save it again without metadata"
+        return Rejected(RejectReason.DAMAGED, large)
     return Rejected(RejectReason.DAMAGED, f"{type(error).__name__}: {error}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from dataprep.pictures.decode import DecodedPicture, load_picture
 from intarsia.errors import UserError
@@ -180,6 +181,18 @@ def test_what_cannot_be_read_is_told_in_words(tmp_path: Path) -> None:
         read_picture(tmp_path / "cut.png")
     with pytest.raises(UserError, match="marks nothing to repaint"):
         read_mask(save(tmp_path, np.full((4, 4), 127, np.uint8)))
+
+
+@pytest.mark.parametrize("where", ["text", "profile"])
+def test_a_png_with_too_much_beside_its_pixels_is_refused_in_our_words(tmp_path: Path, where: str) -> None:
+    note = PngInfo()
+    note.add_text("comment", "x" * (3 << 20), zip=True)
+    more = {"text": {"pnginfo": note}, "profile": {"icc_profile": bytes(3 << 20)}}[where]
+    Image.new("RGB", (8, 8)).save(tmp_path / "p.png", **more)
+    with pytest.raises(
+        UserError, match=r"p\.png cannot be read: its text or colour profile has more than 1 MiB"
+    ):
+        read_picture(tmp_path / "p.png")
 
 
 def test_a_written_picture_reads_back_bit_for_bit(tmp_path: Path) -> None:
