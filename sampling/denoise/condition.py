@@ -28,7 +28,8 @@ from sampling.denoise.sampler import Known
 class Encoder:
     """Encode pictures, exemplars and prompts as conditions, and cache the encodings for the object's life.
 
-    A cached picture takes 131 KB for a square of 512 pixels, an exemplar or a prompt the size of its tokens.
+    A cached picture takes 131 KB for a square of 512 pixels, a prompt the size of its tokens, an exemplar
+    that of its features and tokens.
     """
 
     def __init__(self, model: EditModel, device: torch.device) -> None:
@@ -140,8 +141,9 @@ class Encoder:
 
     def _encode_exemplars(self, exemplar: Tensor) -> Tensor:
         encoder = self.model.exemplar_encoder
+        features = self._remembered(self._features, exemplar, self._see_exemplars)
         with visiting(encoder, self.device):
-            return encoder(self._see_exemplars(exemplar).to(encoder.null_exemplar.dtype))
+            return encoder(features.to(encoder.null_exemplar.dtype))
 
     def _see_exemplars(self, exemplar: Tensor) -> Tensor:
         pixels = self.model.normalise(exemplar)
