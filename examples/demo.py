@@ -31,15 +31,7 @@ def main() -> int:
 
 def demo(argv: list[str]) -> None:
     """Run every step, then write the gallery."""
-    parser = argparse.ArgumentParser(
-        description="Boxes, shards, training, edits: all of it, in four minutes."
-    )
-    parser.add_argument("--out", type=Path, default=Path("demo"))
-    out = parser.parse_args(argv).out.resolve()
-    os.chdir(ROOT)
-    out.mkdir(parents=True, exist_ok=True)
-    if out.is_relative_to(ROOT):
-        out = out.relative_to(ROOT)  # the commands that are shown are the ones a reader would type
+    out = out_folder("Boxes, shards, training, edits: all of it, in four minutes.", Path("demo"), argv)
     start = time.monotonic()
     seconds = {
         "shards": step(shards_command(out)),
@@ -60,6 +52,18 @@ All in {time.monotonic() - start:.0f} s. Look at {out}/index.html. Then:
   python -m training configs/train/pbe-sd14.yaml --dry-run        # the real thing; see docs/training.md""")
 
 
+def out_folder(description: str, default: Path, argv: list[str]) -> Path:
+    """Read --out and make that folder; the current folder becomes the checkout's root."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=default)
+    out = parser.parse_args(argv).out.resolve()
+    os.chdir(ROOT)
+    out.mkdir(parents=True, exist_ok=True)
+    if out.is_relative_to(ROOT):
+        out = out.relative_to(ROOT)  # the commands that are shown are the ones a reader would type
+    return out
+
+
 def shards_command(out: Path) -> list[object]:
     """23 pictures, four draws each, in small shards so that there are several."""
     sizes = ["--image-size", 64, "--draws-per-image", 4, "--images-per-shard", 8]
@@ -67,9 +71,9 @@ def shards_command(out: Path) -> list[object]:
     return ["dataprep", "build", "coco", *files, *sizes]
 
 
-def training_command(out: Path) -> list[object]:
+def training_command(out: Path, config: Path = Path("configs/train/demo.yaml")) -> list[object]:
     """Two ranks, one thread each: on two cores quicker than one rank with two."""
-    return ["training", "configs/train/demo.yaml", f"data.shards={out / 'shards'}", f"run={out / 'run'}"]
+    return ["training", config, f"data.shards={out / 'shards'}", f"run={out / 'run'}"]
 
 
 def edit_command(out: Path, name: str, image: str, mask: str, exemplar: str) -> list[object]:

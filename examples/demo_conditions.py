@@ -7,13 +7,12 @@ text or both, with and without edges. Below each column stands its error, and th
 two pictures swapped. Running it again continues: what is done is kept.
 """
 
-import argparse
 import os
 import sys
 import time
 from pathlib import Path
 
-from demo import COCO, ROOT, say, step
+from demo import COCO, out_folder, say, step, training_command
 
 from intarsia.errors import run_command
 
@@ -27,19 +26,12 @@ def main() -> int:
 
 def demo_conditions(argv: list[str]) -> None:
     """Run every step, then measure, write the sheet and say what had an effect."""
-    parser = argparse.ArgumentParser(
-        description="Train a small model told exemplar, text and edges, and measure what each does."
-    )
-    parser.add_argument("--out", type=Path, default=Path("demo-conditions"))
-    out = parser.parse_args(argv).out.resolve()
-    os.chdir(ROOT)
-    out.mkdir(parents=True, exist_ok=True)
-    if out.is_relative_to(ROOT):
-        out = out.relative_to(ROOT)  # the commands that are shown are the ones a reader would type
+    description = "Train a small model told exemplar, text and edges, and measure what each does."
+    out = out_folder(description, Path("demo-conditions"), argv)
     start = time.monotonic()
     step(shards_command(out))
     step(["training", "cache-latents", out / "shards", CONFIG])
-    step(training_command(out), processes=2)
+    step(training_command(out, CONFIG), processes=2)
     say("\nNow the same holes are painted, told each condition, and that of another picture.")
     import torch
     from demo_conditions_sheet import choose_samples, measure, sentences, table, write_page
@@ -61,11 +53,6 @@ def shards_command(out: Path) -> list[object]:
     sizes = ["--image-size", 64, "--all-boxes", "--draws-per-image", 4, "--images-per-shard", 8]
     files = ["--annotations", COCO / "annotations.json", "--images", COCO / "images", "--out", out / "shards"]
     return ["dataprep", "build", "coco", *files, "--recipe", RECIPE, *sizes]
-
-
-def training_command(out: Path) -> list[object]:
-    """Two ranks, one thread each, as in the demo."""
-    return ["training", CONFIG, f"data.shards={out / 'shards'}", f"run={out / 'run'}"]
 
 
 if __name__ == "__main__":

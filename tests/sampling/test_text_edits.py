@@ -67,6 +67,22 @@ def prompted(seed: int, prompt: str = "a red dog") -> EditRequest:
     return replace(own, exemplar=None, prompt=prompt, edit_mask=mask)
 
 
+def their_latents(pipeline: StableDiffusionInpaintPipeline, asked: EditRequest, **options: float) -> Tensor:
+    """What diffusers makes of a request from the same noise, [1, 4, 32, 32]."""
+    return pipeline(
+        asked.prompt,
+        image=Image.fromarray(asked.image),
+        mask_image=Image.fromarray(asked.edit_mask),
+        height=64,
+        width=64,
+        num_inference_steps=STEPS,
+        latents=image_noise(asked.seed, (4, 32, 32), draws=2)[1:],
+        generator=torch.Generator().manual_seed(asked.seed),  # its first draw is that of the autoencoder
+        output_type="latent",
+        **options,
+    ).images
+
+
 def our_latents(
     model: EditModel, asked: EditRequest, settings: EditSettings, patch: pytest.MonkeyPatch
 ) -> Tensor:
@@ -95,18 +111,7 @@ def test_a_folder_of_diffusers_edits_as_in_diffusers(
     kind = {"plms": PNDMScheduler, "ddim": DDIMScheduler}[scheduler]
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config, clip_sample=False)
     asked = prompted(5)
-    expected = pipeline(
-        asked.prompt,
-        image=Image.fromarray(asked.image),
-        mask_image=Image.fromarray(asked.edit_mask),
-        height=64,
-        width=64,
-        num_inference_steps=STEPS,
-        guidance_scale=scale,
-        latents=image_noise(asked.seed, (4, 32, 32), draws=2)[1:],
-        generator=torch.Generator().manual_seed(asked.seed),  # its first draw is that of the autoencoder
-        output_type="latent",
-    ).images
+    expected = their_latents(pipeline, asked, guidance_scale=scale)
     model = read_model(folders[channels])
     settings = EditSettings(
         num_inference_steps=STEPS,
@@ -128,17 +133,7 @@ def test_a_folder_of_ours_edits_in_diffusers_as_it_is(
     pipeline = StableDiffusionInpaintPipeline.from_pretrained(text_folder)
     pipeline.set_progress_bar_config(disable=True)
     model, asked = read_model(text_folder), prompted(6)
-    expected = pipeline(
-        asked.prompt,
-        image=Image.fromarray(asked.image),
-        mask_image=Image.fromarray(asked.edit_mask),
-        height=64,
-        width=64,
-        num_inference_steps=STEPS,
-        latents=image_noise(asked.seed, (4, 32, 32), draws=2)[1:],
-        generator=torch.Generator().manual_seed(asked.seed),
-        output_type="latent",
-    ).images
+    expected = their_latents(pipeline, asked)
     ours = our_latents(model, asked, EditSettings(num_inference_steps=STEPS), monkeypatch)
     assert relative_error(ours, expected) < 16 * rounding(longest_sum(model.unet, model.vae))
 
