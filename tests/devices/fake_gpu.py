@@ -77,7 +77,7 @@ def scenarios() -> dict[str, Scenario]:
     }
     found: dict[str, Scenario] = {}
     for name, more in runs.items():
-        for precision in ("fp32", "bf16"):
+        for precision in ("fp32", "bf16") if name in ("tiny", "tiny moments in 8 bits") else ("bf16",):
             options = [*more, f"precision={precision}", "micro_batch_size=2"]
             found[f"train {name} {precision}"] = partial(train_step, tiny, options)
     found["train tiny fp8"] = partial(
@@ -89,7 +89,8 @@ def scenarios() -> dict[str, Scenario]:
         for more in ([], [FOUR]):
             name = " four tokens" if more else ""
             found[f"sample {dtype}{name}"] = partial(sample, dtype, *more)
-            for method in ("ddim", "direct", "negative-condition", "ddpm"):
+            # The walks know nothing of tokens: one method with many is enough.
+            for method in ("direct",) if more else ("ddim", "direct", "negative-condition", "ddpm"):
                 found[f"invert {method} {dtype}{name}"] = partial(invert, dtype, method, *more)
     for mistake in ("the mask stays on the CPU", "timesteps stay on the CPU", "the autoencoder gets fp32"):
         found[f"mistake: {mistake}"] = partial(train_step, tiny, ["precision=bf16"], mistake)
@@ -262,15 +263,15 @@ def invert(dtype: str, method: str, *overrides: str) -> None:
     with torch.no_grad():
         _, condition, latents = encoded(model)
         with not_fake():
-            levels = new_levels(model.config.noise, 3)
+            levels = new_levels(model.config.noise, 2)
         source, target = condition.tokens[:1], condition.tokens[1:]
         tokens = Tokens(source, target, condition.null)
-        settings = InversionSettings(method=method, num_inference_steps=3, offset_scale=0.5)
+        settings = InversionSettings(method=method, num_inference_steps=2, offset_scale=0.5)
         one = condition.select(torch.zeros(1, dtype=torch.int64, device="cuda"))
         with not_fake():
             alphas_at = model_denoiser(model.unet, one, model.config.noise)
         keep = torch.zeros(1, 1, *latents.shape[-2:], device="cuda")
-        noise = torch.zeros(3, *latents[:1].shape, device="cuda")
+        noise = torch.zeros(2, *latents[:1].shape, device="cuda")
         found = walk(alphas_at, latents[:1], tokens, settings, levels, keep, noise)
         assert found.edit.device == found.reconstruction.device == latents.device
 

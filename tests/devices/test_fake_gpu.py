@@ -44,8 +44,8 @@ def test_every_piece_keeps_its_tensors_on_one_device_in_dtypes_that_go_together(
 ) -> None:
     wrong = {name: error for name, error in outcomes.items() if error and not name.startswith("mistake")}
     assert not wrong
-    assert len(outcomes) > 40
-    assert sum("four tokens" in name for name in outcomes) == 4 + 3 * 5  # queries and keys learn
+    assert len(outcomes) > 30
+    assert sum("four tokens" in name for name in outcomes) == 2 + 3 * 2  # queries and keys learn
 
 
 def test_mistakes_are_found(outcomes: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from intarsia.config import load_config
 from intarsia.model import build_model
 from intarsia.weights import save_model
 from tests.processes import starts_processes
-from tests.training.launch import Runs, launch, start
+from tests.training.launch import Runs, launch, torchrun
 from tests.training.stored import store
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
@@ -125,11 +125,11 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("compiled", *compiled, "zero_stage=2", backend="aot_eager"),
         job("hung", few, "tracker.wandb=offline", sleep=[100, 30]),
     ]
-    killed = start(root, "pair", pair, ranks=2)
+    killed = torchrun(root, "pair", pair)
     assert "Signal 9" in killed.stderr, killed.stderr[-4000:]
     shutil.copytree(root / "killed" / FOLDER, root / "killed-checkpoints")
     launch(root, "alone", alone)
-    hung = start(root, "pair-again", pair_again, ranks=2)
+    hung = torchrun(root, "pair-again", pair_again)
     assert (root / "hung").exists(), hung.stderr[-4000:]
     (root / "hung.txt").write_text(f"{hung.returncode}\n{hung.stderr}")
     return Runs(root)

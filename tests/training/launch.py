@@ -1,7 +1,10 @@
 """Starts runs of `many_runs` in processes of their own, and reads what they left."""
 
+import atexit
 import json
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,13 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.paths import ROOT
 from training.checkpoint.rank_files import Parts
 from training.tracking.tracker import read_metrics
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
 
 
 @dataclass(frozen=True)
@@ -38,25 +42,63 @@ class Runs:
         return load_file(unet)
 
 
-def start(
-    root: Path, name: str, jobs: Sequence[dict[str, Any]], ranks: int, path: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """`path`: a further folder of Python's path."""
-    listed = root / f"{name}.json"
-    listed.write_text(json.dumps(jobs))
-    command = [sys.executable]
-    if ranks > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command += ["-m", "tests.training.many_runs", str(listed)]
-    environment = ENVIRONMENT | ({"PYTHONPATH": f"{path}{os.pathsep}{ROOT}"} if path else {})
+def torchrun(root: Path, name: str, jobs: Sequence[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    """Run the jobs on two ranks as a user would start them."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "tests.training.many_runs", str(_listed(root, name, jobs))]
+    environment = os.environ | ENVIRONMENT
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def launch(
     root: Path, name: str, jobs: Sequence[dict[str, Any]], ranks: int = 1, path: Path | None = None
 ) -> None:
-    run = start(root, name, jobs, ranks, path)
-    assert run.returncode == 0, run.stderr[-4000:]
+    """Run the jobs in new processes that need not import torch and DeepSpeed again.
+
+    `path`: a further folder of Python's path.
+    """
+    listed, context = _listed(root, name, jobs), multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.preloaded"])
+    said = [root / f"{name}-rank-{rank}.txt" for rank in range(ranks)]
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in ENVIRONMENT.items():
+            patch.setenv(key, value)  # of the process that is forked
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        started = [
+            context.Process(target=_be_rank, args=(listed, path, said[rank], rank, ranks, port))
+            for rank in range(ranks)
+        ]
+        for process in started:
+            process.start()
+    for process in started:
+        process.join()
+    words = "".join(text.read_text()[-4000:] for text in said)
+    assert all(process.exitcode == 0 for process in started), words
+
+
+def _be_rank(listed: Path, path: Path | None, said: Path, rank: int, ranks: int, port: int) -> None:
+    file = os.open(said, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(ROOT)
+    os.environ.update(ENVIRONMENT)
+    if ranks > 1:
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        os.environ.update({key: str(value) for key, value in places.items()})
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    sys.path[:0] = [str(path)] if path else []
+    from tests.training.many_runs import main
+
+    main(listed)
+    atexit._run_exitfuncs()  # type: ignore[attr-defined] # as at the end of a program; W&B flushes in one
+
+
+def _listed(root: Path, name: str, jobs: Sequence[dict[str, Any]]) -> Path:
+    listed = root / f"{name}.json"
+    listed.write_text(json.dumps(jobs))
+    return listed
 
 
 def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:

@@ -132,8 +132,8 @@ def load_and_save(config: TrainConfig, world: distributed.World, source: Path, f
     saver.finish()
 
 
-def main() -> None:
-    jobs = json.loads(Path(sys.argv[1]).read_text())
+def main(listed: Path) -> None:
+    jobs = json.loads(listed.read_text())
     world = distributed.connect(300)
     from training.loop import train
 
@@ -157,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -1,9 +1,5 @@
 """Every recipe, scaled down to a model of toy size, trains two steps and leaves what it promises."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ from intarsia.model_folder import ADAPTERS
 from intarsia.weights import read_model_config, save_model
 from tests.paths import ROOT
 from tests.processes import starts_processes
+from tests.training.launch import launch
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
 from training.tracking.tracker import read_metrics
@@ -68,11 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *([f"model.init.model_folder={root / 'base'}"] if path.stem.startswith(ADAPTS) else []),
         ]
         jobs.append({"config": str(path), "overrides": overrides})
-    (root / "jobs.json").write_text(json.dumps(jobs))
-    command = [sys.executable, "-m", "tests.training.many_runs", str(root / "jobs.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
+    launch(root, "recipes", jobs)
     return root
 
 
