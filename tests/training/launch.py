@@ -7,7 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from tests.paths import ROOT
+from tests.training.many_runs import main
 from training.checkpoint.rank_files import Parts
 from training.tracking.tracker import read_metrics
 
@@ -53,46 +55,60 @@ def torchrun(root: Path, name: str, jobs: Sequence[dict[str, Any]]) -> subproces
 def launch(
     root: Path, name: str, jobs: Sequence[dict[str, Any]], ranks: int = 1, path: Path | None = None
 ) -> None:
-    """Run the jobs in new processes that need not import torch and DeepSpeed again.
+    """Run the jobs in a new process for each rank; `path`: a further folder of Python's path."""
+    ended = forked(main, [[str(_listed(root, name, jobs))]] * ranks, root, path)
+    assert not any(code for code, _ in ended), ended
 
-    `path`: a further folder of Python's path.
+
+def forked(
+    program: Callable[[Sequence[str]], int | None],
+    arguments: Sequence[Sequence[str]],
+    root: Path,
+    path: Path | None = None,
+) -> list[tuple[int, str]]:
+    """Run a program on a rank for each list of arguments; the exit code and the last words of each.
+
+    The processes are forked from one that has imported torch and DeepSpeed already.
     """
-    listed, context = _listed(root, name, jobs), multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.preloaded"])
-    said = [root / f"{name}-rank-{rank}.txt" for rank in range(ranks)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(dir=root))
+    common = {"WORLD_SIZE": len(arguments), "LOCAL_WORLD_SIZE": len(arguments)}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = []
     with pytest.MonkeyPatch.context() as patch:
         for key, value in ENVIRONMENT.items():
             patch.setenv(key, value)  # of the process that is forked
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        started = [
-            context.Process(target=_be_rank, args=(listed, path, said[rank], rank, ranks, port))
-            for rank in range(ranks)
-        ]
-        for process in started:
-            process.start()
+        for rank, own in enumerate(arguments):
+            places = common | {"RANK": rank, "LOCAL_RANK": rank} if len(arguments) > 1 else {}
+            said = folder / f"rank-{rank}.txt"
+            started.append(context.Process(target=_be_rank, args=(program, own, path, said, places)))
+            started[-1].start()
     for process in started:
         process.join()
-    words = "".join(text.read_text()[-4000:] for text in said)
-    assert all(process.exitcode == 0 for process in started), words
+    words = [(folder / f"rank-{rank}.txt").read_text()[-4000:] for rank in range(len(arguments))]
+    return [(process.exitcode or 0, said) for process, said in zip(started, words, strict=True)]
 
 
-def _be_rank(listed: Path, path: Path | None, said: Path, rank: int, ranks: int, port: int) -> None:
+def _be_rank(
+    program: Callable[[Sequence[str]], int | None],
+    arguments: Sequence[str],
+    path: Path | None,
+    said: Path,
+    places: dict[str, Any],
+) -> None:
     file = os.open(said, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.chdir(ROOT)
-    os.environ.update(ENVIRONMENT)
-    if ranks > 1:
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-        os.environ.update({key: str(value) for key, value in places.items()})
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(ENVIRONMENT | {key: str(value) for key, value in places.items()})
     sys.path[:0] = [str(path)] if path else []
-    from tests.training.many_runs import main
-
-    main(listed)
+    code = program(arguments)
     atexit._run_exitfuncs()  # type: ignore[attr-defined] # as at the end of a program; W&B flushes in one
+    sys.exit(code)
 
 
 def _listed(root: Path, name: str, jobs: Sequence[dict[str, Any]]) -> Path:

@@ -22,7 +22,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -132,8 +132,8 @@ def load_and_save(config: TrainConfig, world: distributed.World, source: Path, f
     saver.finish()
 
 
-def main(listed: Path) -> None:
-    jobs = json.loads(listed.read_text())
+def main(arguments: Sequence[str]) -> None:
+    jobs = json.loads(Path(arguments[0]).read_text())
     world = distributed.connect(300)
     from training.loop import train
 
@@ -157,4 +157,4 @@ def main(listed: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1:])

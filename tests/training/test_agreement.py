@@ -1,10 +1,6 @@
 """Ranks that were given different things are refused, on all of them and at once."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,31 +12,24 @@ from intarsia.config import load_config
 from intarsia.errors import UserError
 from intarsia.model import EditModel, build_model
 from tests.faults import Recorder
-from tests.paths import ROOT
+from tests.training.launch import forked
 from tests.training.synthetic import make_shards, write_config
+from training.__main__ import main
 from training.config import TrainConfig
 from training.model.base_hash import weights_facts
 from training.ranks.distributed import World
 from training.run.agreement import agree, facts_of
 
-# The second of two ranks gets overrides of its own, as by a wrapper that goes wrong on one node.
-WRAPPED = """
-import json, os, sys
-from training.__main__ import main
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] + json.loads(os.environ["ONLY_RANK_1"]) * int(os.environ["RANK"])))
-"""
+def pair(root: Path, only_rank_1: list[str], *overrides: str) -> tuple[int, str]:
+    """Two ranks, of which the second gets overrides of its own, as by a wrapper that goes wrong on one node.
 
-
-def pair(root: Path, only_rank_1: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:
-    (root / "wrapped.py").write_text(WRAPPED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(root / "wrapped.py"), str(write_config(root)), f"data.shards={root / 'shards'}"]
-    command += [f"run={root / 'run'}", "max_steps=1", "validation.every_steps=0", *overrides]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "ONLY_RANK_1": json.dumps(only_rank_1)}
-    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    The larger exit code, and the words of both.
+    """
+    common = [str(write_config(root)), f"data.shards={root / 'shards'}", f"run={root / 'run'}"]
+    common += ["max_steps=1", "validation.every_steps=0", *overrides]
+    ended = forked(main, [common, [*common, *only_rank_1]], root)
+    return max(code for code, _ in ended), "".join(words for _, words in ended)
 
 
 @pytest.mark.processes
@@ -52,10 +41,10 @@ def test_other_options_and_shards_are_refused_on_all_ranks_with_both_values(
     make_shards(tmp_path / "others", (16,))
     other = ["optimizer.lr=0.5", "seed=9", "micro_batch_size=2", f"data.shards={tmp_path / 'others'}"]
     began = time.monotonic()
-    run = pair(tmp_path, other)
+    code, words = pair(tmp_path, other)
     assert time.monotonic() - began < 180  # starting two processes is most of it
-    assert run.returncode == 1, run.stderr
-    said = re.findall(r"^error: the ranks were not started for the same run: (.*)$", run.stderr, re.M)
+    assert code == 1, words
+    said = re.findall(r"^error: the ranks were not started for the same run: (.*)$", words, re.M)
     assert len(said) == 2  # each rank says it
     assert said[0] == said[1]
     assert re.search(r"rank 1 \([^()]+\): optimizer\.lr is 0\.5, rank 0 has 0\.001; ", said[0])
@@ -89,14 +78,16 @@ def test_other_weights_are_refused_and_other_places_are_not(
     make_shards(tmp_path / "shards")
     make_shards(tmp_path / "staged")
     init = f"model.init.vae={tmp_path / 'vae'}"
-    refused = pair(tmp_path, [f"model.init.vae={tmp_path / 'tuned'}"], init)
-    assert refused.returncode == 1
-    words = r"rank 1 \([^()]+\): the weights of vae is [0-9a-f]{12}, rank 0 has [0-9a-f]{12}; start all with"
-    assert len(re.findall(words, refused.stderr)) >= 2, refused.stderr
+    code, words = pair(tmp_path, [f"model.init.vae={tmp_path / 'tuned'}"], init)
+    assert code == 1
+    expected = (
+        r"rank 1 \([^()]+\): the weights of vae is [0-9a-f]{12}, rank 0 has [0-9a-f]{12}; start all with"
+    )
+    assert len(re.findall(expected, words)) >= 2, words
     own = [f"model.init.vae={tmp_path / 'copied'}", f"data.shards={tmp_path / 'staged'}"]
     own += [f"data.cache_dir={tmp_path / 'cache'}", "data.open_shards=3", "data.num_workers=1"]
-    trained = pair(tmp_path, own, init)
-    assert trained.returncode == 0, trained.stderr
+    code, words = pair(tmp_path, own, init)
+    assert code == 0, words
     record_fault(
         "a rank has other initial weights",
         "all ranks end before training; another location of the same files is accepted",
