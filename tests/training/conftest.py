@@ -123,7 +123,7 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("grown", "zero_stage=2"),
         elastic("adapters", *adapted, "zero_stage=3"),
         elastic("compiled", *compiled, "zero_stage=2", backend="aot_eager"),
-        job("hung", few, "tracker.wandb=offline", sleep=[100, 30]),
+        job("hung", few, "tracker.wandb=offline", sleep=[100, 15]),
     ]
     killed = torchrun(root, "pair", pair)
     assert "Signal 9" in killed.stderr, killed.stderr[-4000:]

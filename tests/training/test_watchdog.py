@@ -21,7 +21,7 @@ def test_a_sleeping_rank_is_named_and_the_run_ends_with_1(hard_runs: Runs) -> No
     assert code == "1"
     assert "error: rank 1 (host " in words
     assert re.search(
-        r"at 'computing, step 2' \(many_runs.py:\d+\) has not moved for 30 s and the other", words
+        r"at 'computing, step 2' \(many_runs.py:\d+\) has not moved for 15 s and the other", words
     )
     logs = "".join(path.read_text() for path in (hard_runs.root / "hung" / "logs").iterdir())
     assert "noting_draw" in logs  # the stack of the function that sleeps
