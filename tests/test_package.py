@@ -1,9 +1,11 @@
 """The wheel: one top-level name, beside distributions that install packages of our other names."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +71,15 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
     )
     return python
+
+
+def test_the_image_and_make_setup_install_with_one_script() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lines = re.findall(r"^RUN (.*)$", (ROOT / "Dockerfile").read_text(), re.M)
+    installed = {re.fullmatch(r"/opt/intarsia/docker/install.sh --system (\S+)", line)[1] for line in lines}
+    assert len(lines) == 2 and installed == {",".join(name for name in extras if name != "dev")}
+    assert re.search(r"^\t.* docker/install.sh dev$", (ROOT / "Makefile").read_text(), re.M)
+    assert "make setup" in (ROOT / ".ci/run").read_text().splitlines()
 
 
 @pytest.mark.processes
