@@ -12,9 +12,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# uv reads its own setting for extra wheel folders; hand over what pip is told on this machine.
-FIND := $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
-export UV_FIND_LINKS ?= $(FIND)
 # Two ranks on two cores are eleven times slower when each takes every core.
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
@@ -23,10 +20,8 @@ export WANDB_MODE ?= offline
 .PHONY: setup demo demo-conditions test test-quick test-portable test-cluster test-web gpu check lint types laws format clean
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'
+$(VENV)/.installed: pyproject.toml constraints.txt docker/install.sh
+	VENV=$(VENV) PYTHON=$(PYTHON) docker/install.sh dev
 	touch $@
 
 demo: setup

@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Sequence
 
-from dataprep.commands import build, duplicates, index, show, stats, verify
+from dataprep.commands import build, duplicates, index, pull, push, show, stats, verify
 from intarsia.command_line import Parser
 from intarsia.errors import run_command
 
-_COMMANDS = (build, index, verify, show, stats, duplicates)
+_COMMANDS = (build, index, verify, show, stats, duplicates, push, pull)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

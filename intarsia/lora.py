@@ -51,6 +51,32 @@ def merge_adapters(model: EditModel, folder: Path, scale: float = 1.0) -> int:
     return len(pairs)
 
 
+def kohya_state(folder: Path) -> State:
+    """The adapters with kohya's names, which ComfyUI and diffusers read: layers' names with _ for each dot.
+
+    Args:
+        folder: folder with `pytorch_lora_weights.safetensors`.
+
+    Returns:
+        For each layer `lora_unet_LAYER.lora_down.weight`, `.lora_up.weight` and `.alpha`; they add
+        alpha / rank · up · down, as the file of the folder does.
+
+    Raises:
+        UserError: if the folder holds no adapters of a UNet.
+    """
+    path = folder / ADAPTERS
+    pairs = _pairs(without_prefix(read_weights(path), "unet."))
+    if not pairs:
+        raise UserError(f"{path} contains no pairs of adapters of a UNet")
+    factor, state = _alpha_over_rank(path), {}
+    for name, (down, up) in pairs.items():
+        layer = f"lora_unet_{name.replace('.', '_')}"
+        state[f"{layer}.lora_down.weight"] = down.contiguous()
+        state[f"{layer}.lora_up.weight"] = up.contiguous()
+        state[f"{layer}.alpha"] = torch.tensor(factor * down.shape[0])
+    return state
+
+
 def _pairs(state: State) -> dict[str, tuple[Tensor, Tensor]]:
     return {
         name.removesuffix(down): (state[name], state[name.removesuffix(down) + up])

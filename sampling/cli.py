@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from intarsia.command_line import Parser
 from intarsia.errors import run_command
-from sampling.commands import batch, edit, export, import_, invert, merge_lora, serve, show
+from sampling.commands import batch, edit, export, import_, invert, merge_lora, pull, push, serve, show
 
-_COMMANDS = (edit, merge_lora, batch, show, invert, serve, import_, export)
+_COMMANDS = (edit, merge_lora, batch, show, invert, serve, import_, export, push, pull)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -68,7 +68,10 @@ def namesakes() -> Iterator[Finding]:
         strangers = [
             str(Path(entry) / name)
             for entry in dict.fromkeys(sys.path)
-            if entry and Path(entry).resolve() != ROOT and (Path(entry) / name / "__init__.py").is_file()
+            if entry
+            and Path(entry).resolve() != ROOT
+            and (Path(entry) / name / "__init__.py").is_file()
+            and (Path(entry) / name / "_packages").resolve() != ROOT  # the door of an installed copy
         ]
         spec = importlib.util.find_spec(name)
         ours = spec is not None and spec.origin is not None and Path(spec.origin).parent.parent == ROOT
@@ -76,7 +79,7 @@ def namesakes() -> Iterator[Finding]:
             found = f"`{name}` is {spec.origin if spec else 'not importable'}, not this checkout's"
             yield Finding("package names", "failure", found, f"run `python -m {name}` from {ROOT}")
         elif strangers:
-            remedy = "always `python -m` from the repository root; a console script would find a mixture"
+            remedy = "`python -m` from the repository root, and the command `intarsia`, find ours in any case"
             yield Finding("package names", "warning", f"`{name}` is also in {', '.join(strangers)}", remedy)
 
 

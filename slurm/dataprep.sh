@@ -9,6 +9,7 @@
 # Resume     submit the same command again: complete shards stay, the rest is built. Slurm restarts the job if a
 #            node fails or the job is preempted; this script restarts it before the time limit.
 # Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, the number of automatic restarts (20).
+#            CONTAINER, an image to run in (docs/slurm.md has CONTAINER_RUNTIME and CONTAINER_MOUNTS).
 #SBATCH --job-name=dataprep
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -26,8 +27,8 @@ fail() { echo "error: $*" >&2; exit 2; }
 [[ ${1-} == build ]] || fail "slurm/dataprep.sh runs \`build\`; other commands of dataprep need no cluster"
 cd "$SLURM_SUBMIT_DIR"
 [[ -f dataprep/workers/pipeline.py ]] || fail "submit from the root of the checkout; $PWD is not one"
-PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
-[[ -x $PYTHON ]] || fail "$PYTHON does not exist; run make setup, or set PYTHON"
+source slurm/container.sh
+use_container
 echo "dataprep.sh: job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}, nodes $SLURM_JOB_NODELIST"
 
 restart() {
@@ -51,26 +52,16 @@ host=$(getent ahostsv4 "$head" | awk 'NR == 1 { print $1 }')
 export PORT=$((20000 + SLURM_JOB_ID % 12000))
 export ADDRESS=${host:-$head}:$PORT
 
-start_ray() { # on every node; does not return while Ray runs
-  local options=(--block --num-cpus="$CPUS" --memory="$WORKER_BYTES" --object-store-memory="$STORE_BYTES")
-  if ((SLURM_NODEID == 0)); then
-    options+=(--head --port="$PORT" --node-ip-address="${ADDRESS%:*}" --include-dashboard=false)
-  else
-    until "$PYTHON" -m ray.scripts.scripts health-check --address "$ADDRESS" >/dev/null 2>&1; do sleep 1; done
-    options+=(--address="$ADDRESS")
-  fi
-  exec "$PYTHON" -m ray.scripts.scripts start "${options[@]}"
-}
-export -f start_ray
-srun --overlap --kill-on-bad-exit=1 --nodes="$SLURM_NNODES" --ntasks-per-node=1 bash -c start_ray \
+srun --overlap --kill-on-bad-exit=1 --nodes="$SLURM_NNODES" --ntasks-per-node=1 "${on_srun[@]}" \
+  "${in_task[@]}" bash slurm/ray.sh \
   >"dataprep-$SLURM_JOB_ID.ray.log" 2>&1 &
 ray=$!
-until "$PYTHON" -m ray.scripts.scripts health-check --address "$ADDRESS" >/dev/null 2>&1; do
+until "${at_once[@]}" "$PYTHON" -m ray.scripts.scripts health-check --address "$ADDRESS" >/dev/null 2>&1; do
   kill -0 "$ray" 2>/dev/null || fail "Ray did not start, see dataprep-$SLURM_JOB_ID.ray.log"
   sleep 1
 done
 
-"$PYTHON" -m dataprep "$@" --ray-address "$ADDRESS" &
+"${at_once[@]}" "$PYTHON" -m dataprep "$@" --ray-address "$ADDRESS" &
 build=$!
 status=0
 while kill -0 "$build" 2>/dev/null; do     # `wait` returns early when a signal arrives

@@ -2,13 +2,14 @@
 
 fail() { echo "error: $*" >&2; exit 2; }
 
+source slurm/container.sh
+
 restart() { # a minute before the time limit
   if ((${SLURM_RESTART_COUNT:-0} < ${MAX_RESTARTS:-20})); then scontrol requeue "$job"; fi
 }
 
 run_part() { # PACKAGE [ARGUMENTS...]: runs part SLURM_ARRAY_TASK_ID of a job array, or all of the work
-  PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
-  [[ -x $PYTHON ]] || fail "$PYTHON does not exist; run make setup, or set PYTHON"
+  use_container
   local job=$SLURM_JOB_ID shard=() work status=0
   if [[ -n ${SLURM_ARRAY_TASK_ID-} ]]; then
     # A gap in the array would leave its rows undone.
@@ -20,7 +21,7 @@ run_part() { # PACKAGE [ARGUMENTS...]: runs part SLURM_ARRAY_TASK_ID of a job ar
   export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
   trap restart USR1
-  "$PYTHON" -m "$@" "${shard[@]}" &
+  "${at_once[@]}" "$PYTHON" -m "$@" "${shard[@]}" &
   work=$!
   while kill -0 "$work" 2>/dev/null; do wait "$work" || true; done   # a signal ends `wait` early
   wait "$work" || status=$?

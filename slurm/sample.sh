@@ -10,6 +10,7 @@
 # Resume     submit the same command again: existing edits stay. Slurm restarts a part if its node fails or it is
 #            preempted; this script restarts it before the time limit.
 # Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, the automatic restarts of a part (20).
+#            CONTAINER, an image to run in (docs/slurm.md has CONTAINER_RUNTIME and CONTAINER_MOUNTS).
 #SBATCH --job-name=sample
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

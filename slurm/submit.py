@@ -81,7 +81,8 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     if Path.cwd().resolve() != ROOT:
         raise UsageError(f"jobs start in the folder of this command: run it from {ROOT}")
-    os.environ.setdefault("PYTHON", sys.executable)  # for the script; sbatch passes the environment on
+    if not os.environ.get("CONTAINER"):  # the image has its own
+        os.environ.setdefault("PYTHON", sys.executable)  # for the script; sbatch passes the environment on
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = _SIGNAL  # read when submitit is imported
     submit = _submit_here if arguments.local else _submit_to_slurm
     for line in submit(spec, folder, arguments.chain):

@@ -17,6 +17,7 @@
 # End        the job ends for good when the run is finished, when a rank fails with an error, and on scancel (the
 #            run is saved within the 30 s, or the KillWait, that the cluster grants).
 # Settings   PYTHON, the interpreter (.venv/bin/python); MAX_RESTARTS, the number of automatic restarts (50).
+#            CONTAINER, an image to run in (docs/slurm.md has CONTAINER_RUNTIME and CONTAINER_MOUNTS).
 #SBATCH --job-name=train
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -33,12 +34,16 @@ fail() { echo "error: $*" >&2; exit 2; }
 [[ -n ${SLURM_JOB_ID-} ]] || fail "this is a job script; submit it: sbatch slurm/train.sh CONFIG.yaml ..."
 cd "$SLURM_SUBMIT_DIR"
 [[ -f training/loop.py ]] || fail "submit from the root of the checkout; $PWD is not one"
-PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
-[[ -x $PYTHON ]] || fail "$PYTHON does not exist; run make setup, or set PYTHON"
+source slurm/container.sh
+use_container
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}   # since Slurm 22.05 srun does not inherit it
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
 export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR}   # unresolved host names are not errors here
+if [[ -n ${CONTAINER-} ]]; then   # which has no scontrol to ask for the first host
+  MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
+  export MASTER_ADDR
+fi
 job=$SLURM_JOB_ID restarts=${SLURM_RESTART_COUNT:-0}
 # In a sweep the id of the last run is that of the whole array, so it would requeue all runs.
 [[ -z ${SLURM_ARRAY_TASK_ID-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
@@ -46,8 +51,8 @@ tasks=${SLURM_NTASKS_PER_NODE:-1} gpus=${SLURM_GPUS_ON_NODE:-0}
 ((gpus == 0 || gpus == tasks)) ||
   fail "$gpus GPUs and $tasks tasks per node; give one task per GPU: --ntasks-per-node=$gpus"
 
-plan=$("$PYTHON" -m training "$@" --dry-run) || exit  # reports mistakes before any rank starts
-run=$("$PYTHON" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)["run"] or "")' <<<"$plan")
+plan=$("${at_once[@]}" "$PYTHON" -m training "$@" --dry-run) || exit  # reports mistakes before any rank starts
+run=$("${at_once[@]}" "$PYTHON" -c 'import sys, yaml; print(yaml.safe_load(sys.argv[1])["run"] or "")' "$plan")
 [[ -n $run ]] || fail "no run folder given: add run=FOLDER; the same folder again continues the run"
 mkdir -p "$run/logs" || fail "run=$run: the folder cannot be created"
 newest() { cat "$run/checkpoints/latest" 2>/dev/null || echo "the beginning"; }
@@ -62,8 +67,8 @@ said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 exec 3> >(tee "$said" >&2)
 listener=$!
-srun --kill-on-bad-exit=1 --open-mode=append --output="$run/logs/rank-%t.out" \
-  "$PYTHON" -m training "$@" 2>&3 3>&- &
+srun --kill-on-bad-exit=1 --open-mode=append --output="$run/logs/rank-%t.out" "${on_srun[@]}" \
+  "${in_task[@]}" "$PYTHON" -m training "$@" 2>&3 3>&- &
 runner=$!
 tail -c "+$((shown + 1))" -F --pid=$runner "$output" 2>/dev/null 3>&- || true
 status=0

@@ -21,6 +21,7 @@ from dataprep.shards.manifest import CARD, LOCK, REJECTS, SHARD_MANIFEST, merge_
 from dataprep.shards.tally import encode_line
 from intarsia.errors import UserError
 from intarsia.files import read_json
+from intarsia.hub.transfer import PULLED
 
 LATENTS = "latents-"  # folders in which training keeps what it made of the shards
 PROBLEMS_PER_SHARD = 20  # that are listed; the others are counted
@@ -124,7 +125,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 def _alien_files(folder: Path, config: BuildConfig, shards: int) -> Iterator[str]:
     """All files in the folder that are not the build's; loaders take every tar that they find."""
-    known = {PLAN_FILE, SHARD_MANIFEST, REJECTS, CARD, LOCK, PROGRESS_NOTES, INDEX_FILE}
+    known = {PLAN_FILE, SHARD_MANIFEST, REJECTS, CARD, LOCK, PROGRESS_NOTES, INDEX_FILE, *PULLED}
     known |= {f"{config.shard_name(shard)}.{kind}" for shard in range(shards) for kind in ("tar", "json")}
     for path in sorted(folder.iterdir()):
         if path.name not in known and not (path.name.startswith(LATENTS) and path.is_dir()):

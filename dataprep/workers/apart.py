@@ -57,10 +57,11 @@ def run_apart(
     Raises:
         UserError: what the child raised, or that it died; the message names the file with Ray's output.
     """
+    _refuse_namesakes(Path.cwd())
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     handle, log = tempfile.mkstemp(prefix="intarsia-ray-", suffix=".log")
     child = subprocess.Popen(
-        [sys.executable, "-m", "dataprep.workers.apart"],
+        [sys.executable, "-P", "-m", "dataprep.workers.apart"],  # without the current folder
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if verbose else handle,
@@ -97,6 +98,15 @@ def run_apart(
         if not died:
             Path(log).unlink(missing_ok=True)
     raise _death(code, Path(log))
+
+
+def _refuse_namesakes(folder: Path) -> None:
+    """Ray's workers look for modules in the current folder first."""
+    if folder.resolve() != ROOT and (folder / "dataprep" / "__init__.py").exists():
+        raise UserError(
+            f"{folder} has a package of its own called dataprep, which Ray's workers would import; "
+            "run the command in another folder"
+        )
 
 
 def _death(code: int, log: Path) -> UserError:

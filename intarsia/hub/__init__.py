@@ -1,0 +1,1 @@
+"""Folders on the Hugging Face Hub: their cards, and sending and getting them."""
