@@ -67,3 +67,11 @@ def recorded_input(size: int, seed: int = 0) -> torch.Tensor:
     """A picture [1, 3, size, size] in [-1, 1], the same on every machine."""
     pixels = np.random.default_rng(seed).integers(0, 256, (1, 3, size, size))
     return torch.from_numpy(pixels / 127.5 - 1).float()
+
+
+def waves(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
+    """A smooth coloured picture with noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    planes = 127 + 90 * np.sin(x[..., None] / rng.uniform(5, 30) + y[..., None] / 17 + rng.uniform(0, 6, 3))
+    return (planes + rng.normal(0, 8, planes.shape)).clip(0, 255).astype(np.uint8)

@@ -2,21 +2,13 @@
 
 from collections.abc import Sequence
 
-from evaluation.commands import (
-    bench,
-    bench_run,
-    cocoee,
-    cocoee_run,
-    cocoee_sources,
-    compare,
-    fid,
-    piebench,
-    piebench_run,
-)
+from evaluation.benches.bench import BENCHES
+from evaluation.benches.bench_commands import add_bench
+from evaluation.commands import cocoee_sources, compare, fid, piebench_run
 from intarsia.command_line import Parser
 from intarsia.errors import run_command
 
-_COMMANDS = (cocoee, cocoee_run, cocoee_sources, bench, bench_run, piebench, piebench_run, fid, compare)
+_COMMANDS = (piebench_run, cocoee_sources, fid, compare)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +22,8 @@ def _run(argv: Sequence[str]) -> int | None:
         description="Score results: each number with the recipe that made it.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in BENCHES:
+        add_bench(commands, name)
     for module in _COMMANDS:
         module.add(commands)
     words = list(argv)

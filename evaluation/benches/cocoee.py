@@ -7,13 +7,16 @@ BENCH/Ref_3500/{id:012}_ref.png          the exemplar
 RESULTS/{id:012}.png                     a method's result
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from evaluation.benches.exemplars import EditCase
+from evaluation.benches.bench import EXEMPLAR_METRICS, Bench, BenchCases, add_results
+from evaluation.metrics.metric import EditCase
 from intarsia.boxes import Box
 from intarsia.errors import UserError
 from intarsia.words import counted
@@ -58,32 +61,36 @@ def bench_files(bench: Path) -> dict[str, dict[str, Path]]:
     return {key: {kind: bench / place.format(key) for kind, place in _PLACES.items()} for key in keys}
 
 
-def find_cases(
-    bench: Mapping[str, Mapping[str, Path]], results: Path, only_present: bool = False
-) -> list[EditCase]:
-    """The cases whose files and result are there.
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("files")
+    group.add_argument(
+        "--bench",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="id_list.npy, GT_3500, Ref_3500, Mask_bbox_3500",
+    )
+    add_results(group, "folder of ID.png of twelve digits")
 
-    Args:
-        bench: case -> kind -> file, from `bench_files` or another source.
-        results: a folder with KEY.png.
-        only_present: leave out the others, instead of refusing.
 
-    Raises:
-        UserError: if any file is missing (with `only_present`, if no case is whole), saying which.
-    """
-    cases, missing = [], []
-    for key, files in bench.items():
-        own = {**files, "result": results / f"{key}.png"}
-        lost = [path for path in own.values() if not path.is_file()]
-        missing += lost
-        if not lost:
-            cases.append(EditCase(key, own))
-    if missing and not (cases and only_present):
-        raise UserError(
-            f"{len(bench) - len(cases)} of {len(bench)} cases lack a file (first {missing[0]}); complete "
-            "them, or give --only-present for numbers that are not comparable"
-        )
-    return cases
+def _read(arguments: argparse.Namespace) -> BenchCases:
+    cases = [EditCase(key, files) for key, files in bench_files(arguments.bench).items()]
+    return BenchCases("COCOEE", cases, len(cases))
+
+
+COCOEE = Bench(
+    help="score results on COCOEE, Paint by Example's bench",
+    description="Score a folder of ID.png on COCOEE: the three published numbers by the published recipe "
+    "(CLIP Fréchet distance, which needs --reference test2017, quality score, CLIP score), and FID, KID "
+    "and errors outside the mask. `cocoee run` makes the results first.",
+    run_help="make COCOEE's edits with a model and score them; the same command again continues",
+    run_description="Edit COCOEE's cases with a model folder and score them. Results that were made "
+    "from the same inputs, settings and model stay. With --shard I/N, for job arrays, this process makes "
+    "its part; the process that ends last scores all.",
+    metrics=("clip-score-published", *EXEMPLAR_METRICS),
+    add_files=_add_files,
+    read=_read,
+)
 
 
 @dataclass(frozen=True)

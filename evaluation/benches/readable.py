@@ -1,6 +1,6 @@
 """Cases with files that cannot be used: found before scoring, and left out only where that is asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,13 +8,16 @@ from evaluation.scoring.scoring import WORKERS
 from intarsia.errors import UserError
 from sampling.pictures import read_mask, read_picture
 
-_OF_ONE_SIZE = ("image", "result", "truth", "mask")
 
+def broken_cases(cases: Mapping[str, Mapping[str, Path]], one_size: Collection[str]) -> dict[str, str]:
+    """Case -> reason, of the cases whose files cannot be decoded or differ in size; each file is decoded.
 
-def broken_cases(cases: Mapping[str, Mapping[str, Path]]) -> dict[str, str]:
-    """Case -> reason, of the cases whose files cannot be decoded or differ in size; each file is decoded."""
+    Args:
+        cases: case -> kind -> file.
+        one_size: kinds that must have one size.
+    """
     with ThreadPoolExecutor(WORKERS) as pool:
-        reasons = dict(zip(cases, pool.map(_reason, cases.values()), strict=True))
+        reasons = dict(zip(cases, pool.map(lambda own: _reason(own, one_size), cases.values()), strict=True))
     return {key: reason for key, reason in reasons.items() if reason}
 
 
@@ -23,14 +26,14 @@ def left_out(broken: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(f"left out: {key}: {reason}" for key, reason in broken.items())
 
 
-def _reason(files: Mapping[str, Path]) -> str:
+def _reason(files: Mapping[str, Path], one_size: Collection[str]) -> str:
     sizes: dict[tuple[int, ...], Path] = {}
     try:
         for kind, path in files.items():
             pixels = read_mask(path) if kind == "mask" else read_picture(path)
             if kind == "mask" and not pixels.any():
                 return f"{path} marks nothing"
-            if kind in _OF_ONE_SIZE:
+            if kind in one_size:
                 sizes.setdefault(pixels.shape[:2], path)
     except UserError as error:
         return str(error)

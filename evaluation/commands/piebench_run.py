@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from evaluation.benches.pie_score import add_pie_options, check_weights
-from evaluation.benches.pie_ways import METHODS, Protocol, Way, all_ways, cross
+from evaluation.benches.score import add_bench_options, check_bench_weights, score_bench
+from evaluation.pie.pie_score import PIE_BENCH, add_pie_files, pie_cases
+from evaluation.pie.pie_ways import METHODS, Protocol, Way, all_ways, cross
 from intarsia.command_line import Commands
 from intarsia.errors import UsageError, UserError
 from sampling.denoise.gpus import GPUS, peak_of
@@ -24,8 +25,8 @@ from sampling.options import (
 from sampling.settings import COUPLINGS, EditSettings, InversionSettings
 
 if TYPE_CHECKING:
-    from evaluation.benches.pie_run import PieRun
-    from evaluation.benches.piebench import PieCase
+    from evaluation.pie.pie_run import PieRun
+    from evaluation.pie.piebench import PieCase
     from intarsia.architecture import ModelConfig
 
 _WHERE = "python -m evaluation piebench run"
@@ -46,7 +47,8 @@ def add(commands: Commands) -> None:
     )
     _add_ways(parser)
     _add_estimate(parser)
-    add_pie_options(parser, "folder of results", device=False)
+    add_pie_files(parser, "folder of results")
+    add_bench_options(parser, PIE_BENCH, device=False)
     add_canvas_options(parser)
     add_machine_options(parser, batches=False)
     parser.set_defaults(run=_run)
@@ -128,8 +130,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.all:  # names and values are checked before anything is read
         _ways(arguments, ())
 
-    from evaluation.benches.pie_run import run_ways
-    from evaluation.benches.piebench import read_bench
+    from evaluation.pie.pie_run import run_ways
+    from evaluation.pie.piebench import read_bench
     from intarsia.weights import read_model_config
     from sampling.denoise.machine import open_model
 
@@ -138,7 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
     ways = _ways(arguments, config.parts)
     if arguments.dry_run:
         return _dry_run(arguments, list(ways.values()), len(cases), config)
-    check_weights(arguments)
+    check_bench_weights(PIE_BENCH, pie_cases(arguments.bench, cases, len(every)), arguments)
     run = _shared(arguments, config)
     counts = run_ways(ways, cases, run, lambda: open_model(arguments.model, machine))
     print(f"{run.out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed")
@@ -178,7 +180,7 @@ def _chosen(cases: Sequence[PieCase], arguments: argparse.Namespace) -> Sequence
 
 
 def _shared(arguments: argparse.Namespace, config: ModelConfig) -> PieRun:
-    from evaluation.benches.pie_run import PieRun, read_exemplar_list
+    from evaluation.pie.pie_run import PieRun, read_exemplar_list
     from intarsia.config import build_config
     from sampling.provenance import pattern
 
@@ -198,7 +200,7 @@ def _shared(arguments: argparse.Namespace, config: ModelConfig) -> PieRun:
 
 
 def _dry_run(arguments: argparse.Namespace, ways: Sequence[Way], pictures: int, config: ModelConfig) -> int:
-    from evaluation.benches.pie_cost import count_arithmetic, planned_table
+    from evaluation.pie.pie_cost import count_arithmetic, planned_table
     from evaluation.reports.tables import as_text
 
     dtype = "bfloat16" if arguments.dtype == "auto" else arguments.dtype
@@ -217,7 +219,7 @@ def _finish(
     expected: int,
 ) -> int:
     """Report failures; score if all parts are complete. `expected`: number of cases of the whole bench."""
-    from evaluation.benches.pie_run import failed_cases, waiting_cases
+    from evaluation.pie.pie_run import failed_cases, waiting_cases
 
     failed = {folder: failed_cases(folder, cases) for folder in ways}
     for folder, errors in failed.items():
@@ -248,17 +250,16 @@ def _deliver(
     expected: int,
 ) -> None:
     """One report for one way; for several, a report in each folder and one table."""
-    from evaluation.benches.pie_score import score_piebench
-    from evaluation.benches.pie_sheet import cost_table
+    from evaluation.pie.pie_sheet import cost_table
     from evaluation.reports.output import deliver, write_pages
     from evaluation.reports.published import published_rows
     from evaluation.reports.tables import as_text, published_table
     from evaluation.scoring.report import write_report
 
-    reports = []
+    content, reports = pie_cases(arguments.bench, cases, expected), []
     for folder, way in ways.items():
         name = arguments.name if arguments.name and len(ways) == 1 else way.title
-        report = score_piebench(arguments, cases, folder, name, expected, failed[folder])
+        report = score_bench(PIE_BENCH, content, arguments, folder, name, failed[folder])
         if len(ways) == 1:
             deliver(report, arguments, folder)
         else:
@@ -278,7 +279,7 @@ def _deliver(
 def _write_sheet(
     arguments: argparse.Namespace, ways: Mapping[Path, Way], cases: Sequence[PieCase], run: PieRun
 ) -> None:
-    from evaluation.benches.pie_sheet import picture_sheet
+    from evaluation.pie.pie_sheet import picture_sheet
     from intarsia.files import atomic_write
 
     [case] = [case for case in cases if case.key == arguments.sheet]

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.benches.exemplars import BenchPlan, EditCase, Networks, evaluate
 from evaluation.benches.run import made_with
 from evaluation.cli import main
 from evaluation.measures import features, metrics
 from evaluation.measures.measures import Measure, Network
+from evaluation.metrics.evaluate import ScoringPlan, evaluate
+from evaluation.metrics.frechet import distances
+from evaluation.metrics.metric import EditCase
+from evaluation.metrics.pixels import BACKGROUND_ERRORS
 from evaluation.scoring import scoring
 from evaluation.scoring.confidence import GROUPS
 from evaluation.scoring.distributions import frechet_distance, quality_scores, read_mixture
@@ -224,9 +227,11 @@ def test_sets_have_replicates_that_leave_out_a_group_each(weights, tmp_path) -> 
         for path in sorted(results.glob("*.png"))
     ]
     clip = features.clip("clip-b32", {"folder": weights})
-    plan = BenchPlan("mine", "x", Networks(clip, inception=Spy.measure))
+    looks = {"clip": clip.whole, "inception": Spy.measure}
+    sets = [distances(name, measure, None) for name, measure in looks.items()]
+    plan = ScoringPlan("mine", "x", len(cases), [*sets, *BACKGROUND_ERRORS.load(None)])
     store = ValueStore(tmp_path / "store")
-    report = evaluate(cases, plan, lambda wanted, what: score(wanted, store), len(cases))
+    report = evaluate(cases, plan, lambda wanted, what: score(wanted, store))
     named = {figure.column.name: figure for figure in report.figures}
     assert list(named) == ["frechet_clip", "frechet_inception", "kid", "background_psnr_of_mean"]
     fid = named["frechet_inception"]
@@ -238,7 +243,7 @@ def test_sets_have_replicates_that_leave_out_a_group_each(weights, tmp_path) -> 
     kept = np.arange(len(cases)) % GROUPS != 3
     assert fid.replicates[3] == pytest.approx(frechet_distance(moments_of([colours[0][kept]]), own), rel=1e-3)
     # The order in which cases come changes nothing.
-    again = evaluate(cases[::-1], plan, lambda wanted, what: score(wanted, store), len(cases))
+    again = evaluate(cases[::-1], plan, lambda wanted, what: score(wanted, store))
     assert again.figures == report.figures
 
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluation.benches.pie_cost import count_arithmetic, way_cost
-from evaluation.benches.pie_ways import NEGATIVE_PROMPT, Way, all_ways, cross, words_for
-from evaluation.benches.piebench import read_bench
 from evaluation.cli import main
+from evaluation.pie.pie_cost import count_arithmetic, way_cost
+from evaluation.pie.pie_ways import NEGATIVE_PROMPT, Way, all_ways, cross, words_for
+from evaluation.pie.piebench import read_bench
 from intarsia.errors import UsageError
 from sampling.ledger import read_records
 from sampling.methods.request import InversionRequest

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from evaluation.benches.pie_ways import Way
-from evaluation.benches.piebench import PieCase
 from evaluation.measures.metrics import blank, psnr
+from evaluation.pie.pie_ways import Way
+from evaluation.pie.piebench import PieCase
 from evaluation.reports.page import Gallery, Shown, page
 from evaluation.reports.tables import Table, number
 from sampling.ledger import read_records

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from evaluation.benches.piebench import PieCase
+from evaluation.pie.piebench import PieCase
 from intarsia.config import build_config
 from intarsia.errors import UsageError
 from sampling.settings import InversionMethod, InversionSettings, PromptMethod

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evaluation.benches.pie_ways import Way
+from evaluation.pie.pie_ways import Way
 from evaluation.reports.tables import Table
 from sampling.settings import InversionSettings
 

@@ -1,0 +1,102 @@
+"""From a bench and a folder of results to the report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from evaluation.benches.bench import Bench, BenchCases
+from evaluation.benches.readable import broken_cases, left_out
+from evaluation.benches.run import made_with
+from evaluation.metrics.evaluate import ScoringPlan, check_weights, evaluate, load_numbers, wanted_metrics
+from evaluation.metrics.metric import METRICS, Loading, metric_of
+from evaluation.reports.output import add_output_options
+from evaluation.scoring.report import Report
+from evaluation.scoring.scorer import add_scoring_options, scorer
+from intarsia.errors import UserError
+
+
+def add_bench_options(parser: argparse.ArgumentParser, bench: Bench, device: bool = True) -> None:
+    """Add the options of numbers, report and machine; `device`: whether --device is among them."""
+    metrics = [metric_of(name) for name in bench.metrics]
+    others = {name: metric_of(name) for name in METRICS if name not in bench.metrics}
+    others = {name: metric for name, metric in others.items() if not metric.of_one_bench}
+    group = parser.add_argument_group("numbers")
+    for add in dict.fromkeys(metric.add_options for metric in (*metrics, *others.values())):
+        if add:
+            add(group)
+    group.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=list(dict.fromkeys(metric.without for metric in metrics if metric.without)),
+        help="leave out numbers whose weights are missing; may be repeated",
+    )
+    group.add_argument(
+        "--with",
+        dest="extra",
+        action="append",
+        default=[],
+        choices=list(others),
+        help="also compute a number that the bench does not report otherwise; may be repeated",
+    )
+    add_output_options(parser)
+    add_scoring_options(parser, device)
+
+
+def check_bench_weights(bench: Bench, content: BenchCases, arguments: argparse.Namespace) -> None:
+    """Look for everything that the options name, before anything long begins; nothing is loaded.
+
+    Raises:
+        UsageError: for a name or a path that does not exist.
+        UserError: for weights that were not found, with the file, its source and the option.
+    """
+    check_weights(wanted_metrics(bench.metrics, arguments, content.kinds), arguments)
+
+
+def score_bench(
+    bench: Bench,
+    content: BenchCases,
+    arguments: argparse.Namespace,
+    folder: Path,
+    name: str,
+    failed: Collection[str] = (),
+) -> Report:
+    """Score a folder of results.
+
+    Args:
+        bench: bench.
+        content: its cases, all or those that were asked for.
+        arguments: parsed options of `add_bench_options` and of the bench.
+        folder: folder of results.
+        name: name of the method.
+        failed: cases without a result, which are left out.
+
+    Raises:
+        UserError: for files, results or weights that are missing.
+    """
+    from evaluation.measures.weights import parse_weights
+    from sampling.denoise.machine import pick_device
+
+    if content.refused and not (content.cases and arguments.only_present):
+        raise UserError(content.refused)
+    made = [case for case in content.cases if case.key not in failed]
+    cases = bench.find(arguments, made, folder)
+    files = {case.key: case.files for case in cases}
+    broken = broken_cases(files, bench.one_size) if arguments.only_present else {}
+    cases = [case for case in cases if case.key not in broken]
+    if not cases:
+        raise UserError(f"no case can be scored; {left_out(broken)[0]}")
+    metrics = wanted_metrics(bench.metrics, arguments, set.intersection(*map(set, files.values())))
+    check_weights(metrics, arguments)
+    score, given = scorer(arguments), parse_weights(arguments.weights)
+    loading = Loading(arguments, cases, given, str(pick_device(arguments.device)), score)
+    numbers = load_numbers(metrics, loading)
+    if bench.treat:
+        numbers = list(bench.treat(arguments, cases, numbers))
+    plan = ScoringPlan(content.title, name, content.expected, numbers, bench.sort)
+    report = evaluate(cases, plan, score)
+    remarks = (*report.remarks, *left_out(broken), *loading.remarks)
+    return replace(report, settings=made_with(folder, report.rows), remarks=remarks)
