@@ -72,7 +72,9 @@ def _add_prompt_options(parser: argparse.ArgumentParser) -> None:
     }
     for name, text in texts.items():
         group.add_argument(f"--{name.replace('_', '-')}", metavar="TEXT", default="", help=text)
-    words = "change the picture only where these words are, with --coupling p2p"
+    words = (
+        "change the picture only where these words are, with --coupling p2p; with masactrl-masks, the object"
+    )
     group.add_argument("--words", type=_pairs, metavar="OLD=NEW[,...]", default=(), help=words)
     factors = "strengthen or weaken words of --target, with --coupling p2p"
     group.add_argument("--reweight", type=_factors, metavar="WORD=F[,...]", default=(), help=factors)
@@ -251,7 +253,7 @@ def _checked(arguments: argparse.Namespace, settings: list[InversionSettings]) -
             check_method(own, parts)
             if own.coupling and "background" in own.coupling and not given["mask"]:
                 raise UserError("--coupling background keeps what is outside the mask; give --mask")
-            check_words(own, bool(arguments.words or arguments.reweight), bool(arguments.caption))
+            check_words(own, arguments.words, arguments.reweight, arguments.caption, given["mask"])
 
     return check
 

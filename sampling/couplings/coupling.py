@@ -105,8 +105,8 @@ class Coupling:
         """Queries [B, heads, n, d], keys and values [B, heads, m, d] -> what is attended with."""
         return query, key, value
 
-    def may_see(self, walk: Walk, layer: AttentionLayer, batch: int, keys: int) -> Tensor | None:
-        """Which keys each row may attend to, bool [B, 1, 1, keys]; None for all."""
+    def may_see(self, walk: Walk, layer: AttentionLayer, batch: int, cells: int, keys: int) -> Tensor | None:
+        """Which keys each of a row's cells may attend to, bool [B, 1, 1 or cells, keys]; None for all."""
         return None
 
     def reads_maps(self, walk: Walk, layer: AttentionLayer, pixels: int) -> bool:

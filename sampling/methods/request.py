@@ -149,17 +149,34 @@ def check_method(settings: InversionSettings, parts: PartNames) -> None:
         )
 
 
-def check_words(settings: InversionSettings, has_words: bool, has_caption: bool) -> None:
-    """Refuse words, for a blend or with a factor, that would have no effect.
+def check_words(
+    settings: InversionSettings,
+    words: Words = (),
+    reweight: tuple[tuple[str, float], ...] = (),
+    caption: str = "",
+    masked: bool = False,
+) -> None:
+    """Refuse words, for a blend or with a factor, that would have no effect, and couplings that lack them.
+
+    Args:
+        settings: settings with the couplings.
+        words, reweight, caption: those of `InversionRequest`.
+        masked: whether there is a mask.
 
     Raises:
         UserError: with what to add or remove.
     """
-    if has_words and "p2p" not in (settings.coupling or ()):
+    couplings = settings.coupling or ()
+    if (reweight and "p2p" not in couplings) or (words and not {"p2p", "masactrl-masks"} & set(couplings)):
         raise UserError(
             "words and reweight act on attention to words; add the coupling p2p, or leave them out"
         )
-    if has_words and has_caption:
+    if "masactrl-masks" in couplings and not words and not masked:
+        raise UserError(
+            "the coupling masactrl-masks needs to know where the object is; give words of both prompts, such "
+            "as --words cat=dog, or a mask"
+        )
+    if (words or reweight) and caption:
         raise UserError(
             "words and reweight compare source and target prompt, and with a caption both branches have the "
             "caption; leave one of them out"
