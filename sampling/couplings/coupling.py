@@ -183,12 +183,14 @@ def make_couplings(names: Sequence[str], given: CouplingInputs) -> list[Coupling
         row = cast(CouplingRow, import_module(COUPLINGS[name]).COUPLING)
         if given.num_tokens < row.fewest_tokens:
             raise UserError(
-                f"--coupling {name} needs {row.fewest_tokens} tokens or more to choose between, and this "
+                f"the coupling {name} needs {row.fewest_tokens} tokens or more to choose between, and this "
                 f"model attends to {given.num_tokens}, so that its effect would be exactly 0; leave it out, "
                 "or train a model with more exemplar tokens"
             )
         if row.masked and given.keep is None:
-            raise UserError(f"--coupling {name} keeps what is outside the mask; give a mask, or leave it out")
+            raise UserError(
+                f"the coupling {name} keeps what is outside the mask; give a mask, or leave it out"
+            )
         made.append(row.make(given))
     return made
 

@@ -18,7 +18,7 @@ from sampling.denoise.sampler import OnStep
 from sampling.editing import EditRequest, EditResult
 from sampling.inputs import read_inputs
 from sampling.jobs import FILES
-from sampling.painters.painter import Paint
+from sampling.painters.painter import Inverting, Paint
 from sampling.pictures import write_png
 from sampling.provenance import Provenance, SourceFile, made_from, map_files, source_file
 from sampling.settings import EditSettings, ExemplarBackground
@@ -103,9 +103,9 @@ class Service:
         parts: PartNames = EXEMPLAR_ONLY,
     ) -> None:
         """`pattern`: provenance of all edits; `folder`: for the results, and the inputs below inputs/."""
-        self.folder, self.limits, self.parts = folder, limits, parts
+        self.folder, self.limits, self.parts, self.pattern = folder, limits, parts, pattern
         self._paint = paint
-        self._pattern = pattern
+        self.inverting = paint if isinstance(paint, Inverting) else None
         self.line = EditLine(limits.waiting)
         self._needed: Counter[Path] = Counter()  # files of edits that wait or are made
 
@@ -168,12 +168,7 @@ class Service:
 
         files = {name: path for name in FILES if (path := getattr(order, name)) is not None}
         maps = {f"map {name}": path for name, path in order.structure.items()}
-        with (
-            self._needing([*files.values(), *order.structure.values()]),
-            self.line.turn(stop),
-            _called_by_name(files | maps),
-        ):
-            self.forget()
+        with self.working_on(files | maps, stop):
             inputs = read_inputs(files, order.invert_mask, order.exemplar_background, order.structure)
             picture, mask = inputs.source, inputs.edit_mask
             seeds = range(order.seed, order.seed + order.num_images)
@@ -190,8 +185,19 @@ class Service:
                 path = self.folder / f"edit-{own.work()[:16]}.png"
                 write_png(result.image, path, picture, changed, own.to_text())
                 notes = (*inputs.remarks, *result.remarks)
-                made.append(Made(path, result, tuple(_named(text, files) for text in notes)))
+                made.append(Made(path, result, tuple(named(text, files) for text in notes)))
         return made
+
+    @contextmanager
+    def working_on(self, files: Mapping[str, Path], stop: threading.Event) -> Iterator[None]:
+        """Wait for a turn and hold it; the files, by the names that errors use, are not deleted meanwhile.
+
+        Raises:
+            Stopped: if `stop` or the end of the server comes before.
+        """
+        with self._needing(list(files.values())), self.line.turn(stop), _called_by_name(files):
+            self.forget()
+            yield
 
     @contextmanager
     def _needing(self, paths: list[Path]) -> Iterator[None]:
@@ -209,7 +215,7 @@ class Service:
 
     def _provenance(self, order: Order, kept: Mapping[str, SourceFile], result: EditResult) -> Provenance:
         shared = replace(
-            self._pattern, invert_mask=order.invert_mask, exemplar_background=order.exemplar_background
+            self.pattern, invert_mask=order.invert_mask, exemplar_background=order.exemplar_background
         )
         settings, maps = result.settings.plain(), map_files(order.structure)
         return made_from(shared, kept, result.request.seed, settings, result.request.prompt, maps)
@@ -231,10 +237,11 @@ def _called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
     except Stopped:
         raise
     except UserError as error:
-        raise UserError(_named(str(error), files)) from None
+        raise UserError(named(str(error), files)) from None
 
 
-def _named(text: str, files: Mapping[str, Path]) -> str:
+def named(text: str, files: Mapping[str, Path]) -> str:
+    """A sentence that calls files by their names, not by their paths."""
     for name, path in files.items():
         called = name.replace("_", " ")
         for before in (f"picture {path}", f"{called} {path}", str(path)):

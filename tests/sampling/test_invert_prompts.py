@@ -203,7 +203,7 @@ def test_the_command_edits_by_prompts_and_its_result_can_be_made_again(
     ("options", "sentence"),
     [
         ((), "the target prompt is missing"),
-        (("--target", "a dog", "--coupling", "background"), "keeps what is outside the mask; give --mask"),
+        (("--target", "a dog", "--coupling", "background"), "keeps what is outside the mask; give a mask"),
         (("--target", "a dog", "--words", "a=dog"), "act on attention to words; add the coupling p2p"),
         (("--target", "a dog", "--alignment", "same"), "alignment=same compares exemplars"),
         (
