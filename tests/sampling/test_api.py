@@ -120,7 +120,7 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     (
         {"mask": text(png(np.zeros((64, 64), np.uint8)))},
         422,
-        "the mask has no white (128 or",
+        "the mask has no white (128 or more of 255): its brightest pixel has 0, so it",
     ),
     (
         {"mask": text(png(np.full((8, 64), 255, np.uint8)))},
