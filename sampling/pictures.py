@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from dataprep.pictures.mask_levels import white_of, without_white
 from dataprep.pictures.reader import (
     ORIENTATION,
     PICTURE_FORMATS,
@@ -25,7 +26,6 @@ from dataprep.records import Rejected, RejectReason
 from intarsia.boxes import Box, pad_box
 from intarsia.errors import UserError
 from intarsia.files import atomic_path
-from sampling.mask_levels import white_of, without_white
 from sampling.settings import EXEMPLAR_BACKGROUNDS, BackgroundRow, ExemplarBackground
 
 Picture: TypeAlias = NDArray[np.uint8]  # [H, W, 3], RGB

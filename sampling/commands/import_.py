@@ -75,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> None:
             raise
         raise UserError(
             f"{str(error).rpartition('; ')[0]}; without --config the published geometry is assumed: give "
-            "--config YAML, the model config that it was trained with (configs/model/demo.yaml for `make demo`)"
+            "--config YAML, the config of the model (configs/model/demo.yaml for that of `make demo`)"
         ) from None
     print(f"{arguments.out}: model folder, {arguments.dtype}")
 

@@ -12,27 +12,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from pydantic import Field
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from intarsia.architecture import MAPS
 from intarsia.config import build_config
 from intarsia.errors import UserError
+from sampling.denoise.sampler import OnStep
 from sampling.jobs import COMPUTED_OF, FILES
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import check_outline, check_scales, check_told
 from sampling.web.bodies import bytes_of, object_of
 from sampling.web.inversions import make_inversion, read_order
 from sampling.web.line import Busy, Stopped
+from sampling.web.progress import answered
 from sampling.web.service import Made, Order, Service, TooLarge
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_LATER = {"Retry-After": "60"}
 _LONGEST = 500  # characters of an error: it may quote what was sent
 
-Work = Callable[[threading.Event], dict[str, Any]]  # what is done in the line's turn: its answer
+# What is done in the line's turn, with what stops it and what hears of its steps: its answer.
+Work = Callable[[threading.Event, OnStep | None], dict[str, Any]]
 Maker = Callable[[bytes], Work]  # reads and checks a body; what it raises is the body's fault
 
 log = logging.getLogger(__name__)
@@ -56,14 +60,14 @@ class EditBody(EditSettings):
     structure: dict[str, str] = Field(default_factory=dict)
 
 
-def add_api(app: FastAPI, service: Service, batch_size: int) -> None:
+def add_api(app: Starlette, service: Service, batch_size: int) -> None:
     """Let `app` answer below /api/; `batch_size` is the server's affair, not the visitor's."""
     makers: dict[str, Maker] = {"edit": partial(_edit, service, batch_size)}
     if service.inverting is not None:
         makers["invert"] = partial(_invert, service)
     known = " and ".join(f"/api/{name}" for name in makers)
 
-    async def answer(request: Request) -> JSONResponse:
+    async def answer(request: Request) -> Response:
         make = makers.get(request.path_params["rest"])
         if make is None:
             return _error(404, f"there is only POST {known} here")
@@ -72,13 +76,17 @@ def add_api(app: FastAPI, service: Service, batch_size: int) -> None:
         # Another site's page cannot send this type without a preflight request, which gets no answer.
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _error(415, "the body must be JSON; send Content-Type: application/json")
-        try:
-            # First the body: who sends only its beginning takes no place in the line.
-            body = await request.body()
+        # First the body: who sends only its beginning takes no place in the line.
+        body = await request.body()
+
+        async def made(on_step: OnStep | None) -> JSONResponse:
             with service.line.place(), _stop_of(request) as stop:
-                return await run_in_threadpool(_answered, make, body, stop)
+                return await run_in_threadpool(_made, make, body, stop, on_step)
+
+        try:
+            return await answered(request, made)
         except Busy as error:
-            return _error(503, str(error), **{"Retry-After": "60"})
+            return _error(503, str(error), **_LATER)
 
     app.add_route("/api/{rest:path}", answer, methods=_METHODS)
 
@@ -100,14 +108,16 @@ def _stop_of(request: Request) -> Iterator[threading.Event]:
         watcher.cancel()
 
 
-def _answered(make: Maker, body: bytes, stop: threading.Event) -> JSONResponse:
+def _made(make: Maker, body: bytes, stop: threading.Event, on_step: OnStep | None) -> JSONResponse:
     status = 400
     try:
         work = make(body)
         status = 422
-        return JSONResponse(work(stop))
+        return JSONResponse(work(stop, on_step))
     except Stopped as error:
         return _error(503, str(error))
+    except Busy as error:
+        return _error(503, str(error), **_LATER)
     except TooLarge as error:
         return _error(413, str(error))
     except UserError as error:
@@ -120,8 +130,8 @@ def _answered(make: Maker, body: bytes, stop: threading.Event) -> JSONResponse:
 def _edit(service: Service, batch_size: int, body: bytes) -> Work:
     order = _order(service, body, batch_size)
 
-    def work(stop: threading.Event) -> dict[str, Any]:
-        made = service.edit(order, stop=stop)
+    def work(stop: threading.Event, on_step: OnStep | None) -> dict[str, Any]:
+        made = service.edit(order, on_step, stop)
         seconds = {part: round(value, 3) for part, value in made[0].result.seconds.items()}
         return {"images": [_told(one) for one in made], "seconds": seconds}
 

@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import Field, create_model
 
 from intarsia.config import build_config
+from sampling.denoise.sampler import OnStep
 from sampling.jobs import FILES
 from sampling.methods.read import read_inversion, said_of
 from sampling.methods.request import check_asked
@@ -110,7 +111,9 @@ def read_order(service: Service, body: bytes) -> InvertOrder:
     )
 
 
-def make_inversion(service: Service, order: InvertOrder, stop: threading.Event) -> dict[str, Any]:
+def make_inversion(
+    service: Service, order: InvertOrder, stop: threading.Event, on_step: OnStep | None = None
+) -> dict[str, Any]:
     """The answer to an order, when it is its turn; the edit is written to the service's folder.
 
     Raises:
@@ -124,6 +127,8 @@ def make_inversion(service: Service, order: InvertOrder, stop: threading.Event) 
 
         def after_call(done: int, total: int) -> None:
             service.line.check(stop)
+            if on_step:
+                on_step(done, total)
 
         result = service.inverting.invert(request, order.settings, order.canvas, after_call)
         shared = replace(service.pattern, invert_mask=order.invert_mask, exemplar_background=reading[1])

@@ -23,8 +23,8 @@ from sampling.pictures import write_png
 from sampling.provenance import Provenance, SourceFile, made_from, map_files, source_file
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import EXEMPLAR_ONLY, PartNames
-from sampling.web.keeping import forget
-from sampling.web.line import EditLine, Stopped
+from sampling.web.keeping import bytes_of, forget
+from sampling.web.line import Busy, EditLine, Stopped
 
 # Pillow reads many more; a visitor's file gets only the common decoders.
 _SUFFIXES = {
@@ -107,10 +107,11 @@ class Service:
         self._paint = paint
         self.inverting = paint if isinstance(paint, Inverting) else None
         self.line = EditLine(limits.waiting)
+        self._keeping = threading.Lock()
         self._needed: Counter[Path] = Counter()  # files of edits that wait or are made
 
-    def keep(self, content: bytes, kind: str) -> Path:
-        """Store an input under the hash of its bytes; only its header is read.
+    def check(self, content: bytes, kind: str) -> str:
+        """The file name ending of a picture; only its header is read.
 
         Args:
             content: the bytes of a PNG, JPEG, WebP, BMP, TIFF or GIF.
@@ -134,13 +135,37 @@ class Service:
                 f"the {kind} is {width} x {height} pixels; at most {self.limits.megapixels:g} million are "
                 "allowed, so scale it down first"
             )
+        return suffix
+
+    def keep(self, content: bytes, kind: str) -> Path:
+        """Store an input under the hash of its bytes.
+
+        Args:
+            content: as `check`.
+            kind: as `check`.
+
+        Raises:
+            Busy: if there is no room for it beside files that are younger than a minute, or needed.
+            UserError: as `check`.
+        """
+        suffix = self.check(content, kind)
         path = self.folder / "inputs" / f"{sha256_bytes(content)[:24]}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            path.touch()  # new again: an order for it follows
-        else:
-            atomic_write(path, content)
+        with self._keeping:
+            if path.exists():
+                path.touch()  # new again: an order for it follows
+            else:
+                self._make_room(len(content))
+                atomic_write(path, content)
         return path
+
+    def _make_room(self, size: int) -> None:
+        """Refuse a file beyond the limit of bytes; old files go first."""
+        if self.limits.keep_seconds is None:
+            return
+        self.forget(size)
+        if bytes_of([self.folder]) + size > self.limits.keep_mb << 20:
+            raise Busy("this server's room for files is full; try again in a minute")
 
     def edit(
         self, order: Order, on_step: OnStep | None = None, stop: threading.Event | None = None
@@ -195,7 +220,7 @@ class Service:
         Raises:
             Stopped: if `stop` or the end of the server comes before.
         """
-        with self._needing(list(files.values())), self.line.turn(stop), _called_by_name(files):
+        with self._needing(list(files.values())), self.line.turn(stop), called_by_name(files):
             self.forget()
             yield
 
@@ -207,11 +232,15 @@ class Service:
         finally:
             self._needed = self._needed - Counter(paths)
 
-    def forget(self) -> None:
-        """Delete results and inputs that are too old, and the oldest while there are too many bytes."""
+    def forget(self, coming: int = 0) -> None:
+        """Delete results and inputs that are too old, and the oldest while there are too many bytes.
+
+        Args:
+            coming: bytes that will be added.
+        """
         if self.limits.keep_seconds is not None:
-            needed = set(self._needed)
-            forget([self.folder], self.limits.keep_seconds, self.limits.keep_mb << 20, needed)
+            room = max(0, (self.limits.keep_mb << 20) - coming)
+            forget([self.folder], self.limits.keep_seconds, room, set(self._needed))
 
     def _provenance(self, order: Order, kept: Mapping[str, SourceFile], result: EditResult) -> Provenance:
         shared = replace(
@@ -230,7 +259,7 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
+def called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
     """Errors name the image, mask and exemplar: visitors do not see our paths."""
     try:
         yield

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from PIL import Image
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from intarsia.model import EditModel
@@ -42,7 +42,7 @@ __all__ = ["folder", "model"]  # fixtures: a tiny model with prompts, and its fo
 
 def app_of(model: EditModel, folder: Path, out: Path, parts: tuple[str, ...]) -> Gate:
     shared = pattern(folder, MachineSettings(device="cpu"))
-    app = FastAPI()
+    app = Starlette()
     add_api(app, Service(painting_with(model), shared, out, LIMITS, parts), batch_size=4)
     return Gate(app, BODY_LIMITS, visitors_of("127.0.0.1"))
 
@@ -169,7 +169,7 @@ def test_pages_of_other_sites_and_other_methods_are_refused(prompts: TestClient)
 
 
 def test_a_painter_that_cannot_invert_has_no_such_endpoint(folder: Path, tmp_path: Path) -> None:
-    app = FastAPI()
+    app = Starlette()
     service = Service(lambda *_: [], pattern(folder, MachineSettings(device="cpu")), tmp_path, LIMITS)
     add_api(app, service, batch_size=1)
     answer = TestClient(app).post("/api/invert", json=SAID)
@@ -199,7 +199,7 @@ def test_on_a_real_server_the_inversion_of_a_client_that_is_gone_ends(
 ) -> None:
     painter = Slow(model)
     service = Service(painter, pattern(folder, MachineSettings(device="cpu")), tmp_path, Limits(), ("text",))
-    app = FastAPI()
+    app = Starlette()
     add_api(app, service, batch_size=1)
 
     def send(port: int, body: dict[str, Any]) -> socket.socket:
