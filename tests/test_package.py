@@ -18,7 +18,8 @@ def test_the_wheel_holds_every_module_and_the_marker_of_its_types(tmp_path: Path
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
-    wanted = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.py")}
+    found = [*tmp_path.rglob("*.py"), *tmp_path.glob("sampling/web/static/*")]
+    wanted = {path.relative_to(tmp_path).as_posix() for path in found}
     command = [
         sys.executable,
         "-m",

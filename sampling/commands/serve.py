@@ -101,8 +101,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1024,
         metavar="N",
-        help="size limit of visitors' uploads, and of inputs and results without --output-dir; the oldest "
-        "are deleted first (default %(default)s)",
+        help="size limit of inputs and results without --output-dir; the oldest are deleted first (default "
+        "%(default)s)",
     )
     limits.add_argument(
         "--max-images",

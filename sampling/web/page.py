@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import mimetypes
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +28,19 @@ from sampling.web.choices import Folder, ModelFields, examples, page_choices
 from sampling.web.copies import cut_out, mask_copy, mask_of_strokes, small_copy, window_of, work_copy
 from sampling.web.service import Service, TooLarge, called_by_name, named
 
+# Not by `mimetypes`, which asks the machine: a browser refuses a script of another type.
+_KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".gif": "image/gif",
+}
 _AT_ONCE = 2  # pictures that are decoded at the same time
 _LARGEST = 1 << 20  # sides of a picture in a query
 
@@ -110,7 +122,7 @@ class Page:
         suffix = self.service.check(content, "picture")
         if small:
             return Response(small_copy(content), media_type="image/jpeg")
-        return Response(content, media_type=mimetypes.types_map[suffix])
+        return Response(content, media_type=_KINDS[suffix])
 
     def _opened(self, body: bytes, kind: str) -> tuple[PictureFile, list[str]]:
         with _as_file(body, self.service.check(body, kind), kind) as path:
@@ -127,7 +139,7 @@ def add_page(app: Starlette, page: Page) -> None:
         name = request.path_params.get("name", "index.html")
         if name not in content:
             return JSONResponse({"error": "there is no such page"}, 404)
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        kind = _KINDS[Path(name).suffix]
         return Response(content[name], media_type=kind, headers={"Cache-Control": "no-cache"})
 
     def asked(answer: Callable[[Mapping[str, str], bytes], Response]) -> Any:

@@ -246,3 +246,17 @@ def test_a_foreign_host_name_is_not_answered(client: TestClient) -> None:
     answer = client.post("/api/edit", json=BODY, headers={"Host": "evil.example"})
     assert answer.status_code == 421
     assert client.post("/api/edit", json=BODY, headers={"Host": "127.0.0.1:99"}).status_code == 200
+
+
+def test_the_limit_of_kept_bytes_is_hard(client: TestClient, service: Service) -> None:
+    service.limits = replace(LIMITS, keep_seconds=1000.0, keep_mb=1)
+    (service.folder / "inputs").mkdir(parents=True)
+    full = service.folder / "inputs" / "of-another-visitor.png"
+    full.write_bytes(bytes(1 << 20))
+    answer = client.post("/api/edit", json=BODY)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+    assert answer.json() == {"error": "this server's room for files is full; try again in a minute"}
+    assert [path for path in service.folder.rglob("*") if path.is_file()] == [full], "nothing was added"
+    os.utime(full, (full.stat().st_mtime - 100,) * 2)
+    assert client.post("/api/edit", json=BODY).status_code == 200, "an old file makes room"
+    assert not full.exists()

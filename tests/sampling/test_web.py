@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,7 +74,7 @@ def picture_of(content: bytes) -> np.ndarray:
         return np.asarray(image)
 
 
-def copy_in(answer: httpx.Response) -> np.ndarray:
+def copy_in(answer: httpx2.Response) -> np.ndarray:
     assert answer.status_code == 200, answer.text
     return picture_of(base64.b64decode(answer.json()["copy"].partition(",")[2]))
 
@@ -297,7 +297,7 @@ def test_an_edit_reports_its_steps_before_its_answer(client: TestClient) -> None
 
 
 def test_an_edit_ends_when_the_page_stops_listening(app: Gate) -> None:
-    with running(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
         long = body(num_inference_steps=500, num_images=8)
         with client.stream("POST", "/api/edit", json=long, headers={"Accept": LINES}) as heard:
             assert json.loads(next(heard.iter_lines())) == {"step": 1, "steps": 1000}
