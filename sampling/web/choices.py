@@ -11,7 +11,16 @@ from intarsia.errors import UserError
 from intarsia.files import ROOT
 from sampling.jobs import PICTURES
 from sampling.samplers import SAMPLERS
-from sampling.settings import EditSettings, ExemplarBackground, Fit, KnownRegion, MatchColour
+from sampling.settings import (
+    COUPLINGS,
+    PROMPT_METHODS,
+    EditSettings,
+    ExemplarBackground,
+    Fit,
+    InversionMethod,
+    InversionSettings,
+    MatchColour,
+)
 from sampling.told import EXEMPLAR_ONLY, PartNames
 from sampling.web.service import Limits
 
@@ -20,9 +29,9 @@ _CHOICES = {
     "scheduler": tuple(SAMPLERS),
     "fit": get_args(Fit),
     "match_colour": get_args(MatchColour),
-    "known_region": get_args(KnownRegion),
     "exemplar_background": get_args(ExemplarBackground),
 }
+_INVERSION = ("method", "guidance_scale", "num_inference_steps")  # fields of the second tab with a default
 # The settings of a preset; a preset leaves the others alone.
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"scheduler": "dpm++", "num_inference_steps": SAMPLERS["dpm++"].steps},
@@ -119,16 +128,30 @@ def examples() -> dict[str, dict[str, Path]]:
     return {name: files for name, files in named.items() if all(path.is_file() for path in files.values())}
 
 
-def page_choices(fields: ModelFields, limits: Limits, folder: Folder | None) -> Mapping[str, Any]:
-    """Everything that the page's scripts have to know, as JSON values."""
+def page_choices(
+    fields: ModelFields, limits: Limits, folder: Folder | None, inverts: bool = False
+) -> Mapping[str, Any]:
+    """Everything that the page's scripts have to know, as JSON values.
+
+    Args:
+        fields: what is shown of the model.
+        limits: limits of a request.
+        folder: pictures that are offered.
+        inverts: whether the painter can start from the picture.
+    """
     defaults = EditSettings().model_dump(mode="json", exclude={"batch_size", "guidance_interval"})
+    inversion = InversionSettings().model_dump(mode="json", include=set(_INVERSION))
+    methods = (*get_args(InversionMethod), *(PROMPT_METHODS if "text" in fields.parts else ()))
     return {
         "parts": fields.parts,
         "maps": fields.maps,
         "size": fields.size,
         "limits": {"num_images": limits.num_images, "upload_mb": limits.upload_mb},
-        "defaults": defaults | {"seed": 0, "num_images": 1, "exemplar_background": "crop"},
-        "choices": _CHOICES,
+        "defaults": defaults
+        | {"seed": 0, "num_images": 1, "exemplar_background": "crop"}
+        | {f"invert.{name}": value for name, value in inversion.items()},
+        "choices": _CHOICES | {"invert.method": methods},
+        "invert": {"couplings": list(COUPLINGS)} if inverts else None,
         "presets": PRESETS,
         "folder": folder.root.name if folder else "",
         "offered": folder.names if folder else [],

@@ -56,7 +56,8 @@ class Page:
 
     def choices(self, query: Mapping[str, str], body: bytes) -> Response:
         """What the page offers."""
-        return JSONResponse(page_choices(self.fields, self.service.limits, self.folder))
+        inverts = self.service.inverting is not None
+        return JSONResponse(page_choices(self.fields, self.service.limits, self.folder, inverts))
 
     def look(self, query: Mapping[str, str], body: bytes) -> Response:
         """Size, notes and a copy to paint on of a picture (`kind`)."""

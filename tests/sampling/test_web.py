@@ -129,6 +129,8 @@ def test_the_page_knows_the_model_and_the_settings(client: TestClient, model: Ed
         EditSettings(**preset)
         assert set(preset) <= set(fields)
     assert "000000017029.jpg" in choices["offered"]
+    assert "context" in choices["invert"]["couplings"]
+    assert choices["choices"]["invert.method"][:2] == ["ddim", "direct"]
     assert fields_of("other", None, ("text",)) == ModelFields(("text",))
 
 

@@ -123,7 +123,6 @@ def test_a_mistake_is_a_sentence_beside_the_button(visit: Visit) -> None:
         expect(error).to_contain_text(sentence)
     visit.stroke(*BAR)
     visit.setting("num_inference_steps", "0")
-    visit.page.evaluate("document.querySelector('#order').noValidate = true")
     visit.page.click("#go")
     expect(error).to_contain_text("num_inference_steps=0")
 
@@ -411,6 +410,60 @@ def test_a_model_that_takes_prompts_and_maps_has_fields_for_them(visit: Visit, a
     assert (orders[0]["prompt"], orders[0]["structure"]) == ("a red dog", {"edges": "picture"})
     assert orders[0]["text_guidance_scale"] == 9
     assert "exemplar" not in orders[0]
+
+
+def test_the_second_tab_starts_from_the_picture(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    visit.picture(PICTURE)
+    visit.exemplar(EXEMPLAR)
+    visit.mask_file(MASK)
+    page.click("text=Start from the picture")
+    expect(page.locator("[name=num_images]")).to_be_hidden()
+    visit.setting("'invert.num_inference_steps'", 3)
+    page.select_option("[name='invert.method']", "ddim")
+    page.check("[value=context]")
+    page.check("[value=background]")
+    results = visit.edit(tmp_path)
+    assert len(results) == 2, "the edit, and the picture as it was found again"
+    made = read_provenance(results[0]).settings
+    assert (made["method"], made["num_inference_steps"]) == ("ddim", 3)
+    assert set(made["coupling"]) == {"context", "background"}
+    outside = ~read_mask(MASK)
+    assert (read_picture(results[0]) == read_picture(PICTURE))[outside].all()
+    expect(page.locator("#caption")).to_contain_text("reconstruction error")
+    page.click("text=Paint anew")
+    expect(page.locator("[name=num_images]")).to_be_visible()
+
+
+def test_a_model_that_takes_prompts_says_what_the_picture_shows(visit: Visit, address: str) -> None:
+    page, orders = visit.page, visit.with_model(parts=["text"])
+    visit.open(address)
+    expect(page.locator("#exemplar")).to_be_hidden()
+    visit.picture(PICTURE)
+    page.fill("#prompt", "a cat")
+    page.click("text=Start from the picture")
+    visit.setting("'invert.source'", "a dog")
+    visit.setting("'invert.words'", "dog")
+    page.click("#go")
+    expect(page.locator("#error")).to_contain_text('"dog" is not a pair such as cat=dog')
+    visit.setting("'invert.words'", "dog=cat")
+    page.keyboard.press("Enter")
+    expect(page.locator("#error")).to_have_text("seen")
+    assert (orders[0]["source"], orders[0]["target"]) == ("a dog", "a cat")
+    assert orders[0]["words"] == {"dog": "cat"}
+    assert "mask" not in orders[0], "nothing is painted, so everything may change"
+
+
+def test_a_painter_that_is_told_nothing_needs_a_mask_only(visit: Visit, address: str) -> None:
+    orders = visit.with_model(parts=[], invert=None)
+    visit.open(address)
+    visit.picture(PICTURE)
+    expect(visit.page.locator("#exemplar")).to_be_hidden()
+    expect(visit.page.locator("#ways")).to_be_hidden()
+    visit.stroke(*BAR)
+    visit.page.click("#go")
+    expect(visit.page.locator("#error")).to_have_text("seen")
+    assert not {"exemplar", "prompt", "guidance_scale"} & set(orders[0])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -129,7 +129,7 @@ class Visit:
             route.fulfill(status=422, json={"error": "seen"})
 
         self.page.route("**/page/choices*", choices)
-        self.page.route("**/api/edit", order)
+        self.page.route("**/api/*", order)
         return orders
 
 

@@ -1,6 +1,7 @@
 // The page: wires its parts together, and makes edits.
 
 import { Exemplar, onChoice, showLines, takesFiles } from "./files.js";
+import { Inversion } from "./invert.js";
 import { listExamples, listOffered } from "./lists.js";
 import { MaskCanvas } from "./mask-canvas.js";
 import { Results } from "./results.js";
@@ -24,6 +25,7 @@ const canvas = new MaskCanvas(at("stage"), maskChanged);
 const exemplar = new Exemplar(at("exemplar"), ready);
 const structure = new Structure(at("structure"), choices.maps);
 const settings = new Settings(at("order"), choices, askForWindow);
+const inversion = new Inversion(at("order"), choices, settings);
 const results = new Results(at("results"), {
   continue: (file) => takePicture(file).then(() => pictureSection.scrollIntoView({ block: "start" })),
   "as-exemplar": (file) => exemplar.take(file).then(() => exemplar.section.scrollIntoView({ block: "center" })),
@@ -174,25 +176,35 @@ function stem() {
   return picture.file.name.replace(/\.[^.]*$/, "") || "picture";
 }
 
-/** The order for one edit, without the guidance scale of a sweep. */
-async function content() {
+/** What the model is told, and the pictures; an inversion may go without a mask. */
+async function subject() {
   if (!picture) throw new Error("there is no picture yet; drop one into field 1");
   const prompt = told("text") ? at("prompt").value.trim() : "";
-  if (!exemplar.file && !told("text")) {
+  if (told("exemplar") && !told("text") && !exemplar.file) {
     throw new Error("there is no exemplar yet; drop a picture of the object into field 2");
   }
-  if (!exemplar.file && !prompt) throw new Error("say what to paint: by an exemplar, a prompt or both");
-  const { file, invert } = await maskFile();
-  const found = {
-    ...settings.values(),
-    image: await dataUrl(picture.file),
-    mask: await dataUrl(file),
-    invert_mask: invert,
-    structure: await structure.values(),
-  };
+  if (told("text") && !exemplar.file && !prompt) {
+    throw new Error(told("exemplar") ? "say what to paint: by an exemplar, a prompt or both" : "say what to paint");
+  }
+  const found = { image: await dataUrl(picture.file) };
   if (exemplar.file && told("exemplar")) found.exemplar = await dataUrl(exemplar.file);
-  if (prompt) found.prompt = prompt;
-  return found;
+  if (prompt) found[inversion.chosen ? "target" : "prompt"] = prompt;
+  if (inversion.chosen && !canvas.box()) return found;
+  const { file, invert } = await maskFile();
+  return { ...found, mask: await dataUrl(file), invert_mask: invert };
+}
+
+/** The orders to send: { path, content, label }; several for several guidance scales. */
+async function orders() {
+  const base = await subject();
+  if (inversion.chosen) return [{ path: "/api/invert", content: { ...base, ...inversion.values() }, label: "" }];
+  const content = { ...base, ...settings.values(), structure: await structure.values() };
+  const scales = settings.sweep();
+  if (!scales.length) return [{ path: "/api/edit", content, label: "" }];
+  const name = told("exemplar") ? "guidance_scale" : "text_guidance_scale";
+  return scales.map((scale) => {
+    return { path: "/api/edit", content: { ...content, [name]: scale }, label: `guidance scale ${scale}` };
+  });
 }
 
 async function paint() {
@@ -200,19 +212,16 @@ async function paint() {
   running = new AbortController();
   layRunning(true, "preparing");
   try {
-    const base = await content();
-    const scales = settings.sweep();
-    const scale = told("exemplar") ? "guidance_scale" : "text_guidance_scale";
-    const orders = scales.length ? scales.map((value) => ({ ...base, [scale]: value })) : [base];
-    const edits = [];
+    const all = await orders();
     const before = picture;
-    for (const [number, one] of orders.entries()) {
-      const from = orders.length > 1 ? `edit ${number + 1} of ${orders.length}: ` : "";
+    const edits = [];
+    for (const [number, one] of all.entries()) {
+      const from = all.length > 1 ? `edit ${number + 1} of ${all.length}: ` : "";
       layRunning(true, `${from}waiting for the model`);
-      const answer = await order("/api/edit", one, running.signal, (done, total) => {
+      const answer = await order(one.path, one.content, running.signal, (done, total) => {
         layRunning(true, `${from}step ${done} of ${total}`, done / total);
       });
-      edits.push(...(await editsOf(answer, before, orders.length > 1 ? `guidance scale ${one[scale]}` : "")));
+      edits.push(...(inversion.chosen ? inverted(one, answer, before) : edited(one, answer, before)));
     }
     results.add(edits);
     layRunning(false, "");
@@ -225,24 +234,36 @@ async function paint() {
   }
 }
 
-async function editsOf(answer, before, more) {
-  const seconds = Object.values(answer.seconds || {}).reduce((sum, value) => sum + value, 0);
-  return Promise.all(
-    answer.images.map(async (image) => {
-      const bytes = Uint8Array.from(atob(image.png), (letter) => letter.charCodeAt(0));
-      const label = [`seed ${image.seed}`, more].filter(Boolean).join(", ");
-      const name = `${stem()}-${label.replace(/[ ,]+/g, "-")}.png`;
-      return {
-        file: new File([bytes], name, { type: "image/png" }),
-        before: before.copy,
-        width: before.width,
-        height: before.height,
-        label,
-        caption: `${label}, painted in ${seconds.toFixed(1)} s`,
-        notes: image.notes.map(inWordsOfThePage),
-      };
-    }),
-  );
+/** The list's entries of the answer to an edit. */
+function edited(one, answer, before) {
+  const seconds = Object.values(answer.seconds).reduce((sum, value) => sum + value, 0);
+  return answer.images.map((image) => {
+    const label = [`seed ${image.seed}`, one.label].filter(Boolean).join(", ");
+    return entry(image.png, before, label, `${label}, painted in ${seconds.toFixed(1)} s`, image.notes);
+  });
+}
+
+/** The list's entries of the answer to an inversion: the edit, and the picture as it was found again. */
+function inverted(one, answer, before) {
+  const caption = `${inversion.caption(one.content, answer)}, in ${answer.seconds.toFixed(1)} s`;
+  return [
+    entry(answer.png, before, one.content.method, caption, answer.notes),
+    entry(answer.reconstruction, before, "reconstruction", `reconstruction: ${caption}`, []),
+  ];
+}
+
+function entry(png, before, label, caption, notes) {
+  const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
+  const name = `${stem()}-${label.replace(/[ ,]+/g, "-")}.png`;
+  return {
+    file: new File([bytes], name, { type: "image/png" }),
+    before: before.copy,
+    width: before.width,
+    height: before.height,
+    label,
+    caption,
+    notes: notes.map(inWordsOfThePage),
+  };
 }
 
 function layRunning(now, text, share = null) {

@@ -2,6 +2,7 @@
 
 const KEY = "intarsia.settings";
 const OWN = ["sweep"]; // fields that are no settings of one edit
+const EMPTY = { "invert.source": "", "invert.words": "", "invert.coupling": "", "invert.strength": "" };
 
 export class Settings {
   /** `form`: has a field for each setting, by its name; `choices`: what the server offers. */
@@ -18,16 +19,17 @@ export class Settings {
     this.field("num_images").max = choices.limits.num_images;
     this.names = [...form.querySelectorAll("[name]")].map((field) => field.name);
     this._addPresets();
-    this.set({ ...choices.defaults, sweep: "", ...remembered() });
+    this.defaults = { ...choices.defaults, sweep: "", ...EMPTY };
+    this.set({ ...this.defaults, ...remembered() });
     form.addEventListener("input", () => this._keep());
-    form.querySelector("#reset").addEventListener("click", () => this.set({ ...choices.defaults, sweep: "" }));
+    form.querySelector("#reset").addEventListener("click", () => this.set(this.defaults));
     form.querySelector("#new-seed").addEventListener("click", () => {
       this.set({ seed: Math.floor(Math.random() * 2 ** 31) });
     });
   }
 
   field(name) {
-    return this.form.querySelector(`[name=${name}]`);
+    return this.form.querySelector(`[name="${name}"]`);
   }
 
   /** Set fields by name; unknown names, and choices that are not offered, are left out. */
@@ -41,14 +43,17 @@ export class Settings {
     this._keep();
   }
 
-  /** The settings of an order; only those of what the model is told. */
-  values() {
+  /** The settings of an order, by names that begin with `prefix`; only those of what the model is told. */
+  values(prefix = "") {
     const found = {};
     for (const name of this.names) {
       const field = this.field(name);
-      if (OWN.includes(name) || field.closest("[data-part][hidden]")) continue;
-      if (field.type === "number" && field.value === "") throw new Error(`${labelOf(field)}: give a number`);
-      found[name] = field.type === "number" ? Number(field.value) : field.value;
+      const own = prefix ? name.startsWith(prefix) : !name.includes(".");
+      if (!own || OWN.includes(name) || field.closest("[data-part][hidden]")) continue;
+      const number = field.type === "number";
+      if (number && field.value === "" && "optional" in field.dataset) continue;
+      if (number && field.value === "") throw new Error(`${labelOf(field)}: give a number`);
+      found[name.slice(prefix.length)] = number ? Number(field.value) : field.value;
     }
     return found;
   }
