@@ -17,7 +17,7 @@ from torch import Tensor
 from intarsia.architecture import ModelConfig, NoiseConfig
 from intarsia.errors import UserError
 from intarsia.model import EditModel
-from intarsia.pretrained import UNET_PREFIX, State, load_strictly, repeat_null, with_averages
+from intarsia.pretrained import UNET_PREFIX, State, WrongGeometry, load_strictly, repeat_null, with_averages
 from intarsia.towers.names import own_prefix
 
 _VAE = "first_stage_model."
@@ -235,7 +235,7 @@ def _refuse_other_noise(state: State, noise: NoiseConfig, where: Path | str) -> 
     ours = noise_buffers(noise)["betas"]
     if theirs is None or (theirs.shape == ours.shape and torch.allclose(theirs.float(), ours, rtol=1e-3)):
         return
-    raise UserError(
+    raise WrongGeometry(
         f"{where} has {len(theirs)} noise levels with betas from {theirs[0]:g} to {theirs[-1]:g}, the model "
         f"config {len(ours)} from {ours[0]:g} to {ours[-1]:g}; copy the file's values to model.noise"
     )

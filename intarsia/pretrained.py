@@ -108,12 +108,17 @@ def _first_sentence(error: Exception) -> str:
     return " ".join(str(error).split()).split(". ")[0][:120] or type(error).__name__
 
 
+class WrongGeometry(UserError):
+    """Weights or noise levels that do not fit the model's config."""
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
     """Copy `state` into `module`; names and shapes must match exactly, and all values be finite.
 
     Raises:
-        UserError: if weights are missing, unexpected or of another shape; the message has the number and the
-            first name of each kind. Or if one has a value that is not finite; the message has its name.
+        WrongGeometry: if weights are missing, unexpected or of another shape; the message has the number and
+            the first name of each kind.
+        UserError: if one has a value that is not finite; the message has its name.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in state]
@@ -129,7 +134,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path | 
         shapes = f"{list(state[name].shape)} instead of {list(own[name].shape)}"
         problems.append(f"{len(wrong)} of another shape (first {name}: {shapes})")
     if problems:
-        raise UserError(
+        raise WrongGeometry(
             f"{where}: the weights do not fit the model, {', '.join(problems)}; give a file and a model "
             "config that belong together"
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from dataprep.pictures.mask_levels import white_of, without_white
 from dataprep.pictures.reader import (
     ORIENTATION,
     PICTURE_FORMATS,
@@ -88,24 +89,30 @@ def open_picture(path: Path | str) -> PictureFile:
 def open_mask(path: Path | str, invert: bool = False) -> MaskFile:
     """Read an edit mask: white = repaint, black = keep, split at one half; transparent pixels are black.
 
+    Values 0 and 1 and the like are read as black and white (`mask_levels.white_of`).
+
     Args:
         path: path of the file.
         invert: whether black means repaint, as with `--invert-mask`.
 
     Raises:
-        UserError: if the file is missing, damaged, not a picture, or marks nothing.
+        UserError: if the file is missing, damaged, not a picture, shows several labels, or marks
+            nothing.
     """
     path = Path(path)
     with _opened(path) as (image, remarks):
-        levels = turn_upright(_usable(load_grey(image), path), orientation_of(image))
-    mask = (levels >= 128) != invert
-    if not mask.any():
-        black = f"has no white (128 or more of 255; its brightest pixel has {levels.max()}), so it"
-        cause = "is completely white, so inverted it" if invert else black
-        other = "omit" if invert else "to repaint black instead, give"
-        raise UserError(
-            f"{path} {cause} marks nothing to repaint; paint the area white, or {other} --invert-mask"
-        )
+        levels, read = white_of(_usable(load_grey(image), path), image, path)
+        remarks += read
+        mask = (levels >= 128) != invert
+        if not mask.any():
+            cause = (
+                "is completely white, so inverted it" if invert else f"{without_white(levels, image)}, so it"
+            )
+            colour = "black" if invert else "white"
+            raise UserError(
+                f"{path} {cause} marks nothing to repaint; paint {colour} what is to be repainted"
+            )
+        levels, mask = (turn_upright(part, orientation_of(image)) for part in (levels, mask))
     soft = float(((levels > 8) & (levels < 247)).mean())
     if soft > _SOFT_SHARE:
         advice = "--blend makes a soft seam" if soft < _GREY_SHARE else "is it the mask?"
@@ -162,7 +169,8 @@ def open_exemplar(
 def _outline(mask: Path, exemplar: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Shares of the object in an exemplar's pixels from a mask file, uint8 [H, W], 255 = all."""
     with _opened(mask) as (image, _):
-        levels = turn_upright(_usable(load_grey(image), mask), orientation_of(image))
+        levels, _ = white_of(_usable(load_grey(image), mask), image, mask)
+        levels = turn_upright(levels, orientation_of(image))
     if levels.shape != shape:
         raise UserError(
             f"exemplar mask {mask} is {levels.shape[1]} x {levels.shape[0]} pixels, and exemplar {exemplar} "

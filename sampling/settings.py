@@ -55,6 +55,7 @@ COUPLINGS = {
     "background": "sampling.couplings.background",
     "context": "sampling.couplings.context",
     "masactrl": "sampling.couplings.masactrl",
+    "masactrl-masks": "sampling.couplings.masactrl_masks",
     "pnp": "sampling.couplings.plug_and_play",
     "p2p": "sampling.couplings.prompt_to_prompt",
     "pix2pix-zero": "sampling.couplings.pix2pix_zero",

@@ -14,7 +14,7 @@ import pytest
 from tests.paths import ROOT
 
 ORDER = ["intarsia", "dataprep", "sampling", "evaluation", "training", "slurm"]
-HEAVY = ["torch", "ray", "diffusers", "deepspeed", "transformers", "gradio", "albumentations"]
+HEAVY = ["torch", "ray", "diffusers", "deepspeed", "transformers", "starlette", "albumentations"]
 LONG = ("loop.py", "cli.py", "__main__.py")  # whose functions may have 120 lines
 DOORS = {"intarsia": 22}  # folders that may have more than 15 modules
 EVERYWHERE = {"main", "add", "run"}  # the same word for the same thing in every package

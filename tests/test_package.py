@@ -90,6 +90,7 @@ def test_the_wheel_holds_everything_under_one_name(source: Path, wheel: Path) ->
         for kind in ("*.py", "*.sh", "py.typed")
         for path in (source / name).rglob(kind)
     ]
+    wanted += (source / "sampling/web/static").iterdir()
     wanted += [path for name in DATA for path in (source / name).rglob("*") if path.is_file()]
     names = zipfile.ZipFile(wheel).namelist()
     held = {name for name in names if ".dist-info/" not in name}

@@ -16,6 +16,7 @@ _SOURCE_ROWS = {
     "background": frozenset[str](),
     "context": frozenset({"source_null", "source"}),
     "masactrl": frozenset({"source_null", "source"}),
+    "masactrl-masks": frozenset({"source_null", "source"}),
     "pnp": frozenset({"source_null"}),
     "p2p": frozenset({"source"}),
     "pix2pix-zero": frozenset[str](),

@@ -32,6 +32,7 @@ _TITLES = {
     "ddpm": "Edit-friendly DDPM",
     "p2p": "P2P",
     "masactrl": "MasaCtrl",
+    "masactrl-masks": "MasaCtrl with masks",
     "pnp": "PnP",
     "pix2pix-zero": "P2P-Zero",
 }

@@ -41,10 +41,8 @@ def before_painting(
         advice = "use --fit crop, which samples a window around it" if whole else "mark a larger area"
         yield f"the mask covers only {seen:.1%} of what the model sees, too little for an object; {advice}"
     if share > _NEARLY_ALL:
-        yield (
-            f"the mask covers {share:.0%} of the picture; white is repainted: to repaint black instead, give "
-            "--invert-mask"
-        )
+        other = ": to repaint black instead, give --invert-mask" if share < 1.0 else ""
+        yield f"the mask covers {share:.0%} of the picture; white is repainted{other}"
     stretch = canvas.window.width / canvas.window.height * canvas.frame.height / canvas.frame.width
     if max(stretch, 1 / stretch) > _SQUASHED:
         padded = min(canvas.frame.width, canvas.frame.height) < canvas.size

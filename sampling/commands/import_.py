@@ -59,14 +59,24 @@ def _run(arguments: argparse.Namespace) -> None:
         told = {"tokens": arguments.exemplar_tokens}
         content = config.model_dump() | {"exemplar": config.exemplar.model_dump() | told}
         config = build_config(ModelConfig, content, where="--exemplar-tokens")
-    import_original(
-        arguments.checkpoint,
-        arguments.out,
-        config,
-        arguments.ema,
-        arguments.dtype,
-        arguments.new_null_exemplar,
-    )
+    from intarsia.pretrained import WrongGeometry
+
+    try:
+        import_original(
+            arguments.checkpoint,
+            arguments.out,
+            config,
+            arguments.ema,
+            arguments.dtype,
+            arguments.new_null_exemplar,
+        )
+    except WrongGeometry as error:
+        if arguments.config is not None:
+            raise
+        raise UserError(
+            f"{str(error).rpartition('; ')[0]}; without --config the published geometry is assumed: give "
+            "--config YAML, the config of the model (configs/model/demo.yaml for that of `make demo`)"
+        ) from None
     print(f"{arguments.out}: model folder, {arguments.dtype}")
 
 

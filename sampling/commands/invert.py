@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from intarsia.command_line import Commands
 from intarsia.config import build_config
-from intarsia.errors import UsageError, UserError
+from intarsia.errors import UsageError
 from sampling.jobs import FILES
 from sampling.options import (
     add_canvas_options,
@@ -30,15 +30,9 @@ from sampling.settings import (
     PromptMethod,
 )
 
-if TYPE_CHECKING:
-    from sampling.methods.request import InversionRequest
-    from sampling.pictures import PictureFile
-    from sampling.told import PartNames
-
 _METHODS = get_args(InversionMethod)
 _CANVAS = ("fit", "context", "blend", "match_colour", "composite")
 _WHERE = "python -m sampling invert"
-_SAID = ("source", "target", "words", "reweight", "negative_prompt", "caption", "source_exemplar")
 _Pairs = tuple[tuple[str, str], ...]
 
 
@@ -72,7 +66,9 @@ def _add_prompt_options(parser: argparse.ArgumentParser) -> None:
     }
     for name, text in texts.items():
         group.add_argument(f"--{name.replace('_', '-')}", metavar="TEXT", default="", help=text)
-    words = "change the picture only where these words are, with --coupling p2p"
+    words = (
+        "change the picture only where these words are, with --coupling p2p; with masactrl-masks, the object"
+    )
     group.add_argument("--words", type=_pairs, metavar="OLD=NEW[,...]", default=(), help=words)
     factors = "strengthen or weaken words of --target, with --coupling p2p"
     group.add_argument("--reweight", type=_factors, metavar="WORD=F[,...]", default=(), help=factors)
@@ -180,6 +176,8 @@ def _settings(arguments: argparse.Namespace) -> list[InversionSettings]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from sampling.methods.request import check_asked
+
     settings = _settings(arguments)
     canvas_options = {name: getattr(arguments, name) for name in _CANVAS}
     canvas = build_config(EditSettings, canvas_options, _WHERE)
@@ -189,8 +187,14 @@ def _run(arguments: argparse.Namespace) -> None:
     out = arguments.out
     outputs = [out.with_name(f"{out.stem}-{own.method}.png") for own in settings] if settings[1:] else [out]
     side_by_side = out.with_name(f"{out.stem}.side-by-side.png")
-    check_files(arguments, [*outputs, side_by_side], _checked(arguments, settings))
-    source, request, notes = _read(arguments)
+    names, texts = (*FILES, "source_exemplar"), _texts(arguments)
+    files = {name: path for name in names if (path := getattr(arguments, name)) is not None}
+    check_files(arguments, [*outputs, side_by_side], partial(check_asked, settings, files, texts))
+
+    from sampling.methods.read import read_inversion, said_of
+
+    reading = arguments.invert_mask, arguments.exemplar_background
+    source, request, notes = read_inversion(files, texts, arguments.seed, *reading)
 
     from tqdm import tqdm
 
@@ -202,8 +206,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
     model, device = open_model(arguments.model, machine)
     model.requires_grad_(False)
-    shared = pattern(arguments.model, machine, arguments.invert_mask, arguments.exemplar_background)
-    kept = {name: source_file(path) for name in FILES if (path := getattr(arguments, name)) is not None}
+    shared = pattern(arguments.model, machine, *reading)
+    kept = {name: source_file(path) for name, path in files.items() if name in FILES}
     rows, remarks = [], dict.fromkeys(notes)
     exemplar = [] if request.exemplar is None else [request.exemplar]
     _line("method", "reconstruction", "background", "seconds", "UNet calls")
@@ -215,7 +219,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 bar.update(done - bar.n)
 
             result = invert_edit(model, request, own, canvas, device, show)
-        recorded = own.plain() | canvas_options | dict(_said(arguments))
+        recorded = own.plain() | canvas_options | said_of(texts, files)
         made = made_from(shared, kept, arguments.seed, recorded)
         changed = request.edit_mask if canvas.composite else None
         write_png(result.image, path, source, changed, made.to_text())  # type: ignore[arg-type]
@@ -230,77 +234,16 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"note: {text}", file=sys.stderr)
 
 
-def _checked(arguments: argparse.Namespace, settings: list[InversionSettings]) -> Callable[[PartNames], None]:
-    """A function that refuses what a model with certain parts does not take, before it is loaded."""
-    from sampling.methods.request import check_inversion, check_method, check_words
-
-    texts = {
-        "source prompt": arguments.source,
-        "target prompt": arguments.target,
-        "words": _plain(arguments.words),
-        "reweighted words": _plain(arguments.reweight),
-        "negative prompt": arguments.negative_prompt,
+def _texts(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Prompts and words, as fields of `InversionRequest`."""
+    return {
+        "source_prompt": arguments.source,
+        "target_prompt": arguments.target,
+        "words": arguments.words,
+        "reweight": arguments.reweight,
+        "negative_prompt": arguments.negative_prompt,
         "caption": arguments.caption,
     }
-    pictures = ("exemplar", "source_exemplar", "mask")
-    given = {name.replace("_", " "): getattr(arguments, name) is not None for name in pictures}
-
-    def check(parts: PartNames) -> None:
-        check_inversion(parts, given, texts)
-        for own in settings:
-            check_method(own, parts)
-            if own.coupling and "background" in own.coupling and not given["mask"]:
-                raise UserError("--coupling background keeps what is outside the mask; give --mask")
-            check_words(own, bool(arguments.words or arguments.reweight), bool(arguments.caption))
-
-    return check
-
-
-def _read(arguments: argparse.Namespace) -> tuple[PictureFile, InversionRequest, tuple[str, ...]]:
-    """The picture's file, what is asked, and changes that reading made."""
-    from sampling.canvas.canvas import check_mask
-    from sampling.methods.request import InversionRequest
-    from sampling.pictures import open_exemplar, open_mask, open_picture
-
-    source = open_picture(arguments.image)
-    remarks, edit_mask = list(source.remarks), None
-    if arguments.mask is not None:
-        mask = open_mask(arguments.mask, arguments.invert_mask)
-        edit_mask = check_mask(mask.edit_mask, source.pixels)
-        remarks += mask.remarks
-    exemplars: list[Any] = []
-    for path, outline in ((arguments.exemplar, arguments.exemplar_mask), (arguments.source_exemplar, None)):
-        opened = None if path is None else open_exemplar(path, arguments.exemplar_background, outline)
-        exemplars.append(opened and opened.pixels)
-        remarks += opened.remarks if opened else ()
-    request = InversionRequest(
-        source.pixels,
-        edit_mask,
-        exemplars[0],
-        exemplars[1],
-        source_prompt=arguments.source,
-        target_prompt=arguments.target,
-        words=arguments.words,
-        reweight=arguments.reweight,
-        negative_prompt=arguments.negative_prompt,
-        caption=arguments.caption,
-        seed=arguments.seed,
-    )
-    return source, request, tuple(remarks)
-
-
-def _said(arguments: argparse.Namespace) -> Mapping[str, str]:
-    """What was said of picture and edit, by the option's name, for the record of how the result was made."""
-    given = {name: getattr(arguments, name) for name in _SAID}
-    return {
-        name: _plain(value) if isinstance(value, tuple) else str(value)
-        for name, value in given.items()
-        if value
-    }
-
-
-def _plain(pairs: tuple[tuple[str, Any], ...]) -> str:
-    return ",".join(f"{first}={second}" for first, second in pairs)
 
 
 def _decibel(value: float | None) -> str:

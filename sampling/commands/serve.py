@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         "serve",
         help="serve a page to paint masks in the browser, and a JSON endpoint",
         description="Serve a page to paint or upload a mask, choose an exemplar and edit the picture, and "
-        "POST /api/edit (docs/web.md). It never contacts another host.",
+        "POST /api/edit and /api/invert (docs/web.md). It never contacts another host.",
     )
     files = parser.add_argument_group("files")
     add_painter_options(files)
@@ -101,8 +101,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1024,
         metavar="N",
-        help="size limit of visitors' uploads, and of inputs and results without --output-dir; the oldest "
-        "are deleted first (default %(default)s)",
+        help="size limit of inputs and results without --output-dir; the oldest are deleted first (default "
+        "%(default)s)",
     )
     limits.add_argument(
         "--max-images",
@@ -126,11 +126,6 @@ def _run(arguments: argparse.Namespace) -> None:
     # Before the libraries are imported: they read these once.
     os.environ["HF_HUB_OFFLINE"] = "1"
     with own_folder() as own:
-        os.environ |= {
-            "GRADIO_TEMP_DIR": f"{own}/uploads",
-            "GRADIO_EXAMPLES_CACHE": f"{own}/examples",
-            "GRADIO_ANALYTICS_ENABLED": "False",
-        }
         try:
             from sampling.web.server import Address, serve
         except ImportError as error:
@@ -139,6 +134,7 @@ def _run(arguments: argparse.Namespace) -> None:
             ) from None
         from sampling.painters.painter import painter_of
         from sampling.provenance import pattern
+        from sampling.web.choices import fields_of
         from sampling.web.service import Limits, Service
         from sampling.web.visitors import visitors_of
 
@@ -166,7 +162,7 @@ def _run(arguments: argparse.Namespace) -> None:
             )
         address = Address(arguments.host, arguments.port, visitors)
         tidy = partial(shutil.rmtree, own, ignore_errors=True)
-        serve(service, address, arguments.input, arguments.batch_size, tidy)
+        serve(service, address, arguments.input, arguments.batch_size, tidy, fields_of(painter, model, parts))
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -46,9 +46,9 @@ class CoupledProcessor:
         seen: Tensor | None = None
         for coupling in couplings:
             query, key, value = coupling.rows(walk, self.layer, query, key, value)
-            allowed = coupling.may_see(walk, self.layer, len(key), key.shape[2])
+            allowed = coupling.may_see(walk, self.layer, len(key), query.shape[2], key.shape[2])
             if allowed is not None:
-                seen = allowed.to(key.device)
+                seen = _both(seen, allowed.to(key.device))
         readers = [one for one in couplings if one.reads_maps(walk, self.layer, query.shape[2])]
         if readers:
             products = query @ key.transpose(-1, -2) * attn.scale
@@ -60,6 +60,13 @@ class CoupledProcessor:
             mixed = F.scaled_dot_product_attention(query, key, value, seen, scale=attn.scale)
         together = mixed.transpose(1, 2).flatten(2)
         return attn.to_out[1](attn.to_out[0](together)) / attn.rescale_output_factor
+
+
+def _both(before: Tensor | None, allowed: Tensor) -> Tensor:
+    """Keys that both may see; keys that were added since `before` stand for the same cells again."""
+    if before is None:
+        return allowed
+    return allowed & before.repeat(1, 1, 1, allowed.shape[-1] // before.shape[-1])
 
 
 class WalkPlace:

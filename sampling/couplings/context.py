@@ -34,7 +34,7 @@ class SharedContext(Coupling):
             shared_key[target], shared_value[target] = key[source], value[source]
         return query, torch.cat([key, shared_key], dim=2), torch.cat([value, shared_value], dim=2)
 
-    def may_see(self, walk: Walk, layer: AttentionLayer, batch: int, keys: int) -> Tensor:
+    def may_see(self, walk: Walk, layer: AttentionLayer, batch: int, cells: int, keys: int) -> Tensor:
         """bool [B, 1, 1, keys]: rows of the target see their own keys and the kept ones of the source."""
         own = keys // 2
         allowed = torch.zeros(batch, 1, 1, keys, dtype=torch.bool)

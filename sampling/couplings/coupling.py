@@ -105,8 +105,8 @@ class Coupling:
         """Queries [B, heads, n, d], keys and values [B, heads, m, d] -> what is attended with."""
         return query, key, value
 
-    def may_see(self, walk: Walk, layer: AttentionLayer, batch: int, keys: int) -> Tensor | None:
-        """Which keys each row may attend to, bool [B, 1, 1, keys]; None for all."""
+    def may_see(self, walk: Walk, layer: AttentionLayer, batch: int, cells: int, keys: int) -> Tensor | None:
+        """Which keys each of a row's cells may attend to, bool [B, 1, 1 or cells, keys]; None for all."""
         return None
 
     def reads_maps(self, walk: Walk, layer: AttentionLayer, pixels: int) -> bool:
@@ -183,12 +183,14 @@ def make_couplings(names: Sequence[str], given: CouplingInputs) -> list[Coupling
         row = cast(CouplingRow, import_module(COUPLINGS[name]).COUPLING)
         if given.num_tokens < row.fewest_tokens:
             raise UserError(
-                f"--coupling {name} needs {row.fewest_tokens} tokens or more to choose between, and this "
+                f"the coupling {name} needs {row.fewest_tokens} tokens or more to choose between, and this "
                 f"model attends to {given.num_tokens}, so that its effect would be exactly 0; leave it out, "
                 "or train a model with more exemplar tokens"
             )
         if row.masked and given.keep is None:
-            raise UserError(f"--coupling {name} keeps what is outside the mask; give a mask, or leave it out")
+            raise UserError(
+                f"the coupling {name} keeps what is outside the mask; give a mask, or leave it out"
+            )
         made.append(row.make(given))
     return made
 

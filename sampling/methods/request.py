@@ -1,6 +1,8 @@
 """What an inversion is asked: a picture, and what the model is told of it and of the edit."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,14 +72,47 @@ class InversionRequest:
 
     def texts(self) -> dict[str, str]:
         """The texts by name, as `check_inversion` takes them."""
-        return {
-            "source prompt": self.source_prompt,
-            "target prompt": self.target_prompt,
-            "words": " ".join(map("=".join, self.words)),
-            "reweighted words": " ".join(word for word, _ in self.reweight),
-            "negative prompt": self.negative_prompt,
-            "caption": self.caption,
-        }
+        return _named(vars(self))
+
+
+def plain_pairs(pairs: Sequence[tuple[str, Any]]) -> str:
+    """Pairs as the command's options have them: `cat=dog,sofa=bed`."""
+    return ",".join(f"{first}={second}" for first, second in pairs)
+
+
+def _named(texts: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of a request by the names that errors use."""
+    return {
+        "source prompt": texts["source_prompt"],
+        "target prompt": texts["target_prompt"],
+        "words": plain_pairs(texts["words"]),
+        "reweighted words": plain_pairs(texts["reweight"]),
+        "negative prompt": texts["negative_prompt"],
+        "caption": texts["caption"],
+    }
+
+
+def check_asked(
+    settings: Sequence[InversionSettings], files: Collection[str], texts: Mapping[str, Any], parts: PartNames
+) -> None:
+    """Refuse what does not fit together, before a picture is read or a model is loaded.
+
+    Args:
+        settings: settings of each method.
+        files: names of the files that are given.
+        texts: prompts and words: fields of `InversionRequest`.
+        parts: what the model is told.
+
+    Raises:
+        UserError: with what to add or remove.
+    """
+    pictures = {name.replace("_", " "): name in files for name in ("exemplar", "source_exemplar", "mask")}
+    check_inversion(parts, pictures, _named(texts))
+    for own in settings:
+        check_method(own, parts)
+        if "background" in (own.coupling or ()) and not pictures["mask"]:
+            raise UserError("the coupling background keeps what is outside the mask; give a mask")
+        check_words(own, texts["words"], texts["reweight"], texts["caption"], pictures["mask"])
 
 
 def check_inversion(parts: PartNames, pictures: dict[str, bool], texts: dict[str, str]) -> None:
@@ -122,7 +157,7 @@ def check_inversion(parts: PartNames, pictures: dict[str, bool], texts: dict[str
         return
     if "exemplar" in parts:
         raise UserError("exemplar and target prompt are missing; give one of them, or both")
-    raise UserError("the target prompt is missing: a text that describes the edit, such as --target 'a dog'")
+    raise UserError("the target prompt is missing: a text that describes the edit, such as 'a dog'")
 
 
 def check_method(settings: InversionSettings, parts: PartNames) -> None:
@@ -149,17 +184,34 @@ def check_method(settings: InversionSettings, parts: PartNames) -> None:
         )
 
 
-def check_words(settings: InversionSettings, has_words: bool, has_caption: bool) -> None:
-    """Refuse words, for a blend or with a factor, that would have no effect.
+def check_words(
+    settings: InversionSettings,
+    words: Words = (),
+    reweight: tuple[tuple[str, float], ...] = (),
+    caption: str = "",
+    masked: bool = False,
+) -> None:
+    """Refuse words, for a blend or with a factor, that would have no effect, and couplings that lack them.
+
+    Args:
+        settings: settings with the couplings.
+        words, reweight, caption: those of `InversionRequest`.
+        masked: whether there is a mask.
 
     Raises:
         UserError: with what to add or remove.
     """
-    if has_words and "p2p" not in (settings.coupling or ()):
+    couplings = settings.coupling or ()
+    if (reweight and "p2p" not in couplings) or (words and not {"p2p", "masactrl-masks"} & set(couplings)):
         raise UserError(
             "words and reweight act on attention to words; add the coupling p2p, or leave them out"
         )
-    if has_words and has_caption:
+    if "masactrl-masks" in couplings and not words and not masked:
+        raise UserError(
+            "the coupling masactrl-masks needs to know where the object is; give words of both prompts, such "
+            "as cat=dog, or a mask"
+        )
+    if (words or reweight) and caption:
         raise UserError(
             "words and reweight compare source and target prompt, and with a caption both branches have the "
             "caption; leave one of them out"

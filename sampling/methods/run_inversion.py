@@ -116,10 +116,10 @@ def invert_edit(
     """
     request.check(model.config.parts)
     check_method(settings, model.config.parts)
-    check_words(settings, bool(request.words or request.reweight), bool(request.caption))
+    masked = request.edit_mask is not None
+    check_words(settings, request.words, request.reweight, request.caption, masked)
     own = canvas_settings or EditSettings()
     encoder = Encoder(model, device or model.unet.device)
-    masked = request.edit_mask is not None
     given = np.ones(request.image.shape[:2], bool) if request.edit_mask is None else request.edit_mask
     edit_mask = check_mask(given, request.image)
     canvas = lay_canvas(edit_mask, model.config.image_size, own)

@@ -16,19 +16,42 @@ if TYPE_CHECKING:
     from intarsia.model import EditModel
     from sampling.denoise.sampler import OnStep
     from sampling.editing import EditRequest, EditResult
-    from sampling.settings import EditSettings, MachineSettings
+    from sampling.methods.request import InversionRequest
+    from sampling.methods.run_inversion import InversionResult
+    from sampling.settings import EditSettings, InversionSettings, MachineSettings
 
 
-def painting_with(model: EditModel, device: torch.device | None = None) -> Paint:
-    """The painter of a loaded model; `device` is where it computes, by default the model's device."""
-    from sampling.editing import edit
+class OwnPaint:
+    """A loaded model that paints (`Paint`) and edits by inversion (`Inverting`)."""
 
-    def paint(
-        requests: Sequence[EditRequest], settings: EditSettings, on_step: OnStep | None = None
+    def __init__(self, model: EditModel, device: torch.device | None = None) -> None:
+        """`device` is where it computes, by default the model's device."""
+        self._model, self._device = model, device
+
+    def __call__(
+        self, requests: Sequence[EditRequest], settings: EditSettings, on_step: OnStep | None = None
     ) -> list[EditResult]:
-        return edit(model, requests, settings, on_step, device)
+        """See `Paint`."""
+        from sampling.editing import edit
 
-    return paint
+        return edit(self._model, requests, settings, on_step, self._device)
+
+    def invert(
+        self,
+        request: InversionRequest,
+        settings: InversionSettings,
+        canvas_settings: EditSettings,
+        on_step: OnStep | None = None,
+    ) -> InversionResult:
+        """See `Inverting`."""
+        from sampling.methods.run_inversion import invert_edit
+
+        return invert_edit(self._model, request, settings, canvas_settings, self._device, on_step)
+
+
+def painting_with(model: EditModel, device: torch.device | None = None) -> OwnPaint:
+    """The painter of a loaded model; `device` is where it computes, by default the model's device."""
+    return OwnPaint(model, device)
 
 
 def _named(model: Path | None) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from sampling.denoise.sampler import OnStep
     from sampling.editing import EditRequest, EditResult
+    from sampling.methods.request import InversionRequest
+    from sampling.methods.run_inversion import InversionResult
     from sampling.pictures import Picture
-    from sampling.settings import EditSettings, MachineSettings
+    from sampling.settings import EditSettings, InversionSettings, MachineSettings
 
 # Painters by name: the module with each one's PAINTER.
 PAINTERS = {"own": "sampling.painters.own"}
@@ -41,6 +43,21 @@ class Paint(Protocol):
         Raises:
             UserError: for a request that cannot be painted.
         """
+        ...
+
+
+@runtime_checkable
+class Inverting(Protocol):
+    """What a painter also is if it can edit by inversion."""
+
+    def invert(
+        self,
+        request: InversionRequest,
+        settings: InversionSettings,
+        canvas_settings: EditSettings,
+        on_step: OnStep | None = None,
+    ) -> InversionResult:
+        """Invert and edit one picture; see `sampling.methods.run_inversion.invert_edit`."""
         ...
 
 

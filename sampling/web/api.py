@@ -1,35 +1,43 @@
-"""The JSON door: POST /api/edit. Whatever is wrong is a 4xx with {"error": one sentence}."""
+"""The JSON door: POST /api/edit and /api/invert. Whatever is wrong is a 4xx with {"error": one sentence}."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
-import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from pydantic import Field
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from intarsia.architecture import MAPS
 from intarsia.config import build_config
 from intarsia.errors import UserError
+from sampling.denoise.sampler import OnStep
 from sampling.jobs import COMPUTED_OF, FILES
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import check_outline, check_scales, check_told
+from sampling.web.bodies import bytes_of, object_of
+from sampling.web.inversions import make_inversion, read_order
 from sampling.web.line import Busy, Stopped
+from sampling.web.progress import answered
 from sampling.web.service import Made, Order, Service, TooLarge
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_LATER = {"Retry-After": "60"}
 _LONGEST = 500  # characters of an error: it may quote what was sent
+
+# What is done in the line's turn, with what stops it and what hears of its steps: its answer.
+Work = Callable[[threading.Event, OnStep | None], dict[str, Any]]
+Maker = Callable[[bytes], Work]  # reads and checks a body; what it raises is the body's fault
 
 log = logging.getLogger(__name__)
 
@@ -52,24 +60,33 @@ class EditBody(EditSettings):
     structure: dict[str, str] = Field(default_factory=dict)
 
 
-def add_api(app: FastAPI, service: Service, batch_size: int) -> None:
+def add_api(app: Starlette, service: Service, batch_size: int) -> None:
     """Let `app` answer below /api/; `batch_size` is the server's affair, not the visitor's."""
+    makers: dict[str, Maker] = {"edit": partial(_edit, service, batch_size)}
+    if service.inverting is not None:
+        makers["invert"] = partial(_invert, service)
+    known = " and ".join(f"/api/{name}" for name in makers)
 
-    async def answer(request: Request) -> JSONResponse:
-        if request.path_params["rest"] != "edit":
-            return _error(404, "there is only POST /api/edit here")
+    async def answer(request: Request) -> Response:
+        make = makers.get(request.path_params["rest"])
+        if make is None:
+            return _error(404, f"there is only POST {known} here")
         if request.method != "POST":
-            return _error(405, f"{request.method} is not for /api/edit; send a POST", Allow="POST")
+            return _error(405, f"{request.method} is not for {request.url.path}; send a POST", Allow="POST")
         # Another site's page cannot send this type without a preflight request, which gets no answer.
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _error(415, "the body must be JSON; send Content-Type: application/json")
-        try:
-            # First the body: who sends only its beginning takes no place in the line.
-            body = await request.body()
+        # First the body: who sends only its beginning takes no place in the line.
+        body = await request.body()
+
+        async def made(on_step: OnStep | None) -> JSONResponse:
             with service.line.place(), _stop_of(request) as stop:
-                return await run_in_threadpool(_edit, service, body, batch_size, stop)
+                return await run_in_threadpool(_made, make, body, stop, on_step)
+
+        try:
+            return await answered(request, made)
         except Busy as error:
-            return _error(503, str(error), **{"Retry-After": "60"})
+            return _error(503, str(error), **_LATER)
 
     app.add_route("/api/{rest:path}", answer, methods=_METHODS)
 
@@ -91,14 +108,16 @@ def _stop_of(request: Request) -> Iterator[threading.Event]:
         watcher.cancel()
 
 
-def _edit(service: Service, body: bytes, batch_size: int, stop: threading.Event) -> JSONResponse:
+def _made(make: Maker, body: bytes, stop: threading.Event, on_step: OnStep | None) -> JSONResponse:
     status = 400
     try:
-        order = _order(service, body, batch_size)
+        work = make(body)
         status = 422
-        made = service.edit(order, stop=stop)
+        return JSONResponse(work(stop, on_step))
     except Stopped as error:
         return _error(503, str(error))
+    except Busy as error:
+        return _error(503, str(error), **_LATER)
     except TooLarge as error:
         return _error(413, str(error))
     except UserError as error:
@@ -106,17 +125,25 @@ def _edit(service: Service, body: bytes, batch_size: int, stop: threading.Event)
     except Exception:
         log.exception("an edit failed")
         return _error(500, "the edit failed; the server's log says why")
-    seconds = {part: round(value, 3) for part, value in made[0].result.seconds.items()}
-    return JSONResponse({"images": [_told(one) for one in made], "seconds": seconds})
+
+
+def _edit(service: Service, batch_size: int, body: bytes) -> Work:
+    order = _order(service, body, batch_size)
+
+    def work(stop: threading.Event, on_step: OnStep | None) -> dict[str, Any]:
+        made = service.edit(order, on_step, stop)
+        seconds = {part: round(value, 3) for part, value in made[0].result.seconds.items()}
+        return {"images": [_told(one) for one in made], "seconds": seconds}
+
+    return work
+
+
+def _invert(service: Service, body: bytes) -> Work:
+    return partial(make_inversion, service, read_order(service, body))
 
 
 def _order(service: Service, body: bytes, batch_size: int) -> Order:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"the body is not valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError("the body must be an object with image, mask and exemplar in base64")
+    content = object_of(body, "image, mask and exemplar in base64")
     if "batch_size" in content:
         raise UserError("batch_size is the server's own; leave it out")
     asked = build_config(EditBody, content, "/api/edit")
@@ -129,7 +156,7 @@ def _order(service: Service, body: bytes, batch_size: int) -> Order:
     chosen = {name: getattr(asked, name) for name in EditSettings.model_fields}
     kinds = {name: name.replace("_", " ") for name in pictures}
     return Order(
-        **{name: service.keep(_bytes(text, kinds[name]), kinds[name]) for name, text in pictures.items()},
+        **{name: service.keep(bytes_of(text, kinds[name]), kinds[name]) for name, text in pictures.items()},
         prompt=asked.prompt,
         settings=EditSettings(**chosen | {"batch_size": batch_size}),
         seed=asked.seed,
@@ -144,16 +171,7 @@ def _map(service: Service, name: str, text: str) -> Path:
     if name not in MAPS:
         raise UserError(f"structure has {name!r}, which is not one of {', '.join(MAPS)}")
     kind = f"map {name}"
-    return Path(text) if text in COMPUTED_OF else service.keep(_bytes(text, kind), kind)
-
-
-def _bytes(text: str, kind: str) -> bytes:
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise UserError(f"the {kind} is not base64; send the file's bytes encoded so") from None
+    return Path(text) if text in COMPUTED_OF else service.keep(bytes_of(text, kind), kind)
 
 
 def _told(made: Made) -> dict[str, Any]:

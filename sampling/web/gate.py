@@ -1,14 +1,12 @@
-"""The gate before the page: it refuses foreign visitors, endless bodies and unused routes.
+"""The gate before the page: it refuses foreign visitors and endless bodies.
 
-The page's framework brings routes that fetch other sites, edit the program, or record runs. Nothing passes
-here that is not on a short list, and every answer restricts the browser to this server.
+Every answer restricts the browser to this server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,32 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sampling.web.visitors import Refusal, Visitors
 
-_FILE = "/gradio_api/file="
-_EXACT = frozenset(
-    {
-        "/",
-        "/config",
-        "/theme.css",
-        "/favicon.ico",
-        "/gradio_api/info",
-        "/gradio_api/startup-events",
-        "/gradio_api/run/predict",
-        "/gradio_api/queue/join",
-        "/gradio_api/queue/data",
-        "/gradio_api/upload",
-        "/gradio_api/upload_progress",
-        "/gradio_api/component_server",
-        "/gradio_api/cancel",
-        "/gradio_api/reset",
-    }
-)
-_BELOW = ("/api/", "/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/", _FILE)
-# Tags of the framework's page that point at other sites: pictures for link previews, a resizer for frames.
-_FOREIGN = re.compile(r"<(meta|link|script)\b[^>]*https?://[^>]*>(\s*</script>)?", re.IGNORECASE)
 _OWN_HOST_ONLY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
-    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
     "Content-Security-Policy": _OWN_HOST_ONLY,
@@ -50,8 +25,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-
-_CROSS_ORIGIN = b"access-control-"
 
 
 @dataclass(frozen=True)
@@ -92,8 +65,6 @@ class Gate:
             await _welcome(send, self.visitors)
         elif refusal:
             await _refuse(send, *refusal)
-        elif not _is_listed(path):
-            await _refuse(send, 404, "there is no such page")
         elif not length.isdigit() or int(length) > self.limits.each:
             await _refuse(send, 413, _too_much(self.limits.each))
         else:
@@ -140,13 +111,11 @@ class _Stopped(Exception):
 
 
 class _Answer:
-    """`send` that adds our headers and removes foreign tags from HTML."""
+    """`send` that adds our headers."""
 
     def __init__(self, send: Send) -> None:
         self.send, self.started, self.ended = send, False, False
         self.refusal: Refusal | None = None
-        self._start: Message | None = None  # start of HTML, held back until its length is known
-        self._page = b""
 
     def stop(self, status: int, sentence: str) -> _Stopped:
         """Stop the app's answer, unless it has begun: the gate answers instead."""
@@ -159,33 +128,9 @@ class _Answer:
             return
         if message["type"] == "http.response.start":
             self.started = True
-            # The framework lets the pages of all sites read its answers; nobody else's page may.
-            headers = [pair for pair in message["headers"] if not pair[0].lower().startswith(_CROSS_ORIGIN)]
-            headers += [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-            message = {**message, "headers": headers}
-            kind = dict(headers).get(b"content-type", b"")
-            if kind.startswith(b"text/html") and b"content-encoding" not in dict(headers):
-                self._start = message
-                return
-        elif self._start is not None:
-            self._page += message.get("body", b"")
-            if not message.get("more_body", False):
-                await self._send_page(self._start)
-            return
+            own = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+            message = {**message, "headers": [*message["headers"], *own]}
         await self.send(message)
-
-    async def _send_page(self, start: Message) -> None:
-        page = _FOREIGN.sub("", self._page.decode()).encode()
-        headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
-        headers.append((b"content-length", str(len(page)).encode()))
-        await self.send({**start, "headers": headers})
-        await self.send({"type": "http.response.body", "body": page})
-
-
-def _is_listed(path: str) -> bool:
-    if path.startswith(_FILE) and "://" in path:  # the framework would fetch it for the visitor
-        return False
-    return path in _EXACT or path.startswith(_BELOW)
 
 
 def _too_much(max_bytes: int) -> str:

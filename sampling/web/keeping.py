@@ -59,17 +59,26 @@ def forget(
         needed: files that stay.
         new: age in seconds until which a file stays.
     """
-    now, found = time.time(), []
-    for path in (path for folder in folders for path in folder.rglob("*")):
-        with suppress(OSError):  # another request may delete or replace it
-            if path.is_file():
-                found.append((path.stat().st_mtime, path.stat().st_size, path))
+    now, found = time.time(), list(_files(folders))
     total = sum(size for _, size, _ in found)
     for changed, size, path in sorted(found):
         age = now - changed
         if (age > seconds or total > most_bytes) and age > new and path not in needed:
             path.unlink(missing_ok=True)
             total -= size
+
+
+def bytes_of(folders: Sequence[Path]) -> int:
+    """The bytes of all files in folders, at any depth."""
+    return sum(size for _, size, _ in _files(folders))
+
+
+def _files(folders: Sequence[Path]) -> Iterator[tuple[float, int, Path]]:
+    """Time of the last change, bytes and path of every file."""
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        with suppress(OSError):  # another request may delete or replace it
+            if path.is_file():
+                yield path.stat().st_mtime, path.stat().st_size, path
 
 
 def look_regularly(look: Callable[[], None], every: float = _EVERY) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -75,32 +75,3 @@ class EditLine:
         """Raise `Stopped` if this edit or all edits were stopped."""
         if stop.is_set() or self._closed.is_set():
             raise Stopped("the edit was stopped")
-
-
-class Stops:
-    """What stops the edits of each visitor of the page."""
-
-    def __init__(self) -> None:
-        """No visitor yet."""
-        self._lock = threading.Lock()
-        self._of: defaultdict[str, list[threading.Event]] = defaultdict(list)
-
-    @contextmanager
-    def of(self, visitor: str) -> Iterator[threading.Event]:
-        """An event that `stop` sets for as long as this context lasts."""
-        event = threading.Event()
-        with self._lock:
-            self._of[visitor].append(event)
-        try:
-            yield event
-        finally:
-            with self._lock:
-                self._of[visitor].remove(event)
-                if not self._of[visitor]:
-                    del self._of[visitor]
-
-    def stop(self, visitor: str) -> None:
-        """Stop all edits of a visitor."""
-        with self._lock:
-            for event in self._of.get(visitor, ()):
-                event.set()

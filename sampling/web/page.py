@@ -1,159 +1,199 @@
-"""The page: a picture, a painted mask, an exemplar, and the edits. What happens on it is in events.py."""
+"""The page's routes: its own files, and what it asks beside edits. How it looks and acts is in static/."""
 
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import gradio as gr
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from intarsia.files import ROOT
-from sampling.settings import EditSettings, ExemplarBackground, Fit, MatchColour, SchedulerName
-from sampling.web.events import canvas, offered, painter, path_of, show_pair, stopper, taker
-from sampling.web.line import Stops
-from sampling.web.service import Limits, Service
+from intarsia.boxes import Box
+from intarsia.config import build_config
+from intarsia.errors import UserError
+from sampling.canvas.canvas import check_mask
+from sampling.pictures import PictureFile, open_mask, open_picture
+from sampling.settings import EditSettings
+from sampling.web.choices import Folder, ModelFields, examples, page_choices
+from sampling.web.copies import cut_out, mask_copy, mask_of_strokes, small_copy, window_of, work_copy
+from sampling.web.service import Service, TooLarge, called_by_name, named
 
-# Fonts of the system: others would come from a foreign host.
-THEME = gr.themes.Default(
-    font=["system-ui", "Segoe UI", "Roboto", "sans-serif"],
-    font_mono=["ui-monospace", "Consolas", "monospace"],
-)
-CSS = ".gradio-container {max-width: 1400px !important; margin: auto}"
+# Not by `mimetypes`, which asks the machine: a browser refuses a script of another type.
+_KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".gif": "image/gif",
+}
+_AT_ONCE = 2  # pictures that are decoded at the same time
+_LARGEST = 1 << 20  # sides of a picture in a query
 
-_EXAMPLES = ROOT / "examples"
-_BUNDLED = [  # picture, mask, exemplar; absent from an installed copy
-    ("coco-mini/images/000000017029.jpg", "edits/dog.mask.png", "edits/dog.exemplar.jpg"),
-    ("coco-mini/images/000000015746.jpg", "edits/hydrant.mask.png", "edits/hydrant.exemplar.jpg"),
-    ("coco-mini/images/000000017029.jpg", "edits/dog.mask.png", "edits/hydrant.exemplar.jpg"),
-]
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 2}
+log = logging.getLogger(__name__)
 
 
-def build_page(service: Service, browse: Path | None, batch_size: int, stops: Stops) -> gr.Blocks:
-    """The page with its events.
+class Page:
+    """The page of a service; each method answers one question with its query and its body."""
 
-    Args:
-        service: service that makes the edits.
-        browse: folder of pictures that the page offers.
-        batch_size: edits of a request at the same time.
-        stops: what stops each visitor's edits.
-    """
-    with gr.Blocks(title="Intarsia", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown("# Intarsia\nPaint over the part to replace, and give a picture of the new object.")
-        with gr.Row():
-            with gr.Column(scale=3):
-                picture = _slot("1. Picture", "picture", 260)
-                editor = _editor()
-                with gr.Accordion("or give a mask file; it goes before what is painted", open=False):
-                    mask = _slot("Mask: white is repainted", "mask", 200)
-                    invert = gr.Checkbox(label="Black is repainted, not white")
-            with gr.Column(scale=2):
-                exemplar = _slot("3. Exemplar: what to paint, cut out tightly", "exemplar", 260)
-                controls = _controls(service.limits)
-                with gr.Row():
-                    go = gr.Button("Edit", variant="primary", elem_id="go", scale=3)
-                    end = gr.Button("Stop", elem_id="stop", scale=1, min_width=80)
-        if browse is not None:
-            _offer(service, browse.resolve(), {"picture": picture, "mask": mask, "exemplar": exemplar})
-        notes = gr.Markdown(elem_id="notes")
-        with gr.Row():
-            slider = gr.ImageSlider(label="Before and after", elem_id="slider", interactive=False)
-            gallery = gr.Gallery(
-                label="Edits", elem_id="gallery", object_fit="contain", buttons=["fullscreen"]
-            )
-        files = gr.File(
-            label="Download: each PNG says how it was made",
-            file_count="multiple",
-            elem_id="files",
-            interactive=False,
+    def __init__(self, service: Service, fields: ModelFields, folder: Folder | None) -> None:
+        """`fields`: what is shown of the model; `folder`: pictures that are offered."""
+        self.service, self.fields, self.folder = service, fields, folder
+
+    def choices(self, query: Mapping[str, str], body: bytes) -> Response:
+        """What the page offers."""
+        inverts = self.service.inverting is not None
+        return JSONResponse(page_choices(self.fields, self.service.limits, self.folder, inverts))
+
+    def look(self, query: Mapping[str, str], body: bytes) -> Response:
+        """Size, notes and a copy to paint on of a picture (`kind`)."""
+        kind = query.get("kind", "picture")[:40]
+        picture, notes = self._opened(body, kind)
+        height, width = picture.pixels.shape[:2]
+        return JSONResponse(
+            {"width": width, "height": height, "notes": notes, "copy": _data_url(work_copy(picture))}
         )
-        pairs = gr.State([])
-        examples = [[str(_EXAMPLES / file) for file in row] for row in _BUNDLED]
-        if all(Path(file).is_file() for row in examples for file in row):
-            gr.Examples(examples, [picture, mask, exemplar], label="Examples")
 
-        picture.change(canvas(service), picture, editor, **_QUIET)
-        go.click(
-            painter(service, list(controls), batch_size, stops),
-            [picture, editor, mask, invert, exemplar, *controls.values()],
-            [gallery, files, notes, pairs, slider],
-            concurrency_limit=service.limits.waiting + 1,  # they wait in our line, where they can be stopped
-            api_visibility="private",
+    def mask(self, query: Mapping[str, str], body: bytes) -> Response:
+        """A copy of a mask file for a picture of `width` and `height`."""
+        width, height = _numbers(query, "width", "height")
+        with _as_file(body, self.service.check(body, "mask"), "mask") as path:
+            opened = open_mask(path, query.get("invert") == "true")
+            edit_mask = check_mask(opened.edit_mask, np.broadcast_to(np.uint8(0), (height, width, 3)))
+            notes = [named(remark, {"mask": path}) for remark in opened.remarks]
+        return JSONResponse({"notes": notes, "copy": _data_url(mask_copy(edit_mask))})
+
+    def strokes(self, query: Mapping[str, str], body: bytes) -> Response:
+        """The mask of a picture of `width` and `height`, from what was painted on its copy."""
+        width, height = _numbers(query, "width", "height")
+        self._check_size(width, height)
+        return Response(mask_of_strokes(body, (width, height)), media_type="image/png")
+
+    def cut(self, query: Mapping[str, str], body: bytes) -> Response:
+        """A part of a picture, `x0`, `y0`, `x1` and `y1` in its own pixels."""
+        picture, _ = self._opened(body, "exemplar")
+        return Response(
+            cut_out(picture, Box(*_numbers(query, "x0", "y0", "x1", "y1"))), media_type="image/png"
         )
-        # Not through the framework's queue, where it would wait for others.
-        end.click(stopper(stops), queue=False, api_visibility="private")
-        gallery.select(show_pair, pairs, slider, **_QUIET)
-    page.queue(max_size=service.limits.waiting + 1)
-    return page
+
+    def window(self, query: Mapping[str, str], body: bytes) -> Response:
+        """The part of a picture that the model will see; null if it sees all."""
+        width, height = _numbers(query, "width", "height")
+        marked = Box(*_numbers(query, "x0", "y0", "x1", "y1")).clipped((width, height))
+        chosen = {name: query[name] for name in ("fit", "context") if name in query}
+        settings = build_config(EditSettings, chosen, "window")
+        self._check_size(width, height)
+        if self.fields.size is None or not marked.area:
+            return JSONResponse({"window": None})
+        window = window_of(marked, (width, height), self.fields.size, settings)
+        return JSONResponse({"window": window.as_list()})
+
+    def offered(self, query: Mapping[str, str], body: bytes) -> Response:
+        """A picture of the folder by `name`, or with `small` a small copy."""
+        if self.folder is None:
+            raise UserError("this server offers no folder")
+        return self._picture(self.folder.read(query.get("name", "")), "small" in query)
+
+    def example(self, query: Mapping[str, str], body: bytes) -> Response:
+        """The `file` of the example called `name`, or with `small` a small copy."""
+        path = examples().get(query.get("name", ""), {}).get(query.get("file", ""))
+        if path is None:
+            raise UserError("there is no such example")
+        return self._picture(path.read_bytes(), "small" in query)
+
+    def _check_size(self, width: int, height: int) -> None:
+        if not 0 < width * height <= self.service.limits.megapixels * 1e6:
+            raise UserError(f"a picture cannot have {width} x {height} pixels here")
+
+    def _picture(self, content: bytes, small: bool) -> Response:
+        suffix = self.service.check(content, "picture")
+        if small:
+            return Response(small_copy(content), media_type="image/jpeg")
+        return Response(content, media_type=_KINDS[suffix])
+
+    def _opened(self, body: bytes, kind: str) -> tuple[PictureFile, list[str]]:
+        with _as_file(body, self.service.check(body, kind), kind) as path:
+            picture = open_picture(path)
+            return picture, [named(remark, {kind: path}) for remark in picture.remarks]
 
 
-def _slot(label: str, name: str, height: int) -> gr.Image:
-    """A place for a file."""
-    slot = gr.Image(
-        label=label, elem_id=name, type="filepath", sources=["upload", "clipboard"], height=height, buttons=[]
-    )
-    # The file's own bytes come to us: gradio would decode it first, and fail without a sentence.
-    slot.preprocess = path_of  # type: ignore[method-assign]
-    return slot
+def add_page(app: Starlette, page: Page) -> None:
+    """Let `app` answer `/`, `/static/` and `/page/`."""
+    content = {file.name: file.read_bytes() for file in files("sampling.web").joinpath("static").iterdir()}
+    limit = asyncio.Semaphore(_AT_ONCE)
+
+    async def static(request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
+        if name not in content:
+            return JSONResponse({"error": "there is no such page"}, 404)
+        kind = _KINDS[Path(name).suffix]
+        return Response(content[name], media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    def asked(answer: Callable[[Mapping[str, str], bytes], Response]) -> Any:
+        async def ask(request: Request) -> Response:
+            body = await request.body()
+            async with limit:
+                return await run_in_threadpool(_guarded, answer, request.query_params, body)
+
+        return ask
+
+    app.add_route("/", static)
+    app.add_route("/static/{name}", static)
+    for answer in (page.choices, page.window, page.offered, page.example):
+        app.add_route(f"/page/{answer.__name__}", asked(answer))
+    for answer in (page.look, page.mask, page.strokes, page.cut):
+        app.add_route(f"/page/{answer.__name__}", asked(answer), methods=["POST"])
 
 
-def _editor() -> gr.ImageEditor:
-    orange = ("#ff7f0e", 0.7)  # the picture shines through
-    brush = gr.Brush(default_size=40, colors=[orange], default_color=orange, color_mode="fixed")
-    return gr.ImageEditor(
-        label="2. Paint over what is to be repainted",
-        elem_id="editor",
-        sources=(),
-        transforms=(),
-        layers=False,
-        brush=brush,
-        image_mode="RGBA",
-        format="png",
-        type="numpy",
-        height=560,
-        buttons=[],
-    )
+def _guarded(
+    answer: Callable[[Mapping[str, str], bytes], Response], query: Mapping[str, str], body: bytes
+) -> Response:
+    try:
+        return answer(query, body)
+    except TooLarge as error:
+        return JSONResponse({"error": str(error)}, 413)
+    except UserError as error:
+        return JSONResponse({"error": str(error)}, 422)
+    except Exception:
+        log.exception("a question of the page failed")
+        return JSONResponse({"error": "that failed; the server's log says why"}, 500)
 
 
-def _controls(limits: Limits) -> dict[str, gr.components.Component]:
-    """What may be chosen, by name: the settings of an edit, the seed and the number."""
-    default = EditSettings()
-
-    def choice(kind: Any, name: str, label: str) -> gr.Dropdown:
-        return gr.Dropdown(list(get_args(kind)), value=getattr(default, name), label=label)
-
-    controls: dict[str, gr.components.Component] = {
-        "guidance_scale": gr.Slider(
-            1,
-            15,
-            default.guidance_scale,
-            step=0.5,
-            label="Guidance scale: how strongly to follow the exemplar",
-        ),
-        "num_inference_steps": gr.Slider(
-            1, 200, default.num_inference_steps, step=1, label="Steps", elem_id="steps"
-        ),
-        "scheduler": choice(SchedulerName, "scheduler", "Sampler"),
-        "seed": gr.Number(0, precision=0, minimum=0, label="Seed", elem_id="seed"),
-        "num_images": gr.Slider(1, limits.num_images, 1, step=1, label="Number of edits", elem_id="number"),
-    }
-    with gr.Accordion("More", open=False):
-        controls |= {
-            "fit": choice(Fit, "fit", "How the picture meets the model"),
-            "context": gr.Slider(0, 4, default.context, step=0.1, label="Surroundings of a crop"),
-            "blend": gr.Slider(0, 64, default.blend, step=1, label="Pixels over which the edit fades in"),
-            "match_colour": choice(MatchColour, "match_colour", "Correct colours by the surroundings"),
-            "exemplar_background": gr.Dropdown(
-                list(get_args(ExemplarBackground)), value="crop", label="Around an exemplar with a cut-out"
-            ),
-        }
-    return controls
+@contextmanager
+def _as_file(content: bytes, suffix: str, kind: str) -> Iterator[Path]:
+    """The path of a file with this content, for as long as the context lasts; errors name the kind."""
+    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+        file.write(content)
+        file.flush()
+        path = Path(file.name)
+        with called_by_name({kind: path}):
+            yield path
 
 
-def _offer(service: Service, root: Path, slots: dict[str, gr.Image]) -> None:
-    """A list of the pictures in a folder, and buttons that put one into a slot."""
-    with gr.Row():
-        choice = gr.Dropdown(
-            offered(root), value=None, label=f"Pictures in {root.name}", elem_id="browse", scale=4
-        )
-        for name, slot in slots.items():
-            button = gr.Button(f"as {name}", elem_id=f"as-{name}")
-            button.click(taker(service, root), choice, slot, **_QUIET)
+def _numbers(query: Mapping[str, str], *names: str) -> list[int]:
+    """Whole numbers of a query, at most the largest side of a picture."""
+    found = []
+    for name in names:
+        text = query.get(name, "")
+        if not (text.isascii() and text.isdigit() and len(text) < 8 and int(text) <= _LARGEST):
+            raise UserError(f"{name}={text[:20]!r} must be a whole number of pixels")
+        found.append(int(text))
+    return found
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

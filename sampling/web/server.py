@@ -8,22 +8,20 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import gradio as gr
-import gradio.processing_utils
 import uvicorn
-from fastapi import FastAPI
-from gradio.utils import get_upload_folder
 from PIL import Image
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from intarsia.errors import UserError
 from sampling.web.api import add_api
+from sampling.web.choices import Folder, ModelFields
 from sampling.web.gate import BodyLimits, Gate
-from sampling.web.keeping import forget, look_regularly
-from sampling.web.line import Stops
-from sampling.web.page import CSS, THEME, build_page
+from sampling.web.keeping import look_regularly
+from sampling.web.page import Page, add_page
 from sampling.web.service import Service
 from sampling.web.sockets import PunctualProtocol
 from sampling.web.visitors import Visitors
@@ -37,8 +35,6 @@ class Address(NamedTuple):
     visitors: Visitors
 
 
-_HEARTBEAT = "/gradio_api/heartbeat"
-UPLOAD_SECONDS = 3600.0  # age at which the page's copies of files go
 _LAST_SECONDS = 8.0  # from a signal to the end of the process, however long a step is
 
 
@@ -56,7 +52,12 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    service: Service, place: Address, browse: Path | None, batch_size: int, tidy: Callable[[], None]
+    service: Service,
+    place: Address,
+    browse: Path | None,
+    batch_size: int,
+    tidy: Callable[[], None],
+    fields: ModelFields | None = None,
 ) -> None:
     """Answer until interrupted.
 
@@ -65,6 +66,7 @@ def serve(
         place: address, port and rules for visitors.
         browse: folder of pictures that the page offers.
         batch_size: edits of a request at the same time.
+        fields: what the page shows of the model; None for what follows from the service.
         tidy: function called before the process ends without waiting for a step that takes long.
 
     Raises:
@@ -82,8 +84,8 @@ def serve(
         ) from None
     # All decoding in this process stops at the limit: Pillow refuses at twice this number.
     Image.MAX_IMAGE_PIXELS = int(service.limits.megapixels * 1e6 / 2) + 1
-    app = build_app(service, visitors, browse, batch_size)
-    look_regularly(_forgetting(service, Path(get_upload_folder())))
+    app = build_app(service, visitors, browse, batch_size, fields)
+    look_regularly(service.forget)
     config = uvicorn.Config(
         app,
         http=PunctualProtocol,
@@ -102,17 +104,6 @@ def serve(
     _Server(config, lambda: _leave(service, tidy)).run(sockets=[listening])
 
 
-def _forgetting(service: Service, uploads: Path) -> Callable[[], None]:
-    """A function that deletes old files of visitors; those there now are the page's own examples."""
-    own, limits = set(uploads.rglob("*")), service.limits
-
-    def look() -> None:
-        service.forget()
-        forget([uploads], UPLOAD_SECONDS, limits.keep_mb << 20, own)
-
-    return look
-
-
 def _leave(service: Service, tidy: Callable[[], None]) -> None:
     """Stop all edits at their next step; one whose step takes longer ends with the process."""
 
@@ -126,47 +117,21 @@ def _leave(service: Service, tidy: Callable[[], None]) -> None:
     late.start()
 
 
-def build_app(service: Service, visitors: Visitors, browse: Path | None, batch_size: int) -> Gate:
+def build_app(
+    service: Service,
+    visitors: Visitors,
+    browse: Path | None,
+    batch_size: int,
+    fields: ModelFields | None = None,
+) -> Gate:
     """The whole server as an ASGI app; arguments as in `serve` and `Address`."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = Starlette(exception_handlers={404: _nothing_there, 405: _nothing_there})
     add_api(app, service, batch_size)
-    stops = Stops()
-    page = build_page(service, browse, batch_size, stops)
-    gr.mount_gradio_app(
-        app,
-        page,
-        path="/",
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        max_file_size=service.limits.upload_mb << 20,
-        theme=THEME,
-        css=CSS,
-    )
-    # A mounted page was never launched; gradio would then accept any path of this machine as an upload.
-    page.has_launched = True
-    gradio.processing_utils.async_ssrf_protected_download = _refuse_address
+    add_page(app, Page(service, fields or ModelFields(service.parts), Folder(browse) if browse else None))
     each = service.limits.upload_mb << 20
     # Those that wait keep theirs in memory; a few more can come in meanwhile.
-    return Gate(_watched(app, stops), BodyLimits(each, each * (service.limits.waiting + 5)), visitors)
+    return Gate(app, BodyLimits(each, each * (service.limits.waiting + 5)), visitors)
 
 
-def _watched(app: ASGIApp, stops: Stops) -> ASGIApp:
-    """`app` that stops a visitor's edits when their page, which holds a request open, is closed."""
-
-    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await app(scope, receive, send)
-        finally:
-            start, _, visitor = scope.get("path", "").rpartition("/")
-            if start == _HEARTBEAT:
-                stops.stop(visitor)
-
-    return watched
-
-
-async def _refuse_address(*_: Any, **__: Any) -> str:
-    raise gr.Error("give a file, not an address", print_exception=False)
+async def _nothing_there(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "there is no such page"}, 404)

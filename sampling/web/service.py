@@ -18,13 +18,13 @@ from sampling.denoise.sampler import OnStep
 from sampling.editing import EditRequest, EditResult
 from sampling.inputs import read_inputs
 from sampling.jobs import FILES
-from sampling.painters.painter import Paint
+from sampling.painters.painter import Inverting, Paint
 from sampling.pictures import write_png
 from sampling.provenance import Provenance, SourceFile, made_from, map_files, source_file
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import EXEMPLAR_ONLY, PartNames
-from sampling.web.keeping import forget
-from sampling.web.line import EditLine, Stopped
+from sampling.web.keeping import bytes_of, forget
+from sampling.web.line import Busy, EditLine, Stopped
 
 # Pillow reads many more; a visitor's file gets only the common decoders.
 _SUFFIXES = {
@@ -103,14 +103,15 @@ class Service:
         parts: PartNames = EXEMPLAR_ONLY,
     ) -> None:
         """`pattern`: provenance of all edits; `folder`: for the results, and the inputs below inputs/."""
-        self.folder, self.limits, self.parts = folder, limits, parts
+        self.folder, self.limits, self.parts, self.pattern = folder, limits, parts, pattern
         self._paint = paint
-        self._pattern = pattern
+        self.inverting = paint if isinstance(paint, Inverting) else None
         self.line = EditLine(limits.waiting)
+        self._keeping = threading.Lock()
         self._needed: Counter[Path] = Counter()  # files of edits that wait or are made
 
-    def keep(self, content: bytes, kind: str) -> Path:
-        """Store an input under the hash of its bytes; only its header is read.
+    def check(self, content: bytes, kind: str) -> str:
+        """The file name ending of a picture; only its header is read.
 
         Args:
             content: the bytes of a PNG, JPEG, WebP, BMP, TIFF or GIF.
@@ -134,13 +135,37 @@ class Service:
                 f"the {kind} is {width} x {height} pixels; at most {self.limits.megapixels:g} million are "
                 "allowed, so scale it down first"
             )
+        return suffix
+
+    def keep(self, content: bytes, kind: str) -> Path:
+        """Store an input under the hash of its bytes.
+
+        Args:
+            content: as `check`.
+            kind: as `check`.
+
+        Raises:
+            Busy: if there is no room for it beside files that are younger than a minute, or needed.
+            UserError: as `check`.
+        """
+        suffix = self.check(content, kind)
         path = self.folder / "inputs" / f"{sha256_bytes(content)[:24]}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            path.touch()  # new again: an order for it follows
-        else:
-            atomic_write(path, content)
+        with self._keeping:
+            if path.exists():
+                path.touch()  # new again: an order for it follows
+            else:
+                self._make_room(len(content))
+                atomic_write(path, content)
         return path
+
+    def _make_room(self, size: int) -> None:
+        """Refuse a file beyond the limit of bytes; old files go first."""
+        if self.limits.keep_seconds is None:
+            return
+        self.forget(size)
+        if bytes_of([self.folder]) + size > self.limits.keep_mb << 20:
+            raise Busy("this server's room for files is full; try again in a minute")
 
     def edit(
         self, order: Order, on_step: OnStep | None = None, stop: threading.Event | None = None
@@ -168,12 +193,7 @@ class Service:
 
         files = {name: path for name in FILES if (path := getattr(order, name)) is not None}
         maps = {f"map {name}": path for name, path in order.structure.items()}
-        with (
-            self._needing([*files.values(), *order.structure.values()]),
-            self.line.turn(stop),
-            _called_by_name(files | maps),
-        ):
-            self.forget()
+        with self.working_on(files | maps, stop):
             inputs = read_inputs(files, order.invert_mask, order.exemplar_background, order.structure)
             picture, mask = inputs.source, inputs.edit_mask
             seeds = range(order.seed, order.seed + order.num_images)
@@ -190,8 +210,19 @@ class Service:
                 path = self.folder / f"edit-{own.work()[:16]}.png"
                 write_png(result.image, path, picture, changed, own.to_text())
                 notes = (*inputs.remarks, *result.remarks)
-                made.append(Made(path, result, tuple(_named(text, files) for text in notes)))
+                made.append(Made(path, result, tuple(named(text, files) for text in notes)))
         return made
+
+    @contextmanager
+    def working_on(self, files: Mapping[str, Path], stop: threading.Event) -> Iterator[None]:
+        """Wait for a turn and hold it; the files, by the names that errors use, are not deleted meanwhile.
+
+        Raises:
+            Stopped: if `stop` or the end of the server comes before.
+        """
+        with self._needing(list(files.values())), self.line.turn(stop), called_by_name(files):
+            self.forget()
+            yield
 
     @contextmanager
     def _needing(self, paths: list[Path]) -> Iterator[None]:
@@ -201,15 +232,19 @@ class Service:
         finally:
             self._needed = self._needed - Counter(paths)
 
-    def forget(self) -> None:
-        """Delete results and inputs that are too old, and the oldest while there are too many bytes."""
+    def forget(self, coming: int = 0) -> None:
+        """Delete results and inputs that are too old, and the oldest while there are too many bytes.
+
+        Args:
+            coming: bytes that will be added.
+        """
         if self.limits.keep_seconds is not None:
-            needed = set(self._needed)
-            forget([self.folder], self.limits.keep_seconds, self.limits.keep_mb << 20, needed)
+            room = max(0, (self.limits.keep_mb << 20) - coming)
+            forget([self.folder], self.limits.keep_seconds, room, set(self._needed))
 
     def _provenance(self, order: Order, kept: Mapping[str, SourceFile], result: EditResult) -> Provenance:
         shared = replace(
-            self._pattern, invert_mask=order.invert_mask, exemplar_background=order.exemplar_background
+            self.pattern, invert_mask=order.invert_mask, exemplar_background=order.exemplar_background
         )
         settings, maps = result.settings.plain(), map_files(order.structure)
         return made_from(shared, kept, result.request.seed, settings, result.request.prompt, maps)
@@ -224,17 +259,18 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
+def called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
     """Errors name the image, mask and exemplar: visitors do not see our paths."""
     try:
         yield
     except Stopped:
         raise
     except UserError as error:
-        raise UserError(_named(str(error), files)) from None
+        raise UserError(named(str(error), files)) from None
 
 
-def _named(text: str, files: Mapping[str, Path]) -> str:
+def named(text: str, files: Mapping[str, Path]) -> str:
+    """A sentence that calls files by their names, not by their paths."""
     for name, path in files.items():
         called = name.replace("_", " ")
         for before in (f"picture {path}", f"{called} {path}", str(path)):

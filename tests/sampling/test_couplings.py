@@ -212,10 +212,11 @@ def test_context_sees_what_is_kept_and_nothing_of_the_hole(unet: UNet2DCondition
     for states in (latents, other):
         with coupled(unet, [First(keep)], walk()):
             found.append(unet(states, 500, encoder_hidden_states=tokens).sample)
-    allowed = First(keep).may_see(walk(), attention_layers(unet)[0][0], 4, 2 * SIDE * SIDE)
+    allowed = First(keep).may_see(walk(), attention_layers(unet)[0][0], 4, SIDE * SIDE, 2 * SIDE * SIDE)
     assert allowed[3, 0, 0, SIDE * SIDE :].sum() == SIDE * SIDE - 64
     assert not allowed[1, 0, 0, SIDE * SIDE :].any()
-    coarse = First(keep).may_see(walk(), attention_layers(unet)[0][0], 4, 2 * (SIDE // 2) ** 2)
+    cells = (SIDE // 2) ** 2
+    coarse = First(keep).may_see(walk(), attention_layers(unet)[0][0], 4, cells, 2 * cells)
     assert coarse[3, 0, 0, (SIDE // 2) ** 2 :].sum() == (SIDE // 2) ** 2 - 16
     assert float((found[0][3] - found[1][3]).abs().max()) > 0  # by the convolutions before the attention
 

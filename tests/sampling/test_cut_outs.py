@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from PIL import Image
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from dataprep.draw.exemplar import bare_exemplar, shown_box
@@ -185,7 +185,7 @@ def test_the_endpoint_takes_a_mask(
     model: EditModel, model_folder: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
     shared = pattern(model_folder, MachineSettings(device="cpu"))
-    app = FastAPI()
+    app = Starlette()
     add_api(app, Service(painting_with(model), shared, tmp_path / "out", Limits()), batch_size=1)
     text = {name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items()}
     body: dict[str, object] = {name: text[name] for name in ("image", "mask", "exemplar")}

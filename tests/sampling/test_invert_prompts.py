@@ -58,6 +58,16 @@ def test_two_prompts_edit_a_picture_without_a_mask(
     assert (result.image != result.reconstruction).any()
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_object_of_masactrl_is_that_of_words_or_mask(model: EditModel, masked: bool) -> None:
+    more = {"edit_mask": request(1).edit_mask} if masked else {"words": (("cat", "dog"),)}
+    plain, found = (
+        made(model, asked(**more), coupling=(name, "p2p")) for name in ("masactrl", "masactrl-masks")
+    )
+    assert found.rows == plain.rows == (1 + 4) * STEPS
+    assert (found.image != plain.image).any()
+
+
 def test_the_names_for_prompts_are_the_general_methods(model: EditModel) -> None:
     for name, general in (("null-text", "null-condition"), ("negative-prompt", "negative-condition")):
         one, other = (made(model, asked(), method=method) for method in (name, general))
@@ -193,9 +203,13 @@ def test_the_command_edits_by_prompts_and_its_result_can_be_made_again(
     ("options", "sentence"),
     [
         ((), "the target prompt is missing"),
-        (("--target", "a dog", "--coupling", "background"), "keeps what is outside the mask; give --mask"),
+        (("--target", "a dog", "--coupling", "background"), "keeps what is outside the mask; give a mask"),
         (("--target", "a dog", "--words", "a=dog"), "act on attention to words; add the coupling p2p"),
         (("--target", "a dog", "--alignment", "same"), "alignment=same compares exemplars"),
+        (
+            ("--target", "a dog", "--coupling", "masactrl-masks"),
+            "needs to know where the object is; give words",
+        ),
     ],
 )
 def test_the_command_refuses_in_a_sentence(

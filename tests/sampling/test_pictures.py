@@ -321,14 +321,83 @@ def test_an_empty_mask_is_refused_with_the_way_out(tmp_path: Path) -> None:
     black, white = (
         save(tmp_path, np.full((4, 4), level, np.uint8), name=f"{level}.png") for level in (0, 255)
     )
-    with pytest.raises(UserError, match=r"its brightest pixel has 1\)"):
-        read_mask(save(tmp_path, np.eye(4, dtype=np.uint8), name="labels.png"))
-    with pytest.raises(
-        UserError, match=r"0\.png has no white .* to repaint black instead, give --invert-mask"
-    ):
+    with pytest.raises(UserError, match=r"0\.png has no white .* has 0, so it marks nothing .*; paint white"):
         read_mask(black)
-    with pytest.raises(UserError, match=r"255\.png is completely white, so inverted .* omit --invert-mask"):
+    with pytest.raises(UserError, match=r"255\.png is completely white, so inverted it .*; paint black"):
         read_mask(white, invert=True)
+
+
+def segmented(where: Path, name: str, marked: np.ndarray) -> Path:
+    """A mask as segmenters write it: the marked pixels have 1, of 8 or 16 bits, or one dark colour."""
+    path = where / f"{name}.png"
+    match name:
+        case "one":
+            image = Image.fromarray(marked.astype(np.uint8))
+        case "sixteen":
+            image = Image.fromarray(marked.astype(np.uint16))
+        case "colour":
+            image = Image.fromarray(marked[..., None] * np.array([128, 0, 0], np.uint8))
+        case _:
+            image = Image.fromarray(marked.astype(np.uint8) * 3, "P")
+            image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 0, 0, 128])
+    image.save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["one", "sixteen", "colour", "palette"])
+@pytest.mark.parametrize("invert", [False, True])
+def test_a_mask_of_black_and_one_dark_value_marks_that_value(tmp_path: Path, name: str, invert: bool) -> None:
+    marked = np.zeros((6, 8), bool)
+    marked[1:4, 2:7] = True
+    read = open_mask(segmented(tmp_path, name, marked), invert)
+    assert (read.edit_mask == (marked != invert)).all()
+    assert "is read as white" in read.remarks[-1]
+
+
+def test_white_beside_black_is_read_as_it_is_and_so_are_grey_palettes(tmp_path: Path) -> None:
+    levels = np.array([[0, 100, 200, 255]], np.uint8)
+    image = Image.fromarray(levels, "P")
+    image.putpalette([level for level in range(256) for _ in range(3)])
+    image.save(tmp_path / "grey.png")
+    for path in (tmp_path / "grey.png", save(tmp_path, levels)):
+        assert (read_mask(path) == [[False, False, True, True]]).all()
+    dark = np.zeros((16, 16), np.uint8)
+    dark[8, 8] = 1
+    Image.fromarray(dark).save(tmp_path / "noise.jpg", quality=100)
+    with pytest.raises(UserError, match="marks nothing to repaint"):
+        read_mask(tmp_path / "noise.jpg")
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_a_picture_of_labels_is_named_and_not_split_by_brightness(tmp_path: Path, invert: bool) -> None:
+    image = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8), "P")
+    image.putpalette([0, 0, 0, 128, 0, 0, 192, 128, 128, 224, 224, 192])
+    image.save(tmp_path / "labels.png")
+    with pytest.raises(UserError, match=r"labels.png shows 3 labels in colours \(numbers 1, 2, 3 of its pal"):
+        read_mask(tmp_path / "labels.png", invert)
+
+
+def test_numbers_of_labels_are_named_without_advice_that_marks_all(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"no white .*: its values are 0, 1, 2, so it marks nothing"
+    ) as caught:
+        read_mask(save(tmp_path, np.array([[0, 1, 2]], np.uint8)))
+    assert "invert" not in str(caught.value)
+
+
+def test_a_green_area_with_soft_edges_is_one_colour(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1, 2, 2]], np.uint8), "P")
+    image.putpalette([0, 0, 0, 0, 100, 0, 0, 255, 0])
+    image.save(tmp_path / "green.png")
+    assert (read_mask(tmp_path / "green.png") == [[False, False, True, True]]).all()
+
+
+def test_an_exemplar_mask_of_zeros_and_ones_shows_the_object(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    marked = np.zeros((6, 8), bool)
+    marked[1:4, 2:7] = True
+    shown = read_exemplar(save(tmp_path, pixels), "crop", segmented(tmp_path, "one", marked))
+    assert (shown == pixels[1:4, 2:7]).all()
 
 
 def test_soft_masks_are_divided_with_a_remark(tmp_path: Path) -> None:

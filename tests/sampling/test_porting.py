@@ -138,6 +138,22 @@ def test_wrong_calls_end_in_a_sentence(
     assert not any(tmp_path.iterdir())
 
 
+def test_an_exported_model_of_another_geometry_names_the_config(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, ours = str(tmp_path / "m.ckpt"), str(tmp_path / "ours")
+    assert main(["export", "--model", str(folder), "--out", out, "--format", "original"]) == 0
+    capsys.readouterr()
+    assert main(["import", out, "--out", ours]) == 1
+    error = capsys.readouterr().err
+    assert "without --config the published geometry is assumed: give --config YAML" in error
+    assert error.count("\n") == 1
+    assert main(["import", out, "--out", ours, "--config", str(ROOT / "configs/model/sd21.yaml")]) == 1
+    assert "--config YAML" not in capsys.readouterr().err
+    assert main(["import", out, "--out", ours, *TINY]) == 0
+    assert read_model(Path(ours)).config == tiny_config()
+
+
 def test_a_model_folder_is_not_exported_over_itself(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--model", str(folder), "--out", str(folder), "--format", "diffusers"]
     assert main(["export", *arguments]) == 1

@@ -5,7 +5,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -26,14 +25,14 @@ HASTY = BodyLimits(1 << 20, 1 << 24, piece_seconds=0.3)
 
 
 @pytest.fixture
-def app(model: EditModel, model_folder: Path, tmp_path: Path) -> FastAPI:
+def app(model: EditModel, model_folder: Path, tmp_path: Path) -> Starlette:
     shared = pattern(model_folder, MachineSettings(device="cpu"))
-    app = FastAPI()
+    app = Starlette()
     add_api(app, Service(painting_with(model), shared, tmp_path / "out", Limits(waiting=1)), batch_size=4)
     return app
 
 
-def test_bodies_that_never_end_take_no_place_in_the_line(app: FastAPI) -> None:
+def test_bodies_that_never_end_take_no_place_in_the_line(app: Starlette) -> None:
     with running(Gate(app, PATIENT, visitors_of("127.0.0.1"))) as port:
         held = [begin(port) for _ in range(9)]
         assert post(port, BODY)[0] == 200
@@ -42,7 +41,7 @@ def test_bodies_that_never_end_take_no_place_in_the_line(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("start", [b"", b"{"])
-def test_a_body_that_stops_is_answered_and_closed(app: FastAPI, start: bytes) -> None:
+def test_a_body_that_stops_is_answered_and_closed(app: Starlette, start: bytes) -> None:
     with running(Gate(app, HASTY, visitors_of("127.0.0.1"))) as port, begin(port, start=start) as connection:
         answer = read(connection)
         assert b" 408 " in answer.splitlines()[0]
@@ -50,7 +49,7 @@ def test_a_body_that_stops_is_answered_and_closed(app: FastAPI, start: bytes) ->
         assert connection.recv(1) == b"", "the connection is closed"
 
 
-def test_a_body_has_a_deadline_however_steadily_it_comes(app: FastAPI) -> None:
+def test_a_body_has_a_deadline_however_steadily_it_comes(app: Starlette) -> None:
     hasty = BodyLimits(1 << 20, 1 << 24, seconds=1.0)
     with running(Gate(app, hasty, visitors_of("127.0.0.1"))) as port, begin(port) as connection:
         connection.settimeout(0.1)
@@ -64,7 +63,7 @@ def test_a_body_has_a_deadline_however_steadily_it_comes(app: FastAPI) -> None:
         assert b" 408 " in answer.splitlines()[0]
 
 
-def test_bodies_together_have_a_limit(app: FastAPI) -> None:
+def test_bodies_together_have_a_limit(app: Starlette) -> None:
     limits = BodyLimits(1 << 20, 1 << 20)
     with running(Gate(app, limits, visitors_of("127.0.0.1"))) as port:
         held = [begin(port, 1 << 20, b"{" + b" " * 700_000) for _ in range(2)]
@@ -86,7 +85,7 @@ def _has_answer(connection: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
-def test_a_connection_without_whole_headers_is_closed(app: FastAPI, sent: bytes) -> None:
+def test_a_connection_without_whole_headers_is_closed(app: Starlette, sent: bytes) -> None:
     gate = Gate(app, PATIENT, visitors_of("127.0.0.1"))
     with (
         running(gate, header_seconds=0.3) as port,
@@ -96,7 +95,7 @@ def test_a_connection_without_whole_headers_is_closed(app: FastAPI, sent: bytes)
         assert connection.recv(100) == b""
 
 
-def test_idle_connections_do_not_fill_the_server(app: FastAPI) -> None:
+def test_idle_connections_do_not_fill_the_server(app: Starlette) -> None:
     gate = Gate(app, PATIENT, visitors_of("127.0.0.1"))
     with running(gate, header_seconds=0.5, connections=5) as port:
         idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(5)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from intarsia.model import EditModel
 from sampling.denoise.sampler import OnStep
@@ -22,7 +22,7 @@ from sampling.provenance import pattern
 from sampling.settings import EditSettings, MachineSettings
 from sampling.web.api import add_api
 from sampling.web.gate import BodyLimits, Gate
-from sampling.web.line import EditLine, Stopped, Stops
+from sampling.web.line import EditLine, Stopped
 from sampling.web.service import Limits, Service
 from sampling.web.visitors import visitors_of
 from tests.paths import ROOT
@@ -68,7 +68,7 @@ def painter(model: EditModel) -> Counted:
 @pytest.fixture
 def gate(painter: Counted, model_folder: Path, tmp_path: Path) -> Gate:
     service = Service(painter, pattern(model_folder, MachineSettings(device="cpu")), tmp_path, Limits())
-    app = FastAPI()
+    app = Starlette()
     add_api(app, service, batch_size=1)
     return Gate(app, BodyLimits(1 << 20, 1 << 24), visitors_of("127.0.0.1"))
 
@@ -117,16 +117,6 @@ def test_turns_come_in_order_and_a_stopped_one_is_left_out() -> None:
     line.close()
     with pytest.raises(Stopped, match="the edit was stopped"), line.turn(threading.Event()):
         pass
-
-
-def test_a_visitor_stops_only_their_own_edits() -> None:
-    stops = Stops()
-    with stops.of("a") as first, stops.of("a") as second, stops.of("b") as other:
-        stops.stop("a")
-        stops.stop("nobody")
-        assert (first.is_set(), second.is_set(), other.is_set()) == (True, True, False)
-    with stops.of("a") as later:
-        assert not later.is_set()
 
 
 @pytest.mark.processes

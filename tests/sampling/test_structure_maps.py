@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fastapi import FastAPI
 from PIL import Image
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from intarsia.conditions.structure import structure_channels
@@ -183,7 +183,7 @@ def test_the_endpoint_takes_maps(mapped: EditModel, folder: Path, tmp_path: Path
     service = Service(
         painting_with(mapped), pattern(folder, MachineSettings(device="cpu")), tmp_path / "out", Limits()
     )
-    app = FastAPI()
+    app = Starlette()
     add_api(app, service, batch_size=1)
 
     def text(pixels: np.ndarray) -> str:

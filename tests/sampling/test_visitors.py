@@ -20,14 +20,11 @@ HOSTS = ["127.0.0.1:7860", "192.168.1.7:7860"]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Gate:
     """The whole server off loopback, with a folder of pictures."""
     folder = tmp_path_factory.mktemp("page")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
-        patch.setenv("GRADIO_EXAMPLES_CACHE", str(folder / "examples"))
-        service = Service(None, None, folder / "results", Limits())  # type: ignore[arg-type]
-        yield build_app(service, visitors_of("0.0.0.0"), COCO_MINI / "images", 4)
+    service = Service(None, None, folder / "results", Limits())  # type: ignore[arg-type]
+    return build_app(service, visitors_of("0.0.0.0"), COCO_MINI / "images", 4)
 
 
 @pytest.fixture(scope="module", params=HOSTS)
@@ -54,11 +51,11 @@ def gate(visitors: Visitors) -> TestClient:
 @pytest.mark.parametrize("origin", ["https://foreign.example", "http://127.0.0.1:9999", "null", "http://"])
 def test_the_page_of_another_site_gets_nothing(client: TestClient, origin: str) -> None:
     foreign = {"Origin": origin}
-    files = {"files": (PICTURE.name, PICTURE.read_bytes())}
     answers = [
-        client.get("/config", headers=foreign),
-        client.post("/gradio_api/upload", files=files, headers=foreign),
-        client.post("/gradio_api/queue/join", json={}, headers=foreign),
+        client.get("/page/choices", headers=foreign),
+        client.get("/page/offered", params={"name": PICTURE.name}, headers=foreign),
+        client.post("/page/look", content=PICTURE.read_bytes(), headers=foreign),
+        client.post("/api/edit", json={}, headers=foreign),
         client.options("/api/edit", headers=foreign | {"Access-Control-Request-Method": "POST"}),
     ]
     for answer in answers:
@@ -69,10 +66,8 @@ def test_the_page_of_another_site_gets_nothing(client: TestClient, origin: str) 
 
 def test_its_own_page_may_ask_and_no_answer_allows_others(client: TestClient) -> None:
     own = {"Origin": str(client.base_url), "Sec-Fetch-Site": "same-origin"}
-    files = {"files": (PICTURE.name, PICTURE.read_bytes())}
-    uploaded = client.post("/gradio_api/upload", files=files, headers=own)
-    assert uploaded.status_code == 200
-    for answer in (uploaded, client.get("/config", headers=own), client.get("/")):
+    looked = client.post("/page/look", content=PICTURE.read_bytes(), headers=own)
+    for answer in (looked, client.get("/page/choices", headers=own), client.get("/")):
         assert answer.status_code == 200
         assert not [name for name in answer.headers if name.startswith("access-control-")]
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
@@ -81,7 +76,7 @@ def test_its_own_page_may_ask_and_no_answer_allows_others(client: TestClient) ->
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "anything"])
 def test_a_browser_that_names_another_site_is_refused_but_a_link_is_followed(site: str) -> None:
     client, foreign = gate(visitors_of("127.0.0.1")), {"Sec-Fetch-Site": site}
-    assert client.get("/config", headers=foreign).status_code == 403
+    assert client.get("/page/choices", headers=foreign).status_code == 403
     assert client.post("/api/edit", headers=foreign | {"Sec-Fetch-Dest": "document"}).status_code == 403
     assert client.get("/", headers=foreign | {"Sec-Fetch-Dest": "iframe"}).status_code == 403
     assert client.get("/", headers=foreign | {"Sec-Fetch-Dest": "document"}).status_code == 200
@@ -103,7 +98,7 @@ def test_a_name_that_another_site_points_here_is_refused_off_loopback_too() -> N
 def test_with_a_token_nothing_is_answered_without_it() -> None:
     client = gate(visitors_of("127.0.0.1", token=TOKEN))
     bearer = {"Authorization": f"Bearer {TOKEN}"}
-    for path in ("/", "/config", "/api/edit", "/gradio_api/file=x", "/?token=wrong", "/?token="):
+    for path in ("/", "/page/choices", "/api/edit", "/page/offered?name=x", "/?token=wrong", "/?token="):
         answer = client.get(path)
         assert answer.status_code == 401, path
         assert "open /?token=TOKEN, or send Authorization: Bearer TOKEN" in answer.json()["error"]
@@ -121,7 +116,7 @@ def test_the_printed_address_leaves_the_token_in_a_cookie_that_scripts_cannot_re
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     for word in ("HttpOnly", "SameSite=Lax", "Path=/"):
         assert word in answer.headers["set-cookie"]
-    assert client.get("/config").status_code == 200, "the client keeps the cookie, as a browser does"
+    assert client.get("/page/choices").status_code == 200, "the client keeps the cookie, as a browser does"
     client.cookies.clear()
     for cookie in (f"{visitors.cookie}=wrong", "x", f'other="{TOKEN}"', "\x01=;;"):
         assert client.get("/", headers={"Cookie": cookie}).status_code == 401

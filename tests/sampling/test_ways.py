@@ -153,7 +153,7 @@ REMARKS = [
         ["0.1% of what the model sees, too little .* use --fit crop, which samples"],
     ),
     ({"fit": "crop"}, {"mask": (3, 3)}, ["too little for an object; mark a larger area"]),
-    ({}, {"mask": (400, 640)}, ["the mask covers 100% of the picture; .* give --invert-mask"]),
+    ({}, {"mask": (400, 640)}, ["the mask covers 100% of the picture; white is repainted$"]),
     ({"guidance_scale": 1.0}, {}, ["guidance scale 1: the exemplar is followed weakly"]),
     ({}, {"exemplar": (60, 60)}, ["the exemplar is nearly one colour"]),
     ({}, {"exemplar": (20, 60)}, ["nearly one colour", "the exemplar is only 60 x 20 pixels"]),

@@ -1,32 +1,34 @@
-"""The page's server without a browser: what it gives out, and what it does not."""
+"""The page's server without a browser: what it answers, and what it does not give out."""
 
 import base64
 import http.server
 import io
 import json
+import logging
 import os
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from intarsia.errors import UserError
 from intarsia.model import EditModel
+from sampling.canvas.canvas import lay_canvas
 from sampling.cli import main
 from sampling.painters.own import painting_with
-from sampling.pictures import read_picture
-from sampling.provenance import pattern, read_provenance
-from sampling.settings import MachineSettings
+from sampling.pictures import read_mask
+from sampling.provenance import pattern
+from sampling.settings import EditSettings, MachineSettings
 from sampling.web.api import EditBody
-from sampling.web.events import offered, taker
+from sampling.web.choices import PRESETS, Folder, ModelFields, fields_of, offered
 from sampling.web.gate import Gate
+from sampling.web.progress import LINES
 from sampling.web.server import build_app
 from sampling.web.service import Limits, Service
 from sampling.web.visitors import visitors_of
@@ -35,31 +37,21 @@ from tests.sampling.serving import running
 
 PICTURE = COCO_MINI / "images" / "000000017029.jpg"
 MASK, EXEMPLAR = ROOT / "examples/edits/dog.mask.png", ROOT / "examples/edits/hydrant.exemplar.jpg"
+STATIC = ROOT / "sampling/web/static"
+ASKED = {"width": 640, "height": 480, "x0": 10, "y0": 20, "x1": 60, "y1": 90}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder that all files of the page lie in."""
-    folder = tmp_path_factory.mktemp("page")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
-        patch.setenv("GRADIO_EXAMPLES_CACHE", str(folder / "examples"))
-        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-        yield folder
-
-
-@pytest.fixture  # one for each: the page's framework is bound to its first event loop
-def app(model: EditModel, model_folder: Path, place: Path) -> Gate:
+def app(model: EditModel, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Gate:
     shared = pattern(model_folder, MachineSettings(device="cpu"))
-    service = Service(painting_with(model), shared, place / "results", Limits(megapixels=1.0))
-    return build_app(service, visitors_of("127.0.0.1"), COCO_MINI / "images", 4)
+    folder = tmp_path_factory.mktemp("page") / "results"
+    service = Service(painting_with(model), shared, folder, Limits(megapixels=1.0))
+    fields = fields_of("own", model_folder, service.parts)
+    return build_app(service, visitors_of("127.0.0.1"), COCO_MINI / "images", 4, fields)
 
 
 @pytest.fixture(scope="module")
-def client(model: EditModel, model_folder: Path, place: Path) -> Iterator[TestClient]:
-    shared = pattern(model_folder, MachineSettings(device="cpu"))
-    service = Service(painting_with(model), shared, place / "results", Limits(megapixels=1.0))
-    app = build_app(service, visitors_of("127.0.0.1"), COCO_MINI / "images", 4)
+def client(app: Gate) -> Iterator[TestClient]:
     with TestClient(app, base_url="http://127.0.0.1:7860") as client:
         yield client
 
@@ -71,204 +63,211 @@ def secret(tmp_path: Path) -> Path:
     return path
 
 
-def upload(client: TestClient, path: Path) -> str:
-    answer = client.post("/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
-    assert answer.status_code == 200
-    return answer.json()[0]
+def png(pixels: np.ndarray, **more: Any) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG", **more)
+    return content.getvalue()
 
 
-def fetch(client: TestClient, path: str | Path) -> Any:
-    return client.get(f"/gradio_api/file={path}")
+def picture_of(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image)
 
 
-def event(client: TestClient, output: str) -> dict[str, Any]:
-    """The page's event whose first output has this elem_id."""
-    config = client.get("/config").json()
-    ids = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
-    return next(one for one in config["dependencies"] if one["outputs"] and ids[one["outputs"][0]] == output)
-
-
-def target(client: TestClient, name: str) -> int:
-    """The number of the event of the button with this elem_id."""
-    config = client.get("/config").json()
-    ids = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
-    return next(one["id"] for one in config["dependencies"] if ids.get(one["targets"][0][0]) == name)
-
-
-def send(client: TestClient, output: str, data: list[Any]) -> dict[str, Any]:
-    """Do as the page does: join the queue, and wait for the last message."""
-    body = {"data": data, "fn_index": event(client, output)["id"], "session_hash": "test"}
-    answer = client.post("/gradio_api/queue/join", json=body)
+def copy_in(answer: httpx2.Response) -> np.ndarray:
     assert answer.status_code == 200, answer.text
-    lines = client.get("/gradio_api/queue/data?session_hash=test").text.splitlines()
-    messages = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
-    return next(message for message in messages if message["msg"] == "process_completed")
+    return picture_of(base64.b64decode(answer.json()["copy"].partition(",")[2]))
 
 
-def file_data(path: str | Path) -> dict[str, Any]:
-    return {"path": str(path), "meta": {"_type": "gradio.FileData"}, "orig_name": "x.png"}
+def body(**settings: Any) -> dict[str, Any]:
+    files = {"image": PICTURE, "mask": MASK, "exemplar": EXEMPLAR}
+    content = {name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items()}
+    return content | {"num_inference_steps": 2, "scheduler": "ddim"} | settings
 
 
-def test_the_page_names_no_other_host_to_be_asked(client: TestClient) -> None:
+def test_the_page_asks_no_other_host_and_its_files_are_readable(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200
     assert "Intarsia" in page.text
-    head = page.text.split("window.gradio_config")[0]
-    assert "https://" not in head.replace("https://127", "")
-    assert "fonts.g" not in page.text + client.get("/theme.css").text
-    policy = page.headers["content-security-policy"]
-    assert "default-src 'self'" in policy
-    assert "http" not in policy
-    config = client.get("/config").json()
-    assert config["analytics_enabled"] is False
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; ")
+    assert "unsafe" not in page.headers["content-security-policy"]
+    for file in STATIC.iterdir():
+        text = file.read_text()
+        assert client.get(f"/static/{file.name}").text == text
+        assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text), file.name
+        assert text.count("\n") <= 400, file.name
+        assert max(map(len, text.splitlines())) <= 120 or file.suffix == ".svg", file.name
+    for name in re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text):
+        assert client.get(name).status_code == 200, name
 
 
-def test_an_upload_can_be_fetched_and_nothing_else(client: TestClient, place: Path, secret: Path) -> None:
-    assert fetch(client, upload(client, PICTURE)).content == PICTURE.read_bytes()
+def test_nothing_but_the_page_is_given_out(client: TestClient, secret: Path) -> None:
     up = "/".join([".."] * 12)
-    attempts = [secret, "/etc/passwd", f"{up}/etc/passwd", f"{place}/uploads/{up}/etc/passwd", "README.md"]
-    attempts += [
-        f"{place}/uploads/%2e%2e/results/inputs",
-        f"{place}/results",
-        f"file://{secret}",
-        "//etc/passwd",
+    paths = [f"/static/{up}/etc/passwd", "/static/..%2fpage.py", "/static/", "/config", "/docs", "/README.md"]
+    paths += [
+        f"/page/offered?name={name}" for name in ("/etc/passwd", f"{up}/etc/passwd", secret, "README.md", "")
     ]
-    attempts += [ROOT / "README.md", "http://127.0.0.1:1/x.png", "%68ttp://127.0.0.1:1/x", f"{up}{secret}"]
-    for attempt in attempts:
-        answer = fetch(client, attempt)
-        assert answer.status_code in (403, 404), attempt
-        assert b"root:" not in answer.content
-        assert answer.content != secret.read_bytes()
-    for path in (
-        f"/static/{up}/etc/passwd",
-        "/assets/..%2f..%2f..%2f..%2fetc/passwd",
-        f"/svelte/{up}/etc/passwd",
-    ):
+    paths += [
+        "/page/example?name=another dog&file=../../README.md",
+        "/page/example?name=x&file=image",
+        "/page/x",
+    ]
+    paths += ["/page/look", "/gradio_api/upload", "/static/index.html/x"]
+    for path in paths:
         answer = client.get(path)
-        assert answer.status_code in (403, 404), path
-        assert b"root:" not in answer.content
+        assert answer.status_code in (404, 422), path
+        assert list(answer.json()) == ["error"]
+    assert client.post("/page/choices").status_code == 404
 
 
-def test_a_path_that_was_not_uploaded_is_no_input(client: TestClient, secret: Path) -> None:
-    before = send(client, "editor", [file_data(upload(client, PICTURE))])
-    assert before["success"], "the same with an upload works"
-    for path in (secret, f"/tmp/../{secret}", PICTURE):
-        answer = send(client, "editor", [file_data(path)])
-        assert not answer["success"], path
-        bare = send(client, "editor", [{"path": str(path)}])
-        assert not bare["success"], path
+def test_the_page_knows_the_model_and_the_settings(client: TestClient, model: EditModel) -> None:
+    choices = client.get("/page/choices").json()
+    assert (choices["parts"], choices["maps"], choices["size"]) == (["exemplar"], [], model.config.image_size)
+    fields = re.findall(r'name="(\w+)"', (STATIC / "index.html").read_text())
+    assert set(fields) - {"sweep", "viewport"} <= set(choices["defaults"])
+    for preset in PRESETS.values():
+        EditSettings(**preset)
+        assert set(preset) <= set(fields)
+    assert "000000017029.jpg" in choices["offered"]
+    assert "context" in choices["invert"]["couplings"]
+    assert choices["choices"]["invert.method"][:2] == ["ddim", "direct"]
+    assert fields_of("other", None, ("text",)) == ModelFields(("text",))
 
 
-def test_what_is_being_sent_is_not_cut_short_when_it_is_shown_again(client: TestClient) -> None:
-    shown = send(client, "editor", [file_data(upload(client, PICTURE))])
-    path = Path(shown["output"]["data"][0]["background"]["path"])
-    with path.open("rb") as sent:
-        size = os.fstat(sent.fileno()).st_size
-        again = send(client, "editor", [file_data(upload(client, PICTURE))])
-        assert again["output"]["data"][0]["background"]["path"] == str(path)
-        assert os.fstat(sent.fileno()).st_nlink == 0, "another file took its place"
-        assert len(sent.read()) == size
+def test_a_picture_is_looked_at_upright_and_not_kept(client: TestClient, app: Gate, tmp_path: Path) -> None:
+    pixels = np.zeros((30, 1200, 3), np.uint8)
+    pixels[:, :600] = (200, 10, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    seen = client.post("/page/look", content=png(pixels, exif=exif))
+    copy = copy_in(seen)
+    assert (seen.json()["width"], seen.json()["height"]) == (30, 1200)
+    assert copy.shape == (1024, 26, 3)
+    assert (copy[:500] == (200, 10, 10)).all()
+    assert not list(tmp_path.rglob("*"))
 
 
-def test_an_address_is_not_fetched_for_a_visitor(client: TestClient) -> None:
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        for host in ("127.0.0.1", "localhost"):
-            answer = send(client, "editor", [file_data(f"http://{host}:{server.server_port}/x.png")])
-            assert not answer["success"]
-        server.shutdown()
-    assert asked == []
-
-
-def test_an_edit_through_the_page(client: TestClient, place: Path, tmp_path: Path) -> None:
-    values = [file_data(upload(client, PICTURE)), None, file_data(upload(client, MASK)), False]
-    values += [file_data(upload(client, EXEMPLAR)), 5, 2, "ddim", 7, 2, "auto", 1, 0, "none", "crop"]
-    answer = send(client, "gallery", values)
-    assert answer["success"], answer
-    gallery, files = answer["output"]["data"][:2]
-    assert [item["caption"] for item in gallery] == ["seed 7", "seed 8"]
-    for item in files:
-        content = fetch(client, item["path"]).content
-        (tmp_path / "edit.png").write_bytes(content)
-        kept = read_provenance(tmp_path / "edit.png")
-        assert Path(kept.image.path).read_bytes() == PICTURE.read_bytes(), "the picture came as it was"
-        result, picture = read_picture(tmp_path / "edit.png"), read_picture(PICTURE)
-        outside = read_picture(MASK)[..., 0] < 128
-        assert (result[outside] == picture[outside]).all()
-        assert (result[~outside] != picture[~outside]).any()
-    inside = [path for path in place.rglob("edit-*.png") if path.parent == place / "results"]
-    assert len(inside) == 2
-    assert fetch(client, inside[0]).status_code == 403, "only the page's own copies are given out"
+def test_a_mask_file_is_shown_as_it_is_read(client: TestClient) -> None:
+    size = {"width": 640, "height": 480}
+    whole = read_mask(MASK)
+    ours = copy_in(
+        client.post(
+            "/page/mask",
+            params=size | {"width": whole.shape[1], "height": whole.shape[0]},
+            content=MASK.read_bytes(),
+        )
+    )
+    assert ((ours >= 128) == whole).all()
+    labels = np.zeros((480, 640), np.uint8)
+    labels[100:200, 300:400] = 1
+    answer = client.post("/page/mask", params=size, content=png(labels))
+    assert ((copy_in(answer) >= 128) == (labels == 1)).all()
+    assert answer.json()["notes"] == ["the mask has no white; its values are 0 and 1, and 1 is read as white"]
+    refused = client.post("/page/mask", params=size, content=png(labels.T.copy()))
+    assert refused.status_code == 422
+    assert refused.json()["error"].startswith(
+        "the mask is 480 x 640 pixels but the picture 640 x 480; rotate"
+    )
 
 
-def test_an_edit_is_stopped_by_its_button(app: Gate) -> None:
-    with running(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-        values = [file_data(upload(client, PICTURE)), None, file_data(upload(client, MASK)), False]
-        values += [file_data(upload(client, EXEMPLAR)), 5, 200, "ddim", 0, 8, "auto", 1, 0, "none", "crop"]
-        body = {"data": values, "fn_index": event(client, "gallery")["id"], "session_hash": "a"}
-        assert client.post("/gradio_api/queue/join", json=body).status_code == 200
-        with client.stream("GET", "/gradio_api/queue/data?session_hash=a") as heard:
-            lines = heard.iter_lines()
-            assert any("steps" in line for line in lines), "it paints"
-            stop = {"data": [], "fn_index": target(client, "stop"), "session_hash": "a"}
-            assert client.post("/gradio_api/run/predict", json=stop).status_code == 200
-            assert any("the edit was stopped" in line for line in lines)
+def test_what_is_painted_on_the_copy_becomes_a_mask_of_the_picture(client: TestClient) -> None:
+    small = np.zeros((512, 1024), np.uint8)
+    small[100:140, 600:700] = 255
+    small[0, 0] = 127
+    size = {"width": 2048 - 1024, "height": 512}
+    assert (
+        picture_of(client.post("/page/strokes", params=size, content=png(small)).content) == (small > 127)
+    ).all()
+    size = {"width": 1400, "height": 700}
+    large = picture_of(client.post("/page/strokes", params=size, content=png(small)).content)
+    rows, columns = np.flatnonzero(large.any(1)), np.flatnonzero(large.any(0))
+    scale = 1400 / 1024
+    for edge, wanted in zip(
+        (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1), (100, 140, 600, 700), strict=True
+    ):
+        assert abs(edge - wanted * scale) <= 1
 
 
-def test_the_edit_of_a_visitor_who_leaves_the_page_ends(app: Gate) -> None:
-    with running(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-        values = [file_data(upload(client, PICTURE)), None, file_data(upload(client, MASK)), False]
-        values += [file_data(upload(client, EXEMPLAR)), 5, 200, "ddim", 0, 8, "auto", 1, 0, "none", "crop"]
-        body = {"data": values, "fn_index": event(client, "gallery")["id"], "session_hash": "b"}
-        with client.stream("GET", "/gradio_api/heartbeat/b") as alive:
-            beats = alive.iter_lines()  # held: the stream is closed with it
-            assert next(beats) == "data: ALIVE"
-            assert client.post("/gradio_api/queue/join", json=body).status_code == 200
-            with client.stream("GET", "/gradio_api/queue/data?session_hash=b") as heard:
-                assert any("steps" in line for line in heard.iter_lines()), "it paints"
-        other = {"image": MASK, "mask": MASK, "exemplar": EXEMPLAR}
-        files = {name: base64.b64encode(path.read_bytes()).decode() for name, path in other.items()}
-        answer = client.post("/api/edit", json=files | {"num_inference_steps": 1, "scheduler": "ddim"})
-        assert answer.status_code == 200, "it has its turn long before 400 steps"
-
-
-MISTAKES = [
-    ([None, None, None, False, None], "there is no picture yet; drop one into field 1"),
-    (
-        [PICTURE, None, None, False, None],
-        "there is no exemplar yet; drop a picture of the object into field 3",
-    ),
-    ([PICTURE, None, None, False, EXEMPLAR], "nothing is marked yet; paint over what is to be repainted"),
-    ([ROOT / "README.md", None, MASK, False, EXEMPLAR], "the image is not a picture that can be read"),
-    ([PICTURE, None, EXEMPLAR, False, EXEMPLAR], "give a mask of the same size"),
+STROKES = [
+    ((100, 100), {"width": 640, "height": 160}, "is 100 x 100 pixels, and the copy of the picture 640 x 160"),
+    ((160, 640), {"width": 640, "height": 160}, "nothing is marked yet; paint over what is to be repainted"),
+    ((160, 640), {"width": 64000, "height": 160}, "a picture cannot have 64000 x 160 pixels here"),
+    ((160, 640), {"width": 640}, "height='' must be a whole number of pixels"),
+    (None, {"width": 640, "height": 160}, "what was painted did not arrive as a PNG; paint it again"),
 ]
 
 
-@pytest.mark.parametrize(("files", "sentence"), MISTAKES, ids=[case[1][:30] for case in MISTAKES])
-def test_a_mistake_is_one_sentence_on_the_page(client: TestClient, files: list[Any], sentence: str) -> None:
-    values = [file_data(upload(client, item)) if isinstance(item, Path) else item for item in files]
-    answer = send(client, "gallery", [*values, 5, 2, "ddim", 0, 1, "auto", 1, 0, "none", "crop"])
-    assert not answer["success"]
-    assert sentence in str(answer["output"]["error"])
+@pytest.mark.parametrize(("shape", "size", "sentence"), STROKES, ids=[case[2][:24] for case in STROKES])
+def test_strokes_of_another_picture_are_refused(
+    client: TestClient, shape: tuple[int, int] | None, size: dict[str, int], sentence: str
+) -> None:
+    content = png(np.zeros(shape, np.uint8)) if shape else b"no picture"
+    answer = client.post("/page/strokes", params=size, content=content)
+    assert answer.status_code == 422
+    assert sentence in answer.json()["error"]
 
 
-def test_too_many_pixels_are_refused_before_they_are_decoded(client: TestClient, tmp_path: Path) -> None:
+@pytest.mark.parametrize("channels", [3, 4])
+def test_an_exemplar_is_cropped_to_the_pixel(client: TestClient, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, channels), dtype=np.uint8)
+    box = {"x0": 10, "y0": 20, "x1": 70, "y1": 30}
+    cut = client.post("/page/cut", params=box, content=png(pixels))
+    assert (picture_of(cut.content) == pixels[20:30, 10:70]).all()
+    wrong = client.post("/page/cut", params=box | {"x1": 81}, content=png(pixels))
+    assert "[10, 20, 81, 30] is not inside the picture of 80 x 60 pixels" in wrong.json()["error"]
+
+
+@pytest.mark.parametrize("fit", ["auto", "crop", "pad"])
+def test_the_frame_is_the_window_that_the_edit_uses(client: TestClient, model: EditModel, fit: str) -> None:
+    marked = np.zeros((480, 640), bool)
+    marked[20:90, 10:60] = True
+    window = client.get("/page/window", params=ASKED | {"fit": fit, "context": 0.5}).json()["window"]
+    settings = EditSettings(fit=fit, context=0.5)  # type: ignore[arg-type]
+    assert window == lay_canvas(marked, model.config.image_size, settings).window.as_list()
+
+
+def test_malformed_questions_are_one_sentence_and_leave_no_traceback(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    questions = [
+        ("GET", "/page/window", {name: value}) for name in ASKED for value in ("", "-1", "x", "9" * 99, "²")
+    ]
+    questions += [("GET", "/page/window", {"fit": "magic"}), ("GET", "/page/window", {"context": "nan"})]
+    questions += [("GET", "/page/window", {"x1": 5}), ("POST", "/page/look", {"kind": "x" * 999})]
+    questions += [("POST", f"/page/{name}", ASKED) for name in ("look", "mask", "strokes", "cut")]
+    for method, path, query in questions:
+        answer = client.request(
+            method, path, params=ASKED | query, content=b"junk" if method == "POST" else None
+        )
+        assert 400 <= answer.status_code < 500 or answer.json() == {"window": None}, (
+            path,
+            query,
+            answer.text,
+        )
+        if answer.status_code != 200:
+            assert list(answer.json()) == ["error"]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(client: TestClient) -> None:
     content = io.BytesIO()
     Image.new("1", (2000, 2000)).save(content, "PNG")
-    (tmp_path / "large.png").write_bytes(content.getvalue())
-    answer = send(client, "editor", [file_data(upload(client, tmp_path / "large.png"))])
-    assert not answer["success"]
-    assert "the image is 2000 x 2000 pixels; at most 1 million are allowed" in str(answer["output"]["error"])
+    answer = client.post("/page/look", params={"kind": "exemplar"}, content=content.getvalue())
+    assert answer.status_code == 413
+    assert "the exemplar is 2000 x 2000 pixels; at most 1 million are allowed" in answer.json()["error"]
 
 
-def test_only_pictures_inside_the_offered_folder_are_offered(client: TestClient, secret: Path) -> None:
+def test_an_offered_picture_comes_whole_or_small(client: TestClient) -> None:
+    whole = client.get("/page/offered", params={"name": PICTURE.name})
+    assert whole.content == PICTURE.read_bytes()
+    assert whole.headers["content-type"] == "image/jpeg"
+    small = client.get("/page/offered", params={"name": PICTURE.name, "small": "1"})
+    assert max(picture_of(small.content).shape) == 160
+    example = client.get("/page/example", params={"name": "another dog", "file": "mask"})
+    assert example.content == MASK.read_bytes()
+
+
+def test_only_pictures_inside_the_offered_folder_are_offered(secret: Path) -> None:
     root = secret.parent / "offered"
     (root / "deep").mkdir(parents=True)
     for name in ("a.png", "deep/b.png"):
@@ -277,12 +276,36 @@ def test_only_pictures_inside_the_offered_folder_are_offered(client: TestClient,
     (root / "link.png").symlink_to(secret)
     (root / "inner.png").symlink_to(root / "a.png")
     assert offered(root.resolve()) == ["a.png", "deep/b.png", "inner.png"]
-    service = Service(None, None, secret.parent / "kept", Limits())  # type: ignore[arg-type]
-    take = taker(service, root.resolve())
-    assert Path(take("deep/b.png")).read_bytes() == secret.read_bytes()
+    folder = Folder(root)
+    assert folder.read("deep/b.png") == secret.read_bytes()
     for name in ("../secret.png", "link.png", str(secret), "notes.txt", "deep/../../secret.png"):
-        with pytest.raises(gr.Error, match="is not among the pictures offered"):
-            take(name)
+        with pytest.raises(UserError, match="is not among the pictures offered"):
+            folder.read(name)
+    (root / "a.png").unlink()
+    (root / "a.png").symlink_to(secret)
+    with pytest.raises(UserError, match=r"a\.png is not among the pictures offered"):
+        folder.read("a.png")
+
+
+def test_an_edit_reports_its_steps_before_its_answer(client: TestClient) -> None:
+    plain = client.post("/api/edit", json=body(num_images=2)).json()
+    answer = client.post("/api/edit", json=body(num_images=2), headers={"Accept": LINES})
+    assert answer.headers["content-type"].startswith(LINES)
+    *steps, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert steps == [{"step": 1, "steps": 2}, {"step": 2, "steps": 2}]
+    assert last["images"] == plain["images"]
+    refused = client.post("/api/edit", json=body(mask="no"), headers={"Accept": LINES})
+    assert (refused.status_code, list(refused.json())) == (400, ["error"])
+
+
+def test_an_edit_ends_when_the_page_stops_listening(app: Gate) -> None:
+    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        long = body(num_inference_steps=500, num_images=8)
+        with client.stream("POST", "/api/edit", json=long, headers={"Accept": LINES}) as heard:
+            assert json.loads(next(heard.iter_lines())) == {"step": 1, "steps": 1000}
+        assert client.post("/api/edit", json=body()).status_code == 200, (
+            "it has its turn long before 1000 steps"
+        )
 
 
 WRONG = [

@@ -1,0 +1,37 @@
+"""What the JSON endpoints take from a body: an object, and pictures in base64."""
+
+import base64
+import binascii
+import json
+from typing import Any
+
+from intarsia.errors import UserError
+
+
+def object_of(body: bytes, what: str) -> dict[str, Any]:
+    """The JSON object of a body; `what`: what it should have, for the error.
+
+    Raises:
+        UserError: for anything else.
+    """
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the body is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"the body must be an object with {what}")
+    return content
+
+
+def bytes_of(text: str, kind: str) -> bytes:
+    """The bytes of a picture in base64, also of a data: URL; `kind`: its name, for the error.
+
+    Raises:
+        UserError: if it is not base64.
+    """
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise UserError(f"the {kind} is not base64; send the file's bytes encoded so") from None

@@ -1,0 +1,38 @@
+// Structure maps: of the picture, of the exemplar, or from a file; only for models that take them.
+
+import { dataUrl } from "./server.js";
+
+export class Structure {
+  constructor(fieldset, maps) {
+    this.files = {};
+    this.selects = {};
+    fieldset.hidden = !maps.length;
+    for (const map of maps) {
+      const label = Object.assign(document.createElement("label"), { className: "field", textContent: map });
+      const select = document.createElement("select");
+      const kinds = { "": "none", picture: "of the picture", exemplar: "of the exemplar", file: "a file" };
+      for (const [value, text] of Object.entries(kinds)) select.append(new Option(text, value));
+      select.dataset.map = map;
+      const file = Object.assign(document.createElement("input"), { type: "file", accept: "image/*", hidden: true });
+      file.addEventListener("change", () => (this.files[map] = file.files[0]));
+      select.addEventListener("change", () => (file.hidden = select.value !== "file"));
+      label.append(select, file);
+      fieldset.append(label);
+      this.selects[map] = select;
+    }
+  }
+
+  /** The sources as the server takes them. */
+  async values() {
+    const found = {};
+    for (const [map, select] of Object.entries(this.selects)) {
+      if (select.value === "file") {
+        if (!this.files[map]) throw new Error(`structure: choose the file of ${map}`);
+        found[map] = await dataUrl(this.files[map]);
+      } else if (select.value) {
+        found[map] = select.value;
+      }
+    }
+    return found;
+  }
+}
