@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from dataclasses import replace
 
 from evaluation.benches.exemplar_options import add_bench_options, add_list_options
 from evaluation.benches.exemplar_score import check_plan, list_files, score_exemplars
 from evaluation.benches.run import add_run_options, run_jobs
 from intarsia.command_line import Commands
+
+_NEEDED = "the row has no exemplar, which the scores look at"
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +30,9 @@ def add(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from sampling.jobs import read_jobs
 
-    jobs, name = read_jobs(arguments.jobs), arguments.jobs.stem
+    # Any painter runs the same list: prompts are for those that are told text.
+    jobs, name = read_jobs(arguments.jobs, ("exemplar", "text")), arguments.jobs.stem
+    jobs = [job if job.error or "exemplar" in job.files else replace(job, error=_NEEDED) for job in jobs]
     check_plan(arguments, truth=any(job.truth for job in jobs))
 
     def then(failed: Collection[str]) -> None:
