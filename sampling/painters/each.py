@@ -120,11 +120,19 @@ def _resized(pixels: Picture, size: tuple[int, int], resample: Image.Resampling)
     return np.asarray(Image.fromarray(pixels).resize(size, resample))
 
 
-def check_float32(name: str, machine: MachineSettings) -> None:
-    """Refuse another precision for a painter whose file or library computes in float32.
+def check_machine(name: str, machine: MachineSettings, *uses: str) -> None:
+    """Refuse options of the machine that a painter cannot follow; all follow `device` or need none.
+
+    Args:
+        name: name of the painter.
+        machine: settings to check.
+        uses: fields that it follows, beside `device`.
 
     Raises:
         UsageError: with the option to leave out.
     """
-    if machine.dtype not in ("auto", "float32"):
+    if "dtype" not in uses and machine.dtype not in ("auto", "float32"):
         raise UsageError(f"{name} computes in float32; leave --dtype {machine.dtype} out")
+    for field in ("compile", "low_vram", "noised_clip"):
+        if getattr(machine, field) and field not in uses:
+            raise UsageError(f"{name} has no use for --{field.replace('_', '-')}; leave it out")

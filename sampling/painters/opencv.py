@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from intarsia.errors import UsageError, UserError
-from sampling.painters.each import Taking, check_float32, painting_each
+from sampling.painters.each import Taking, check_machine, painting_each
 from sampling.painters.painter import Paint, Painter
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _check(model: Path | None) -> None:
 
 
 def _open(model: Path | None, machine: MachineSettings) -> Paint:
-    check_float32("cv2", machine)
+    check_machine("cv2", machine)
     cv2 = _cv2()
     flag = getattr(cv2, _METHODS[_method(model)])
 

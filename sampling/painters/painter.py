@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PAINTERS = {
     "own": "sampling.painters.own",
     "cv2": "sampling.painters.opencv",
+    "lama": "sampling.painters.lama",
+    "manga": "sampling.painters.manga",
 }
 
 
