@@ -28,6 +28,9 @@ PAINTERS = {
     "cv2": "sampling.painters.opencv",
     "lama": "sampling.painters.lama",
     "manga": "sampling.painters.manga",
+    "sd1.5": "sampling.painters.sd15",
+    "sd2": "sampling.painters.sd2",
+    "instruct_pix2pix": "sampling.painters.instruct_pix2pix",
 }
 
 
