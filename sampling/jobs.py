@@ -142,8 +142,8 @@ def _job(row: dict[str, Any], number: int, base: Path, parts: PartNames) -> Job:
 
 
 def _required(parts: PartNames) -> tuple[str, ...]:
-    """The files that every edit needs; a model that is told text can do without an exemplar."""
-    return FILES[:2] if "text" in parts else FILES[:3]
+    """The files that every edit needs; only a model that is told nothing else needs an exemplar."""
+    return FILES[:3] if parts == EXEMPLAR_ONLY else FILES[:2]
 
 
 def _seed(value: Any) -> int:

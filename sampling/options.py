@@ -12,7 +12,7 @@ from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import is_same_file
 from sampling.jobs import FILES, structure_sources
-from sampling.painters.painter import PAINTERS, painter_of
+from sampling.painters.options import check_painter, told_parts
 from sampling.samplers import SAMPLERS
 from sampling.settings import (
     Dtype,
@@ -23,7 +23,7 @@ from sampling.settings import (
     MachineSettings,
     MatchColour,
 )
-from sampling.told import PartNames, check_outline, check_scales, check_told
+from sampling.told import PartNames, check_outline, check_told
 
 _DEFAULT = EditSettings()
 
@@ -43,44 +43,10 @@ def numbers(count: int | None = None) -> Callable[[str], tuple[float, ...]]:
     return read
 
 
-def add_painter_options(group: argparse._ActionsContainer) -> None:
-    """What paints."""
-    add_model_option(group)
-    group.add_argument(
-        "--painter", choices=tuple(PAINTERS), default="own", help="what paints (default: own, a model folder)"
-    )
-
-
 def add_model_option(group: argparse._ActionsContainer) -> None:
     """Which model paints, for a command that only the own painter can do."""
     group.add_argument("--model", type=Path, metavar="DIR", help="model folder")
     group.set_defaults(painter="own")
-
-
-def check_painter(arguments: argparse.Namespace) -> None:
-    """Look at what `add_painter_options` named before anything is loaded.
-
-    Raises:
-        UsageError: for a model that is missing.
-        UserError: for one that the painter cannot take.
-    """
-    painter_of(arguments.painter).check(arguments.model)
-
-
-def told_parts(arguments: argparse.Namespace) -> PartNames:
-    """What the model is told, once `check_painter` has accepted it.
-
-    Raises:
-        UsageError: for the guidance scale of a part that it is not told.
-    """
-    parts = painter_of(arguments.painter).parts(arguments.model)
-    names = ("guidance_scale", "text_guidance_scale")
-    given = [name for name in names if isinstance(getattr(arguments, name, None), tuple)]
-    try:
-        check_scales(parts, given)
-    except UserError as error:
-        raise UsageError(str(error)) from None
-    return parts
 
 
 def add_file_options(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shlex
 from collections.abc import Mapping
@@ -88,8 +87,10 @@ class Provenance:
         return fingerprint(content)
 
     def what_painted(self) -> dict[str, str]:
-        """The model folder and its hash; for a painter without a model, its name and fingerprint."""
-        return asdict(self.model) | ({} if self.model.path else {"path": f"painter {self.painter}"})
+        """The model folder and its hash; for other painters, also their name."""
+        if self.painter == "own":
+            return asdict(self.model)
+        return asdict(self.model) | {"path": f"painter {self.painter} {self.model.path}".strip()}
 
     def _content(self) -> dict[str, Any]:
         """All fields that say something, so that hashes of older results remain valid."""
@@ -115,20 +116,20 @@ def pattern(
     """The provenance that all edits of one command share, still without files, seed and settings."""
     from sampling.denoise.machine import pick_device, pick_dtype
 
-    device = pick_device(machine.device)
-    dtype = str(pick_dtype(machine.dtype, device)).removeprefix("torch.")
+    row, device = painter_of(painter), pick_device(machine.device)
+    dtype = str(pick_dtype("float32" if row.float32 else machine.dtype, device)).removeprefix("torch.")
     return Provenance(
         image=_NOT_YET,
         mask=_NOT_YET,
         exemplar=_NOT_YET,
-        model=SourceFile(str(model or ""), painter_of(painter).fingerprint(model)),
+        model=SourceFile(str(model or ""), row.fingerprint(model)),
         seed=0,
         settings={},
         invert_mask=invert_mask,
         exemplar_background=exemplar_background,
         device=device.type,
         dtype=dtype,
-        libraries=_libraries(),
+        libraries=row.libraries(),
         painter=painter,
         noised_clip=_folder(machine.noised_clip) if machine.noised_clip else None,
     )
@@ -254,7 +255,7 @@ def changed_files(provenance: Provenance) -> list[str]:
     noted_files = {name: getattr(provenance, name) for name in names}
     noted_files |= {f"map {name}": file for name, file in provenance.structure.items() if file.sha256}
     for name, noted in noted_files.items():
-        if noted is None:
+        if noted is None or (name == "model" and painter.named):
             continue
         called = name.replace("_", " ")
         path = Path(noted.path)  # for a painter without a model: the current folder
@@ -262,17 +263,13 @@ def changed_files(provenance: Provenance) -> list[str]:
             remarks.append(f"{called} {path} does not exist, seen from this folder: the command cannot run")
         elif noted.sha256 != prints.get(name, sha256_file)(path):
             remarks.append(f"{called} {path} has changed: the command will make another picture")
-    for name, version in _libraries().items():
+    for name, version in painter.libraries().items():
         before = provenance.libraries.get(name, version)
         if before != version:
             remarks.append(
                 f"it was made with {name} {before}, but {version} is installed: rounding may differ"
             )
     return remarks
-
-
-def _libraries() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
 
 
 def _option(name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from intarsia.errors import UserError
 from sampling.settings import EditSettings
 
-PartNames = tuple[str, ...]  # `ModelConfig.parts`: exemplar, text
+PartNames = tuple[str, ...]  # `ModelConfig.parts`: exemplar, text; none: the painter only erases
 EXEMPLAR_ONLY: PartNames = ("exemplar",)
 _SCALES = {"exemplar": "guidance_scale", "text": "text_guidance_scale"}
 
@@ -21,6 +21,8 @@ def check_told(parts: PartNames, has_exemplar: bool, prompt: str) -> None:
     Raises:
         UserError: with what to add or remove.
     """
+    if not parts:
+        return  # a note says what has no effect
     if has_exemplar and "exemplar" not in parts:
         raise UserError("this model is told a prompt only, and an exemplar is given; remove the exemplar")
     if prompt and "text" not in parts:
@@ -58,7 +60,7 @@ def check_scales(parts: PartNames, given: Collection[str]) -> None:
         UserError: with the scale that this model has.
     """
     for part, name in _SCALES.items():
-        if name in given and part not in parts:
+        if parts and name in given and part not in parts:
             own = " or ".join(_SCALES[other] for other in parts)
             what = "the exemplar" if part == "exemplar" else "a prompt"
             raise UserError(f"{name} is for {what}, which this model is not told; use {own} instead")

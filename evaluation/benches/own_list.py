@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from intarsia.words import counted
 if TYPE_CHECKING:
     from sampling.jobs import Job
 
+_NEEDED = "the row has no exemplar, which the scores look at"
+
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("jobs", type=Path, metavar="LIST", help=".csv or .jsonl")
@@ -24,7 +27,9 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def _read(arguments: argparse.Namespace) -> BenchCases:
     from sampling.jobs import read_jobs
 
-    jobs = read_jobs(arguments.jobs)
+    # Any painter runs the same list: prompts are for those that are told text.
+    jobs = read_jobs(arguments.jobs, ("exemplar", "text"))
+    jobs = [job if job.error or "exemplar" in job.files else replace(job, error=_NEEDED) for job in jobs]
     return BenchCases(arguments.jobs.stem, _cases(jobs), len(jobs), jobs, _refused(jobs))
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,16 @@ from sampling.options import (
     add_canvas_options,
     add_input_options,
     add_machine_options,
-    add_painter_options,
     add_sampler_options,
     add_shard_option,
-    check_painter,
     edit_settings,
     machine_settings,
 )
+from sampling.painters.options import add_painter_options, check_painter, told_parts
 
 if TYPE_CHECKING:
     from sampling.jobs import Job
+    from sampling.told import PartNames
 
 _WHERE = "python -m evaluation run"
 _TOLD = 3  # failures named; results.jsonl has all of them
@@ -97,6 +98,7 @@ def run_jobs(
     own = argparse.Namespace(**vars(arguments) | {"batch_size": arguments.edits_at_once})
     [settings], machine = edit_settings(own, _WHERE), machine_settings(own, _WHERE)
     check_painter(arguments)
+    jobs = [_without_untold(job, told_parts(arguments)) for job in jobs]
 
     from sampling.batch import BatchOptions, failures, pending, run_batch
     from sampling.painters.painter import painter_of
@@ -121,3 +123,10 @@ def run_jobs(
         )
     then(failed)
     return int(bool(failed))
+
+
+def _without_untold(job: Job, parts: PartNames) -> Job:
+    """The job of a painter that is told no exemplar, or no prompt; scores still look at the exemplar."""
+    untold = () if "exemplar" in parts else ("exemplar", "exemplar_mask")
+    files = {name: path for name, path in job.files.items() if name not in untold}
+    return replace(job, files=files, prompt=job.prompt if "text" in parts else "")

@@ -14,15 +14,13 @@ from sampling.options import (
     add_canvas_options,
     add_input_options,
     add_machine_options,
-    add_painter_options,
     add_sampler_options,
     add_shard_option,
     add_structure_option,
-    check_painter,
     edit_settings,
     machine_settings,
-    told_parts,
 )
+from sampling.painters.options import add_painter_options, check_painter, told_parts
 
 _WHERE = "python -m sampling batch"
 _NAMED = 10  # failures at the end; results.jsonl has all of them

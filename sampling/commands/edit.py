@@ -15,13 +15,13 @@ from sampling.options import (
     add_file_options,
     add_input_options,
     add_machine_options,
-    add_painter_options,
     add_sampler_options,
     add_structure_option,
     check_files,
     edit_settings,
     machine_settings,
 )
+from sampling.painters.options import add_painter_options
 
 _WHERE = "python -m sampling edit"
 

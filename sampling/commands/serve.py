@@ -16,10 +16,9 @@ from intarsia.errors import UsageError, UserError
 from sampling.options import (
     add_machine_options,
     add_noised_option,
-    add_painter_options,
-    check_painter,
     machine_settings,
 )
+from sampling.painters.options import add_painter_options, check_painter
 from sampling.settings import EditSettings
 from sampling.web.keeping import own_folder
 

@@ -75,4 +75,5 @@ PAINTER = Painter(
     open=_open,
     fingerprint=lambda model: model_hash(_named(model)),
     parts=lambda model: parts_of(_named(model)),
+    weights=("paint_by_example", "Paint-by-Example"),
 )

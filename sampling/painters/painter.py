@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
@@ -16,6 +16,7 @@ from sampling.told import EXEMPLAR_ONLY, PartNames
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from intarsia.boxes import Box
     from sampling.denoise.sampler import OnStep
     from sampling.editing import EditRequest, EditResult
     from sampling.methods.request import InversionRequest
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
     from sampling.settings import EditSettings, InversionSettings, MachineSettings
 
 # Painters by name: the module with each one's PAINTER.
-PAINTERS = {"own": "sampling.painters.own"}
+PAINTERS = {
+    "own": "sampling.painters.own",
+    "cv2": "sampling.painters.opencv",
+    "lama": "sampling.painters.lama",
+    "manga": "sampling.painters.manga",
+    "sd1.5": "sampling.painters.sd15",
+    "sd2": "sampling.painters.sd2",
+    "instruct_pix2pix": "sampling.painters.instruct_pix2pix",
+}
 
 
 class Paint(Protocol):
@@ -61,6 +70,10 @@ class Inverting(Protocol):
         ...
 
 
+def _torch_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("torch", "diffusers")}
+
+
 @dataclass(frozen=True)
 class Painter:
     """One kind of painter.
@@ -71,13 +84,24 @@ class Painter:
         open: function (model, machine) -> `Paint`, which loads the weights.
         fingerprint: function from a model folder to the hash of everything that affects the results, except
             request and settings.
-        parts: function from a model folder to what a request tells: exemplar, text (`ModelConfig.parts`).
+        parts: function from a model folder to what a request tells: exemplar, text (`ModelConfig.parts`);
+            none for a painter that only erases.
+        uses: settings that have an effect; None = all. A note reports others that are not the defaults.
+        weights: names of its files or folders below `--model-dir`, the first that is there counts.
+        named: whether `--model` is a name, not a file or folder.
+        libraries: function that gives the versions of the libraries that affect the numbers.
+        float32: whether it computes in float32 only.
     """
 
     check: Callable[[Path | None], None]
     open: Callable[[Path | None, MachineSettings], Paint]
     fingerprint: Callable[[Path | None], str]
     parts: Callable[[Path | None], PartNames] = lambda model: EXEMPLAR_ONLY
+    uses: tuple[str, ...] | None = None
+    weights: tuple[str, ...] = ()
+    named: bool = False
+    libraries: Callable[[], Mapping[str, str]] = _torch_versions
+    float32: bool = False
 
 
 def painter_of(name: str) -> Painter:
@@ -86,27 +110,40 @@ def painter_of(name: str) -> Painter:
 
 
 def finished(
-    request: EditRequest, painted: Picture, settings: EditSettings, remarks: Sequence[str] = ()
+    request: EditRequest,
+    painted: Picture,
+    settings: EditSettings,
+    remarks: Sequence[str] = (),
+    window: Box | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> EditResult:
-    """The result of a painter that returns a whole picture.
+    """The result of a painter that returns a whole picture, or a part of it.
 
     Args:
         request: request to which the result belongs.
-        painted: painted picture, uint8 [H, W, 3] RGB, same size as the request's.
-        settings: settings of the edit; `composite` keeps the picture's own pixels outside the mask.
+        painted: painted picture, uint8 [H, W, 3] RGB, same size as the request's or as `window`.
+        settings: settings of the edit; `composite` keeps the picture's own pixels outside the mask, `blend`
+            and `match_colour` treat the seam.
         remarks: reasons why the result may disappoint, one sentence each, with what to do.
+        window: part of the picture that was painted; None = all of it.
+        seconds: time in seconds, by part.
 
     Raises:
         UserError: for a mask that does not fit its picture or marks nothing.
     """
     from intarsia.boxes import Box
-    from sampling.canvas.canvas import check_mask
-    from sampling.canvas.seam import colour_shift
+    from sampling.canvas.canvas import Canvas, check_mask
+    from sampling.canvas.seam import colour_shift, match_ring
     from sampling.editing import EditResult
 
     mask = check_mask(request.edit_mask, request.image)
-    near = Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MaxFilter(7))
-    shift = colour_shift(painted, request.image, (np.asarray(near) > 0) & ~mask)
-    image = np.where(mask[..., None], painted, request.image) if settings.composite else painted
     height, width = mask.shape
-    return EditResult(image, request, settings, tuple(remarks), Box(0, 0, width, height), shift, {})
+    window = window or Box(0, 0, width, height)
+    inside, known = window.cut(mask), window.cut(request.image)
+    near = Image.fromarray(inside.astype(np.uint8)).filter(ImageFilter.MaxFilter(7))
+    ring = (np.asarray(near) > 0) & ~inside
+    shift = colour_shift(painted, known, ring)
+    matched = match_ring(painted, known, ring, settings.match_colour)
+    canvas = Canvas(window, Box(0, 0, window.width, window.height), max(window.width, window.height))
+    image = canvas.paste_back(matched, request.image, mask if settings.composite else None, settings.blend)
+    return EditResult(image, request, settings, tuple(remarks), window, shift, seconds or {})
