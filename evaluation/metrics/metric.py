@@ -155,7 +155,7 @@ class Metric:
         load: function that loads what is needed and gives the numbers.
         weights: function from the options to the names of the weights, as in `WEIGHT_SOURCES`; it raises
             UsageError for options that are wrong.
-        needs: kinds of files that every case must have; without them it is left out, or with `--with` refused.
+        needs: kinds of files that every case must have; without, it is left out, or refused with `--with`.
         without: word of `--without` that leaves it out; empty = it needs nothing that could be missing.
         of_one_bench: whether only benches that name it can report it; else `--with` adds it to any.
         add_options: function that adds the metric's own options to the group of numbers.

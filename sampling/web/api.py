@@ -25,7 +25,7 @@ from sampling.denoise.sampler import OnStep
 from sampling.jobs import COMPUTED_OF, FILES
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import check_outline, check_scales, check_told
-from sampling.web.bodies import bytes_of, object_of
+from sampling.web.bodies import decoded, object_of
 from sampling.web.inversions import make_inversion, read_order
 from sampling.web.line import Busy, Stopped
 from sampling.web.progress import answered
@@ -156,7 +156,7 @@ def _order(service: Service, body: bytes, batch_size: int) -> Order:
     chosen = {name: getattr(asked, name) for name in EditSettings.model_fields}
     kinds = {name: name.replace("_", " ") for name in pictures}
     return Order(
-        **{name: service.keep(bytes_of(text, kinds[name]), kinds[name]) for name, text in pictures.items()},
+        **{name: service.keep(decoded(text, kinds[name]), kinds[name]) for name, text in pictures.items()},
         prompt=asked.prompt,
         settings=EditSettings(**chosen | {"batch_size": batch_size}),
         seed=asked.seed,
@@ -171,7 +171,7 @@ def _map(service: Service, name: str, text: str) -> Path:
     if name not in MAPS:
         raise UserError(f"structure has {name!r}, which is not one of {', '.join(MAPS)}")
     kind = f"map {name}"
-    return Path(text) if text in COMPUTED_OF else service.keep(bytes_of(text, kind), kind)
+    return Path(text) if text in COMPUTED_OF else service.keep(decoded(text, kind), kind)
 
 
 def _told(made: Made) -> dict[str, Any]:

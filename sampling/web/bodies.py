@@ -23,7 +23,7 @@ def object_of(body: bytes, what: str) -> dict[str, Any]:
     return content
 
 
-def bytes_of(text: str, kind: str) -> bytes:
+def decoded(text: str, kind: str) -> bytes:
     """The bytes of a picture in base64, also of a data: URL; `kind`: its name, for the error.
 
     Raises:

@@ -23,7 +23,7 @@ from sampling.methods.run_inversion import InversionResult
 from sampling.pictures import Picture, write_png
 from sampling.provenance import made_from, source_file
 from sampling.settings import EditSettings, ExemplarBackground, InversionSettings
-from sampling.web.bodies import bytes_of, object_of
+from sampling.web.bodies import decoded, object_of
 from sampling.web.service import Service, named
 
 _FILES = (*FILES, "source_exemplar")
@@ -101,7 +101,7 @@ def read_order(service: Service, body: bytes) -> InvertOrder:
     check_asked([settings], pictures, texts, service.parts)
     kinds = {name: name.replace("_", " ") for name in pictures}
     return InvertOrder(
-        {name: service.keep(bytes_of(text, kinds[name]), kinds[name]) for name, text in pictures.items()},
+        {name: service.keep(decoded(text, kinds[name]), kinds[name]) for name, text in pictures.items()},
         texts,
         settings,
         EditSettings(**{name: getattr(asked, name) for name in _CANVAS}),

@@ -13,10 +13,10 @@ from sampling.denoise.sampler import OnStep
 
 LINES = "application/x-ndjson"
 _Step = tuple[int, int] | None  # steps done and all steps; None at the end
-Work = Callable[[OnStep | None], Awaitable[JSONResponse]]
+AsyncWork = Callable[[OnStep | None], Awaitable[JSONResponse]]
 
 
-async def answered(request: Request, work: Work) -> Response:
+async def answered(request: Request, work: AsyncWork) -> Response:
     """The answer of `work`, with its steps before it if the request accepts lines.
 
     What ends before its first step, such as a refusal, is answered as it is, with its own status.

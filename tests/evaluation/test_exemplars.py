@@ -333,7 +333,7 @@ def test_run_tells_edits_that_failed_and_scores_the_others_when_told(weights, tm
     assert "2 of 4 results are missing: not comparable" in capsys.readouterr().out
     score = ["bench", str(jobs)]
     assert run(score, tmp_path / "out", weights) == 1
-    assert "1 row of the list cannot be done, first empty: the row has no image, mask, exemplar" in (
+    assert "1 row of the list cannot be done, first empty: the row has no image, mask; correct" in (
         capsys.readouterr().err
     )
     assert run(score, tmp_path / "out", weights, "--only-present") == 0

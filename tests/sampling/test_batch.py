@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from PIL import Image
 
 from intarsia.errors import UsageError
 from intarsia.weights import save_model
-from sampling import provenance
 from sampling.cli import main
 from sampling.jobs import read_jobs
+from sampling.painters import own
 from sampling.provenance import read_provenance
 from tests.sampling.tiny import request, tiny_model
 
@@ -122,7 +123,8 @@ def test_a_result_says_how_it_was_made_and_the_command_makes_the_same_bytes(
 
     Image.fromarray(request(9, 72, 64).image).save(tmp_path / "image" / "p3.png")
     (tmp_path / "mask" / "p3.png").unlink()
-    monkeypatch.setattr(provenance, "_libraries", lambda: {"torch": "9.9", "diffusers": "9.8"})
+    newer = replace(own.PAINTER, libraries=lambda: {"torch": "9.9", "diffusers": "9.8"})
+    monkeypatch.setattr(own, "PAINTER", newer)
     assert main(["show", str(result)]) == 0
     notes = capsys.readouterr().err
     assert "p3.png has changed: the command will make another picture" in notes
