@@ -1,6 +1,6 @@
 """Show edits and their inputs side by side in one picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +23,14 @@ def preview_grid(
     settings: EditSettings,
     truths: Sequence[Picture] | None = None,
 ) -> Image.Image:
-    """Edit the requests and show one row each; equal seeds give equal grids for the same model.
+    """Edit the requests and show one row each; equal seeds give equal grids for the same model."""
+    return grid_of_ways(preview_edits(model, requests, settings), requests, truths)
+
+
+def preview_edits(
+    model: EditModel, requests: Sequence[EditRequest], settings: EditSettings
+) -> dict[str, list[EditResult]]:
+    """Edit the requests in every way that they allow: title of the way -> the results.
 
     Requests with exemplar and prompt are edited with each of them alone, too; those with structure maps
     without them, too.
@@ -37,11 +44,20 @@ def preview_grid(
     ways["both" if several else "edit"] = bare
     if any(request.structure for request in requests):
         ways["with structure"] = requests
+    return {title: edit(model, way, settings) for title, way in ways.items()}
+
+
+def grid_of_ways(
+    edits: Mapping[str, Sequence[EditResult]],
+    requests: Sequence[EditRequest],
+    truths: Sequence[Picture] | None = None,
+) -> Image.Image:
+    """One row per request, one column per input and per way of `preview_edits`."""
     titles, rows = _inputs(requests)
-    for way in ways.values():
-        for row, result in zip(rows, edit(model, way, settings), strict=True):
+    for results in edits.values():
+        for row, result in zip(rows, results, strict=True):
             row.append(result.image)
-    return _with_truths([*titles, *ways], rows, truths, [request.prompt for request in requests])
+    return _with_truths([*titles, *edits], rows, truths, [request.prompt for request in requests])
 
 
 def grid(

@@ -74,8 +74,8 @@ def train(config: TrainConfig, world: World, stop: StopFlag) -> int:
             return
         weights = gather(trainer, KEY, keep=world.is_main)
         if world.is_main:
-            write_preview(twin_of(config, model, weights), requests, config.preview, path)
-            tracker.image(state.step, "preview", path)
+            edits = write_preview(twin_of(config, model, weights), requests, config.preview, path)
+            tracker.preview(state.step, path, edits)
         world.barrier()
 
     preview_if_due()

@@ -252,6 +252,7 @@ class TrackerConfig(Config):
     name: str | None = None  # null = the run folder's name
     group: str | None = None  # runs of a group are shown together
     tags: Names = ()
+    preview_table: bool = False  # previews as a table, too: key, picture, mask, exemplar, edits, prompt
 
     @field_validator("wandb", mode="before")
     @classmethod

@@ -1,7 +1,9 @@
 """Edits of always the same samples with always the same noise, so that one sees the model learn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,14 +11,25 @@ from intarsia.conditions.structure import trained_sources
 from intarsia.files import atomic_path
 from intarsia.model import EditModel
 from intarsia.sample import Sample
-from sampling.editing import EditRequest
-from sampling.preview import preview_grid
+from sampling.editing import EditRequest, EditResult
+from sampling.preview import grid_of_ways, preview_edits
 from sampling.settings import EditSettings
 from training.config import TrainConfig
 from training.data.batches import RunDataset
 from training.option_groups import PreviewConfig
 from training.ranks.distributed import World
 from training.run.state import RunFolder
+
+
+@dataclass(frozen=True)
+class PreviewRequest(EditRequest):
+    """An edit of a sample of the shards.
+
+    Attributes:
+        key: the sample's key.
+    """
+
+    key: str = ""
 
 
 def due_preview(config: TrainConfig, run: RunFolder, step: int, world: World) -> Path | None:
@@ -28,7 +41,7 @@ def due_preview(config: TrainConfig, run: RunFolder, step: int, world: World) ->
     return None if world.from_main(path.is_file()) else path
 
 
-def fixed_requests(dataset: RunDataset, config: TrainConfig) -> list[EditRequest]:
+def fixed_requests(dataset: RunDataset, config: TrainConfig) -> list[PreviewRequest]:
     """Samples spread evenly over the shards, in the shards' order; the same ones in every call.
 
     The seed of each is its number, so the noise stays the same, too. None without previews.
@@ -37,7 +50,8 @@ def fixed_requests(dataset: RunDataset, config: TrainConfig) -> list[EditRequest
     samples = fixed_samples(dataset, num_images)
     maps = dataset.mapped.structure.maps if dataset.mapped else ()
     return [
-        EditRequest(
+        PreviewRequest(
+            key=sample.meta.key,
             image=sample.image,
             edit_mask=(sample.edit_mask >= 128).astype(np.float32),
             exemplar=sample.exemplar if "exemplar" in parts else None,
@@ -63,16 +77,40 @@ def fixed_samples(dataset: RunDataset, number: int, places: Sequence[int] | None
 
 def write_preview(
     model: EditModel, requests: Sequence[EditRequest], config: PreviewConfig, path: Path
-) -> None:
-    """Edit the requests with the model's present weights and write the grid as PNG."""
+) -> dict[str, list[EditResult]]:
+    """Edit the requests with the model's present weights and write the grid as PNG.
+
+    Returns:
+        Title of each way to edit them -> the results.
+    """
     settings = EditSettings(
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
         text_guidance_scale=config.text_guidance_scale,
         scheduler="ddim" if model.config.noise.rescale_betas_zero_snr else "plms",  # which cannot start there
     )
-    grid = preview_grid(model, requests, settings, [request.image for request in requests])
+    edits = preview_edits(model, requests, settings)
+    grid = grid_of_ways(edits, requests, [request.image for request in requests])
     model.train()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         grid.save(temporary, format="PNG")
+    return edits
+
+
+def preview_table(edits: Mapping[str, Sequence[EditResult]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a preview: key, picture, mask (255 = repaint), exemplar, edits, prompt."""
+    requests = [result.request for result in next(iter(edits.values()))]
+    columns = ["key", "picture", "mask", "exemplar", *edits, "prompt"]
+    rows = [
+        [
+            getattr(request, "key", ""),
+            request.image,
+            (np.asarray(request.edit_mask) * 255).astype(np.uint8),
+            request.exemplar,
+            *(results[number].image for results in edits.values()),
+            request.prompt,
+        ]
+        for number, request in enumerate(requests)
+    ]
+    return columns, rows

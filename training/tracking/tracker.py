@@ -5,6 +5,8 @@ when the process is killed. metrics.jsonl has every step once, after interruptio
 grows.
 """
 
+from __future__ import annotations
+
 import itertools
 import json
 import logging
@@ -13,9 +15,9 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from intarsia.files import atomic_write, naming
 from training.checkpoint.folder import LATEST, step_of
@@ -23,6 +25,9 @@ from training.config import TrainConfig
 from training.data.shards import manifests_of
 from training.run.state import RunFolder, TrainState
 from training.tracking.wandb_run import WandbRun, code_version, start_wandb
+
+if TYPE_CHECKING:
+    from sampling.editing import EditResult
 
 log = logging.getLogger(__name__)
 _EVENTS = RunFolder(Path()).events.name
@@ -36,8 +41,8 @@ class Tracker(Protocol):
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record values after `step` finished steps."""
 
-    def image(self, step: int, name: str, path: Path) -> None:
-        """Record a picture."""
+    def preview(self, step: int, path: Path, edits: Mapping[str, Sequence[EditResult]]) -> None:
+        """Record a preview: its grid, and the edits."""
 
     def event(self, step: int, kind: str, text: str) -> None:
         """Record that something happened; faults and restarts are alerts, too."""
@@ -52,7 +57,7 @@ class NullTracker:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Nothing."""
 
-    def image(self, step: int, name: str, path: Path) -> None:
+    def preview(self, step: int, path: Path, edits: Mapping[str, Sequence[EditResult]]) -> None:
         """Nothing."""
 
     def event(self, step: int, kind: str, text: str) -> None:
@@ -70,11 +75,18 @@ class RunTracker:
         step: step from which the run continues.
         wandb_run: result of `start_wandb`.
         facts: fields of this process's first event.
+        table: whether previews are a table at W&B, too.
     """
 
     def __init__(
-        self, folder: RunFolder, step: int, wandb_run: Any, facts: Mapping[str, Any] | None = None
+        self,
+        folder: RunFolder,
+        step: int,
+        wandb_run: Any,
+        facts: Mapping[str, Any] | None = None,
+        table: bool = False,
     ) -> None:
+        self._table = table
         earlier = rewrite_records(folder.events)  # without a last line that a crash cut short
         rewrite_records(folder.metrics, until=step)
         self._folder, self._wandb = folder, WandbRun(wandb_run, folder.metrics)
@@ -99,9 +111,13 @@ class RunTracker:
         self._wandb.log(values, step)
         self._note_checkpoint()
 
-    def image(self, step: int, name: str, path: Path) -> None:
-        """Record a picture; the file itself is in the run folder already."""
-        self._wandb.image(name, path, step)
+    def preview(self, step: int, path: Path, edits: Mapping[str, Sequence[EditResult]]) -> None:
+        """Record a preview at W&B; the grid itself is in the run folder already."""
+        self._wandb.image("preview", path, step)
+        if self._table:
+            from training.tracking.previews import preview_table
+
+            self._wandb.table("preview_table", *preview_table(edits), step)
 
     def event(self, step: int, kind: str, text: str, **facts: Any) -> None:
         """Record that something happened, in events.jsonl at once; faults and restarts are alerts, too."""
@@ -221,7 +237,7 @@ def make_tracker(config: TrainConfig, folder: RunFolder, state: TrainState, is_m
     origin = {"code": code_version(), "rejected": rejected_by_shards(config)}
     run = start_wandb(config, folder, state, origin)
     facts = {**origin, "ranks": state.world_size, "wandb_id": state.wandb_id}
-    return RunTracker(folder, state.step, run, facts)
+    return RunTracker(folder, state.step, run, facts, config.tracker.preview_table)
 
 
 def _is_told_finished(folder: RunFolder, step: int) -> bool:

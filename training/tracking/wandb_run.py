@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
+
 from intarsia.errors import UserError
 from intarsia.files import ROOT, atomic_write
 from intarsia.tracking_run import OutOfReach, import_wandb, start_tracking_run
@@ -45,6 +47,15 @@ class WandbRun:
     def image(self, name: str, path: Path, step: int) -> None:
         """A picture."""
         self._tell(lambda run: run.log({name: _wandb().Image(str(path))}, step=step))
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
+        """A table; arrays in it, uint8 [H, W] or [H, W, 3] RGB, are pictures."""
+
+        def send(run: Any) -> None:
+            shown = [[_wandb().Image(v) if isinstance(v, np.ndarray) else v for v in row] for row in rows]
+            run.log({name: _wandb().Table(columns=columns, data=shown)}, step=step)
+
+        self._tell(send)
 
     def alert(self, title: str, text: str) -> None:
         """A message that W&B sends to the user by mail or chat, as their settings there say."""
