@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def wanted_metrics(names: Iterable[str], options: argparse.Namespace, kinds: Ite
             raise UsageError(
                 f"--with {name} needs a file of each case that there is not: {', '.join(sorted(lost))}"
             )
-        chosen.append(metric)
+        chosen.append(replace(metric, without=""))
     return chosen
 
 
@@ -115,6 +115,7 @@ def evaluate(cases: Sequence[EditCase], plan: ScoringPlan, score: Score) -> Repo
         figures=figures,
         groups={case.key: case.group for case in cases if case.group},
         files={case.key: {kind: str(path) for kind, path in case.files.items()} for case in cases},
+        masks={case.key: case.edit_mask for case in cases if case.edit_mask is not None},
         captions={case.key: " → ".join(case.prompts) for case in cases if any(case.prompts)},
         remarks=(*incomplete(len(cases), plan.expected), *remarks),
     )
