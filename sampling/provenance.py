@@ -26,6 +26,7 @@ _OPTIONS = {  # settings whose option is not --name VALUE
     "composite": {False: "--no-composite"},
     "regularise": {True: "--regularise"},
 }
+_OPTIONAL = ("mask", "exemplar", "prompt", "structure", "noised_clip", "exemplar_mask", "iopaint_url")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Provenance:
         prompt: prompt of the edit; empty without one.
         structure: sources of structure maps by name: files, or "picture" or "exemplar" without a hash.
         noised_clip: folder of the noised encoder and its hash; None without one.
+        iopaint_url: address of the IOPaint server that painted; empty for other painters.
     """
 
     image: SourceFile
@@ -71,6 +73,7 @@ class Provenance:
     structure: Mapping[str, SourceFile] = field(default_factory=dict)
     noised_clip: SourceFile | None = None
     exemplar_mask: SourceFile | None = None
+    iopaint_url: str = ""
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
@@ -84,6 +87,7 @@ class Provenance:
         if self.structure:
             content["structure"] = {name: file.sha256 or file.path for name, file in self.structure.items()}
         del content["device"], content["libraries"]
+        content.pop("iopaint_url", None)
         return fingerprint(content)
 
     def what_painted(self) -> dict[str, str]:
@@ -97,7 +101,7 @@ class Provenance:
         content = asdict(self)
         if self.painter == "own":
             del content["painter"]
-        for name in ("mask", "exemplar", "prompt", "structure", "noised_clip", "exemplar_mask"):
+        for name in _OPTIONAL:
             if not content[name]:
                 del content[name]
         return content
@@ -132,6 +136,7 @@ def pattern(
         libraries=row.libraries(),
         painter=painter,
         noised_clip=_folder(machine.noised_clip) if machine.noised_clip else None,
+        iopaint_url=machine.iopaint_url if painter == "iopaint" else "",
     )
 
 
@@ -237,6 +242,7 @@ def remake_command(provenance: Provenance, out: str) -> str:
         words += [_OPTIONS[name][value]] if name in _OPTIONS else [_option(name), _word(value)]
     if provenance.noised_clip:
         words += ["--noised-clip", provenance.noised_clip.path]
+    words += ["--iopaint-url", provenance.iopaint_url] if provenance.iopaint_url else []
     if provenance.structure:
         words += ["--structure", *(f"{name}={file.path}" for name, file in provenance.structure.items())]
     if provenance.invert_mask:

@@ -142,6 +142,7 @@ class MachineSettings(Config):
     dtype: Literal["auto", Dtype] = "auto"  # auto: bfloat16 on a GPU, else float32
     compile: bool = False  # torch.compile of the UNet: a slow start, faster steps
     low_vram: bool = False  # only the network in use is on the device; the autoencoder works in parts
+    iopaint_url: str = "http://127.0.0.1:8080"  # a running IOPaint server, for the painter iopaint
     noised_clip: Path | None = None  # folder of the noised encoder that `EditSettings.clip_guidance` uses
 
 

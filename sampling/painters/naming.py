@@ -24,24 +24,24 @@ def chosen(model: str | None, painter: str = "own", model_dir: Path | None = Non
 
     Args:
         model: `--model`: a folder or file, a painter's name, or both as PAINTER:WEIGHTS; None without one.
-        painter: `--painter`; "own" if it was not given.
+        painter: `--painter`; "own" if it was not given. With another one, `model` names its weights.
         model_dir: folder where weights are looked for by their usual names.
 
     Raises:
-        UsageError: for two different painters, or one that is not here.
+        UsageError: for a painter that is not here.
     """
     if model is None:
         return Chosen(painter, usual_weights(painter, model_dir))
     word, colon, weights = model.partition(":")
+    name = painter_names().get(word)
+    if painter != "own" and name != painter:
+        return Chosen(painter, _placed(painter, model, model_dir))
     if word in _ELSEWHERE and not colon:
         raise UsageError(
             f"--model {word} is painted by a running IOPaint; give --model iopaint:{word} and --iopaint-url"
         )
-    name = painter_names().get(word)
     if name is None:
         return Chosen(painter, _placed(painter, model, model_dir))
-    if painter not in ("own", name):
-        raise UsageError(f"--painter {painter} and --model {model} name two painters; give one")
     return Chosen(name, _placed(name, weights, model_dir) if weights else usual_weights(name, model_dir))
 
 

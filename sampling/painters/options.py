@@ -6,6 +6,7 @@ from pathlib import Path
 from intarsia.errors import UsageError, UserError
 from sampling.painters.naming import chosen, painter_names
 from sampling.painters.painter import PAINTERS, painter_of
+from sampling.settings import MachineSettings
 from sampling.told import PartNames, check_scales
 
 
@@ -26,6 +27,13 @@ def add_painter_options(group: argparse._ActionsContainer) -> None:
         type=Path,
         metavar="DIR",
         help="folder where --model looks for weights that it does not name, or that are not a path",
+    )
+    default = MachineSettings().iopaint_url
+    group.add_argument(
+        "--iopaint-url",
+        default=default,
+        metavar="URL",
+        help="address of a running IOPaint server, for --model iopaint:NAME (default %(default)s)",
     )
 
 

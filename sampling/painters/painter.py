@@ -33,6 +33,7 @@ PAINTERS = {
     "sd1.5": "sampling.painters.sd15",
     "sd2": "sampling.painters.sd2",
     "instruct_pix2pix": "sampling.painters.instruct_pix2pix",
+    "iopaint": "sampling.painters.iopaint",
 }
 
 

@@ -99,6 +99,9 @@ def test_names_of_painters(tmp_path: Path) -> None:
     assert chosen("./cv2") == Chosen("own", Path("cv2"))
     assert chosen("cv2") == chosen(None, "cv2") == Chosen("cv2", None)
     assert chosen("cv2:telea") == chosen("telea", "cv2") == Chosen("cv2", Path("telea"))
+    assert chosen("cv2:telea", "cv2") == chosen("telea", "cv2")
+    assert chosen("cv2", "iopaint") == chosen("iopaint:cv2") == Chosen("iopaint", Path("cv2"))
+    assert chosen("mat", "iopaint") == Chosen("iopaint", Path("mat"))
     assert chosen(None, model_dir=tmp_path) == Chosen("own", tmp_path / "paint_by_example")
 
 

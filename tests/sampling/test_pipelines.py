@@ -12,7 +12,6 @@ from diffusers import (
     EulerDiscreteScheduler,
     StableDiffusionInpaintPipeline,
     StableDiffusionInstructPix2PixPipeline,
-    UNet2DConditionModel,
 )
 from PIL import Image
 from safetensors.torch import save_file
@@ -23,30 +22,21 @@ from sampling.editing import EditRequest
 from sampling.painters.painter import painter_of
 from sampling.provenance import read_provenance
 from sampling.settings import EditSettings, MachineSettings
+from tests.sampling.painter_weights import NO_CHECKER, make_inpainting, make_instruct
 from tests.sampling.tiny import request, tiny_config
-from tests.text import make_stable_diffusion
 
 CPU = MachineSettings(device="cpu")
 FEW = EditSettings(num_inference_steps=3)
-NO_CHECKER: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
 
 
 @pytest.fixture(scope="module")
 def inpainting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_stable_diffusion(tmp_path_factory.mktemp("inpainting"), 9)
+    return make_inpainting(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
-def instruct(inpainting: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same parts with a UNet of eight channels, as InstructPix2Pix has them."""
-    own = StableDiffusionInpaintPipeline.from_pretrained(inpainting, **NO_CHECKER)
-    geometry = {name: value for name, value in own.unet.config.items() if not name.startswith("_")}
-    torch.manual_seed(8)
-    parts = own.components | {"unet": UNet2DConditionModel(**geometry | {"in_channels": 8}), **NO_CHECKER}
-    del parts["image_encoder"]
-    folder = tmp_path_factory.mktemp("instruct") / "sd"
-    StableDiffusionInstructPix2PixPipeline(**parts).save_pretrained(folder)
-    return folder
+def instruct(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_instruct(tmp_path_factory.mktemp("weights"))
 
 
 def asked(seed: int = 5) -> EditRequest:

@@ -16,50 +16,20 @@ from sampling.painters.manga import grey_of
 from sampling.painters.painter import painter_of
 from sampling.provenance import read_provenance
 from sampling.settings import EditSettings, MachineSettings
+from tests.sampling.painter_weights import MangaDraws, make_lama, make_manga, scripted
 from tests.sampling.tiny import request
 
 CPU = MachineSettings(device="cpu")
 
 
-class TellsItsInputs(nn.Module):
-    """Red: the picture, which it gets unmasked; green: the mask; blue: the size of its input."""
-
-    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        size = torch.full_like(image[:, :1], image.shape[2] * 0.001 + image.shape[3] * 0.000001)
-        return torch.cat([image[:, :1] + 0.001, mask.to(image.dtype) * 2.0, size], 1)
-
-
-class Lines(nn.Module):
-    """Lines beyond the range on both sides."""
-
-    def forward(self, grey: Tensor) -> Tensor:
-        return grey * 4.0 - 300.0
-
-
-class Draws(nn.Module):
-    """A mixture of everything it gets, inside [-1, 1]."""
-
-    def forward(self, grey: Tensor, lines: Tensor, mask: Tensor, noise: Tensor, ones: Tensor) -> Tensor:
-        return (grey + lines + mask + torch.tanh(noise) + ones) / 5.0
-
-
-def scripted(network: nn.Module, path: Path) -> Path:
-    torch.jit.save(torch.jit.script(network), str(path))
-    return path
-
-
 @pytest.fixture
 def lama(tmp_path: Path) -> Path:
-    return scripted(TellsItsInputs(), tmp_path / "big-lama.pt")
+    return make_lama(tmp_path)
 
 
 @pytest.fixture
 def manga(tmp_path: Path) -> Path:
-    folder = tmp_path / "manga"
-    folder.mkdir()
-    scripted(Lines(), folder / "erika.jit")
-    scripted(Draws(), folder / "manga_inpaintor.jit")
-    return folder
+    return make_manga(tmp_path)
 
 
 def painted(name: str, model: Path, asked: EditRequest, **settings: object) -> np.ndarray:
@@ -123,7 +93,7 @@ def test_manga_gets_grey_lines_mask_noise_and_ones(manga: Path) -> None:
     mask = torch.from_numpy(np.pad(asked.edit_mask, ((0, 10), (0, 5)), mode="symmetric")).float()[None, None]
     noise = torch.randn(mask.shape, generator=torch.Generator().manual_seed(42 + asked.seed))
     lines = (levels * 4 - 300).clamp(0, 255)
-    drawn = Draws()(levels / 255 * 2 - 1, lines / 255 * 2 - 1, mask, noise, torch.ones_like(mask))
+    drawn = MangaDraws()(levels / 255 * 2 - 1, lines / 255 * 2 - 1, mask, noise, torch.ones_like(mask))
     expected = (drawn * 127.5 + 127.5).to(torch.uint8)[0, 0, :70, :91].numpy()
     assert (made == expected[..., None]).all()
     assert (made != painted("manga", manga, EditRequest(asked.image, asked.edit_mask, seed=9))).any()
