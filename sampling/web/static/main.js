@@ -67,6 +67,8 @@ listenToKeys({
   edit: paint,
   save: () => results.save(),
 });
+// A file that misses its place would replace the page.
+for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
 document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;
   if (!file) return;
