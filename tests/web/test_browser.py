@@ -121,7 +121,9 @@ def test_a_mistake_is_a_sentence_beside_the_button(visit: Visit) -> None:
         give()
         visit.page.click("#go")
         expect(error).to_contain_text(sentence)
+    expect(error).to_be_in_viewport()
     visit.stroke(*BAR)
+    expect(error).to_be_empty()
     visit.setting("num_inference_steps", "0")
     visit.page.click("#go")
     expect(error).to_contain_text("num_inference_steps=0")
@@ -156,6 +158,18 @@ def test_a_picture_that_cannot_be_read_leaves_no_picture(visit: Visit) -> None:
     visit.picture(OTHER)
     assert not visit.marked().any()
     expect(visit.page.locator("#picture-error")).to_be_empty()
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_sent(visit: Visit, address: str) -> None:
+    visit.with_model(limits={"num_images": 8, "upload_mb": 1})
+    visit.open(address)
+    visit.asked.clear()
+    visit.give({"name": "large.png", "mimeType": "image/png", "buffer": bytes(3 << 20)})
+    expect(visit.page.locator("#picture-error")).to_contain_text(
+        "needs 3 MB, and a request takes at most 1 MB"
+    )
+    assert not [url for url in visit.asked if "/page/look" in url]
+    visit.open(address)
 
 
 def test_a_mask_file_is_on_the_canvas_and_strokes_add_to_it(visit: Visit, tmp_path: Path) -> None:

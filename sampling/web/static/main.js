@@ -5,7 +5,7 @@ import { Inversion } from "./invert.js";
 import { listExamples, listOffered } from "./lists.js";
 import { MaskCanvas } from "./mask-canvas.js";
 import { Results } from "./results.js";
-import { ask, askJson, dataUrl, order } from "./server.js";
+import { ask, askJson, dataUrl, limitBodies, order } from "./server.js";
 import { Settings } from "./settings.js";
 import { Structure } from "./structure.js";
 import { listenToKeys } from "./keys.js";
@@ -20,6 +20,7 @@ let turn = 0; // number of the newest picture or mask that was asked about
 let windowTimer = 0;
 
 const choices = await (await ask("/page/choices")).json();
+limitBodies(choices.limits.upload_mb);
 const told = (part) => choices.parts.includes(part);
 const canvas = new MaskCanvas(at("stage"), maskChanged);
 const exemplar = new Exemplar(at("exemplar"), ready);
@@ -66,6 +67,8 @@ listenToKeys({
   edit: paint,
   save: () => results.save(),
 });
+// A file that misses its place would replace the page.
+for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
 document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;
   if (!file) return;
@@ -78,6 +81,7 @@ document.body.dataset.ready = "yes";
 /** Use a picture file; one that cannot be read leaves no picture there. The mask begins empty. */
 async function takePicture(file) {
   const mine = ++turn;
+  showLines(at("picture-notes"), ["reading the picture"]);
   try {
     const seen = await askJson("/page/look", { kind: "picture" }, file);
     if (mine !== turn) return;
@@ -117,6 +121,7 @@ function layPicture(notes, error) {
 function maskChanged() {
   at("undo").disabled = !canvas.past.length;
   at("redo").disabled = !canvas.future.length;
+  ready();
   askForWindow();
 }
 

@@ -1,10 +1,17 @@
 // What the page asks the server. Every failure is an Error with one sentence.
 
 const LINES = "application/x-ndjson";
+let most = Infinity; // bytes of a request
+
+/** Refuse larger requests here: the server would end the connection before it has read them. */
+export function limitBodies(megabytes) {
+  most = megabytes * 2 ** 20;
+}
 
 /** The answer to a question of the page; with a body it is a POST. */
 export async function ask(path, query = {}, body = undefined) {
   const address = `${path}?${new URLSearchParams(query)}`;
+  refuseTooLarge(body?.size || 0);
   return checked(fetch(address, body === undefined ? {} : { method: "POST", body }));
 }
 
@@ -15,10 +22,12 @@ export async function askJson(path, query, body) {
 
 /** POST an order as JSON; onStep(done, total) is called after every step; `signal` stops it. */
 export async function order(path, content, signal, onStep) {
+  const body = JSON.stringify(content);
+  refuseTooLarge(body.length);
   const answer = await checked(fetch(path, {
     method: "POST",
     headers: { "Content-Type": "application/json", Accept: `${LINES}, application/json` },
-    body: JSON.stringify(content),
+    body,
     signal,
   }));
   if (!answer.headers.get("content-type").startsWith(LINES)) return answer.json();
@@ -42,13 +51,19 @@ export function dataUrl(file) {
   });
 }
 
+function refuseTooLarge(size) {
+  if (size <= most) return;
+  const [has, may] = [size, most].map((bytes) => Math.ceil(bytes / 2 ** 20));
+  throw new Error(`this needs ${has} MB, and a request takes at most ${may} MB; scale the pictures down first`);
+}
+
 async function checked(fetched) {
   let answer;
   try {
     answer = await fetched;
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("the server does not answer, or refused a file that is too large");
+    throw new Error("the server does not answer; is it still running?");
   }
   if (answer.ok) return answer;
   const content = await answer.json().catch(() => ({}));

@@ -24,7 +24,7 @@ export class Settings {
     form.addEventListener("input", () => this._keep());
     form.querySelector("#reset").addEventListener("click", () => this.set(this.defaults));
     form.querySelector("#new-seed").addEventListener("click", () => {
-      this.set({ seed: Math.floor(Math.random() * 2 ** 31) });
+      this.set({ seed: Math.floor(Math.random() * 1e6) });
     });
   }
 
