@@ -106,10 +106,11 @@ def coupled(unet: UNet2DConditionModel, couplings: Sequence[Coupling], walk: Wal
         walk: where the walk begins, and the rows of its batch.
 
     Raises:
-        UserError: if the UNet is compiled, or has no layer of a kind that a coupling changes. In the
+        UserError: if a coupling changes the UNet and it is compiled, or has no layer of the kind. In the
             published implementations a layer class with another name is coupled nowhere, without a word.
     """
-    if getattr(unet, "_compiled_call_impl", None) is not None:
+    changing = any(one.cross or one.own or one.features_of for one in couplings)
+    if changing and getattr(unet, "_compiled_call_impl", None) is not None:
         raise UserError("a compiled UNet cannot be coupled; leave --compile out")
     place, kept = WalkPlace(walk), dict(unet.attn_processors)
     hooks = []
