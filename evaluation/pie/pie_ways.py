@@ -12,11 +12,11 @@ from typing import Any, Literal, get_args
 from evaluation.pie.piebench import PieCase
 from intarsia.config import build_config
 from intarsia.errors import UsageError
-from sampling.settings import InversionMethod, InversionSettings, PromptMethod
+from sampling.settings import InversionMethod, InversionSettings, LearnedMethod, PromptMethod
 from sampling.told import PartNames
 
 Protocol = Literal["published", "right"]
-METHODS = (*get_args(InversionMethod), *get_args(PromptMethod))
+METHODS = (*get_args(InversionMethod), *get_args(PromptMethod), *get_args(LearnedMethod))
 NEGATIVE_PROMPT = "ugly, blurry, black, low res, unrealistic"  # Plug-and-Play's, as published
 PUBLISHED_SEED = 1234
 REWEIGHTED = 2.0  # published factor of the target's blend word
@@ -30,6 +30,7 @@ _TITLES = {
     "negative-prompt": "Negative-prompt",
     "null-condition": "Null condition",
     "negative-condition": "Negative condition",
+    "style": "StyleDiffusion",
     "ddpm": "Edit-friendly DDPM",
     "p2p": "P2P",
     "masactrl": "MasaCtrl",

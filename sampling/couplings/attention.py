@@ -35,12 +35,15 @@ class CoupledProcessor:
         """[B, n, C] -> [B, n, C]."""
         walk, couplings = self.walk.now, self.walk.acting(self.couplings)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        of_values = context
+        for coupling in couplings:
+            of_values = coupling.values(walk, self.layer, of_values)
         query, key, value = (
             layer(states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for layer, states in (
                 (attn.to_q, hidden_states),
                 (attn.to_k, context),
-                (attn.to_v, context),
+                (attn.to_v, of_values),
             )
         )
         seen: Tensor | None = None
@@ -83,7 +86,9 @@ class WalkPlace:
 
     def acting(self, couplings: Sequence[Coupling]) -> Sequence[Coupling]:
         """Those of the couplings that act now."""
-        return couplings if self._only is None else [one for one in couplings if one is self._only]
+        return (
+            couplings if self._only is None else [one for one in couplings if one is self._only or one.always]
+        )
 
     @contextmanager
     def alone(self, coupling: Coupling, rows: Mapping[Row, int]) -> Iterator[None]:

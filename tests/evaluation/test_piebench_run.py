@@ -211,6 +211,7 @@ def test_the_planned_rows_are_those_that_are_made(parts, scale) -> None:
     if "exemplar" in parts:
         ways = [way for way in ways if "pnp" not in way.name]  # as text models
         ways += cross(["ddim", "direct", "negative-condition"], [None], "right", options, "here")
+        ways += cross(["style"], [None, "context,background"], "right", options, "here")
     for way in ways:
         result = invert_edit(model, small_request(parts), way.settings)
         planned = way_cost(way.settings, masked="exemplar" in parts)
