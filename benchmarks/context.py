@@ -106,7 +106,7 @@ def walk(names: Sequence[str], doubt: float, method: InversionMethod = "direct",
     couplings = make_couplings(names, CouplingInputs(1, kept_cells()))
     source, target = (torch.tensor([[[style]]], dtype=torch.float64) for style in STYLES)
     settings = InversionSettings(method=method, num_inference_steps=steps, guidance_scale=1)
-    levels, couple = new_levels(NoiseConfig(), steps), partial(coupled, network, couplings)
+    levels, couple = new_levels(NoiseConfig(), steps), partial(coupled, network)
     tokens = Tokens(source, target, torch.zeros_like(source))
     return invert_coupled(network, source_picture(), tokens, settings, levels, couplings, couple)
 

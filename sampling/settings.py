@@ -1,5 +1,6 @@
 """The settings of edits as plain typed values, without torch, so that a wrong option is refused at once."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -61,6 +62,7 @@ COUPLINGS = {
     "pix2pix-zero": "sampling.couplings.pix2pix_zero",
 }
 InversionMethod = Literal["ddim", "direct", "null-condition", "negative-condition", "ddpm"]
+LearnedMethod = Literal["style"]  # trains a network for each picture
 PROMPT_METHODS: dict[str, InversionMethod] = {  # the names that two methods have for a prompt
     "null-text": "null-condition",
     "negative-prompt": "negative-condition",
@@ -152,7 +154,7 @@ _WALK = ("offset_every", "offset_to", "null_to", "regularise")  # what only a wa
 class InversionSettings(Config):
     """Settings of edits that start from the picture instead of noise."""
 
-    method: InversionMethod | PromptMethod = "direct"
+    method: InversionMethod | PromptMethod | LearnedMethod = "direct"
     num_inference_steps: int = Field(default=50, ge=1, le=500)
     guidance_scale: float = Field(default=7.5, ge=0.0, le=100.0)  # scale of the edit; 1 = no guidance
     # Share of the steps at which the edit begins: values below 1 keep more of the picture's pose and layout.
@@ -160,7 +162,7 @@ class InversionSettings(Config):
     offset_scale: float = Field(default=1.0, ge=0, le=1)  # direct: added share of the difference
     inner_steps: int = Field(
         default=10, ge=1
-    )  # null-condition: largest number of updates of the null tokens per place
+    )  # null-condition: largest number of updates of the null tokens per place; style: 10 times that at first
     # What the edit takes from the source, in this order; null = background alone, as without couplings.
     coupling: tuple[str, ...] | None = None
     steps_offset: Literal[0, 1] = 1  # lowest timestep; with 0 the last step changes almost nothing
@@ -195,9 +197,16 @@ class InversionSettings(Config):
         return self
 
     @property
-    def inversion(self) -> InversionMethod:
+    def inversion(self) -> InversionMethod | LearnedMethod:
         """The method; null-text and negative-prompt by their general names."""
         return PROMPT_METHODS.get(self.method, self.method)  # type: ignore[arg-type, return-value]
+
+    def updates(self, done: int, steps: int) -> int:
+        """style: largest number of updates before a step, 10 · `inner_steps` at first, then falling.
+
+        As published, 1,071 in 50 steps. `done`: number of steps done; `steps`: number of all steps.
+        """
+        return math.ceil(10 * self.inner_steps * math.exp(-5 * done / steps))
 
     def plain(self) -> dict[str, Any]:
         """All values as JSON values; later settings only if they are not the default ones.

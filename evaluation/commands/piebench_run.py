@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from evaluation.benches.score import add_bench_options, check_bench_weights, score_bench
 from evaluation.pie.pie_score import PIE_BENCH, add_pie_files, pie_cases
-from evaluation.pie.pie_ways import METHODS, Protocol, Way, all_ways, cross
+from evaluation.pie.pie_ways import METHODS, Protocol, Way, all_ways, check_ways, cross
 from intarsia.command_line import Commands
 from intarsia.errors import UsageError, UserError
 from sampling.denoise.gpus import GPUS, peak_of
@@ -140,6 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
     ways = _ways(arguments, config.parts)
     if arguments.dry_run:
         return _dry_run(arguments, list(ways.values()), len(cases), config)
+    check_ways(ways.values(), cases, config.extra_channels > 0, machine.compile)
     check_bench_weights(PIE_BENCH, pie_cases(arguments.bench, cases, len(every)), arguments)
     run = _shared(arguments, config)
     counts = run_ways(ways, cases, run, lambda: open_model(arguments.model, machine))

@@ -67,15 +67,19 @@ def way_cost(settings: InversionSettings, masked: bool) -> Cost:
     target = 2 if guided else 1
     up = 0 if method == "ddpm" else steps
     optimised = settings.inner_steps * start if method == "null-condition" else 0
+    if method == "style":
+        optimised = sum(settings.updates(done, start) for done in range(start))
     whole = settings.offset_scale == 1 and settings.offset_every == 1 and settings.offset_to == "source"
-    known = method in ("ddpm", "null-condition") or (method == "direct" and whole)
+    known = method in ("ddpm", "null-condition", "style") or (method == "direct" and whole)
     # The source's own step down, where its latents are not known from the way up.
     own = frozenset[str]() if known else frozenset({"source", "source_null"} if guided else {"source"})
     if method == "negative-condition":
         own = frozenset({"source"})
-    # Walked before the edit: DDPM for its noise, null-text with prompt, then `inner_steps` + 1 times without.
-    before = {"ddpm": start, "null-condition": 2 * start + optimised}.get(method, 0)
-    alone = settings.coupling is None and masked and settings.is_plain()
+    # Walked before the edit: DDPM for its noise; null-text with prompt, then `inner_steps` + 1 times without;
+    # StyleDiffusion without, then with prompt for each update and once more.
+    learned = target * start + optimised
+    before = {"ddpm": start, "null-condition": 2 * start + optimised, "style": learned}.get(method, 0)
+    alone = settings.coupling is None and masked and settings.is_plain() and method != "style"
     needed = own.union(*(_SOURCE_ROWS[name] for name in settings.coupling or ()))
     if method == "negative-condition" and "source_null" in needed:
         needed = needed - {"source_null"} | {"source"}  # the same row

@@ -5,21 +5,22 @@ method and coupling; "right" treats all rows alike.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from evaluation.pie.piebench import PieCase
 from intarsia.config import build_config
 from intarsia.errors import UsageError
-from sampling.settings import InversionMethod, InversionSettings, PromptMethod
+from sampling.settings import InversionMethod, InversionSettings, LearnedMethod, PromptMethod
 from sampling.told import PartNames
 
 Protocol = Literal["published", "right"]
-METHODS = (*get_args(InversionMethod), *get_args(PromptMethod))
+METHODS = (*get_args(InversionMethod), *get_args(PromptMethod), *get_args(LearnedMethod))
 NEGATIVE_PROMPT = "ugly, blurry, black, low res, unrealistic"  # Plug-and-Play's, as published
 PUBLISHED_SEED = 1234
 REWEIGHTED = 2.0  # published factor of the target's blend word
+_MASKED = "masactrl-masks"
 _WORD = r"\w+(?:['’]\w+)*"
 _FROM_ZERO = ("p2p", "masactrl")  # editors whose published code has the timesteps 980 ... 0
 _TITLES = {
@@ -29,6 +30,7 @@ _TITLES = {
     "negative-prompt": "Negative-prompt",
     "null-condition": "Null condition",
     "negative-condition": "Negative condition",
+    "style": "StyleDiffusion",
     "ddpm": "Edit-friendly DDPM",
     "p2p": "P2P",
     "masactrl": "MasaCtrl",
@@ -178,13 +180,49 @@ def words_for(case: PieCase, way: Way, parts: PartNames) -> tuple[dict[str, Any]
         found["caption"] = case.source_prompt
         if published:
             found["negative_prompt"] = case.source_prompt
-    if "p2p" not in names or not case.blend_words or (published and way.settings.method == "ddpm"):
+    blended = "p2p" in names and not (published and way.settings.method == "ddpm")
+    if not case.blend_words or not (blended or _MASKED in names):
         return found, []
-    source, target = case.blend_words
-    for word, prompt in ((source, case.source_prompt), (target, case.target_prompt)):
-        if not _contains(prompt, word):
-            return found, [f"the blend word {word!r} is not in {prompt!r}: the local blend is off"]
-    return found | {"words": (case.blend_words,), "reweight": ((target, REWEIGHTED),)}, []
+    missing = missing_word(case)
+    if missing:
+        return found, [f"the blend word {missing[0]!r} is not in {missing[1]!r}: the local blend is off"]
+    found["words"] = (case.blend_words,)
+    return (found | {"reweight": ((case.blend_words[1], REWEIGHTED),)} if blended else found), []
+
+
+def missing_word(case: PieCase) -> tuple[str, str] | None:
+    """A blend word of a record and the prompt in which it is not; None if there is none."""
+    prompts = case.source_prompt, case.target_prompt
+    pairs = zip(case.blend_words or (), prompts, strict=False)
+    return next(((word, prompt) for word, prompt in pairs if not _contains(prompt, word)), None)
+
+
+def check_ways(ways: Iterable[Way], cases: Sequence[PieCase], masked: bool, compiled: bool) -> None:
+    """Refuse what would fail for every record, or for many, before the first edit.
+
+    Args:
+        ways: ways of the run.
+        cases: its records.
+        masked: whether the model gets the bench's masks.
+        compiled: whether its UNet is compiled.
+
+    Raises:
+        UsageError: with what to change.
+    """
+    for way in ways:
+        changing = [name for name in way.couplings if name != "background"]
+        if compiled and changing:
+            raise UsageError(
+                f"a compiled UNet cannot be coupled, and {way.title} has the coupling {changing[0]}; leave "
+                "--compile out"
+            )
+        without = [case for case in cases if not case.blend_words or missing_word(case)]
+        if _MASKED in way.couplings and not masked and without:
+            raise UsageError(
+                f"the coupling {_MASKED} needs to know where the object is, and {len(without):,} of "
+                f"{len(cases):,} records have no blend words in their prompts, such as {without[0].key}; use "
+                "masactrl, or give those that have some by --key"
+            )
 
 
 def _contains(prompt: str, word: str) -> bool:

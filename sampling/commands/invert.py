@@ -27,6 +27,7 @@ from sampling.settings import (
     EditSettings,
     InversionMethod,
     InversionSettings,
+    LearnedMethod,
     PromptMethod,
 )
 
@@ -97,9 +98,9 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("inversion")
     group.add_argument(
         "--method",
-        choices=(*_METHODS, *get_args(PromptMethod), "all"),
+        choices=(*_METHODS, *get_args(PromptMethod), *get_args(LearnedMethod), "all"),
         default=default.method,
-        help="default %(default)s; docs/inversion.md explains them",
+        help=f"default %(default)s; docs/inversion.md explains them; all: {', '.join(_METHODS)}",
     )
     group.add_argument(
         "--coupling",
@@ -140,7 +141,8 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=default.inner_steps,
         metavar="N",
-        help="null-condition: maximum of updates of the null exemplar at each step (default %(default)s)",
+        help="null-condition: maximum of updates of the null exemplar at each step; style: of its network, "
+        "10 times as many at the first step and fewer at later ones (default %(default)s)",
     )
     group.add_argument("--seed", type=int, default=0, help="seed of ddpm and --regularise (default 0)")
 

@@ -35,12 +35,15 @@ class CoupledProcessor:
         """[B, n, C] -> [B, n, C]."""
         walk, couplings = self.walk.now, self.walk.acting(self.couplings)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        of_values = context
+        for coupling in couplings:
+            of_values = coupling.values(walk, self.layer, of_values)
         query, key, value = (
             layer(states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for layer, states in (
                 (attn.to_q, hidden_states),
                 (attn.to_k, context),
-                (attn.to_v, context),
+                (attn.to_v, of_values),
             )
         )
         seen: Tensor | None = None
@@ -83,7 +86,9 @@ class WalkPlace:
 
     def acting(self, couplings: Sequence[Coupling]) -> Sequence[Coupling]:
         """Those of the couplings that act now."""
-        return couplings if self._only is None else [one for one in couplings if one is self._only]
+        return (
+            couplings if self._only is None else [one for one in couplings if one is self._only or one.always]
+        )
 
     @contextmanager
     def alone(self, coupling: Coupling, rows: Mapping[Row, int]) -> Iterator[None]:
@@ -106,10 +111,11 @@ def coupled(unet: UNet2DConditionModel, couplings: Sequence[Coupling], walk: Wal
         walk: where the walk begins, and the rows of its batch.
 
     Raises:
-        UserError: if the UNet is compiled, or has no layer of a kind that a coupling changes. In the
+        UserError: if a coupling changes the UNet and it is compiled, or has no layer of the kind. In the
             published implementations a layer class with another name is coupled nowhere, without a word.
     """
-    if getattr(unet, "_compiled_call_impl", None) is not None:
+    changing = any(one.cross or one.own or one.features_of for one in couplings)
+    if changing and getattr(unet, "_compiled_call_impl", None) is not None:
         raise UserError("a compiled UNet cannot be coupled; leave --compile out")
     place, kept = WalkPlace(walk), dict(unet.attn_processors)
     hooks = []

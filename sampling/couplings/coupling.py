@@ -92,12 +92,18 @@ class Coupling:
         needs: rows of the source branch that must be in the batch.
         cross, own: whether layers of cross- and of self-attention are changed.
         features_of: name of the module whose output `features` changes; empty if none.
+        always: whether it acts even where another one acts alone.
     """
 
     needs: frozenset[Row] = frozenset()
     cross = False
     own = False
     features_of = ""
+    always = False
+
+    def values(self, walk: Walk, layer: AttentionLayer, context: Tensor) -> Tensor:
+        """Context [B, m, D] of a layer -> what its values are computed from; keys are the context's."""
+        return context
 
     def rows(
         self, walk: Walk, layer: AttentionLayer, query: Tensor, key: Tensor, value: Tensor

@@ -5,8 +5,7 @@ is one call of the network. Direct inversion with Prompt-to-Prompt needs three r
 for its maps, and the target's two. Its latents are known from the way up.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -27,9 +26,8 @@ from sampling.methods.inversion import (
     most_calls,
     move,
 )
+from sampling.methods.style import Couple, Look, find_style
 from sampling.settings import InversionSettings
-
-Couple = Callable[[Walk], AbstractContextManager[WalkPlace]]
 
 
 def invert_coupled(
@@ -42,6 +40,7 @@ def invert_coupled(
     couple: Couple,
     noise: Tensor | None = None,
     tidy: Tidy | None = None,
+    look: Look | None = None,
 ) -> Inverted:
     """Reconstruct a picture's latents and edit them, with couplings between the two branches.
 
@@ -52,17 +51,23 @@ def invert_coupled(
         settings: method and its settings.
         levels: noise levels from `new_levels`.
         couplings: couplings, in the order in which they act.
-        couple: function that couples the UNet for a walk (`attention.coupled`).
+        couple: function that couples the UNet for a walk (`attention.coupled` of that UNet).
         noise: standard normal noise [n, 1, C, h, w] for the method "ddpm".
         tidy: function that makes the noise of the way up more like white noise.
+        look: what the method "style" learns from.
     """
     with torch.no_grad():
-        source = _Source(denoiser, latents, tokens, settings, levels, noise, tidy)
+        what, styled = (denoiser, latents, tokens, settings, levels), None
+        if settings.inversion == "style":
+            assert look is not None, "style learns from the picture"
+            styled, style = find_style(*what, look, couple, tidy)
+            couplings = [style, *couplings]
+        source = _Source(*what, noise, tidy, styled)
         start = settings.start(levels.steps)
         rows = _rows(needed_rows(couplings) | source.asks, settings)
         walk = Walk(0, start, rows, latents.shape[-2])
         here = edit = source.latents[start]
-        with couple(walk) as on_the_way:
+        with couple(couplings, walk) as on_the_way:
             for done, place in enumerate(range(start, 0, -1)):
                 now = on_the_way.go(done)
                 given = source.tokens(place)
@@ -132,6 +137,9 @@ def _guided(found: Mapping[Row, Tensor], branch: str, scale: float) -> Tensor:
 def coupled_calls(settings: InversionSettings, levels: Levels) -> int:
     """The largest number of denoiser calls in `invert_coupled`."""
     together = settings.start(levels.steps)
+    if settings.inversion == "style":
+        learned = sum(settings.updates(done, together) for done in range(together))
+        return levels.steps + learned + together * (2 if settings.guidance_scale == 1 else 3)
     if settings.inversion in ("ddpm", "null-condition"):
         return most_calls(settings, levels)
     return levels.steps + together * (2 if settings.offset_to == "own" else 1)
@@ -155,6 +163,7 @@ class _Source:
         levels: Levels,
         noise: Tensor | None,
         tidy: Tidy | None,
+        styled: SourceBranch | None,
     ) -> None:
         self._tokens, self._levels, self._settings = tokens, levels, settings
         start, method = settings.start(levels.steps), settings.inversion
@@ -162,9 +171,11 @@ class _Source:
         self._scale = 1.0 if method == "negative-condition" else settings.guidance_scale
         stored = self._share == 1.0 and settings.offset_every == 1 and settings.offset_to == "source"
         self.asks: frozenset[Row] = frozenset()
-        if method in ("ddpm", "null-condition") or stored:
+        self._upwards: list[Tensor] = []
+        if styled is not None:
+            known = styled
+        elif method in ("ddpm", "null-condition") or stored:
             known = find_source(denoiser, latents, tokens, settings, levels, noise, tidy)
-            self._upwards: list[Tensor] = []
         else:
             self._upwards = ddim_inversion(denoiser, latents, tokens.source, levels, tidy)
             nulls = dict.fromkeys(range(start + 1), tokens.source) if method == "negative-condition" else {}

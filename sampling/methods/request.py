@@ -171,6 +171,11 @@ def check_method(settings: InversionSettings, parts: PartNames) -> None:
             f"the method {settings.method} is for models with prompts; this model takes an exemplar: use "
             f"{settings.inversion}"
         )
+    if settings.inversion == "style" and "exemplar" not in parts:
+        raise UserError(
+            "the method style looks at the picture through the encoder of exemplars, and this model has "
+            "none; use null-text, or a model of model.condition=both"
+        )
     for_text, for_exemplars = ("refine", "replace"), ("same", "similar")
     if settings.alignment in for_text and "text" not in parts:
         raise UserError(

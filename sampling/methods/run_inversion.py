@@ -29,6 +29,7 @@ from sampling.methods.inversion import Denoiser, Inverted, invert, most_calls, n
 from sampling.methods.regularise import whitened
 from sampling.methods.request import InversionRequest, check_method, check_words
 from sampling.methods.start import Start, encode_start
+from sampling.methods.style import Look
 from sampling.pictures import Picture
 from sampling.settings import EditSettings, InversionSettings
 
@@ -167,6 +168,7 @@ def _walk(
         and start.keep is not None
         and settings.is_plain()
         and start.tokens.target_null is None
+        and start.features is None
     )
     couplings = [] if alone else make_couplings(_coupling(settings, start), start.given)
     most = most_calls(settings, levels) if alone else coupled_calls(settings, levels)
@@ -181,7 +183,8 @@ def _walk(
                 if settings.regularise
                 else None
             )
-            found = invert_coupled(*what, couplings, partial(coupled, unet, couplings), noise, tidy)
+            look = None if start.features is None else Look(start.features, seed)
+            found = invert_coupled(*what, couplings, partial(coupled, unet), noise, tidy, look)
         return found, time.perf_counter() - began, denoiser
 
 

@@ -31,6 +31,7 @@ class Start:
         tokens: tokens of both branches.
         keep: [1, 1, h, w], 1 = keep; None without a mask.
         given: what couplings are made of.
+        features: tokens of the whole picture for the method "style", float32 [1, m, D]; None for others.
     """
 
     latents: Tensor
@@ -38,6 +39,7 @@ class Start:
     tokens: Tokens
     keep: Tensor | None
     given: CouplingInputs
+    features: Tensor | None = None
 
 
 def encode_start(
@@ -74,7 +76,13 @@ def encode_start(
         _tokens(parts, condition, request),
         keep,
         CouplingInputs(config.num_tokens, keep, _alignment(encoder.model, parts, request, settings)),
+        encoder.tokens(_whole(request)).float() if settings.inversion == "style" else None,
     )
+
+
+def _whole(request: InversionRequest) -> Tensor:
+    """The whole picture as an exemplar, uint8 [1, 224, 224, 3]."""
+    return torch.from_numpy(fit_exemplar(request.image))[None]
 
 
 def _exemplars(request: InversionRequest) -> list[Tensor | None]:

@@ -211,6 +211,7 @@ def test_the_planned_rows_are_those_that_are_made(parts, scale) -> None:
     if "exemplar" in parts:
         ways = [way for way in ways if "pnp" not in way.name]  # as text models
         ways += cross(["ddim", "direct", "negative-condition"], [None], "right", options, "here")
+        ways += cross(["style"], [None, "context,background"], "right", options, "here")
     for way in ways:
         result = invert_edit(model, small_request(parts), way.settings)
         planned = way_cost(way.settings, masked="exemplar" in parts)
@@ -322,6 +323,14 @@ def test_a_bad_list_of_exemplars_is_refused(
         (("--key", "7"), "has no record 7; see mapping_file.json"),
         (("--key", "000000000001", "--sheet", "000000000000"), "is not among the records of --key"),
         (("--exemplars", "x.csv"), "takes prompts only; remove --exemplars"),
+        (
+            ("--method", "direct,ddim", "--coupling", "p2p", "--compile"),
+            "cannot be coupled, and Direct Inversion + P2P has the coupling p2p; leave --compile out",
+        ),
+        (
+            ("--coupling", "masactrl-masks"),
+            "and 2 of 4 records have no blend words in their prompts, such as 000000000001; use masactrl",
+        ),
     ],
 )
 def test_wrong_usage_is_one_sentence(bench, text, tmp_path, capsys, more, message) -> None:
@@ -353,6 +362,25 @@ def test_weights_are_looked_for_before_the_first_edit(bench, text, tmp_path, cap
     assert "(clip-vit-large-patch14) is not on this machine" in error
     assert "--without clip leaves it out" in error
     assert not (tmp_path / "results").exists()
+
+
+def test_a_compiled_network_is_refused_once_and_nothing_is_made(bench, text, tmp_path, capsys) -> None:
+    folder = tmp_path / "results"
+    assert run(bench, text, folder, *P2P, "--compile") == 2
+    assert capsys.readouterr().err.count("compiled") == 1
+    assert not folder.exists()
+
+
+def test_records_with_words_are_edited_with_masks(bench, text, tmp_path, capsys) -> None:
+    chosen = "--coupling", "masactrl-masks", "--key", "000000000000"
+    assert run(bench, text, tmp_path / "results", *chosen) == 0
+    assert "1 made, 0 already there, 0 failed" in capsys.readouterr().out
+    [way] = cross(["direct"], ["masactrl-masks"], "right", {}, "here")
+    assert words_for(read_bench(bench)[0], way, ("text",))[0].keys() == {
+        "source_prompt",
+        "target_prompt",
+        "words",
+    }
 
 
 def test_an_unknown_way_is_refused() -> None:

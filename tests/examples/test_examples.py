@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.benches.piebench import read_bench
 from evaluation.measures.metrics import mse, psnr, ssim
 from intarsia.config import load_config
 from intarsia.model import build_model
@@ -112,3 +114,16 @@ def test_a_model_that_is_missing_is_reported_with_the_command_that_makes_it(
         r"there is no (model )?folder \S+/none; run `make demo` to make it, .*\n", done.stderr
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_cross_shows_each_pair_on_one_page(model: Path, tmp_path: Path) -> None:
+    few = "--steps", 2, "--method", "direct,ddim", "--coupling", "background"
+    chosen = "--model", model, "--out", tmp_path, *few, "--coupling", "masactrl-masks,background"
+    assert "4 made, 0 already there, 0 failed" in run("cross", *chosen)
+    page = (tmp_path / "results/sheet-000000000000.html").read_text()
+    assert page.count("<img") == 2 + 4
+    mask = read_mask(ROOT / "examples/edits/dog.mask.png")
+    [case] = read_bench(tmp_path / "bench")
+    inner = np.asarray(Image.fromarray(mask).resize((512, 512), Image.Resampling.NEAREST))[1:-1, 1:-1]
+    assert (case.edit_mask[1:-1, 1:-1] == inner).all()
+    assert "0 made, 4 already there, 0 failed" in run("cross", *chosen)

@@ -68,7 +68,7 @@ def walked(
 ) -> tuple[Inverted, int]:
     denoiser, (latents, noise) = Counted(unet), start()
     levels = new_levels(NoiseConfig(), STEPS)
-    couple = partial(coupled, unet, couplings)
+    couple = partial(coupled, unet)
     with torch.no_grad():
         found = invert_coupled(
             denoiser, latents, tokens(equal), settings(method), levels, couplings, couple, noise

@@ -240,6 +240,8 @@ def test_a_compiled_network_is_refused(unet: UNet2DConditionModel) -> None:
     ):
         pass
     assert compiled.attn_processors == before
+    with coupled(compiled, [Background(torch.ones(1, 1, SIDE, SIDE))], walk()):
+        assert compiled.attn_processors == before, "this one changes latents only"
 
 
 def test_processors_are_restored_also_after_an_error(unet: UNet2DConditionModel) -> None:

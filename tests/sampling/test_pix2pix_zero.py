@@ -41,7 +41,7 @@ def walked(
 ) -> tuple[Inverted, Counted, MapGuidance]:
     denoiser, coupling = Counted(unet), MapGuidance(amount)
     settings = InversionSettings(method="negative-condition", num_inference_steps=STEPS, guidance_scale=scale)
-    couple = partial(coupled, unet, [coupling])
+    couple = partial(coupled, unet)
     found = invert_coupled(denoiser, start()[0], own, settings, LEVELS, [coupling], couple)
     return found, denoiser, coupling
 
@@ -151,7 +151,7 @@ def test_a_step_lowers_the_difference_of_the_maps(unet: UNet2DConditionModel) ->
 
     coupling = Twice(1e-3)
     settings = InversionSettings(method="direct", num_inference_steps=STEPS, guidance_scale=SCALE)
-    couple = partial(coupled, unet, [coupling])
+    couple = partial(coupled, unet)
     invert_coupled(Counted(unet), start()[0], tokens(), settings, LEVELS, [coupling], couple)
     pairs = list(zip(losses[::2], losses[1::2], strict=True))[1:]  # at first both have the same latents
     assert pairs
