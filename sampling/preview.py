@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
+from intarsia.conditions.low_res import area_mean
 from intarsia.model import EditModel
-from sampling.canvas.canvas import check_mask
+from sampling.canvas.canvas import check_mask, fit_exemplar
+from sampling.denoise.condition import Encoder
 from sampling.editing import EditRequest, EditResult, edit
 from sampling.pictures import Picture
 from sampling.settings import EditSettings
+from sampling.upsampler.window import Told, upsample
 
 _MARGIN = 8
 _HEADER = 22
@@ -42,6 +46,26 @@ def preview_grid(
         for row, result in zip(rows, edit(model, way, settings), strict=True):
             row.append(result.image)
     return _with_truths([*titles, *ways], rows, truths, [request.prompt for request in requests])
+
+
+@torch.no_grad()
+def upsampled_grid(model: EditModel, requests: Sequence[EditRequest], settings: EditSettings) -> Image.Image:
+    """What an upsampler makes of the requests' own pictures at low resolution, one row each.
+
+    The rows show the hole, the exemplar, the low-resolution picture, the upsampled one, and the true one.
+    """
+    encoder, low_res = Encoder(model, model.unet.device), model.config.low_res
+    assert low_res is not None, "the model is no upsampler"
+    titles, rows = _inputs(requests)
+    for row, request in zip(rows, requests, strict=True):
+        exemplar = None if request.exemplar is None else torch.from_numpy(fit_exemplar(request.exemplar))
+        told = Told(exemplar, request.prompt.strip(), request.seed)
+        hole = check_mask(request.edit_mask, request.image)
+        large = upsample(encoder, request.image, hole, request.image, told, settings)
+        small = area_mean(torch.from_numpy(request.image)[None], low_res.factor)[0].numpy()
+        row += [small, np.where(hole[..., None], large, request.image), request.image]
+    titles += ["low resolution", "upsampled", "truth"]
+    return sheet(titles, rows, labels=[request.prompt for request in requests])
 
 
 def grid(

@@ -21,6 +21,7 @@ from sampling.settings import EditSettings, ExemplarBackground, InversionSetting
 
 KEYWORD = "intarsia"  # keyword of the PNG's text entry
 PROVENANCE_VERSION = 1
+_PARTNERS = ("noised_clip", "upsampler")  # model folders beside the painter's, as in `MachineSettings`
 _OPTIONS = {  # settings whose option is not --name VALUE
     "karras": {True: "--karras"},
     "latent_blend": {True: "--latent-blend"},
@@ -54,6 +55,7 @@ class Provenance:
         prompt: prompt of the edit; empty without one.
         structure: sources of structure maps by name: files, or "picture" or "exemplar" without a hash.
         noised_clip: folder of the noised encoder and its hash; None without one.
+        upsampler: folder of the upsampler and its hash; None without one.
     """
 
     image: SourceFile
@@ -72,6 +74,7 @@ class Provenance:
     structure: Mapping[str, SourceFile] = field(default_factory=dict)
     noised_clip: SourceFile | None = None
     exemplar_mask: SourceFile | None = None
+    upsampler: SourceFile | None = None
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
@@ -80,7 +83,7 @@ class Provenance:
     def work(self) -> str:
         """The hash of the work: it depends on the inputs' contents, not on their paths or the machine."""
         content = self._content()
-        for name in {*FILES, "model", "noised_clip"} & content.keys():
+        for name in {*FILES, "model", *_PARTNERS} & content.keys():
             content[name] = getattr(self, name).sha256
         if self.structure:
             content["structure"] = {name: file.sha256 or file.path for name, file in self.structure.items()}
@@ -96,7 +99,7 @@ class Provenance:
         content = asdict(self)
         if self.painter == "own":
             del content["painter"]
-        for name in ("mask", "exemplar", "prompt", "structure", "noised_clip", "exemplar_mask"):
+        for name in ("mask", "exemplar", "prompt", "structure", *_PARTNERS, "exemplar_mask"):
             if not content[name]:
                 del content[name]
         return content
@@ -131,6 +134,7 @@ def pattern(
         libraries=_libraries(),
         painter=painter,
         noised_clip=_folder(machine.noised_clip) if machine.noised_clip else None,
+        upsampler=_folder(machine.upsampler) if machine.upsampler else None,
     )
 
 
@@ -206,7 +210,7 @@ def read_provenance(path: Path | str) -> Provenance:
         content = json.loads(text)
         if content.pop("version") != PROVENANCE_VERSION:
             raise UserError(f"{path} was written by another version of this program")
-        for name in (*FILES, "model", "noised_clip"):
+        for name in (*FILES, "model", *_PARTNERS):
             if name in content or name in ("image", "model"):
                 content[name] = SourceFile(**content[name])
         structure = content.pop("structure", {})
@@ -234,8 +238,9 @@ def remake_command(provenance: Provenance, out: str) -> str:
         if value == default.get(name):
             continue
         words += [_OPTIONS[name][value]] if name in _OPTIONS else [_option(name), _word(value)]
-    if provenance.noised_clip:
-        words += ["--noised-clip", provenance.noised_clip.path]
+    for name in _PARTNERS:
+        if (folder := getattr(provenance, name)) is not None:
+            words += [_option(name), folder.path]
     if provenance.structure:
         words += ["--structure", *(f"{name}={file.path}" for name, file in provenance.structure.items())]
     if provenance.invert_mask:
@@ -249,8 +254,8 @@ def remake_command(provenance: Provenance, out: str) -> str:
 def changed_files(provenance: Provenance) -> list[str]:
     """One sentence for each input that is missing or has changed, and for each library with a new version."""
     remarks, painter = [], painter_of(provenance.painter)
-    prints = {"model": painter.fingerprint, "noised_clip": model_hash}
-    names = (*FILES, "model", "noised_clip")
+    prints = {"model": painter.fingerprint, **dict.fromkeys(_PARTNERS, model_hash)}
+    names = (*FILES, "model", *_PARTNERS)
     noted_files = {name: getattr(provenance, name) for name in names}
     noted_files |= {f"map {name}": file for name, file in provenance.structure.items() if file.sha256}
     for name, noted in noted_files.items():

@@ -10,7 +10,7 @@ from intarsia.files import atomic_path
 from intarsia.model import EditModel
 from intarsia.sample import Sample
 from sampling.editing import EditRequest
-from sampling.preview import preview_grid
+from sampling.preview import preview_grid, upsampled_grid
 from sampling.settings import EditSettings
 from training.config import TrainConfig
 from training.data.batches import RunDataset
@@ -71,7 +71,10 @@ def write_preview(
         text_guidance_scale=config.text_guidance_scale,
         scheduler="ddim" if model.config.noise.rescale_betas_zero_snr else "plms",  # which cannot start there
     )
-    grid = preview_grid(model, requests, settings, [request.image for request in requests])
+    if model.config.low_res:
+        grid = upsampled_grid(model, requests, settings)
+    else:
+        grid = preview_grid(model, requests, settings, [request.image for request in requests])
     model.train()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
