@@ -40,7 +40,7 @@ CONFIG = build_config(
     ModelConfig,
     {
         "image_size": SIDE,
-        "low_res": {"factor": FACTOR},
+        "low_res": {"factor": FACTOR, "max_noise_level": 30},
         "unet": {
             "block_out_channels": [64],
             "down_block_types": ["CrossAttnDownBlock2D"],
