@@ -42,7 +42,7 @@ CONFIG = build_config(
         "image_size": SIDE,
         "low_res": {"factor": FACTOR, "max_noise_level": 30},
         "unet": {
-            "block_out_channels": [64],
+            "block_out_channels": [32],
             "down_block_types": ["CrossAttnDownBlock2D"],
             "layers_per_block": 1,
             "cross_attention_dim": 8,

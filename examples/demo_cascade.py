@@ -3,9 +3,9 @@
     make demo-cascade        (or: python examples/demo_cascade.py [--out demo-cascade])
 
 Trains all three on the bundled pictures. The encoder says which of 23 exemplars belongs to noisy latents, and
-the same holes are painted with and without its guidance. The upsampler makes edits of 64 pixels 256 pixels
-large, which are compared with enlarged ones. Where guidance or upsampler has no effect, this says so. Running
-it again continues: what is done is kept.
+the same holes are painted with and without its guidance. The upsampler makes these edits, reduced to 16
+pixels, 64 pixels large again, which is compared with bilinear enlargement. Where guidance or upsampler has no
+effect, this says so. Running it again continues: what is done is kept.
 """
 
 import os
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from demo import COCO, out_folder, say, shards_command, step, training_command
+from demo import out_folder, say, shards_command, step, training_command
 
 from intarsia.errors import run_command
 
@@ -35,10 +35,8 @@ def demo_cascade(argv: list[str]) -> None:
     base = f"model.init.model_folder={out / 'run' / 'model'}"
     step(["training", "cache-latents", out / "shards", NOISED, base])
     step(["training", NOISED, f"data.shards={out / 'shards'}", f"run={out / 'noised'}", base])
-    step(pictures_command(out))
-    data = [f"data.shards={out / 'pictures'}", f"run={out / 'upsampler'}"]
-    step(["training", UPSAMPLER, *data, base], processes=2)
-    say("\nNow the same holes are painted with and without the encoder's guidance, and at 256 pixels.")
+    step([*training_command(out, UPSAMPLER)[:-1], f"run={out / 'upsampler'}", base], processes=2)
+    say("\nNow the same holes are painted with and without the encoder's guidance, and again from 16 pixels.")
     import torch
     from demo_cascade_sheet import Cascade, report
 
@@ -46,13 +44,6 @@ def demo_cascade(argv: list[str]) -> None:
     lines = report(Cascade.read(out), out)
     say("\n".join(["", *lines, ""]))
     say(f"All in {time.monotonic() - start:.0f} s. Look at {out}/index.html.")
-
-
-def pictures_command(out: Path) -> list[object]:
-    """The pictures as a whole, with a short side of 256 pixels: windows of them are not scaled."""
-    sizes = ["--profile", "source", "--short-side", 256, "--draws-per-image", 6]
-    folders = ["--images", COCO / "images", "--out", out / "pictures"]
-    return ["dataprep", "build", "coco", "--annotations", COCO / "annotations.json", *folders, *sizes]
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ import torch
 from demo_gallery import STYLE, read_samples, save
 from PIL import Image, ImageDraw
 
-from dataprep.draw.recipe import Recipe
-from dataprep.draw.redraw import redraw_sample
 from evaluation.measures.metrics import mse
+from intarsia.conditions.low_res import area_mean
 from intarsia.files import atomic_write
 from intarsia.model import EditModel
 from intarsia.model_folder import frozen_hash
@@ -27,9 +26,8 @@ from sampling.settings import EditSettings
 from sampling.upsampler.window import Told, upsample
 
 PLAIN = EditSettings(guidance_scale=1.0, num_inference_steps=12, scheduler="ddim", batch_size=12)
-SCALES, QUARTERS, SEEDS, SHOWN, LARGE = (0.0, 1.0, 2.0), (125, 375, 625, 875), 3, 6, 256
+SCALES, QUARTERS, SEEDS, SHOWN = (0.0, 1.0, 2.0), (125, 375, 625, 875), 3, 6
 _PIXELS = ("image", "edit_mask")
-_WHOLE_SIDE = Recipe(name="whole-side", crop={"kind": "square", "zoom": 0.0})  # nothing is enlarged
 _STRIP = 14  # height of a line of text below a picture
 
 
@@ -39,13 +37,11 @@ class Cascade:
 
     Attributes:
         model: base, with noised encoder and upsampler.
-        small: samples of 64 pixels.
-        large: samples of whole pictures.
+        samples: samples of 64 pixels.
     """
 
     model: EditModel
-    small: Sequence[Sample]
-    large: Sequence[Sample]
+    samples: Sequence[Sample]
 
     @staticmethod
     def read(out: Path) -> "Cascade":
@@ -56,7 +52,7 @@ class Cascade:
         model = read_model(out / "run" / "model")
         model.noised = read_noised(out / "noised" / "noised", model.config, frozen_hash(model))
         model.upsampler = read_model(out / "upsampler" / "model")
-        return Cascade(model, *(one_of_each(read_samples(out / name)) for name in ("shards", "pictures")))
+        return Cascade(model, one_of_each(read_samples(out / "shards")))
 
 
 def one_of_each(samples: Sequence[Sample]) -> list[Sample]:
@@ -137,30 +133,25 @@ class Enlarged:
     truth: Picture
 
 
-def enlarge(model: EditModel, samples: Sequence[Sample], side: int = LARGE) -> list[Enlarged]:
-    """Paint the hole of each whole picture's window with the base, then enlarge it in three ways."""
-    assert model.upsampler is not None, "the model has no upsampler"
-    encoder, made = Encoder(model.upsampler, torch.device("cpu")), []
-    size = model.config.image_size
-    for number, sample in enumerate(samples):
-        drawn = redraw_sample(sample, side, 0, 0, _WHOLE_SIDE)
-        if not isinstance(drawn, Sample):
-            continue  # this window leaves nothing to repaint
-        mask = drawn.edit_mask >= 128
-        request = EditRequest(drawn.image, mask, drawn.exemplar, number)
-        settings = PLAIN.model_copy(update={"composite": False, "fit": "resize"})
-        upsampler, model.upsampler = model.upsampler, None
-        small = np.asarray(Image.fromarray(edit(model, [request], settings)[0].image).resize((size, size)))
-        model.upsampler = upsampler
+def enlarge(model: EditModel, samples: Sequence[Sample]) -> list[Enlarged]:
+    """Paint holes with the base, reduce the edits, and enlarge them in three ways."""
+    assert model.upsampler is not None and model.upsampler.config.low_res is not None, "no upsampler"
+    encoder, factor = Encoder(model.upsampler, torch.device("cpu")), model.upsampler.config.low_res.factor
+    requests = [_request(sample, number) for number, sample in enumerate(samples)]
+    made = []
+    for request, result in zip(requests, edit(model, requests, PLAIN), strict=True):
+        mask, exemplar = np.asarray(request.edit_mask), torch.from_numpy(fit_exemplar(request.exemplar))
+        small = area_mean(torch.from_numpy(result.image)[None], factor)[0].numpy()
+        size = request.image.shape[:2]
         ways = {
-            name: np.asarray(Image.fromarray(small).resize((side, side), how))
+            name: np.asarray(Image.fromarray(small).resize(size, how))
             for name, how in (("base", Image.Resampling.BOX), ("bilinear", Image.Resampling.BILINEAR))
         }
-        told = Told(torch.from_numpy(fit_exemplar(drawn.exemplar)), "", number)
-        ways["upsampled"] = upsample(encoder, drawn.image, mask, ways["base"], told, PLAIN)
-        pictures = {name: np.where(mask[..., None], way, drawn.image) for name, way in ways.items()}
-        found = {name: psnr(picture, drawn.image, mask) for name, picture in pictures.items()}
-        made.append(Enlarged(with_hole(request), pictures, found, drawn.image))
+        told = Told(exemplar, "", request.seed)
+        ways["upsampled"] = upsample(encoder, request.image, mask, ways["base"], told, PLAIN)
+        pictures = {name: np.where(mask[..., None], way, request.image) for name, way in ways.items()}
+        found = {name: psnr(picture, request.image, mask) for name, picture in pictures.items()}
+        made.append(Enlarged(with_hole(request), pictures, found, request.image))
     return made
 
 
@@ -202,13 +193,13 @@ def tables(shares: dict[str, list[float]], enlarged: Sequence[Enlarged], number:
 
 def report(cascade: Cascade, out: Path) -> list[str]:
     """Measure all, write `out`/index.html with its sheets, and return what there is to say."""
-    model, small = cascade.model, cascade.small
+    model, small = cascade.model, cascade.samples
     shares = {
         "surroundings known": retrieval(model, small),
-        "surroundings hidden": retrieval(model, small, hidden=True),
+        "surroundings hidden, as never in training": retrieval(model, small, hidden=True),
     }
     columns = guided(model, small[: 2 * SHOWN])
-    enlarged = enlarge(model, cascade.large[: 2 * SHOWN])
+    enlarged = enlarge(model, small[: 2 * SHOWN])
     lines = [*tables(shares, enlarged, len(small)), *sentences(columns, enlarged)]
     save(guidance_sheet(small, columns), out / "guidance.png")
     save(upsampler_sheet(enlarged), out / "upsampler.png")
@@ -236,7 +227,7 @@ def upsampler_sheet(enlarged: Sequence[Enlarged], shown: int = SHOWN) -> Image.I
     for one in enlarged[:shown]:
         ways = [captioned(picture, f"{one.psnr[name]:.1f} dB") for name, picture in one.pictures.items()]
         rows.append([one.hole, *ways, one.truth])
-    return sheet(["hole", "base", "bilinear", "upsampled", "truth"], rows, LARGE + _STRIP)
+    return sheet(["hole", "base", "bilinear", "upsampled", "truth"], rows, 144)
 
 
 def captioned(picture: Picture, text: str) -> Picture:
@@ -260,8 +251,8 @@ body {{ max-width: 90rem }}</style>
 <h2>The same edits, guided</h2>
 <p>Below each edit stands its mean squared error in the hole, pixel values 0…1.</p>
 <a href="guidance.png"><img src="guidance.png" alt="hole, exemplar, edits at three scales, truth"></a>
-<h2>From 64 to 256 pixels</h2>
-<p>The base paints the hole at 64 pixels. Below each enlargement stands its PSNR in the hole.</p>
+<h2>From 16 to 64 pixels</h2>
+<p>The base's edit is reduced to 16 pixels. Below each enlargement stands its PSNR in the hole.</p>
 <a href="upsampler.png"><img src="upsampler.png" alt="hole, base, bilinear, upsampled, truth"></a>
 <h2>What this is not</h2>
 <p>All three models know these 23 pictures and few others, and are tried on these. Their image tower is
