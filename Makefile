@@ -1,6 +1,7 @@
 # make setup          .venv with everything (a second call is instant)
 # make demo           boxes -> shards -> training -> edits, into demo/index.html
 # make demo-conditions  what exemplar, text and edges each do, in numbers; about six minutes on two cores (estimated)
+# make demo-cascade   a noised encoder and an upsampler for the demo's model; about six minutes on two cores (estimated)
 # make test           the test suite, on two cores under ten minutes
 # make test-quick     without what starts other programs (Ray, DeepSpeed) or computes for seconds: under two minutes
 # make test-portable  the numeric tests again, as three other processors would compute; four minutes
@@ -17,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export WANDB_MODE ?= offline
 
-.PHONY: setup demo demo-conditions test test-quick test-portable test-cluster test-web gpu check lint types laws format clean
+.PHONY: setup demo demo-conditions demo-cascade test test-quick test-portable test-cluster test-web gpu check lint types laws format clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt docker/install.sh
@@ -29,6 +30,9 @@ demo: setup
 
 demo-conditions: setup
 	$(BIN)/python examples/demo_conditions.py
+
+demo-cascade: setup
+	$(BIN)/python examples/demo_cascade.py
 
 # One worker for a file, or for all files of an expensive fixture; the longest first (tests/conftest.py).
 TWO := -n 2 --dist loadgroup --no-loadscope-reorder
@@ -74,4 +78,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo demo-conditions .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) demo demo-conditions demo-cascade .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -31,7 +31,7 @@ def _check_channels(block_out_channels: tuple[int, ...], groups: int) -> None:
 class UNetConfig(Config):
     """The denoising UNet (diffusers' `UNet2DConditionModel`); the up blocks mirror the down blocks."""
 
-    in_channels: PositiveInt = 9  # noisy latents, masked image latents, mask; structure maps follow
+    in_channels: PositiveInt = 9  # noisy latents, masked image latents, mask; others follow
     # Order of the channels after the noisy latents. pbe: Paint by Example's, masked image and keep mask;
     # sd: Stable Diffusion's inpainting model's, mask of what to repaint and masked image.
     input_layout: Literal["pbe", "sd"] = "pbe"
@@ -238,12 +238,24 @@ class NoisedConfig(Config):
     group: int = Field(default=4, ge=2)  # consecutive samples whose exemplars are compared with each other
 
 
+LOW_RES_LEVELS = 1000  # levels of noise of a low-resolution picture, one class embedding for each
+
+
+class LowResConfig(Config):
+    """The low-resolution picture that an upsampler sees (`intarsia.conditions.low_res`)."""
+
+    factor: Literal[2, 4, 8]  # its pixels are means of factor x factor pixels of the picture
+    # Levels of noise in training are below this; 1 = no noise. Stable Diffusion's x4 upscaler has 350.
+    max_noise_level: int = Field(default=350, ge=1, le=LOW_RES_LEVELS)
+
+
 class ModelConfig(Config):
     """The whole edit model."""
 
     image_size: PositiveInt = 512  # side of the square picture, in pixels
     condition: str = "exemplar"  # what describes what to paint: exemplar, text or both
     structure: StructureConfig = StructureConfig()  # what else the UNet sees of it
+    low_res: LowResConfig | None = None  # of an upsampler: the picture that it makes larger
     compose: bool = False  # the UNet sees noise only in the hole; set by objective.compose
     exemplar: ExemplarConfig = ExemplarConfig()  # how the exemplar becomes tokens
     unet: UNetConfig = UNetConfig()
@@ -276,12 +288,20 @@ class ModelConfig(Config):
                 f"noisy latents ({latent}), masked image latents ({latent}) and the mask (1); or {latent} "
                 "for a model that is only sampled and does not see the picture"
             )
-        for name, wanted in (("structure.maps", self.structure.maps), ("compose", self.compose)):
+        channels = {"structure.maps": self.structure.maps, "low_res": self.low_res, "compose": self.compose}
+        for name, wanted in channels.items():
             if wanted and self.unet.in_channels == latent:
                 raise ValueError(
                     f"{name} needs a UNet that sees the picture: set unet.in_channels={2 * latent + 1}"
                 )
-        multiple = self.vae.downsampling * self.unet.downsampling
+        if self.low_res and self.vae.downsampling % self.low_res.factor:
+            raise ValueError(
+                f"low_res.factor={self.low_res.factor} must divide {self.vae.downsampling}, the pixels of a "
+                "latent cell along one axis"
+            )
+        if self.low_res and self.noised:
+            raise ValueError("low_res does not go with noised: that encoder guides the first model")
+        multiple = self.multiple
         if self.image_size % multiple:
             raise ValueError(
                 f"image_size={self.image_size} must be a multiple of {multiple} "
@@ -334,7 +354,17 @@ class ModelConfig(Config):
     @property
     def in_channels(self) -> int:
         """Number of all UNet input channels."""
-        return self.unet.in_channels + self.structure.channels
+        return self.unet.in_channels + self.structure.channels + self.low_res_channels
+
+    @property
+    def low_res_channels(self) -> int:
+        """Number of UNet input channels of an upsampler's low-resolution picture, the last ones."""
+        return 0 if self.low_res is None else 3 * (self.vae.downsampling // self.low_res.factor) ** 2
+
+    @property
+    def multiple(self) -> int:
+        """The pixels along one axis of which pictures have a multiple: a cell of the UNet's deepest level."""
+        return self.vae.downsampling * self.unet.downsampling
 
     @property
     def latent_size(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from intarsia.architecture import ModelConfig
+from intarsia.architecture import LOW_RES_LEVELS, ModelConfig
 from intarsia.conditioning import composed, normalise_exemplar
 from intarsia.conditions.attention import shorten_attention
 from intarsia.conditions.condition import ConditionKind, condition_kind
@@ -30,6 +30,7 @@ class EditModel(nn.Module):
         unet: denoising network, `UNet2DConditionModel`; input: noisy latents and the condition's channels.
             None in a model whose noised encoder is trained.
         noised: noised encoder that guides, or is trained; None by default.
+        upsampler: model that paints large windows again at their own resolution; None by default.
         vae: autoencoder, `AutoencoderKL`.
         image_encoder: frozen image tower, `CLIPVisionModel` by default; None without an exemplar.
         exemplar_encoder: trained encoder from features to tokens, `ExemplarEncoder` by default; None without
@@ -43,6 +44,7 @@ class EditModel(nn.Module):
         self.config = config
         self.unet: Any = None
         self.noised: NoisedEncoder | None = None
+        self.upsampler: EditModel | None = None
         if config.noised:
             self.noised = NoisedEncoder(config)
         else:
@@ -172,7 +174,7 @@ def empty_model(config: ModelConfig) -> EditModel:
 
 
 def _new_unet(config: ModelConfig) -> UNet2DConditionModel:
-    """A random UNet; the weights of structure maps are zero, so that the output does not depend on them."""
+    """A random UNet; the weights of structure maps and of a low-resolution picture are zero."""
     unet = config.unet
     network = UNet2DConditionModel(
         sample_size=config.latent_size,
@@ -186,8 +188,11 @@ def _new_unet(config: ModelConfig) -> UNet2DConditionModel:
         attention_head_dim=unet.attention_head_dim,
         use_linear_projection=unet.use_linear_projection,
         norm_num_groups=unet.norm_num_groups,
+        num_class_embeds=LOW_RES_LEVELS if config.low_res else None,
     )
-    if config.structure.maps:
+    if config.low_res:
+        nn.init.zeros_(network.class_embedding.weight)
+    if config.in_channels > unet.in_channels:
         widen_input(network, config.in_channels)
     return network
 

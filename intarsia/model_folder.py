@@ -15,9 +15,11 @@ _NOTED: Any = {
     "condition": True,
     "exemplar": True,
     "structure": {"maps"},  # a finished model does not depend on its dropout
+    "low_res": True,
     "compose": True,
     "unet": {"input_layout"},
 }
+_NOT_IN_LATENTS = ("structure", "low_res", "compose")  # those on which stored latents do not depend
 _OPTIONS = {"compose": "objective.compose"}  # options of a run that are not called model.FIELD
 _DEFAULTS = ModelConfig().model_dump(mode="json", include=_NOTED)
 # Classes of diffusers that folders may name -> what their models are, without NOTES.
@@ -37,11 +39,17 @@ class CardWords(NamedTuple):
         kind: what it is, after "a" or "an".
         shows: what the repainted part shows.
         options: options of an edit that tell it.
+        upsamples: whether it is an upsampler, which another model paints for.
     """
 
     kind: str
     shows: str
     options: str
+    upsamples: bool = False
+
+    def model(self, folder: str) -> str:
+        """The options of an edit that name its folder."""
+        return f"--model BASE --upsampler {folder}" if self.upsamples else f"--model {folder}"
 
 
 CARD_WORDS = {
@@ -55,6 +63,20 @@ CARD_WORDS = {
         '--exemplar E.png --prompt "A DOG"',
     ),
 }
+
+
+def card_words(config: ModelConfig) -> CardWords:
+    """The words for a model."""
+    words = CARD_WORDS[config.parts]
+    if config.low_res is None:
+        return words
+    return words._replace(
+        kind=f"upsampler for an {words.kind}",
+        shows=f"{words.shows}, as another model has painted it in a smaller picture",
+        upsamples=True,
+    )
+
+
 ADAPTERS = "pytorch_lora_weights.safetensors"  # marks a folder of adapters
 
 
@@ -120,8 +142,8 @@ def check_same_notes(config: ModelConfig, folder: Path, exactly: bool = False) -
     """Refuse to start a model from weights of another kind, whose shapes may fit.
 
     A model with patches may start from one without, because the encoder's weights are for any number of
-    tokens; a model may have structure maps after those of the folder, whose weights begin at zero; and it
-    may learn to compose.
+    tokens; a model may have structure maps after those of the folder, and then a low-resolution picture,
+    whose weights begin at zero; and it may learn to compose.
 
     Args:
         config: config of the new model.
@@ -140,8 +162,10 @@ def check_same_notes(config: ModelConfig, folder: Path, exactly: bool = False) -
         theirs["exemplar.tokens"] = ours["exemplar.tokens"]
     theirs["compose"] = theirs["compose"] or (ours["compose"] and not exactly)
     maps = theirs["structure.maps"]
-    if not exactly and ours["structure.maps"][: len(maps)] == maps:
-        theirs["structure.maps"] = ours["structure.maps"]
+    if not exactly and theirs["low_res"] is None:  # its channels are the last ones
+        theirs["low_res"] = ours["low_res"]
+        if ours["structure.maps"][: len(maps)] == maps:
+            theirs["structure.maps"] = ours["structure.maps"]
     for name in theirs | ours:
         if theirs.get(name) != ours.get(name):
             raise UserError(
@@ -151,18 +175,25 @@ def check_same_notes(config: ModelConfig, folder: Path, exactly: bool = False) -
 
 
 def _yaml(value: Any) -> Any:
-    """A value as an override has it; only lists and truth values differ from Python."""
-    if isinstance(value, bool):
-        return str(value).lower()
+    """A value as an override has it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     return f"[{','.join(value)}]" if isinstance(value, list) else value
 
 
 def _completed(notes: dict[str, Any]) -> dict[str, Any]:
-    """Notes with the defaults of what they leave out."""
-    return {
+    """Notes with the defaults of what they leave out, and of a low-resolution picture its factor alone."""
+    whole = {
         name: {**value, **notes.get(name, {})} if isinstance(value, dict) else notes.get(name, value)
         for name, value in _DEFAULTS.items()
     }
+    factor = (whole["low_res"] or {}).get("factor")
+    return whole | {"low_res": None if factor is None else f"{{factor: {factor}}}"}
+
+
+def is_upsampler(folder: Path) -> bool:
+    """Whether the model in a folder is an upsampler; only its notes are read."""
+    return read_notes(folder).get("low_res") is not None
 
 
 def parts_of(folder: Path) -> tuple[str, ...]:
@@ -194,7 +225,7 @@ def frozen_hash(model: Any, *more: Any) -> str:
 
     config = model.config
     parts = [config.image_size, config.vae.model_dump(mode="json"), config.image_encoder.fields()]
-    later = {name: note for name, note in notes_of(config).items() if name not in ("structure", "compose")}
+    later = {name: note for name, note in notes_of(config).items() if name not in _NOT_IN_LATENTS}
     parts += later.values()
     networks = [network for network in (model.vae, model.image_encoder) if network is not None]
     for network in [*networks, *more]:

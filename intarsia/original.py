@@ -187,6 +187,7 @@ def _refuse_other_exemplars(config: ModelConfig) -> None:
         ("exemplar.tokens", exemplar.tokens, exemplar.tokens != "resampled"),
         ("exemplar.layer", exemplar.layer, exemplar.layer == -1),
         ("structure.maps", ",".join(config.structure.maps), not config.structure.maps),
+        ("low_res", f"{{factor: {config.low_res.factor}}}" if config.low_res else "", config.low_res is None),
         ("compose", "true", not config.compose),
     ):
         if not holds:

@@ -327,7 +327,8 @@ def without_prefix(state: State, prefix: str) -> State:
 def load_model_folder(model: Any, folder: Path) -> None:
     """Fill the networks of an `EditModel` from a model folder, and read its tokenizer.
 
-    A UNet with more structure maps than the folder's gets zeros for them (`check_same_notes` compares them).
+    A UNet with more structure maps than the folder's, or with a low-resolution picture, gets zeros for them
+    (`check_same_notes` compares them).
 
     Raises:
         UserError: if any weight is missing, unexpected or of another shape. This matters for CLIP: other
@@ -337,7 +338,7 @@ def load_model_folder(model: Any, folder: Path) -> None:
         path = weights_file(folder / part, "diffusion_pytorch_model")
         state = modern_attention_names(read_weights(path))
         if part == "unet":
-            _widen_for_maps(state, model.config.unet.in_channels, model.config.in_channels)
+            _widen_for_more(state, model)
         load_strictly(model.get_submodule(part), state, path)
     if model.image_encoder is not None:
         path = weights_file(folder / "image_encoder", "model", "pytorch_model")
@@ -347,11 +348,14 @@ def load_model_folder(model: Any, folder: Path) -> None:
         model.tokenizer = read_tokenizer(folder)
 
 
-def _widen_for_maps(state: State, without: int, in_channels: int) -> None:
-    """Append zeros to the first convolution of a UNet that has all channels but those of (some) maps."""
-    weight = state.get("conv_in.weight")
-    if weight is not None and without <= weight.shape[1] < in_channels:
-        state["conv_in.weight"] = widen(weight, in_channels)
+def _widen_for_more(state: State, model: Any) -> None:
+    """Append zeros for (some) structure maps and the low-resolution picture to the weights of a UNet."""
+    weight, config = state.get("conv_in.weight"), model.config
+    if weight is None or not config.unet.in_channels <= weight.shape[1] < config.in_channels:
+        return
+    state["conv_in.weight"] = widen(weight, config.in_channels)
+    if config.low_res and "class_embedding.weight" not in state:
+        state["class_embedding.weight"] = weight.new_zeros(model.unet.class_embedding.weight.shape)
 
 
 def load_image_encoder_state(model: Any, state: State, path: Path | str) -> None:

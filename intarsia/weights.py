@@ -28,13 +28,13 @@ from intarsia.errors import UserError
 from intarsia.files import atomic_folder, read_json, write_json
 from intarsia.model import EditModel, empty_model
 from intarsia.model_folder import (
-    CARD_WORDS,
     INDEX,
     NOTES,
     PAINT_BY_EXAMPLE,
     PIPELINES,
     TEXT_INPAINTING,
     TEXT_TO_IMAGE,
+    card_words,
     check_model_folder,
     notes_of,
     read_notes,
@@ -137,12 +137,13 @@ def read_model_config(folder: Path | str) -> ModelConfig:
     schemas |= {"text_encoder": TextEncoderConfig} if row.text else {}
     files = {part: read_json(folder / part / "config.json") for part in schemas}
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    if maps := notes.get("structure", {}).get("maps"):  # their channels are not in `UNetConfig.in_channels`
-        files["unet"]["in_channels"] = files["unet"].get("in_channels", 4) - sum(
-            MAPS.get(name, 0) for name in maps
-        )
-    latent_size = files["unet"].get("sample_size", 64)
     factor = 2 ** (len(files["vae"].get("block_out_channels", VaeConfig().block_out_channels)) - 1)
+    # The channels of these are not in `UNetConfig.in_channels`.
+    maps, low_res = notes.get("structure", {}).get("maps", ()), notes.get("low_res", {}).get("factor")
+    more = sum(MAPS.get(name, 0) for name in maps) + (3 * (factor // low_res) ** 2 if low_res else 0)
+    if more:
+        files["unet"]["in_channels"] = files["unet"].get("in_channels", 4) - more
+    latent_size = files["unet"].get("sample_size", 64)
     content = {
         **notes,
         "image_size": latent_size * factor if isinstance(latent_size, int) else 512,
@@ -234,7 +235,7 @@ def _index_json(scheduler: str, config: ModelConfig) -> dict[str, Any]:
         content["image_encoder"] = ["intarsia", "ExemplarEncoder"]
     theirs = "pbe" if "exemplar" in config.parts else "sd"
     other_layout = config.extra_channels and config.unet.input_layout != theirs
-    if other_layout or config.structure.maps or config.compose:
+    if other_layout or config.structure.maps or config.low_res or config.compose:
         content["unet"] = ["intarsia", "UNet"]
     return dict(sorted(content.items()))
 
@@ -250,12 +251,15 @@ def _maps_line(config: ModelConfig) -> str:
 
 
 def _default_card(config: ModelConfig) -> str:
-    words, size, told = CARD_WORDS[config.parts], config.exemplar_size, []
+    words, size, told = card_words(config), config.exemplar_size, []
     if "exemplar" in config.parts:
         told.append(f"- exemplar: {size} x {size} pixels, through {_seen_through(config)}")
+    if config.low_res:
+        told.append(f"- low resolution: the whole picture, {config.low_res.factor} times smaller")
     if "text" in config.parts:
         most = config.text_encoder.max_position_embeddings - 2
         told.append(f"- prompt: at most {most} tokens, through CLIP's text tower")
+    model = words.model("THIS_FOLDER")
     lines, kind = "\n".join(told), "exemplar-based" if "exemplar" in config.parts else "text-guided"
     return f"""---
 pipeline_tag: image-to-image
@@ -268,5 +272,5 @@ Repaints the masked part of a picture so that it shows {words.shows}. Written by
 - picture: {config.image_size} x {config.image_size} pixels; the edit mask is white where to repaint
 {lines}{_maps_line(config)}
 
-    python -m sampling edit --model THIS_FOLDER --image I.png --mask M.png {words.options} --out O.png
+    python -m sampling edit {model} --image I.png --mask M.png {words.options} --out O.png
 """

@@ -33,6 +33,7 @@ from sampling.denoise.sampler import (
 from sampling.pictures import Mask, Picture
 from sampling.settings import EditSettings
 from sampling.told import check_scales, check_told, not_default, scales_of
+from sampling.upsampler.window import Told, check_upsampler, remarks_on_window, upsample_window
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def edit(
     encoder = Encoder(model, device or model.unet.device)
     _check_known_region(model, settings)
     check_clip_guidance(model, settings)
+    check_upsampler(model, settings)
+    upsampler = Encoder(model.upsampler, encoder.device) if model.upsampler is not None else None
     for request in requests:
         check_told(model.config.parts, request.exemplar is not None, request.prompt)
         check_scales(model.config.parts, not_default(_own_settings(request, settings)))
@@ -127,7 +130,7 @@ def edit(
             def report(done: int, total: int, before: int = number) -> None:
                 on_step(before * total + done, len(batches) * total)
 
-        results += _edit_batch(encoder, batch, settings, report)
+        results += _edit_batch(encoder, upsampler, batch, settings, report)
     return results
 
 
@@ -143,7 +146,11 @@ class _Square:
 
 @torch.no_grad()
 def _edit_batch(
-    encoder: Encoder, requests: Sequence[EditRequest], settings: EditSettings, on_step: OnStep | None
+    encoder: Encoder,
+    upsampler: Encoder | None,
+    requests: Sequence[EditRequest],
+    settings: EditSettings,
+    on_step: OnStep | None,
 ) -> list[EditResult]:
     model, device, seconds = encoder.model, encoder.device, dict[str, float]()
     with _timed(seconds, "fit", device):
@@ -188,11 +195,46 @@ def _edit_batch(
     with _timed(seconds, "decode", device), visiting(model.vae, device) as vae:
         painted = decode_latents(vae, latents.to(vae.dtype)).float()
         edited = unit_to_image(_finite(painted, unet.dtype)).cpu().numpy()
+    shown_parts = _matched(squares, edited, settings)
+    if upsampler is not None:
+        with _timed(seconds, "upsample", device):
+            shown_parts = _upsampled(upsampler, requests, squares, exemplars, shown_parts, settings, on_step)
     with _timed(seconds, "paste", device):
         return [
-            _result(model, request, square, pixels, _own_settings(request, settings), seconds)
-            for request, square, pixels in zip(requests, squares, edited, strict=True)
+            _result(model, *each, _own_settings(each[0], settings), seconds)
+            for each in zip(requests, squares, edited, shown_parts, strict=True)
         ]
+
+
+def _matched(
+    squares: Sequence[_Square], edited: NDArray[np.uint8], settings: EditSettings
+) -> list[tuple[Canvas, Picture]]:
+    """What was painted of each request, [B, S, S, 3], with corrected colours and its position."""
+    return [
+        (
+            square.canvas,
+            match_ring(pixels, square.image, known_ring(square.fitted_mask), settings.match_colour),
+        )
+        for square, pixels in zip(squares, edited, strict=True)
+    ]
+
+
+def _upsampled(
+    upsampler: Encoder,
+    requests: Sequence[EditRequest],
+    squares: Sequence[_Square],
+    exemplars: Sequence[Tensor | None],
+    painted: Sequence[tuple[Canvas, Picture]],
+    settings: EditSettings,
+    on_step: OnStep | None,
+) -> list[tuple[Canvas, Picture]]:
+    """What was painted of each request, with its position; of large windows as the upsampler paints it."""
+    large = []
+    for request, square, exemplar, small in zip(requests, squares, exemplars, painted, strict=True):
+        told = Told(exemplar, request.prompt, request.seed)
+        shown = request.image, square.edit_mask
+        large.append(upsample_window(upsampler, *small, *shown, told, settings, on_step) or small)
+    return large
 
 
 def _clip_guidance(
@@ -261,19 +303,20 @@ def _result(
     request: EditRequest,
     square: _Square,
     edited: Picture,
+    large: tuple[Canvas, Picture],
     settings: EditSettings,
     seconds: Mapping[str, float],
 ) -> EditResult:
-    ring = known_ring(square.fitted_mask)
-    matched = match_ring(edited, square.image, ring, settings.match_colour)
     mask = square.edit_mask if settings.composite else None
-    image = square.canvas.paste_back(matched, request.image, mask, settings.blend)
+    canvas, pixels = large
+    image = canvas.paste_back(pixels, request.image, mask, settings.blend)
     remarks = [
         *before_painting(square.canvas, square.edit_mask, square.fitted_mask, request.exemplar, settings),
         *about_model(model, request.prompt, settings),
+        *remarks_on_window(model, square.canvas),
         *after_painting(edited, square.image, square.fitted_mask),
     ]
-    shift = colour_shift(edited, square.image, ring)
+    shift = colour_shift(edited, square.image, known_ring(square.fitted_mask))
     return EditResult(image, request, settings, tuple(remarks), square.canvas.window, shift, seconds)
 
 

@@ -24,6 +24,7 @@ from sampling.settings import (
     MatchColour,
 )
 from sampling.told import PartNames, check_outline, check_told
+from sampling.upsampler.options import add_upsampler_options, check_upsampler_option
 
 _DEFAULT = EditSettings()
 
@@ -221,6 +222,7 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         help="guidance by a noised encoder; 1 = Bayes' rule, 0 = none (default)",
     )
     add_noised_option(group)
+    add_upsampler_options(group)
     group.add_argument("--karras", action="store_true", help=f"Karras' noise levels, for {karras}")
     group.add_argument(
         "--eta", type=float, default=_DEFAULT.eta, metavar="E", help="fresh noise in ddim's steps, 0 to 1"
@@ -357,6 +359,8 @@ def edit_settings(arguments: argparse.Namespace, where: str) -> list[EditSetting
 
 
 def machine_settings(arguments: argparse.Namespace, where: str) -> MachineSettings:
-    """The `MachineSettings` of the arguments."""
+    """The `MachineSettings` of the arguments; raises as `upsampler.options.check_upsampler_option`."""
     content = {name: getattr(arguments, name) for name in MachineSettings.model_fields if name in arguments}
-    return build_config(MachineSettings, content, where)
+    machine = build_config(MachineSettings, content, where)
+    check_upsampler_option(machine.upsampler, arguments)
+    return machine

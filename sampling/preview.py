@@ -4,13 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
+from intarsia.conditions.low_res import area_mean
 from intarsia.model import EditModel
-from sampling.canvas.canvas import check_mask
+from sampling.canvas.canvas import check_mask, fit_exemplar
+from sampling.denoise.condition import Encoder
 from sampling.editing import EditRequest, EditResult, edit
+from sampling.painters.painter import finished
 from sampling.pictures import Picture
 from sampling.settings import EditSettings
+from sampling.upsampler.window import Told, upsample
 
 _MARGIN = 8
 _HEADER = 22
@@ -33,8 +38,10 @@ def preview_edits(
     """Edit the requests in every way that they allow: title of the way -> the results.
 
     Requests with exemplar and prompt are edited with each of them alone, too; those with structure maps
-    without them, too.
+    without them, too. An upsampler enlarges their own pictures.
     """
+    if model.config.low_res is not None:
+        return _upsampled(model, requests, settings)
     several = all(request.prompt and request.exemplar is not None for request in requests)
     ways: dict[str, Sequence[EditRequest]] = {}
     bare = [replace(request, structure={}) for request in requests]
@@ -58,6 +65,25 @@ def grid_of_ways(
         for row, result in zip(rows, results, strict=True):
             row.append(result.image)
     return _with_truths([*titles, *edits], rows, truths, [request.prompt for request in requests])
+
+
+@torch.no_grad()
+def _upsampled(
+    model: EditModel, requests: Sequence[EditRequest], settings: EditSettings
+) -> dict[str, list[EditResult]]:
+    """The requests' own pictures at low resolution, and what an upsampler makes of them."""
+    encoder, low_res = Encoder(model, model.unet.device), model.config.low_res
+    assert low_res is not None, "the model is no upsampler"
+    small, large = [], []
+    for request in requests:
+        exemplar = None if request.exemplar is None else torch.from_numpy(fit_exemplar(request.exemplar))
+        told = Told(exemplar, request.prompt.strip(), request.seed)
+        hole = check_mask(request.edit_mask, request.image)
+        painted = upsample(encoder, request.image, hole, request.image, told, settings)
+        large.append(finished(request, painted, settings))
+        low = area_mean(torch.from_numpy(request.image)[None], low_res.factor)[0].numpy()
+        small.append(replace(large[-1], image=low))
+    return {"low resolution": small, "upsampled": large}
 
 
 def grid(

@@ -20,13 +20,14 @@ from sampling.settings import EditSettings, ExemplarBackground, InversionSetting
 
 KEYWORD = "intarsia"  # keyword of the PNG's text entry
 PROVENANCE_VERSION = 1
+_PARTNERS = ("noised_clip", "upsampler")  # model folders beside the painter's, as in `MachineSettings`
 _OPTIONS = {  # settings whose option is not --name VALUE
     "karras": {True: "--karras"},
     "latent_blend": {True: "--latent-blend"},
     "composite": {False: "--no-composite"},
     "regularise": {True: "--regularise"},
 }
-_OPTIONAL = ("mask", "exemplar", "prompt", "structure", "noised_clip", "exemplar_mask", "iopaint_url")
+_OPTIONAL = ("mask", "exemplar", "prompt", "structure", *_PARTNERS, "exemplar_mask", "iopaint_url")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Provenance:
         structure: sources of structure maps by name: files, or "picture" or "exemplar" without a hash.
         noised_clip: folder of the noised encoder and its hash; None without one.
         iopaint_url: address of the IOPaint server that painted; empty for other painters.
+        upsampler: folder of the upsampler and its hash; None without one.
     """
 
     image: SourceFile
@@ -74,6 +76,7 @@ class Provenance:
     noised_clip: SourceFile | None = None
     exemplar_mask: SourceFile | None = None
     iopaint_url: str = ""
+    upsampler: SourceFile | None = None
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
@@ -82,7 +85,7 @@ class Provenance:
     def work(self) -> str:
         """The hash of the work: it depends on the inputs' contents, not on their paths or the machine."""
         content = self._content()
-        for name in {*FILES, "model", "noised_clip"} & content.keys():
+        for name in {*FILES, "model", *_PARTNERS} & content.keys():
             content[name] = getattr(self, name).sha256
         if self.structure:
             content["structure"] = {name: file.sha256 or file.path for name, file in self.structure.items()}
@@ -137,6 +140,7 @@ def pattern(
         painter=painter,
         noised_clip=_folder(machine.noised_clip) if machine.noised_clip else None,
         iopaint_url=machine.iopaint_url if painter == "iopaint" else "",
+        upsampler=_folder(machine.upsampler) if machine.upsampler else None,
     )
 
 
@@ -212,7 +216,7 @@ def read_provenance(path: Path | str) -> Provenance:
         content = json.loads(text)
         if content.pop("version") != PROVENANCE_VERSION:
             raise UserError(f"{path} was written by another version of this program")
-        for name in (*FILES, "model", "noised_clip"):
+        for name in (*FILES, "model", *_PARTNERS):
             if name in content or name in ("image", "model"):
                 content[name] = SourceFile(**content[name])
         structure = content.pop("structure", {})
@@ -240,8 +244,9 @@ def remake_command(provenance: Provenance, out: str) -> str:
         if value == default.get(name):
             continue
         words += [_OPTIONS[name][value]] if name in _OPTIONS else [_option(name), _word(value)]
-    if provenance.noised_clip:
-        words += ["--noised-clip", provenance.noised_clip.path]
+    for name in _PARTNERS:
+        if (folder := getattr(provenance, name)) is not None:
+            words += [_option(name), folder.path]
     words += ["--iopaint-url", provenance.iopaint_url] if provenance.iopaint_url else []
     if provenance.structure:
         words += ["--structure", *(f"{name}={file.path}" for name, file in provenance.structure.items())]
@@ -256,8 +261,8 @@ def remake_command(provenance: Provenance, out: str) -> str:
 def changed_files(provenance: Provenance) -> list[str]:
     """One sentence for each input that is missing or has changed, and for each library with a new version."""
     remarks, painter = [], painter_of(provenance.painter)
-    prints = {"model": painter.fingerprint, "noised_clip": model_hash}
-    names = (*FILES, "model", "noised_clip")
+    prints = {"model": painter.fingerprint, **dict.fromkeys(_PARTNERS, model_hash)}
+    names = (*FILES, "model", *_PARTNERS)
     noted_files = {name: getattr(provenance, name) for name in names}
     noted_files |= {f"map {name}": file for name, file in provenance.structure.items() if file.sha256}
     for name, noted in noted_files.items():

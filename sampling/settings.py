@@ -71,7 +71,7 @@ PromptMethod = Literal["null-text", "negative-prompt"]
 AlignmentName = Literal["refine", "replace", "same", "similar"]
 
 
-_LATER = ("text_guidance_scale", "clip_guidance", "resample")
+_LATER = ("text_guidance_scale", "clip_guidance", "resample", "low_res_noise")
 
 
 class EditSettings(Config):
@@ -91,6 +91,7 @@ class EditSettings(Config):
     context: float = Field(default=1.0, ge=0.0, le=20.0)  # margin of a crop, in longer sides of the mask
     known_region: KnownRegion = "model"  # how the surroundings of the mask are kept
     resample: int = Field(default=1, ge=1, le=100)  # RePaint's calls of the model per step, with replacement
+    low_res_noise: int = Field(default=0, ge=0, lt=1000)  # of an upsampler: level of the base's error
     latent_blend: bool = False  # use the picture's own latents outside the mask before decoding
     # Width in pixels, inside the mask, of the soft seam; far above the limit Pillow's blur crashes.
     blend: int = Field(default=0, ge=0, le=10_000)
@@ -146,6 +147,7 @@ class MachineSettings(Config):
     low_vram: bool = False  # only the network in use is on the device; the autoencoder works in parts
     iopaint_url: str = "http://127.0.0.1:8080"  # a running IOPaint server, for the painter iopaint
     noised_clip: Path | None = None  # folder of the noised encoder that `EditSettings.clip_guidance` uses
+    upsampler: Path | None = None  # folder of the upsampler that paints large windows again
 
 
 _WALK = ("offset_every", "offset_to", "null_to", "regularise")  # what only a walk of both branches can do

@@ -115,6 +115,15 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _low_resolution_of_pixels(self) -> "TrainConfig":
+        if self.model.low_res and self.data.latents:
+            raise ValueError(
+                "data.latents=true does not go with model.low_res: the low-resolution picture is made of "
+                "pixels; remove data.latents"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _noised_encoder(self) -> "TrainConfig":
         if self.task != "noised-clip":
             if self.model.noised:
@@ -142,6 +151,7 @@ class TrainConfig(Config):
             "objective.compose=true": self.objective.compose,
             "speed.fp8=true": self.speed.fp8,
             "freeze": self.freeze,
+            "model.low_res": self.model.low_res,
         }
         for option in (option for option, given in unused.items() if given):
             raise ValueError(f"{option} has no effect with task=noised-clip; remove it")

@@ -9,7 +9,7 @@ from intarsia.conditions.noised import save_noised
 from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
 from intarsia.model import EditModel, build_model
-from intarsia.model_folder import CARD_WORDS, frozen_hash
+from intarsia.model_folder import card_words, frozen_hash
 from intarsia.weights import save_model
 from training.checkpoint.folder import another_base, checkpoint_name, read_state
 from training.checkpoint.rank_files import Parts
@@ -94,16 +94,18 @@ def _next_command(config: TrainConfig, folder: Path | str) -> str:
     if config.lora:
         base = shlex.quote(str(config.model.init.model_folder))
         return f"python -m sampling merge-lora --model {base} --lora {result} --out MODEL"
-    told = CARD_WORDS[config.model.parts].options
+    words = card_words(config.model)
     if config.model.noised:
         guided = f"--noised-clip {result} --clip-guidance 1"
-        return f"python -m sampling edit --model MODEL {guided} --image I.png --mask M.png {told} --out O.png"
-    return f"python -m sampling edit --model {result} --image I.png --mask M.png {told} --out O.png"
+        model = f"--model MODEL {guided}"
+    else:
+        model = words.model(result)
+    return f"python -m sampling edit {model} --image I.png --mask M.png {words.options} --out O.png"
 
 
 def model_card(config: TrainConfig, state: TrainState, average: str | None = None) -> str:
     """README.md of the model folder; `average` says how its weights were averaged, if not as the run does."""
-    words = CARD_WORDS[config.model.parts]
+    words = card_words(config.model)
     title = words.kind[0].upper() + words.kind[1:]
     title = f"Adapters (LoRA, rank {config.lora.rank}) for an {words.kind}" if config.lora else title
     title = f"A noised encoder that guides an {words.kind}" if config.model.noised else title

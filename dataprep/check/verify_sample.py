@@ -43,7 +43,8 @@ def sample_problems(
         yield from pair_problems(sample, config, record)
     elif record is not None:
         yield from _origin_problems(meta, record, config.scale_boxes)
-    if not meta.squashed and not meta.window.contains(meta.extended):
+    holds_box = config.drawing.crop.holds_box and not meta.squashed
+    if holds_box and not meta.window.contains(meta.extended):
         yield "its window does not hold its extended box"
     if not Box(0, 0, *meta.image_size).contains(meta.window) or not meta.window.area:
         yield "its window is not inside its picture"

@@ -1,6 +1,6 @@
 """The part of the picture that a crop shows: kinds of windows with their numbers."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 class Crop(Config):
-    """One kind of window. A window lies inside the picture and holds the extended box."""
+    """One kind of window. A window lies inside the picture and, if its kind promises it, holds the box."""
 
+    holds_box: ClassVar[bool] = True  # whether every window that is not squashed holds the extended box
     kind: str  # name in CROPS
 
     def draw(self, extended: "Box", size: tuple[int, int], rng: "np.random.Generator") -> "Window":
@@ -78,6 +79,31 @@ class AroundCrop(Crop):
         return Window(Box(x0, y0, x1, y1), squashed=x1 - x0 != y1 - y0)
 
 
+class NativeCrop(Crop):
+    """A square of so many pixels of the picture, for an upsampler: nothing is scaled.
+
+    It holds the extended box, or, where that is larger, a part of it. A picture that is narrower gives a
+    square of its short side, which is then enlarged.
+    """
+
+    holds_box: ClassVar[bool] = False
+    side: int = Field(ge=8)  # of the square; that of the model, so that nothing is scaled
+
+    def draw(self, extended: "Box", size: tuple[int, int], rng: "np.random.Generator") -> "Window":
+        """Anywhere, as long as it holds the extended box or lies on it."""
+        from intarsia.boxes import Box, Window
+
+        side, starts = min(self.side, *size), []
+        for low, high, length in (
+            (extended.x0, extended.x1, size[0]),
+            (extended.y0, extended.y1, size[1]),
+        ):
+            first, last = sorted((low, high - side))
+            starts.append(int(rng.integers(max(first, 0), min(last, length - side) + 1)))
+        x0, y0 = starts
+        return Window(Box(x0, y0, x0 + side, y0 + side), squashed=False)
+
+
 class LooseCrop(Crop):
     """Some pictures are cut at all four sides, so that the extended box stays below a share of them."""
 
@@ -115,6 +141,7 @@ CROPS: dict[str, type[Crop]] = {
     "around": AroundCrop,
     "loose": LooseCrop,
     "whole": WholeCrop,
+    "native": NativeCrop,
 }
 
 

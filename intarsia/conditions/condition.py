@@ -1,7 +1,7 @@
 """The condition of a batch, the same object in training and in sampling, and the interface of its kinds."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, cast
 
@@ -44,10 +44,12 @@ class Condition:
         parts: parts of the cross-attention's context, in its order.
         channels: input channels after the noisy latents, [B, K, h, w] (`conditioning.known_channels`); K = 0
             for a UNet that does not see the picture.
+        levels: of an upsampler, levels of the low-resolution pictures' noise, int64 [B]; None for others.
     """
 
     parts: tuple[Part, ...]
     channels: Tensor
+    levels: Tensor | None = None
 
     @property
     def tokens(self) -> Tensor:
@@ -62,22 +64,26 @@ class Condition:
     def with_null(self, dropped: Mapping[str, Tensor]) -> "Condition":
         """The same condition with parts dropped in some rows: part name -> bool [B]."""
         parts = [part.with_null(dropped[part.name]) if part.name in dropped else part for part in self.parts]
-        return Condition(tuple(parts), self.channels)
+        return replace(self, parts=tuple(parts))
 
     def with_tokens(self, tokens: Tensor) -> "Condition":
         """The same channels with another context [R, n, D]; a single row of channels is repeated R times."""
         whole = Part("whole", tokens, self.null)
-        return Condition((whole,), self.channels.expand(len(tokens), -1, -1, -1))
+        levels = None if self.levels is None else self.levels.expand(len(tokens))
+        return Condition((whole,), self.channels.expand(len(tokens), -1, -1, -1), levels)
 
     def select(self, rows: Tensor, told: Collection[str] | None = None) -> "Condition":
         """The rows with indices `rows`, int64 [R]; only the parts in `told` are told, by default all."""
         parts = [part.select(rows, told is None or part.name in told) for part in self.parts]
-        return Condition(tuple(parts), self.channels[rows])
+        levels = None if self.levels is None else self.levels[rows]
+        return Condition(tuple(parts), self.channels[rows], levels)
 
     def predict(self, unet: nn.Module, noisy_latents: Tensor, timesteps: Tensor) -> Tensor:
         """The UNet's prediction [B, C, h, w] for noisy latents [B, C, h, w] at timesteps, [B] or a scalar."""
         model_input = torch.cat([noisy_latents, self.channels], dim=1)
-        return cast(Tensor, unet(model_input, timesteps, encoder_hidden_states=self.tokens).sample)
+        levels = {} if self.levels is None else {"class_labels": self.levels}
+        answer = unet(model_input, timesteps, encoder_hidden_states=self.tokens, **levels)
+        return cast(Tensor, answer.sample)
 
 
 def stack_rows(*conditions: Condition) -> Condition:
@@ -86,7 +92,9 @@ def stack_rows(*conditions: Condition) -> Condition:
         Part(same[0].name, torch.cat([part.tokens for part in same]), same[0].null)
         for same in zip(*(condition.parts for condition in conditions), strict=True)
     ]
-    return Condition(tuple(parts), torch.cat([condition.channels for condition in conditions]))
+    levels = [condition.levels for condition in conditions if condition.levels is not None]
+    channels = torch.cat([condition.channels for condition in conditions])
+    return Condition(tuple(parts), channels, torch.cat(levels) if levels else None)
 
 
 def _joined(tokens: Sequence[Tensor]) -> Tensor:

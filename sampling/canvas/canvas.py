@@ -62,7 +62,7 @@ class Canvas:
         Only the mask's box is resized to the picture's size (Lanczos), so a large picture costs little.
 
         Args:
-            edited: result of the model, uint8 [size, size, 3].
+            edited: result of the model, uint8 [size, size, 3], or of an upsampler, without margins.
             image: input picture, uint8 [H, W, 3].
             edit_mask: area that shows the result, bool [H, W]; outside, the input's pixels remain, bit for
                 bit. None: the result covers the whole window.
@@ -94,8 +94,8 @@ class Canvas:
         box = (
             self.frame.x0 + (area.x0 - self.window.x0) * across,
             self.frame.y0 + (area.y0 - self.window.y0) * down,
-            min(self.frame.x0 + (area.x1 - self.window.x0) * across, self.size),
-            min(self.frame.y0 + (area.y1 - self.window.y0) * down, self.size),
+            min(self.frame.x0 + (area.x1 - self.window.x0) * across, edited.shape[1]),
+            min(self.frame.y0 + (area.y1 - self.window.y0) * down, edited.shape[0]),
         )
         if across == down == 1.0:
             return Box(*(int(edge) for edge in box)).cut(edited)
@@ -166,6 +166,11 @@ def _centred(width: int, height: int, size: int) -> Box:
     across, down = (max(1, round(side * scale)) for side in (width, height))
     x0, y0 = (size - across) // 2, (size - down) // 2
     return Box(x0, y0, x0 + across, y0 + down)
+
+
+def resized(pixels: NDArray[np.uint8], width: int, height: int, blocks: bool = False) -> NDArray[np.uint8]:
+    """Pixels uint8 [h, w] or [h, w, 3] at another size: bilinear, antialiased; or by means of areas."""
+    return _resize(pixels, width, height, Image.Resampling.BOX if blocks else Image.Resampling.BILINEAR)
 
 
 def _resize(

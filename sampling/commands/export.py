@@ -27,6 +27,7 @@ _REEXPORT = (
 _LACKS = {  # notes of a model folder -> why diffusers' pipeline cannot do it
     "exemplar": "makes one token of CLIP's class vector",
     "structure": "has no structure maps",
+    "low_res": "has no low-resolution picture",
     "compose": "shows the UNet noise everywhere",
 }
 

@@ -20,6 +20,7 @@ from sampling.options import (
 )
 from sampling.painters.options import add_painter_options, check_painter
 from sampling.settings import EditSettings
+from sampling.upsampler.options import add_upsampler_option
 from sampling.web.keeping import own_folder
 
 _WHERE = "python -m sampling serve"
@@ -37,6 +38,7 @@ def add(commands: Commands) -> None:
     files = parser.add_argument_group("files")
     add_painter_options(files)
     add_noised_option(files)
+    add_upsampler_option(files)
     files.add_argument(
         "--input", type=Path, metavar="DIR", help="offer the pictures in this folder on the page"
     )

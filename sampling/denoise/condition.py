@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,9 +21,18 @@ from intarsia.conditioning import (
     told_mask,
 )
 from intarsia.conditions.condition import Condition, Part
+from intarsia.conditions.low_res import low_res_channels
 from intarsia.model import EditModel
 from sampling.denoise.machine import visiting
 from sampling.denoise.sampler import Known
+
+
+@dataclass(frozen=True)
+class LowRes:
+    """What an upsampler is shown: low-resolution pictures, uint8 [B, H/f, W/f, 3], CPU, and their level."""
+
+    pictures: Tensor
+    level: int = 0
 
 
 class Encoder:
@@ -67,15 +77,17 @@ class Encoder:
         told: tuple[Part, ...],
         noise: Tensor,
         structure: Tensor | None = None,
+        low_res: LowRes | None = None,
     ) -> Condition:
         """The condition of a batch.
 
         Args:
-            image: pictures, uint8 [B, S, S, 3], CPU.
+            image: pictures, uint8 [B, S, S, 3], or of other sides of `ModelConfig.multiple`, CPU.
             edit_mask: masks, uint8 [B, S, S], 255 = repaint, CPU.
             told: result of `told`.
             noise: standard normal noise [B, C, h, w] to sample the masked image's latents.
             structure: structure maps, uint8 [B, K, h, w], CPU; None leaves the model's maps blank.
+            low_res: low-resolution pictures, for an upsampler.
         """
         dtype, config = self.model.unet.dtype, self.model.config
         layout = config.unet.input_layout
@@ -87,7 +99,11 @@ class Encoder:
             if structure is None:
                 structure = torch.zeros(len(image), config.structure.channels, *noise.shape[-2:])
             channels = torch.cat([channels, maps_to_unit(structure).to(self.device, dtype)], dim=1)
-        return Condition(told, channels)
+        if low_res is None:
+            return Condition(told, channels)
+        levels = torch.full((len(image),), low_res.level)
+        shown = low_res_channels(config, low_res.pictures, levels).to(self.device, dtype)
+        return Condition(told, torch.cat([channels, shown], dim=1), levels.to(self.device))
 
     def known(self, image: Tensor, edit_mask: Tensor, noise: Tensor) -> Known:
         """The latents of the whole pictures, known in the cells without any pixel to repaint.

@@ -58,10 +58,17 @@ def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
     """
     device = pick_device(settings.device)
     home, dtype = "cpu" if settings.low_vram else device, pick_dtype(settings.dtype, device)
-    model = _made_ready(weights.read_model(folder, home, dtype), device)
-    if settings.low_vram:
-        model.vae.enable_slicing()
-        model.vae.enable_tiling()
+
+    def ready(place: Path | str) -> EditModel:
+        one = _made_ready(weights.read_model(place, home, dtype), device)
+        if settings.low_vram:
+            one.vae.enable_slicing()
+            one.vae.enable_tiling()
+        return one
+
+    model = ready(folder)
+    if settings.upsampler:
+        model.upsampler = ready(settings.upsampler)
     if settings.compile:
         model.unet.compile()
     if settings.noised_clip:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from intarsia.errors import UsageError
-from intarsia.model_folder import check_model_folder, model_hash, parts_of
+from intarsia.errors import UsageError, UserError
+from intarsia.model_folder import check_model_folder, is_upsampler, model_hash, parts_of
 from sampling.painters.painter import Paint, Painter
 
 if TYPE_CHECKING:
@@ -61,7 +61,13 @@ def _named(model: Path | None) -> Path:
 
 
 def _check(model: Path | None) -> None:
-    check_model_folder(_named(model))
+    folder = _named(model)
+    check_model_folder(folder)
+    if is_upsampler(folder):
+        raise UserError(
+            f"{folder} is an upsampler, which needs a picture of another model; give it by --upsampler, and "
+            "the other model by --model"
+        )
 
 
 def _open(model: Path | None, machine: MachineSettings) -> Paint:

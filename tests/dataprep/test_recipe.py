@@ -94,7 +94,7 @@ def test_a_file_may_say_only_what_differs(tmp_path: Path) -> None:
         ("masks: [{kind: box, share: 0.4}]", "masks: the shares add up to 0.4, not to 1"),
         ("masks: [{kind: perturbed, share: 1, iou: [0.9, 0.3]}]", "the smaller of two positive numbers"),
         ("masks: [{kind: brush, share: 1, width: [0.3, 0.1]}]", "the smaller of two positive numbers"),
-        ("crop: {kind: round}", "crop: kind='round' is not one of square, around, loose, whole"),
+        ("crop: {kind: round}", "crop: kind='round' is not one of square, around, loose, whole, native"),
         ("crop: {kind: whole, zoom: 0.1}", "crop, kind whole: unknown key 'zoom'"),
         ("crop: {kind: around, grow: [0.5]}", "each factor must lie from 1 to 100"),
         ("name: a b", "name='a b'"),

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation.benches.piebench import read_bench
 from PIL import Image
 
-from evaluation.benches.piebench import read_bench
 from evaluation.measures.metrics import mse, psnr, ssim
 from intarsia.config import load_config
 from intarsia.model import build_model

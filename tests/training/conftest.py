@@ -22,6 +22,7 @@ TEXT = "model.text_encoder={vocab_size: 514, hidden_size: 9, intermediate_size: 
 num_attention_heads: 3, max_position_embeddings: 12}"
 TELL_TEXT = ["model.condition=text", TEXT, "model.unet.input_layout=sd"]
 TELL_BOTH = ["model.condition=both", TEXT]
+LOW_RES = "model.low_res={factor: 2}"
 STAGES = {
     "stage0": ["zero_stage=0"],
     "stage1": ["zero_stage=1", POST_HOC],
@@ -40,9 +41,9 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Finished runs by name; NAME-resaved are checkpoints that were only loaded and saved again.
 
     Those that change their ranks or stage: whole, shrunk, grown, stages; adapters, tokens (many of the
-    exemplar), text, both (exemplar and text), stored and compiled, with undisturbed ones, NAME-whole. Those
-    that only stop and go on: adapters-resumed, both-resumed. Those that skip steps: of STAGES, pair0, pair2,
-    resumed, ended. One that hangs: hung.
+    exemplar), text, both (exemplar and text), low-res (an upsampler), stored and compiled, with undisturbed
+    ones, NAME-whole. Those that only stop and go on: adapters-resumed, both-resumed. Those that skip steps:
+    of STAGES, pair0, pair2, resumed, ended. One that hangs: hung.
     One that dies while it saves: killed, found with killed-checkpoints, else like undisturbed.
     """
     root = tmp_path_factory.mktemp("hard")
@@ -82,6 +83,7 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("stored", *stored, "zero_stage=2", stop_after=2),
         elastic("tokens", TOKENS, "zero_stage=2", stop_after=2),
         elastic("both", *TELL_BOTH, "zero_stage=2", stop_after=2),
+        elastic("low-res", LOW_RES, "zero_stage=2", stop_after=2),
         # No stage 3 before these: it replaces torch's linear function, which changes roundings.
         elastic("undisturbed", *often),
         elastic("killed", *often, killed=2),
@@ -100,6 +102,7 @@ def hard_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         elastic("text-whole", *TELL_TEXT),
         elastic("text", *TELL_TEXT, stop_after=2),
         *(elastic(name, *TELL_BOTH) for name in ("both-whole", "both")),
+        *(elastic(name, LOW_RES) for name in ("low-res-whole", "low-res")),
         elastic("both-resumed", *TELL_BOTH, stop_after=2),
         elastic("both-resumed", *TELL_BOTH),
         elastic("stored", *stored),

@@ -61,6 +61,12 @@ def test_many_exemplar_tokens_go_on_at_another_stage_and_with_other_ranks(hard_r
     assert hard_runs.losses("tokens-whole") != hard_runs.losses("whole")
 
 
+def test_low_resolution_goes_on_with_other_ranks(hard_runs: Runs) -> None:
+    assert hard_runs.losses("low-res") == pytest.approx(hard_runs.losses("low-res-whole"), rel=SAME_LOSS)
+    assert largest_difference(hard_runs.weights("low-res"), hard_runs.weights("low-res-whole")) < LR / 100
+    assert hard_runs.losses("low-res-whole") != hard_runs.losses("whole")
+
+
 @pytest.mark.parametrize("name", ["text", "both"])
 def test_prompts_go_on_at_another_stage_and_with_other_ranks(hard_runs: Runs, name: str) -> None:
     whole = f"{name}-whole"

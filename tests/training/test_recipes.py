@@ -41,7 +41,7 @@ TINY_TEXT = (
     "model.text_encoder={vocab_size: 514, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, "
     "num_attention_heads: 2, max_position_embeddings: 12}"
 )
-ADAPTS = ("finetune", "lora")  # these begin with a model folder
+ADAPTS = ("finetune", "lora", "upsampler")  # these begin with a model folder
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *TINY,
             *([TINY_TEXT] if "text" in model.parts else []),
             *(["model.noised={size: toy, group: 2}"] if model.noised else []),
+            *(["model.low_res.factor=2"] if model.low_res else []),
             f"model.unet.attention_head_dim={'[1, 2]' if several else 2}",
             f"data.shards={shards}",
             f"run={root / path.stem}",

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from intarsia.architecture import ModelConfig, NoiseConfig
+from intarsia.architecture import LowResConfig, ModelConfig, NoiseConfig
 from intarsia.rng import derive_seed
 from training.config import TrainConfig
 from training.data.mixture import mixture_of
@@ -24,6 +24,8 @@ class Draws:
         image_noise, masked_noise: noise of the same shape to sample the autoencoder's posteriors.
         text_dropped: rows whose prompt is dropped, bool [B]; None for a model without prompts.
         without_maps: structure maps that are left out, bool [B, maps]; None = none.
+        levels: levels of the low-resolution pictures' noise, int64 [B]; None for a model without them.
+        low_res_noise: standard normal noise of these pictures, float32 [B, 3, H/f, W/f].
     """
 
     timesteps: Tensor
@@ -33,6 +35,8 @@ class Draws:
     masked_noise: Tensor
     text_dropped: Tensor | None = None
     without_maps: Tensor | None = None
+    levels: Tensor | None = None
+    low_res_noise: Tensor | None = None
 
 
 def noise_levels(config: NoiseConfig) -> DDPMScheduler:
@@ -53,8 +57,8 @@ def draw(
     Args:
         seed: seed of the run.
         positions: positions in the global order, int64 [B].
-        config: model config; only the latents' shape, the number of timesteps, the parts of the condition and
-            the structure maps are used.
+        config: model config; only the latents' shape, the number of timesteps, the parts of the condition,
+            the structure maps and the low-resolution picture are used.
         dropout: share of samples that get the null exemplar.
         offset_noise: standard deviation of an additional noise with one value per sample and channel, so that
             the model learns very light and very dark pictures (N. Guttenberg 2023, "Diffusion with offset
@@ -75,9 +79,12 @@ def draw(
         text = (torch.rand((), generator=rng) < text_dropout,) if "text" in config.parts else ()
         rows.append((*row, *text))
     drawn = Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
-    if not config.structure.maps:
-        return drawn
-    return replace(drawn, without_maps=_without_maps(seed, positions, config))
+    if config.structure.maps:
+        drawn = replace(drawn, without_maps=_without_maps(seed, positions, config))
+    if config.low_res:
+        levels, noise = _low_res_noise(seed, positions, config.low_res, config.image_size)
+        drawn = replace(drawn, levels=levels, low_res_noise=noise)
+    return drawn
 
 
 def _without_maps(seed: int, positions: Tensor, config: ModelConfig) -> Tensor:
@@ -87,6 +94,18 @@ def _without_maps(seed: int, positions: Tensor, config: ModelConfig) -> Tensor:
         for position in positions.tolist()
     ]
     return torch.from_numpy(np.stack(shares) < config.structure.dropout)
+
+
+def _low_res_noise(
+    seed: int, positions: Tensor, config: LowResConfig, image_size: int
+) -> tuple[Tensor, Tensor]:
+    """Levels, uniform below the largest, and noise of low-resolution pictures, by draws of their own."""
+    side, levels, noise = image_size // config.factor, [], []
+    for position in positions.tolist():
+        rng = torch.Generator().manual_seed(derive_seed(seed, "low-res", position))
+        levels.append(torch.randint(config.max_noise_level, (), generator=rng))
+        noise.append(torch.randn(3, side, side, generator=rng))
+    return torch.stack(levels), torch.stack(noise)
 
 
 def draw_batch(config: TrainConfig, positions: Tensor) -> Draws:

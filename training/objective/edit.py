@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from intarsia.architecture import MAPS, ModelConfig
 from intarsia.conditioning import known_channels, maps_to_unit, sample_latents
 from intarsia.conditions.condition import Condition, Part, condition_kind
+from intarsia.conditions.low_res import area_mean, low_res_channels
 from intarsia.model import EditModel
 from training.config import TrainConfig
 from training.data.batches import Batch
@@ -42,7 +43,7 @@ class EditTrainee(nn.Module):
             parts.append(part.with_null(step.dropped))
         if step.text is not None and step.null_text is not None and step.text_dropped is not None:
             parts.append(Part("text", step.text, step.null_text).with_null(step.text_dropped))
-        condition = Condition(tuple(parts), step.channels)
+        condition = Condition(tuple(parts), step.channels, step.levels)
         return condition.predict(self.unet, step.noisy_latents, step.timesteps)
 
 
@@ -91,6 +92,8 @@ def prepare(
     channels = known_channels(masked_image_latents, seen.mask, model.config.unet.input_layout)
     if model.config.structure.maps:
         channels = torch.cat([channels, shown_maps(model.config, batch, draws).to(device)], dim=1)
+    if model.config.low_res:
+        channels = torch.cat([channels, shown_low_res(model.config, batch, draws, device)], dim=1)
     return Step(
         noisy_latents=noise_scheduler.add_noise(latents, noise, timesteps),
         timesteps=timesteps,
@@ -100,6 +103,7 @@ def prepare(
         target=target,
         weight=weight,
         cells=cells,
+        levels=None if draws.levels is None else draws.levels.to(device, non_blocking=True),
         **_told_text(model, batch, draws, device),
     )
 
@@ -121,6 +125,16 @@ def shown_maps(config: ModelConfig, batch: Batch, draws: Draws) -> Tensor:
         return maps
     sizes = torch.tensor([MAPS[name] for name in config.structure.maps])
     return maps * ~draws.without_maps.repeat_interleave(sizes, dim=1)[:, :, None, None]
+
+
+def shown_low_res(config: ModelConfig, batch: Batch, draws: Draws, device: Any) -> Tensor:
+    """The low-resolution pictures of a micro-batch with their noise, as channels, float32 [B, K, h, w]."""
+    assert config.low_res is not None, "the model is no upsampler"
+    assert batch.image is not None, "a low-resolution picture is made of pixels, and the batch has none"
+    assert draws.levels is not None and draws.low_res_noise is not None, "drawn for every upsampler"
+    low_res = area_mean(batch.image.to(device, non_blocking=True), config.low_res.factor)
+    noise = draws.low_res_noise.to(device, non_blocking=True)
+    return low_res_channels(config, low_res, draws.levels, noise)
 
 
 def loss_of(prediction: Tensor, step: Step) -> Tensor:
@@ -149,8 +163,9 @@ def told(config: TrainConfig, step: Step) -> dict[str, Step]:
     number, ways = config.model.structure.channels, {}
     if number:
         ways["structure"] = step
-        blank = torch.zeros_like(step.channels[:, -number:])
-        step = replace(step, channels=torch.cat([step.channels[:, :-number], blank], dim=1))
+        channels, end = step.channels.clone(), step.channels.shape[1] - config.model.low_res_channels
+        channels[:, end - number : end] = 0
+        step = replace(step, channels=channels)
     if step.features is not None and step.text_dropped is not None:
         nowhere, everywhere = torch.zeros_like(step.dropped), torch.ones_like(step.dropped)
         ways["exemplar"] = replace(step, dropped=nowhere, text_dropped=everywhere)
@@ -168,6 +183,9 @@ def made_up(config: TrainConfig, make: MakeTensor) -> Step:
     if "text" in model.parts:
         shape = (model.text_encoder.max_position_embeddings, model.text_encoder.hidden_size)
         text = {"text": make(size, *shape), "null_text": make(1, *shape), "text_dropped": ~dropped}
+    levels = None
+    if model.low_res:
+        levels = torch.arange(size, device=noisy_latents.device) % model.low_res.max_noise_level
     return Step(
         noisy_latents=noisy_latents,
         timesteps=torch.arange(size, device=noisy_latents.device) * 7 % model.noise.num_train_timesteps,
@@ -177,6 +195,7 @@ def made_up(config: TrainConfig, make: MakeTensor) -> Step:
         else None,
         dropped=dropped,
         target=make(size, model.unet.out_channels, *cells),
+        levels=levels,
         **text,
     )
 

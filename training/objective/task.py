@@ -30,6 +30,7 @@ class Step:
         null_text: tokens of no prompt, [1, n, D].
         text_dropped: rows that get these, bool [B].
         cells: weight of each cell in the samples' errors, float32 [B, 1, h, w], with mean 1; None = 1.
+        levels: levels of the low-resolution pictures' noise, int64 [B]; None without these pictures.
     """
 
     noisy_latents: Tensor
@@ -43,6 +44,7 @@ class Step:
     null_text: Tensor | None = None
     text_dropped: Tensor | None = None
     cells: Tensor | None = None
+    levels: Tensor | None = None
 
 
 @dataclass(frozen=True)
