@@ -226,6 +226,18 @@ def inception(record: dict[str, object]) -> Iterator[Row]:
     record["inception"] = [float(value) for value in whole[::128]]
 
 
+def clean_resizing(record: dict[str, object]) -> Iterator[Row]:
+    """clean-fid's resizing and normalisation against the package."""
+    if not (peer := optional("cleanfid.resize")):
+        return
+    for size in ((120, 160), (400, 310)):
+        picture = waves(5, *size)
+        theirs = (peer.build_resizer("clean")(picture).transpose(2, 0, 1) - 128) / 128
+        ours = resizing.inception_clean(picture)
+        yield f"clean-fid's resizing of {size}", "clean-fid", largest(ours, theirs)
+        record[f"clean-{size[0]}"] = [float(value) for value in theirs.ravel()[::9973]]
+
+
 def optional(name: str):
     """A module, or None if it or one of its dependencies is not installed."""
     try:
@@ -264,6 +276,7 @@ def compare_peers(record: Path | None) -> None:
             structure(),
             perceptual(values),
             inception(values),
+            clean_resizing(values),
         )
         for part in parts:
             for row in part:

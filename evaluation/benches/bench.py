@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BENCHES = {
     "cocoee": "evaluation.benches.cocoee:COCOEE",
     "bench": "evaluation.benches.own_list:OWN_LIST",
+    "identity": "evaluation.benches.pairs:IDENTITY",
     "piebench": "evaluation.pie.pie_score:PIE_BENCH",
 }
 
@@ -107,6 +108,7 @@ class Bench:
         find: function (options, cases, folder of results) -> the cases that have a result.
         treat: function (options, cases, numbers) -> the numbers, for benches that treat results first.
         one_size: kinds of files that must have one size.
+        extendable: whether `--with` adds numbers to it.
         sort: whether reports have the cases in the order of their keys.
     """
 
@@ -121,6 +123,7 @@ class Bench:
     treat: Callable[[argparse.Namespace, Sequence[EditCase], Numbers], Numbers] | None = None
     one_size: tuple[str, ...] = ("image", "result", "truth", "mask")
     sort: bool = True
+    extendable: bool = True
 
 
 def bench_of(name: str) -> Bench:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +22,10 @@ def add_bench_options(parser: argparse.ArgumentParser, bench: Bench, device: boo
     """Add the options of numbers, report and machine; `device`: whether --device is among them."""
     metrics = [metric_of(name) for name in bench.metrics]
     others = {name: metric_of(name) for name in METRICS if name not in bench.metrics}
-    others = {name: metric for name, metric in others.items() if not metric.of_one_bench}
+    others = {name: m for name, m in others.items() if bench.extendable and not m.of_one_bench}
     group = parser.add_argument_group("numbers")
-    for add in dict.fromkeys(metric.add_options for metric in (*metrics, *others.values())):
-        if add:
-            add(group)
+    for add in dict.fromkeys(add for metric in (*metrics, *others.values()) for add in metric.add_options):
+        add(group)
     group.add_argument(
         "--without",
         action="append",
@@ -34,16 +33,22 @@ def add_bench_options(parser: argparse.ArgumentParser, bench: Bench, device: boo
         choices=list(dict.fromkeys(metric.without for metric in metrics if metric.without)),
         help="leave out numbers whose weights are missing; may be repeated",
     )
+    parser.set_defaults(extra=[])
+    if others:
+        _add_with(group, others)
+    add_output_options(parser)
+    add_scoring_options(parser, device)
+
+
+def _add_with(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
     group.add_argument(
         "--with",
         dest="extra",
         action="append",
         default=[],
-        choices=list(others),
+        choices=list(names),
         help="also compute a number that the bench does not report otherwise; may be repeated",
     )
-    add_output_options(parser)
-    add_scoring_options(parser, device)
 
 
 def check_bench_weights(bench: Bench, content: BenchCases, arguments: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from intarsia.errors import UsageError, UserError
 if TYPE_CHECKING:
     from evaluation.measures.measures import Measure
 
-_FEATURES = ("inception", "clip-b32", "clip-b32-test2017")
+_FEATURES = ("inception", "inception-clean", "clip-b32", "clip-b32-test2017")
 
 
 def add(commands: Commands) -> None:
@@ -42,8 +42,9 @@ def add(commands: Commands) -> None:
         "--features",
         choices=_FEATURES,
         default="inception",
-        help="inception: FID as pytorch-fid computes it. clip-b32: Paint by Example's. clip-b32-test2017: "
-        "the same, with A cut to its middle 512 pixels, as COCO test2017 there (default %(default)s)",
+        help="inception: FID as pytorch-fid computes it. inception-clean: with clean-fid's resizing. "
+        "clip-b32: Paint by Example's. clip-b32-test2017: the same, with A cut to its middle 512 pixels, as "
+        "COCO test2017 there (default %(default)s)",
     )
     parser.add_argument(
         "--kid", action="store_true", help="also compute the kernel distance; all features in memory"
@@ -120,8 +121,9 @@ def _measures(arguments: argparse.Namespace) -> tuple[Measure, Measure]:
     from sampling.denoise.machine import pick_device
 
     given, device = parse_weights(arguments.weights), pick_device(arguments.device)
-    if arguments.features == "inception":
+    if arguments.features.startswith("inception"):
         measure = features.inception(given, device)
+        measure = features.clean(measure) if arguments.features == "inception-clean" else measure
         return measure, measure
     clip = features.clip("clip-b32", given, device)
     return (

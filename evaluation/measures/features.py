@@ -86,7 +86,9 @@ def clip(name: str = "clip-b32", given: Given | None = None, device: Device = "c
             f"{folder} lacks {len(missing)} of CLIP's weights (first {missing[0]}); give a whole folder"
         )
     model = model.float().eval().to(device)
-    fingerprint = _fingerprint(model.state_dict(), {name: weights_file(folder, "model", "pytorch_model")})
+    fingerprint = fingerprint_files(
+        model.state_dict(), {name: weights_file(folder, "model", "pytorch_model")}
+    )
     activations = {part.hidden_act for part in (model.config.vision_config, model.config.text_config)}
     if activations != {"quick_gelu"}:  # the same weights, but another network than OpenAI's
         fingerprint = f"{UNLISTED}{fingerprint.removeprefix(UNLISTED)}{''.join(sorted(activations))}"
@@ -100,7 +102,7 @@ def clip(name: str = "clip-b32", given: Given | None = None, device: Device = "c
         with torch.inference_mode():
             return model.text_projection(model.text_model(**tokens).pooler_output).cpu().numpy()
 
-    network = Network(name, fingerprint, _runner(images, device))
+    network = Network(name, fingerprint, runner(images, device))
     return Clip(network, texts, model.config.vision_config.image_size)
 
 
@@ -135,9 +137,24 @@ def inception(given: Given | None = None, device: Device = "cpu") -> Measure:
     """
     path = find_weights("inception", given)
     module = load_inception(read_weights(path), str(path)).to(device)
-    fingerprint = _fingerprint(module.state_dict(), {"inception": path})
-    network = Network("inception", fingerprint, _runner(module, device))
+    fingerprint = fingerprint_files(module.state_dict(), {"inception": path})
+    network = Network("inception", fingerprint, runner(module, device))
     return Measure("inception/bilinear299/v1", resizing.inception_bilinear, network)
+
+
+def clean(measure: Measure) -> Measure:
+    """Inception's features after clean-fid's resizing: `clean299`."""
+    return replace(measure, recipe="inception/clean299/v1", prepare=resizing.inception_clean)
+
+
+def of_crop(measure: Measure) -> Measure:
+    """The same of the mask's bounding box; takes a mask after the picture."""
+    what, how, version = measure.recipe.split("/")
+    return replace(
+        measure,
+        recipe=f"{what}/box-{how}/{version}",
+        prepare=lambda picture, mask: measure.prepare(resizing.crop(picture, mask)),
+    )
 
 
 def middle512(measure: Measure) -> Measure:
@@ -174,7 +191,7 @@ def structure(kind: Feed, given: Given | None = None, device: Device = "cpu") ->
     return Measure(
         f"structure-dino-b8-key11/{how}/v1",
         lambda a, b: np.stack([resize(a), resize(b)]),
-        Network("dino-b8", _fingerprint(module.state_dict(), {"dino-b8": file}), _runner(keys, device)),
+        Network("dino-b8", fingerprint_files(module.state_dict(), {"dino-b8": file}), runner(keys, device)),
         lambda pair: np.asarray(structure_distance(pair[0], pair[1])),
     )
 
@@ -204,8 +221,8 @@ def lpips(
     module = load_lpips(net, *files, (str(backbone), str(linear))).to(device)
     network = Network(
         f"lpips-{net}",
-        _fingerprint(module.state_dict(), {net: backbone, f"lpips-{net}": linear}),
-        _runner(
+        fingerprint_files(module.state_dict(), {net: backbone, f"lpips-{net}": linear}),
+        runner(
             lambda parts: module(parts[:, 0], parts[:, 1], *(p[:, :1] for p in parts[:, 2:].unbind(1))),
             device,
         ),
@@ -216,15 +233,17 @@ def lpips(
     return Measure(f"lpips-{net}-0.1/{how_named}/v1", in_region(_signed_pair, region), network)
 
 
-def _fingerprint(state: State, files: Mapping[str, Path]) -> str:
+def fingerprint_files(state: State, files: Mapping[str, Path]) -> str:
     """The fingerprint of weights, marked unless all their files, by name, are published ones."""
     listed = all(is_published(name, file) for name, file in files.items())
     return ("" if listed else UNLISTED) + fingerprint_weights(state)
 
 
-def _runner(
+def runner(
     function: Callable[[Tensor], Tensor], device: Device
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The function of arrays that a function of tensors is, in float32 without TF32."""
+
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             return function(torch.from_numpy(batch).to(device)).float().cpu().numpy()

@@ -36,16 +36,54 @@ def clip_square(picture: Picture) -> Input:
     return _normalised(np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)))
 
 
+def imagenet_square(picture: Picture) -> Input:
+    """`square224` with ImageNet's mean and deviation: the input of DINO and DINOv2."""
+    return _channels((unit_square(picture) - _IMAGENET_MEAN) / _IMAGENET_STD)
+
+
+def imagenet_bilinear(picture: Picture) -> Input:
+    """`bilinear-square224`: squashed by Pillow's bilinear (8 bit), as the processor of DINO's folders."""
+    small = Image.fromarray(picture).resize((CLIP_SIZE, CLIP_SIZE), Image.Resampling.BILINEAR)
+    return _channels((np.asarray(small).astype(np.float32) / 255 - _IMAGENET_MEAN) / _IMAGENET_STD)
+
+
+def unit_square(picture: Picture) -> Input:
+    """Squashed to 224 × 224 by Pillow's bicubic (8 bit): [224, 224, 3] in [0, 1]."""
+    size = (CLIP_SIZE, CLIP_SIZE)
+    small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    return small.astype(np.float32) / 255
+
+
+def mask_box(mask: Mask) -> Box:
+    """The bounding box of a mask [H, W], its last row and column included.
+
+    Raises:
+        ValueError: for an empty mask.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        raise ValueError("the mask marks nothing")
+    return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+def crop(picture: Picture, mask: Mask, keep: bool = True) -> Picture:
+    """The mask's bounding box of a picture; without `keep`, black outside the mask.
+
+    Raises:
+        ValueError: for a mask of another size, or an empty one.
+    """
+    _check(picture, mask)
+    shown = picture if keep else picture * mask[..., None]
+    return np.ascontiguousarray(mask_box(mask).cut(shown))
+
+
 def clip_box(picture: Picture, mask: Mask) -> Input:
     """`box224`: the mask's bounding box, then as `square224`.
 
     Raises:
         ValueError: for a mask of another size, or an empty one.
     """
-    _check(picture, mask)
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return clip_square(np.ascontiguousarray(box.cut(picture)))
+    return clip_square(crop(picture, mask))
 
 
 def clip_pbe_region(picture: Picture, mask: Mask) -> Input:
@@ -71,6 +109,15 @@ def clip_pbe_region(picture: Picture, mask: Mask) -> Input:
 def inception_bilinear(picture: Picture) -> Input:
     """`bilinear299`: pytorch-fid's. To 299 × 299, bilinear in float without antialiasing, [-1, 1]."""
     return _channels(2 * _bilinear(picture.astype(np.float32) / 255, 299) - 1)
+
+
+def inception_clean(picture: Picture) -> Input:
+    """`clean299`: clean-fid's. Each channel as a Pillow image of mode F, to 299 × 299 by bicubic with
+    antialiasing, clipped to 0 ... 255 and not rounded; (x - 128) / 128, as its network wants it."""
+    size = (299, 299)
+    planes = (Image.fromarray(plane) for plane in picture.transpose(2, 0, 1).astype(np.float32))
+    small = [np.asarray(plane.resize(size, Image.Resampling.BICUBIC)) for plane in planes]
+    return np.ascontiguousarray((np.stack(small).clip(0, 255) - 128) / np.float32(128), dtype=np.float32)
 
 
 def dino_published(picture: Picture) -> Input:

@@ -47,6 +47,11 @@ def _clip(title: str, repository: str, *hashes: str) -> WeightSource:
     return WeightSource(f"CLIP {title}", name, link, "MIT", repository, hashes=hashes)
 
 
+def _vision(title: str, repository: str) -> WeightSource:
+    name, link = repository.partition("/")[2], f"https://huggingface.co/{repository}"
+    return WeightSource(title, name, link, "Apache-2.0", repository)
+
+
 def _hash_in(file: str) -> tuple[str]:
     """The first eight digits of the sha256, which torch hub's file names end with."""
     return (Path(file).stem.rpartition("-")[2],)
@@ -97,6 +102,15 @@ WEIGHT_SOURCES = {
         f"https://dl.fbaipublicfiles.com/dino/{_DINO}/{_DINO}.pth",
         "Apache-2.0",
         "facebook/dino-vitb8",
+    ),
+    "dino-s16": _vision("DINO ViT-S/16", "facebook/dino-vits16"),
+    "dinov2-b14": _vision("DINOv2 ViT-B/14", "facebook/dinov2-base"),
+    "dinov2-l14": _vision("DINOv2 ViT-L/14", "facebook/dinov2-large"),
+    "dreamsim": WeightSource(
+        "DreamSim as TorchScript, which docs/evaluation.md shows how to make,",
+        "dreamsim.pt",
+        "https://github.com/ssundaram21/dreamsim",
+        "MIT",
     ),
     "mixture": WeightSource(
         "Paint by Example's Gaussian mixture, from its pickle to npz as docs/evaluation.md shows,",

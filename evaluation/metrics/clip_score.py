@@ -50,7 +50,11 @@ CLIP_SCORE_PUBLISHED = Metric(
     help="CLIP score of the published crop, for rectangular masks",
     load=_published,
     weights=lambda options: ["clip-b32"],
+    needs=("mask", "exemplar"),
 )
 CLIP_SCORE = Metric(
-    help="CLIP score of the mask's bounding box", load=_box, weights=lambda options: ["clip-b32"]
+    help="CLIP score of the mask's bounding box",
+    load=_box,
+    weights=lambda options: ["clip-b32"],
+    needs=("mask", "exemplar"),
 )

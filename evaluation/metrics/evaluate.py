@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def wanted_metrics(names: Iterable[str], options: argparse.Namespace, kinds: Ite
             raise UsageError(
                 f"--with {name} needs a file of each case that there is not: {', '.join(sorted(lost))}"
             )
-        chosen.append(metric)
+        chosen.append(replace(metric, without=""))
     return chosen
 
 

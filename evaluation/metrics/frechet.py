@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evaluation.metrics.clip_score import clip_b32
@@ -38,18 +39,43 @@ def add_reference_option(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def distances(name: str, measure: Measure, reference: Reference | None) -> SetNumber:
+@dataclass(frozen=True)
+class Distances:
+    """What distances are called.
+
+    Attributes:
+        name: end of the columns' names.
+        title: title of the Fréchet distance.
+        kernel: title of the kernel distance; empty = not computed.
+    """
+
+    name: str
+    title: str
+    kernel: str = ""
+
+
+CLIP_DISTANCES = Distances("clip", "CLIP Fréchet")
+INCEPTION_DISTANCES = Distances("inception", "FID", "KID ×10³")
+_CLEAN = Distances("clean", "clean FID", "clean KID ×10³")
+_CROPS = Distances("crops", "crop FID", "crop KID ×10³")
+
+
+def distances(
+    what: Distances, measure: Measure, reference: Reference | None, masked: bool = False
+) -> SetNumber:
     """The distances of results to a reference, by default to the bench's own pictures.
 
     Args:
-        name: features, "clip" or "inception"; the latter also have KID.
+        what: names and titles.
         measure: features of a result.
         reference: reference set, or None.
+        masked: whether the measure takes the edit mask.
     """
 
     def wanted(case: EditCase) -> Case:
-        found = {"result": Request((case.files["result"],), measure)}
-        own = {} if reference else {"own": Request((case.files["image"],), measure)}
+        mask = case.mask if masked else None
+        found = {"result": Request((case.files["result"],), measure, mask)}
+        own = {} if reference else {"own": Request((case.files["image"],), measure, mask)}
         return found | own
 
     def figures(answers: SetAnswers) -> tuple[list[SetFigure], tuple[str, ...]]:
@@ -58,47 +84,63 @@ def distances(name: str, measure: Measure, reference: Reference | None) -> SetNu
             own = answers.values["own"]
             digest = pictures_digest([case.files["image"] for case in answers.cases])
             against = collect(OWN, measure.identity, (row[None] for row in own), len(own), digest)
-        title = "CLIP Fréchet" if name == "clip" else "FID"
         recipe = f"frechet/{measure.identity} to {against.described}"
         figure, notes = frechet_figure(
-            results, against, ReportColumn(f"frechet_{name}", title, "down", recipe)
+            results, against, ReportColumn(f"frechet_{what.name}", what.title, "down", recipe)
         )
-        if name != "inception":
+        if not what.kernel:
             return [figure], notes
         if against.features is None:
-            return [figure], (
-                *notes,
-                f"KID needs pictures, but {against.name} holds statistics: it is left out",
-            )
+            kernel = what.kernel.split(" ×")[0]
+            lost = f"{kernel} needs pictures, but {against.name} holds statistics: it is left out"
+            return [figure], (*notes, lost)
         size = min(SUBSET_SIZE, len(results), len(against.features))
-        column = ReportColumn(
-            "kid", "KID ×10³", "down", f"kid-100x{size}/{measure.identity} to {against.described}"
-        )
+        kernel = "kid" if what is INCEPTION_DISTANCES else f"kid_{what.name}"
+        recipe = f"kid-100x{size}/{measure.identity} to {against.described}"
+        column = ReportColumn(kernel, what.kernel, "down", recipe)
         return [figure, kernel_figure(results, against, column)], notes
 
     return SetNumber(figures, wanted, least=2)
 
 
-def _to_reference(name: str, measure: Measure, loading: Loading) -> Sequence[SetNumber]:
-    from evaluation.measures import features
-
+def _to_reference(
+    what: Distances, features: str, measure: Measure, look: Measure, loading: Loading
+) -> Sequence[SetNumber]:
+    """Distances to the reference of these features; `look`: measure of a reference's pictures."""
     paths = parse_references(loading.options.reference)
-    looks = {name: features.middle512(measure)}
-    reference = load_references(paths, looks, loading.score).get(name)
+    reference = load_references(paths, {features: look}, loading.score).get(features)
     folders = {path for path in paths.values() if path.is_dir()}
     notes = (skipped_files(folder) for folder in sorted(folders))
     loading.remarks += [note for note in notes if note and note not in loading.remarks]
-    return [distances(name, measure, reference)]
+    return [distances(what, measure, reference)]
 
 
 def _clip(loading: Loading) -> Sequence[SetNumber]:
-    return _to_reference("clip", clip_b32(loading).whole, loading)
+    from evaluation.measures.features import middle512
+
+    whole = clip_b32(loading).whole
+    return _to_reference(CLIP_DISTANCES, "clip", whole, middle512(whole), loading)
 
 
 def _inception(loading: Loading) -> Sequence[SetNumber]:
     from evaluation.measures import features
 
-    return _to_reference("inception", loading.once(features.inception), loading)
+    whole = loading.once(features.inception)
+    return _to_reference(INCEPTION_DISTANCES, "inception", whole, features.middle512(whole), loading)
+
+
+def _clean(loading: Loading) -> Sequence[SetNumber]:
+    from evaluation.measures import features
+
+    whole = features.clean(loading.once(features.inception))
+    return _to_reference(_CLEAN, "inception", whole, whole, loading)
+
+
+def _crops(loading: Loading) -> Sequence[SetNumber]:
+    from evaluation.measures import features
+
+    crop = features.of_crop(loading.once(features.inception))
+    return [distances(_CROPS, crop, None, masked=True)]
 
 
 def _checked(options: argparse.Namespace, name: str) -> Sequence[str]:
@@ -110,12 +152,29 @@ CLIP_FRECHET = Metric(
     help="Fréchet distance of CLIP features, which Paint by Example calls FID",
     load=_clip,
     weights=lambda options: _checked(options, "clip-b32"),
-    add_options=add_reference_option,
+    needs=("image",),
+    add_options=(add_reference_option,),
 )
 FID = Metric(
     help="FID and KID of Inception's features",
     load=_inception,
     weights=lambda options: _checked(options, "inception"),
+    needs=("image",),
     without="inception",
-    add_options=add_reference_option,
+    add_options=(add_reference_option,),
+)
+FID_CLEAN = Metric(
+    help="FID and KID with clean-fid's resizing",
+    load=_clean,
+    weights=lambda options: _checked(options, "inception"),
+    needs=("image",),
+    without="inception",
+    add_options=(add_reference_option,),
+)
+CROP_FID = Metric(
+    help="FID and KID of the mask's box, to the same box of the bench's pictures",
+    load=_crops,
+    weights=lambda options: ["inception"],
+    needs=("image", "mask"),
+    without="inception",
 )

@@ -30,6 +30,17 @@ METRICS = {
     "fid": "evaluation.metrics.frechet:FID",
     "clip-score-published": "evaluation.metrics.clip_score:CLIP_SCORE_PUBLISHED",
     "clip-score": "evaluation.metrics.clip_score:CLIP_SCORE",
+    "clip-i-b32": "evaluation.metrics.identity:CLIP_I_B32",
+    "clip-i-l14": "evaluation.metrics.identity:CLIP_I_L14",
+    "dino-s16": "evaluation.metrics.identity:DINO_S16",
+    "dinov2-b14": "evaluation.metrics.identity:DINOV2_B14",
+    "dinov2-l14": "evaluation.metrics.identity:DINOV2_L14",
+    "dreamsim": "evaluation.metrics.identity:DREAMSIM",
+    "board-clip": "evaluation.metrics.board:BOARD_CLIP",
+    "board-dino": "evaluation.metrics.board:BOARD_DINO",
+    "board-fid": "evaluation.metrics.board:BOARD_FID",
+    "fid-clean": "evaluation.metrics.frechet:FID_CLEAN",
+    "crop-fid": "evaluation.metrics.frechet:CROP_FID",
     "quality": "evaluation.metrics.quality:QUALITY_SCORE",
     "background": "evaluation.metrics.pixels:BACKGROUND_ERRORS",
     "edited": "evaluation.metrics.pixels:EDITED_ERRORS",
@@ -61,6 +72,11 @@ class EditCase:
     group: str = ""
     edit_mask: Mask | None = None
     prompts: tuple[str, str] = ("", "")
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is an edit mask."""
+        return self.edit_mask is not None or "mask" in self.files
 
     @property
     def mask(self) -> Path | Mask:
@@ -158,7 +174,7 @@ class Metric:
         needs: kinds of files that every case must have; without, it is left out, or refused with `--with`.
         without: word of `--without` that leaves it out; empty = it needs nothing that could be missing.
         of_one_bench: whether only benches that name it can report it; else `--with` adds it to any.
-        add_options: function that adds the metric's own options to the group of numbers.
+        add_options: functions that add options to the group of numbers; metrics may share them.
     """
 
     help: str
@@ -167,7 +183,7 @@ class Metric:
     needs: tuple[str, ...] = ()
     without: str = ""
     of_one_bench: bool = False
-    add_options: Callable[[argparse._ArgumentGroup], None] | None = None
+    add_options: Sequence[Callable[[argparse._ArgumentGroup], None]] = ()
 
 
 def metric_of(name: str) -> Metric:

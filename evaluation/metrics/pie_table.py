@@ -119,7 +119,7 @@ STRUCTURE = Metric(
     weights=lambda options: ["dino-b8"],
     without="structure",
     of_one_bench=True,
-    add_options=_add_structure,
+    add_options=(_add_structure,),
 )
 PSNR = Metric(help="PSNR of the background", load=_psnr, of_one_bench=True)
 LPIPS = Metric(

@@ -59,6 +59,8 @@ def _whole(loading: Loading) -> Sequence[Number | SetNumber]:
     return _errors("whole", "truth")
 
 
-BACKGROUND_ERRORS = Metric(help="MSE, PSNR and SSIM outside the mask", load=_background)
+BACKGROUND_ERRORS = Metric(
+    help="MSE, PSNR and SSIM outside the mask", load=_background, needs=("image", "mask")
+)
 EDITED_ERRORS = Metric(help="MSE, PSNR and SSIM inside the mask", load=_edited, needs=("truth",))
 WHOLE_ERRORS = Metric(help="MSE, PSNR and SSIM of the whole picture", load=_whole, needs=("truth",))

@@ -108,4 +108,5 @@ PIE_BENCH = Bench(
     treat=_treated,
     one_size=(),  # a result may be a strip of several pictures
     sort=False,
+    extendable=False,
 )

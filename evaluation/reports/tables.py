@@ -44,6 +44,7 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
     first = reports[0]
     own = [{column.name: column for column in all_columns(report)} for report in reports]
     columns = [column for column in all_columns(first) if any(column.name in row.values for row in rows)]
+    rows = [row for row in rows if any(column.name in row.values for column in columns)]
     reasons: dict[str, int] = {}
 
     def theirs(row: Published, column: ReportColumn) -> str:

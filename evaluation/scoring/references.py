@@ -118,14 +118,14 @@ def _called(name: str, origin: Origin | None) -> str:
     return "not test2017" if name == "test2017" else name
 
 
-def picture_files(folder: Path) -> list[Path]:
+def picture_files(folder: Path, least: int = 2) -> list[Path]:
     """All pictures below a folder, sorted.
 
     Raises:
-        UserError: if there are fewer than two.
+        UserError: if there are fewer than `least`.
     """
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
-    if len(found) < 2:
+    if len(found) < least:
         what = f"holds {counted(len(found), 'picture')}" if folder.is_dir() else "is not a folder"
         raise UserError(f"{folder} {what}; give a folder with two pictures or more, or an npz")
     return found

@@ -14,7 +14,7 @@ from evaluation.cli import main
 from evaluation.measures import features, metrics
 from evaluation.measures.measures import Measure, Network
 from evaluation.metrics.evaluate import ScoringPlan, evaluate
-from evaluation.metrics.frechet import distances
+from evaluation.metrics.frechet import CLIP_DISTANCES, INCEPTION_DISTANCES, distances
 from evaluation.metrics.metric import EditCase
 from evaluation.metrics.pixels import BACKGROUND_ERRORS
 from evaluation.scoring import scoring
@@ -227,8 +227,8 @@ def test_sets_have_replicates_that_leave_out_a_group_each(weights, tmp_path) -> 
         for path in sorted(results.glob("*.png"))
     ]
     clip = features.clip("clip-b32", {"folder": weights})
-    looks = {"clip": clip.whole, "inception": Spy.measure}
-    sets = [distances(name, measure, None) for name, measure in looks.items()]
+    looks = {CLIP_DISTANCES: clip.whole, INCEPTION_DISTANCES: Spy.measure}
+    sets = [distances(what, measure, None) for what, measure in looks.items()]
     plan = ScoringPlan("mine", "x", len(cases), [*sets, *BACKGROUND_ERRORS.load(None)])
     store = ValueStore(tmp_path / "store")
     report = evaluate(cases, plan, lambda wanted, what: score(wanted, store))

@@ -1,0 +1,95 @@
+"""Networks that say what a picture shows, for identity: CLIP, DINO and DINOv2 by transformers, DreamSim.
+
+Weights are found by `weights.find_weights` and never fetched.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evaluation.measures import resizing
+from evaluation.measures.features import Device, Given, fingerprint_files, runner
+from evaluation.measures.measures import Network
+from evaluation.measures.metrics import Picture
+from evaluation.measures.weights import UNLISTED, find_weights
+from intarsia.errors import UserError
+from intarsia.files import sha256_file
+from intarsia.pretrained import weights_file
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A network from pictures to a vector.
+
+    Attributes:
+        network: normalised pictures [B, 3, 224, 224] -> vectors [B, D].
+        square: function from a picture, squashed to 224 × 224 by Pillow's bicubic, to the network's input.
+        pooler: network to the folder's own pooler, if its weights have one; only DINO.
+    """
+
+    network: Network
+    square: Callable[[Picture], NDArray[np.float32]]
+    pooler: Network | None = None
+
+
+def encoder(name: str, given: Given | None = None, device: Device = "cpu") -> Encoder:
+    """Load `dino-s16`, `dinov2-b14` or `dinov2-l14`: the class token after the last LayerNorm.
+
+    Raises:
+        UserError: if the weights are not found, or are of another network.
+    """
+    folder = find_weights(name, given)
+    if not torch.cuda.is_available():  # transformers imports an installed DeepSpeed, which remarks on it
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from transformers import Dinov2Model, ViTModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    kind = Dinov2Model if name.startswith("dinov2") else ViTModel
+    try:
+        model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder} cannot be read as the folder of {name}: {reason}") from None
+    missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
+    if missing:  # transformers would fill them with random numbers
+        raise UserError(f"{folder} lacks {len(missing)} weights (first {missing[0]}); give a whole folder")
+    model = model.float().eval().to(device)
+    pooled = kind is ViTModel and len(missing) == len(report["missing_keys"])
+    state = {key: value for key, value in model.state_dict().items() if not key.startswith("pooler.")}
+    fingerprint = fingerprint_files(state, {name: weights_file(folder, "model", "pytorch_model")})
+    network = Network(
+        name, fingerprint, runner(lambda x: model(pixel_values=x).last_hidden_state[:, 0], device)
+    )
+    pooler = Network(
+        f"{name}-pooler", fingerprint, runner(lambda x: model(pixel_values=x).pooler_output, device)
+    )
+    return Encoder(network, resizing.imagenet_square, pooler if pooled else None)
+
+
+def dreamsim(given: Given | None = None, device: Device = "cpu") -> Network:
+    """DreamSim's distance: pairs [B, 2, 3, 224, 224] in [0, 1] -> [B], from a TorchScript file of the user.
+
+    Raises:
+        UserError: if the file is not found, or is not such a network.
+    """
+    path = find_weights("dreamsim", given)
+    try:
+        module = torch.jit.load(str(path), map_location=device).eval()
+        with torch.inference_mode():
+            shape = tuple(module(*(torch.zeros(2, 3, 224, 224, device=device),) * 2).shape)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} is not a TorchScript of two batches of pictures: {reason}; docs/evaluation.md shows how "
+            "to make one"
+        ) from None
+    if shape != (2,):
+        raise UserError(f"{path} gives {list(shape)} for two pairs of pictures; one number each is needed")
+    run = runner(lambda pairs: module(pairs[:, 0], pairs[:, 1]), device)
+    return Network("dreamsim", UNLISTED + sha256_file(Path(path))[:12], run)
