@@ -67,9 +67,10 @@ def measure_speed(count: int, size: int) -> None:
 def score_cases(cases: Sequence[EditCase], folder: Path):
     """The report of COCOEE's numbers, Inception replaced by a projection that costs almost no time."""
     options = argparse.Namespace(reference=[], without=[], extra=[])
-    scored = functools.partial(_scored, ValueStore(folder / "store"))
+    store = ValueStore(folder / "store")
+    scored = functools.partial(_scored, store)
     shared = {(features.inception,): instead_of_inception()}
-    loading = Loading(options, cases, {"folder": folder}, "cpu", scored, shared=shared)
+    loading = Loading(options, cases, {"folder": folder}, "cpu", scored, store, shared=shared)
     metrics = wanted_metrics(COCOEE.metrics, options, cases[0].files)
     plan = ScoringPlan("COCOEE", "synthetic", len(cases), load_numbers(metrics, loading))
     return evaluate(cases, plan, scored)

@@ -15,6 +15,7 @@ from evaluation.metrics.metric import METRICS, Loading, metric_of
 from evaluation.reports.output import add_output_options
 from evaluation.scoring.report import Report
 from evaluation.scoring.scorer import add_scoring_options, scorer
+from evaluation.scoring.store import ValueStore
 from intarsia.errors import UserError
 
 
@@ -96,8 +97,9 @@ def score_bench(
         raise UserError(f"no case can be scored; {left_out(broken)[0]}")
     metrics = wanted_metrics(bench.metrics, arguments, set.intersection(*map(set, files.values())))
     check_weights(metrics, arguments)
-    score, given = scorer(arguments), parse_weights(arguments.weights)
-    loading = Loading(arguments, cases, given, str(pick_device(arguments.device)), score)
+    store, given = ValueStore(arguments.store), parse_weights(arguments.weights)
+    score = scorer(arguments, store)
+    loading = Loading(arguments, cases, given, str(pick_device(arguments.device)), score, store)
     numbers = load_numbers(metrics, loading)
     if bench.treat:
         numbers = list(bench.treat(arguments, cases, numbers))

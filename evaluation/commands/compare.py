@@ -6,8 +6,16 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from evaluation.reports.charts import scatters, trade_offs
 from evaluation.reports.compare import compare_tables
-from evaluation.reports.output import add_wandb_option, log_to_wandb, sort_column, write_pages
+from evaluation.reports.output import (
+    add_cases_option,
+    add_wandb_option,
+    check_cases,
+    log_to_wandb,
+    sort_column,
+    write_pages,
+)
 from evaluation.reports.page import largest_changes
 from evaluation.reports.tables import as_text
 from evaluation.scoring.report import read_report
@@ -31,12 +39,13 @@ def add(commands: Commands) -> None:
         metavar="REPORT",
         help="report.json, its folder, or the folder of results",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for compare.md and compare.html")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for compare.md, .tex and .html")
     parser.add_argument(
         "--sort-by",
         metavar="COLUMN",
         help="number that decides which pictures the page shows (default: the first)",
     )
+    add_cases_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the intervals (default %(default)s)")
     add_wandb_option(parser)
     parser.set_defaults(run=_run)
@@ -54,9 +63,11 @@ def _run(arguments: argparse.Namespace) -> None:
     print("\n\n".join(map(as_text, tables)))
     if not (arguments.out or arguments.wandb):
         return
-    galleries = [g for other in reports[1:] for g in largest_changes(reports[0], other, column)]
+    keys = check_cases(reports[0], arguments.cases)
+    galleries = [g for other in reports[1:] for g in largest_changes(reports[0], other, column, keys=keys)]
+    charts = [*trade_offs(reports), *(c for other in reports[1:] for c in scatters(reports[0], other))]
     title = " and ".join(report.name for report in reports)
     if arguments.out:
-        write_pages(arguments.out, "compare", f"{reports[0].bench}: {title}", tables, galleries)
+        write_pages(arguments.out, "compare", f"{reports[0].bench}: {title}", tables, galleries, charts)
     if arguments.wandb:
         log_to_wandb(arguments, f"{reports[0].bench} {title}", tables, galleries, reports)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from evaluation.measures.metrics import Mask, Picture, check_sizes
-from intarsia.boxes import Box
+from sampling.canvas.canvas import mask_box
 
 Input: TypeAlias = NDArray[np.float32]  # [3, H, W]
 
@@ -52,18 +52,6 @@ def unit_square(picture: Picture) -> Input:
     size = (CLIP_SIZE, CLIP_SIZE)
     small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
     return small.astype(np.float32) / 255
-
-
-def mask_box(mask: Mask) -> Box:
-    """The bounding box of a mask [H, W], its last row and column included.
-
-    Raises:
-        ValueError: for an empty mask.
-    """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size:
-        raise ValueError("the mask marks nothing")
-    return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
 def crop(picture: Picture, mask: Mask, keep: bool = True) -> Picture:

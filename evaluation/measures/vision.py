@@ -23,7 +23,7 @@ from intarsia.pretrained import weights_file
 
 
 @dataclass(frozen=True)
-class Encoder:
+class IdentityEncoder:
     """A network from pictures to a vector.
 
     Attributes:
@@ -37,7 +37,7 @@ class Encoder:
     pooler: Network | None = None
 
 
-def encoder(name: str, given: Given | None = None, device: Device = "cpu") -> Encoder:
+def identity_encoder(name: str, given: Given | None = None, device: Device = "cpu") -> IdentityEncoder:
     """Load `dino-s16`, `dinov2-b14` or `dinov2-l14`: the class token after the last LayerNorm.
 
     Raises:
@@ -69,7 +69,7 @@ def encoder(name: str, given: Given | None = None, device: Device = "cpu") -> En
     pooler = Network(
         f"{name}-pooler", fingerprint, runner(lambda x: model(pixel_values=x).pooler_output, device)
     )
-    return Encoder(network, resizing.imagenet_square, pooler if pooled else None)
+    return IdentityEncoder(network, resizing.imagenet_square, pooler if pooled else None)
 
 
 def dreamsim(given: Given | None = None, device: Device = "cpu") -> Network:

@@ -45,11 +45,13 @@ def foregrounds(
     Raises:
         ValueError: for masks of other sizes, or an empty edit mask.
     """
-    from evaluation.measures.resizing import mask_box
+    from sampling.canvas.canvas import mask_box
 
     check_sizes(edit_mask, result)
     check_sizes(result_mask[..., 0], result)
     check_sizes(exemplar_mask[..., 0], exemplar)
+    if not edit_mask.any():
+        raise ValueError("the mask marks nothing")
     box = mask_box(edit_mask)
     size = box.width, box.height
     own = box.cut(result) * (box.cut(result_mask)[..., :1] > 127)
@@ -60,11 +62,13 @@ def foregrounds(
 
 def small_crop(picture: Picture, edit_mask: Mask) -> Picture:
     """The result as FID_fg looks at it: squashed to 224 × 224, cut to the box there, squashed again."""
-    from evaluation.measures.resizing import mask_box
+    from sampling.canvas.canvas import mask_box
 
     check_sizes(edit_mask, picture)
     small = Image.fromarray(picture).resize((_SIDE, _SIDE))
     mask = np.asarray(Image.fromarray(edit_mask.astype(np.uint8) * 255).resize((_SIDE, _SIDE))) > 0
+    if not mask.any():
+        raise ValueError("the mask marks nothing at 224 × 224 pixels")
     box = mask_box(mask)
     return np.asarray(small.crop((box.x0, box.y0, box.x1, box.y1)).resize((_SIDE, _SIDE)))
 
@@ -155,7 +159,10 @@ def _fid(loading: Loading) -> Sequence[SetNumber]:
         against = collect(_GROUND, theirs.identity, (row[None] for row in own), len(own), digest)
         recipe = f"frechet/{ours.identity} to {against.described}"
         figure, notes = frechet_figure(
-            answers.values["result"], against, ReportColumn("fid_fg", "FID_fg", "down", recipe)
+            answers.values["result"],
+            against,
+            ReportColumn("fid_fg", "FID_fg", "down", recipe),
+            store=loading.store,
         )
         return [figure], notes
 

@@ -115,6 +115,7 @@ def evaluate(cases: Sequence[EditCase], plan: ScoringPlan, score: Score) -> Repo
         figures=figures,
         groups={case.key: case.group for case in cases if case.group},
         files={case.key: {kind: str(path) for kind, path in case.files.items()} for case in cases},
+        masks={case.key: case.edit_mask for case in cases if case.edit_mask is not None},
         captions={case.key: " → ".join(case.prompts) for case in cases if any(case.prompts)},
         remarks=(*incomplete(len(cases), plan.expected), *remarks),
     )

@@ -22,6 +22,7 @@ from evaluation.scoring.set_figures import Reference, collect, frechet_figure, k
 
 if TYPE_CHECKING:
     from evaluation.measures.measures import Measure
+    from evaluation.scoring.store import ValueStore
 
 OWN = "the bench's own pictures"
 
@@ -61,7 +62,11 @@ _CROPS = Distances("crops", "crop FID", "crop KID ×10³")
 
 
 def distances(
-    what: Distances, measure: Measure, reference: Reference | None, masked: bool = False
+    what: Distances,
+    measure: Measure,
+    reference: Reference | None,
+    masked: bool = False,
+    store: ValueStore | None = None,
 ) -> SetNumber:
     """The distances of results to a reference, by default to the bench's own pictures.
 
@@ -70,6 +75,7 @@ def distances(
         measure: features of a result.
         reference: reference set, or None.
         masked: whether the measure takes the edit mask.
+        store: values on disk.
     """
 
     def wanted(case: EditCase) -> Case:
@@ -86,7 +92,7 @@ def distances(
             against = collect(OWN, measure.identity, (row[None] for row in own), len(own), digest)
         recipe = f"frechet/{measure.identity} to {against.described}"
         figure, notes = frechet_figure(
-            results, against, ReportColumn(f"frechet_{what.name}", what.title, "down", recipe)
+            results, against, ReportColumn(f"frechet_{what.name}", what.title, "down", recipe), store=store
         )
         if not what.kernel:
             return [figure], notes
@@ -98,7 +104,7 @@ def distances(
         kernel = "kid" if what is INCEPTION_DISTANCES else f"kid_{what.name}"
         recipe = f"kid-100x{size}/{measure.identity} to {against.described}"
         column = ReportColumn(kernel, what.kernel, "down", recipe)
-        return [figure, kernel_figure(results, against, column)], notes
+        return [figure, kernel_figure(results, against, column, store=store)], notes
 
     return SetNumber(figures, wanted, least=2)
 
@@ -112,7 +118,7 @@ def _to_reference(
     folders = {path for path in paths.values() if path.is_dir()}
     notes = (skipped_files(folder) for folder in sorted(folders))
     loading.remarks += [note for note in notes if note and note not in loading.remarks]
-    return [distances(what, measure, reference)]
+    return [distances(what, measure, reference, store=loading.store)]
 
 
 def _clip(loading: Loading) -> Sequence[SetNumber]:
@@ -140,7 +146,7 @@ def _crops(loading: Loading) -> Sequence[SetNumber]:
     from evaluation.measures import features
 
     crop = features.of_crop(loading.once(features.inception))
-    return [distances(_CROPS, crop, None, masked=True)]
+    return [distances(_CROPS, crop, None, masked=True, store=loading.store)]
 
 
 def _checked(options: argparse.Namespace, name: str) -> Sequence[str]:

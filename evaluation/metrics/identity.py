@@ -22,7 +22,7 @@ from evaluation.scoring.scoring import Case, Request
 from intarsia.errors import UserError
 
 if TYPE_CHECKING:
-    from evaluation.measures.vision import Encoder
+    from evaluation.measures.vision import IdentityEncoder
 
 _MASKS = {"result_mask": "--result-masks", "exemplar_mask": "--exemplar-masks"}
 _ENDINGS = ("{}.png", "{}_ref.png", "{}_mask.png")
@@ -134,7 +134,7 @@ def _check_masks(loading: Loading) -> bool:
     return loading.cases[0].has_mask
 
 
-def similarity(encoder: Encoder, column: tuple[str, str], loading: Loading) -> Number:
+def similarity(encoder: IdentityEncoder, column: tuple[str, str], loading: Loading) -> Number:
     """100 · cosine of the vectors of the result's part and of the exemplar.
 
     Args:
@@ -162,13 +162,13 @@ def similarity(encoder: Encoder, column: tuple[str, str], loading: Loading) -> N
     )
 
 
-def load_encoder(loading: Loading, name: str) -> Encoder:
+def load_encoder(loading: Loading, name: str) -> IdentityEncoder:
     """An encoder that several metrics share."""
     from evaluation.measures import features, resizing, vision
 
     if name.startswith("clip"):
-        return vision.Encoder(loading.once(features.clip, name).images, resizing.clip_square)
-    return loading.once(vision.encoder, name)
+        return vision.IdentityEncoder(loading.once(features.clip, name).images, resizing.clip_square)
+    return loading.once(vision.identity_encoder, name)
 
 
 def _metric(name: str, weights: str, column: str, title: str) -> Metric:

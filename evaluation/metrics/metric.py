@@ -21,6 +21,7 @@ from evaluation.scoring.scoring import Case
 if TYPE_CHECKING:
     from evaluation.measures.measures import Value
     from evaluation.scoring.scorer import Score
+    from evaluation.scoring.store import ValueStore
 
 T = TypeVar("T")
 
@@ -142,6 +143,7 @@ class Loading:
         given: weights by name, as `weights.parse_weights` makes them.
         device: device of networks.
         score: function that computes values of other pictures, such as a reference set's.
+        store: computed values on disk.
         remarks: sentences that the report ends with.
         shared: results of `once`, by function and names.
     """
@@ -151,6 +153,7 @@ class Loading:
     given: Mapping[str, Path]
     device: str
     score: Score
+    store: ValueStore | None = None
     remarks: list[str] = field(default_factory=list)
     shared: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 

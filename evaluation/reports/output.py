@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.reports.page import Gallery, best_and_worst, page, strip
-from evaluation.reports.tables import Table, as_markdown, as_text, cases_csv, report_tables
+from evaluation.reports.charts import Chart, histograms
+from evaluation.reports.page import Gallery, best_and_worst, chosen_cases, page, strip
+from evaluation.reports.tables import Table, as_latex, as_markdown, as_text, cases_csv, report_tables
 from evaluation.scoring.report import Report, ReportColumn, write_report
 from intarsia.errors import UsageError
 from intarsia.files import atomic_write
@@ -22,7 +23,7 @@ def add_output_options(parser: argparse.ArgumentParser, default: str = "RESULTS/
         "--out",
         type=Path,
         metavar="DIR",
-        help=f"folder for report.json, cases.csv, report.md and report.html (default {default})",
+        help=f"folder for report.json, cases.csv, report.md, .tex and .html (default {default})",
     )
     group.add_argument("--name", help="name of the method, for tables (default: the folder's name)")
     group.add_argument(
@@ -30,8 +31,20 @@ def add_output_options(parser: argparse.ArgumentParser, default: str = "RESULTS/
         metavar="COLUMN",
         help="number that decides the page's best and worst cases (default: the first)",
     )
+    add_cases_option(group)
     group.add_argument("--seed", type=int, default=0, help="seed of the intervals (default %(default)s)")
     add_wandb_option(group)
+
+
+def add_cases_option(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """Add `--cases`."""
+    parser.add_argument(
+        "--cases",
+        action="append",
+        default=[],
+        metavar="KEYS",
+        help="cases that the page shows, with commas between them, in place of those of --sort-by",
+    )
 
 
 def add_wandb_option(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
@@ -57,20 +70,40 @@ def deliver(report: Report, arguments: argparse.Namespace, results: Path) -> Non
     out = arguments.out or results / "report"
     write_report(report, out)
     atomic_write(out / "cases.csv", cases_csv(report))
-    galleries = best_and_worst(report, sort_column(report, arguments.sort_by))
-    write_pages(out, "report", f"{report.bench}: {report.name}", tables, galleries)
-    print(f"{out}: report.json, cases.csv, report.md, report.html", file=sys.stderr)
+    chosen = check_cases(report, arguments.cases)
+    galleries = chosen_cases(report, chosen) or best_and_worst(report, sort_column(report, arguments.sort_by))
+    title, charts = f"{report.bench}: {report.name}", histograms(report)
+    write_pages(out, "report", title, tables, galleries, charts)
+    print(f"{out}: report.json, cases.csv, report.md, report.tex, report.html", file=sys.stderr)
     if arguments.wandb:
         log_to_wandb(arguments, f"{report.bench} {report.name}", tables, galleries, [report])
 
 
 def write_pages(
-    out: Path, name: str, title: str, tables: Sequence[Table], galleries: Sequence[Gallery]
+    out: Path,
+    name: str,
+    title: str,
+    tables: Sequence[Table],
+    galleries: Sequence[Gallery],
+    charts: Sequence[Chart] = (),
 ) -> None:
-    """Write NAME.md and NAME.html into a folder, which is made."""
+    """Write NAME.md, NAME.tex (the tables for LaTeX) and NAME.html into a folder, which is made."""
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / f"{name}.md", f"# {title}\n\n" + "\n".join(map(as_markdown, tables)))
-    atomic_write(out / f"{name}.html", page(title, tables, galleries))
+    atomic_write(out / f"{name}.tex", "\n".join(map(as_latex, tables)))
+    atomic_write(out / f"{name}.html", page(title, tables, galleries, charts))
+
+
+def check_cases(report: Report, words: Sequence[str]) -> list[str]:
+    """The keys of `--cases`, each with commas between them.
+
+    Raises:
+        UsageError: for a case that the report does not have.
+    """
+    keys = [key for word in words for key in word.split(",")]
+    if lost := [key for key in keys if key not in report.rows]:
+        raise UsageError(f"--cases {lost[0]}: {report.name} has no such case; cases.csv lists them")
+    return keys
 
 
 def sort_column(report: Report, name: str | None) -> ReportColumn:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from evaluation.reports.charts import Chart
 from evaluation.reports.tables import Table, number
 from evaluation.scoring.report import Report, ReportColumn
 from intarsia.errors import UserError
-from sampling.pictures import Picture, read_mask, read_picture
+from sampling.pictures import Mask, Picture, read_mask, read_picture
 
 _CELL = 224  # pixels of a picture's longer side
+_LARGEST = 1024  # the same, after a click
+_CLICK = """onclick="this.classList.toggle('full')\""""
 SHOWN = 6  # cases of a gallery
 _HOLE = 128
 _STYLE = """
@@ -38,6 +41,13 @@ section { display: flex; flex-wrap: wrap; gap: .8em }
 figure { margin: 0; padding: .6em; background: #fff; border: 1px solid #ddd; border-radius: 4px }
 figcaption { max-width: 900px; overflow-wrap: anywhere; padding-bottom: .4em }
 figure div { display: flex; gap: 6px }
+svg { font: 10px system-ui, sans-serif; fill: #457 }
+svg text { fill: #555 }
+svg polyline { fill: none; stroke: #999 }
+svg line.equal { stroke: #bbb; stroke-dasharray: 4 }
+svg circle { fill-opacity: .5 }
+img { cursor: zoom-in }
+img.full { width: auto !important; cursor: zoom-out }
 figure span { display: flex; flex-direction: column; font-size: .8em; color: #777 }
 """
 
@@ -58,9 +68,12 @@ class Gallery:
     cases: Sequence[Shown]
 
 
-def page(title: str, tables: Sequence[Table], galleries: Sequence[Gallery]) -> str:
+def page(
+    title: str, tables: Sequence[Table], galleries: Sequence[Gallery], charts: Sequence[Chart] = ()
+) -> str:
     """The page."""
-    body = "\n".join([*map(_table, tables), *map(_gallery, galleries)])
+    drawn = [_charts(charts)] if charts else []
+    body = "\n".join([*map(_table, tables), *drawn, *map(_gallery, galleries)])
     return f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>
 <style>{_STYLE}</style>
@@ -85,8 +98,12 @@ def best_and_worst(report: Report, column: ReportColumn, count: int = SHOWN) -> 
     ]
 
 
-def largest_changes(first: Report, other: Report, column: ReportColumn, count: int = SHOWN) -> list[Gallery]:
-    """The cases where one report is furthest ahead of another."""
+def largest_changes(
+    first: Report, other: Report, column: ReportColumn, count: int = SHOWN, keys: Sequence[str] = ()
+) -> list[Gallery]:
+    """The cases where one report is furthest ahead of another; with `keys` these cases."""
+    if chosen := [key for key in keys if key in other.rows]:
+        return [Gallery(f"chosen cases, {other.name}", [_pair(first, other, column, key) for key in chosen])]
     before, after = first.values(column.name), other.values(column.name)
     gain = {key: after[key] - before[key] for key in before.keys() & after.keys()}
     sign = 1 if column.better == "up" else -1
@@ -102,9 +119,14 @@ def largest_changes(first: Report, other: Report, column: ReportColumn, count: i
     return galleries
 
 
+def chosen_cases(report: Report, keys: Sequence[str]) -> list[Gallery]:
+    """The cases with these keys, in this order."""
+    return [Gallery("chosen cases", [_shown(report, key) for key in keys])] if keys else []
+
+
 def strip(shown: Shown) -> Image.Image:
     """A case's pictures side by side."""
-    gap, pictures = 6, list(shown.pictures.values())
+    gap, pictures = 6, [_small(picture) for picture in shown.pictures.values()]
     width = sum(picture.width + gap for picture in pictures)
     whole = Image.new("RGB", (max(width, 1), _CELL), "white")
     x = 0
@@ -115,8 +137,7 @@ def strip(shown: Shown) -> Image.Image:
 
 
 def _pair(first: Report, other: Report, column: ReportColumn, key: str) -> Shown:
-    own = _pictures(first.files.get(key, {}))
-    theirs = _pictures(other.files.get(key, {}))
+    own, theirs = _pictures(first, key), _pictures(other, key)
     values = [f"{r.name}: {number(r.rows[key][column.name], column.digits)}" for r in (first, other)]
     pictures = {name: picture for name, picture in own.items() if name != "result"}
     for report, found in ((first, own), (other, theirs)):
@@ -131,39 +152,45 @@ def _shown(report: Report, key: str) -> Shown:
         for column in report.columns
         if not math.isnan(report.rows[key][column.name])
     ]
-    return Shown(" · ".join([key, *_asked(report, key), *values]), _pictures(report.files.get(key, {})))
+    return Shown(" · ".join([key, *_asked(report, key), *values]), _pictures(report, key))
 
 
 def _asked(report: Report, key: str) -> list[str]:
     return [text for text in (report.groups.get(key, ""), report.captions.get(key, "")) if text]
 
 
-def _pictures(files: Mapping[str, str]) -> dict[str, Image.Image]:
+def _pictures(report: Report, key: str) -> dict[str, Image.Image]:
     """Picture with the hole, exemplar, result, truth: those that there are."""
     names = {"image": "picture", "exemplar": "exemplar", "result": "result", "truth": "truth"}
-    found = {}
+    files, found = report.files.get(key, {}), {}
     for kind, name in names.items():
         if kind not in files:
             continue
         try:
             pixels = read_picture(files[kind])
-            if kind == "image" and "mask" in files:
-                pixels, name = _with_hole(pixels, files["mask"]), "picture with the hole"
+            if kind == "image" and (key in report.masks or "mask" in files):
+                mask = report.masks[key] if key in report.masks else read_mask(files["mask"])
+                pixels, name = _with_hole(pixels, mask), "picture with the hole"
         except UserError:  # moved since it was scored
             continue
-        found[name] = _small(pixels)
+        found[name] = _large(pixels)
     return found
 
 
-def _with_hole(pixels: Picture, mask: str) -> Picture:
-    edited = read_mask(mask)
+def _with_hole(pixels: Picture, edited: Mask) -> Picture:
     return (
         np.where(edited[..., None], np.uint8(_HOLE), pixels) if edited.shape == pixels.shape[:2] else pixels
     )
 
 
-def _small(pixels: Picture) -> Image.Image:
+def _large(pixels: Picture) -> Image.Image:
     picture = Image.fromarray(pixels)
+    picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BICUBIC)
+    return picture
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    picture = picture.copy()
     picture.thumbnail((_CELL, _CELL), Image.Resampling.BICUBIC)
     return picture
 
@@ -172,7 +199,15 @@ def _table(table: Table) -> str:
     header = "".join(
         f"<th{' class=recipe' if cell == 'recipe' else ''}>{html.escape(cell)}</th>" for cell in table.header
     )
-    rows = "\n".join(f"<tr>{''.join(map(_cell, table.header, row))}</tr>" for row in table.rows)
+    rows = "\n".join(
+        "<tr>"
+        + "".join(
+            _cell(heading, cell, (number, place) in table.best)
+            for place, (heading, cell) in enumerate(zip(table.header, row, strict=True))
+        )
+        + "</tr>"
+        for number, row in enumerate(table.rows)
+    )
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
     return (
         f'<h2>{html.escape(table.title)}</h2><div class="wide"><table><tr>{header}</tr>\n{rows}</table></div>'
@@ -180,7 +215,7 @@ def _table(table: Table) -> str:
     )
 
 
-def _cell(heading: str, cell: str) -> str:
+def _cell(heading: str, cell: str, best: bool = False) -> str:
     kind = ""
     if heading == "recipe":
         kind = "recipe"
@@ -188,7 +223,8 @@ def _cell(heading: str, cell: str) -> str:
         kind = "unlike"
     elif cell.startswith("beyond noise"):
         kind = "sure"
-    return f"<td{f' class={kind}' if kind else ''}>{html.escape(cell)}</td>"
+    text = f"<b>{html.escape(cell)}</b>" if best else html.escape(cell)
+    return f"<td{f' class={kind}' if kind else ''}>{text}</td>"
 
 
 def _gallery(gallery: Gallery) -> str:
@@ -198,10 +234,23 @@ def _gallery(gallery: Gallery) -> str:
 
 def _figure(shown: Shown) -> str:
     pictures = "".join(
-        f'<span><img src="{_data_uri(picture)}" alt="">{html.escape(name)}</span>'
+        f'<span><img src="{_data_uri(picture)}" {_size(picture)} alt="" {_CLICK}>{html.escape(name)}</span>'
         for name, picture in shown.pictures.items()
     )
     return f"<figure><figcaption>{html.escape(shown.caption)}</figcaption><div>{pictures}</div></figure>"
+
+
+def _size(picture: Image.Image) -> str:
+    """The size in the row of pictures; a click shows the picture as it is."""
+    side = min(_CELL / max(picture.size), 1.0)
+    return f'style="width:{round(picture.width * side)}px"'
+
+
+def _charts(charts: Sequence[Chart]) -> str:
+    figures = "\n".join(
+        f"<figure><figcaption>{html.escape(chart.title)}</figcaption>{chart.svg}</figure>" for chart in charts
+    )
+    return f"<h2>charts</h2><section>\n{figures}\n</section>"
 
 
 def _data_uri(picture: Image.Image) -> str:

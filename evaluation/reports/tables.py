@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from evaluation.reports.published import Published, published_rows
-from evaluation.scoring.confidence import Interval
+from evaluation.scoring.confidence import Interval, bootstrap_mean
 from evaluation.scoring.report import Line, Report, ReportColumn, SetFigure, estimate_set, summarise
 
 
@@ -20,12 +22,14 @@ class Table:
         header: names of the columns.
         rows: cells of each row.
         notes: lines below it.
+        best: (row, column) of the cells with the best value of their column.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    best: frozenset[tuple[int, int]] = frozenset()
 
 
 def report_tables(report: Report, seed: int = 0) -> list[Table]:
@@ -60,27 +64,100 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
 
     body = [[report.name, *(shown_value(report, column) for column in columns)] for report in reports]
     body += [[row.method, *(theirs(row, column) for column in columns)] for row in rows]
+    values = [[set_value(report, column) for column in columns] for report in reports]
+    values += [
+        [
+            row.values[c.name] if c.name in row.values and "≠" not in theirs(row, c) else math.nan
+            for c in columns
+        ]
+        for row in rows
+    ]
     sources = dict.fromkeys(row.source for row in rows)
     notes = [f"≠{number} not comparable. {reason}" for reason, number in reasons.items()]
     notes += [f"published: {source}" for source in sources]
     notes.append("check yourself that weights, reference set and cases are the publishers'")
-    return Table("beside published numbers", ["", *(c.heading for c in columns)], body, notes)
+    header = ["", *(c.heading for c in columns)]
+    return Table("beside published numbers", header, body, notes, best_cells(columns, values))
 
 
 def all_columns(report: Report) -> list[ReportColumn]:
-    """Those of the set, then those of the cases."""
-    return [*(figure.column for figure in report.figures), *report.columns]
+    """Those of the set, then those of the cases; last those with too few cases to mean much."""
+    strong = [figure.column for figure in report.figures if not figure.weak]
+    return [*strong, *report.columns, *(figure.column for figure in report.figures if figure.weak)]
+
+
+def set_value(report: Report, column: ReportColumn) -> float:
+    """A report's number, the mean if it is one of cases; NaN if it has none by this name."""
+    for figure in report.figures:
+        if figure.column.name == column.name:
+            return figure.value
+    if column.name not in {own.name for own in report.columns}:
+        return math.nan
+    values = np.array(list(report.values(column.name).values()))
+    return math.nan if np.isnan(values).all() else bootstrap_mean(values, draws=0).value
+
+
+def best_cells(
+    columns: Sequence[ReportColumn], values: Sequence[Sequence[float]]
+) -> frozenset[tuple[int, int]]:
+    """(row, column) of the best value of each column, if two rows have one; NaN has none.
+
+    Args:
+        columns: columns, the first of which is column 1 of the table.
+        values: values of each row.
+    """
+    found = set()
+    for place, column in enumerate(columns):
+        own = [row[place] for row in values if not math.isnan(row[place])]
+        if len(own) > 1:
+            best = max(own) if column.better == "up" else min(own)
+            found |= {(number, place + 1) for number, row in enumerate(values) if row[place] == best}
+    return frozenset(found)
+
+
+def as_latex(table: Table) -> str:
+    """A tabular of the package booktabs under its title as a comment; recipes are left to the notes."""
+    header, rows = list(table.header), [list(row) for row in table.rows]
+    if header[-1] == "recipe":
+        header, rows = header[:-1], [row[:-1] for row in rows]
+
+    def line(cells: Sequence[str], number: int) -> str:
+        shown = [
+            f"\\textbf{{{_tex(c)}}}" if (number, p) in table.best else _tex(c) for p, c in enumerate(cells)
+        ]
+        return " & ".join(shown) + r" \\"
+
+    body = [line(row, number) for number, row in enumerate(rows)]
+    ruler = "l" + "r" * (len(header) - 1)
+    lines = [f"\\begin{{tabular}}{{{ruler}}}", r"\toprule", line(header, -1), r"\midrule", *body]
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]
+    return "\n".join([f"% {table.title}", *lines]) + "\n"
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "≠": r"$\neq$",
+    "∞": r"$\infty$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "⁴": "$^4$",
+    "³": "$^3$",
+    "²": "$^2$",
+} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(sign, sign) for sign in text)
 
 
 def shown_value(report: Report, column: ReportColumn) -> str:
     """A report's number as text; empty where it has none by this name."""
-    for figure in report.figures:
-        if figure.column.name == column.name:
-            return number(figure.value, figure.column.digits)
-    if column.name not in {own.name for own in report.columns}:
+    if column.name not in {own.name for own in all_columns(report)}:
         return ""
-    average = summarise(report)[-1].values[column.name]
-    return "no background" if average is None else number(average.value, column.digits)
+    value = set_value(report, column)
+    return "no background" if math.isnan(value) else number(value, column.digits)
 
 
 def number(value: float, digits: int) -> str:
@@ -118,9 +195,14 @@ def as_markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
+    marked = [
+        [f"**{cell}**" if (number, place) in table.best else cell for place, cell in enumerate(row)]
+        for number, row in enumerate(table.rows)
+    ]
+
     ruler = "|---|" + "---:|" * (len(table.header) - 1)
     notes = [f"- {note}" for note in table.notes]
-    lines = [f"## {table.title}", "", line(table.header), ruler, *map(line, table.rows)]
+    lines = [f"## {table.title}", "", line(table.header), ruler, *map(line, marked)]
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
 
 
@@ -139,7 +221,7 @@ def cases_csv(report: Report) -> str:
 
 def _averages(report: Report, everything: Line) -> Table:
     title = f"{report.bench}, {report.name}: {len(report.rows):,} of {report.expected:,} cases"
-    rows = [_set_row(figure, len(report.rows)) for figure in report.figures]
+    rows = [_set_row(figure, len(report.rows)) for figure in report.figures if not figure.weak]
     for column in report.columns:
         average = everything.values[column.name]
         if average is None:
@@ -147,6 +229,7 @@ def _averages(report: Report, everything: Line) -> Table:
             continue
         shown = number(average.value, column.digits), interval(average, column.digits)
         rows.append([column.heading, *shown, _cases(average), column.recipe])
+    rows += [_set_row(figure, len(report.rows)) for figure in report.figures if figure.weak]
     infinite = any(average and 0 < average.infinite < average.count for average in everything.values.values())
     notes = ["infinite values (equal pixels) are counted and left out of averages"] if infinite else []
     header = ["", "value", "95 % interval", "cases", "recipe"]

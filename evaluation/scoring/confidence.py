@@ -86,11 +86,11 @@ def bootstrap(
         statistic: takes the numbers of the cases, some of them several times, and gives the number.
         count: number of cases.
         seed: seed of the draws; the same seed gives the same interval.
-        draws: number of draws with replacement, each of `count` cases.
+        draws: number of draws with replacement, each of `count` cases; 0 gives no interval.
         level: share of the draws that the interval holds.
     """
     value = statistic(np.arange(count))
-    if count < 2:
+    if count < 2 or not draws:
         return Interval(value, float("nan"), float("nan"), count)
     rng = np.random.default_rng(seed)
     drawn = [statistic(rng.integers(0, count, count)) for _ in range(draws)]

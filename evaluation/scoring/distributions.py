@@ -53,14 +53,22 @@ def frechet_to(b: Moments) -> Callable[[Moments], float]:
     return distance
 
 
+def rank_warning(count: int, width: int) -> str:
+    """The caution about a set of `count` pictures with features of `width` dimensions; empty without one.
+
+    A count of 0 is unknown.
+    """
+    if not 0 < count <= width:
+        return ""
+    return (
+        f"{count} pictures leave a covariance of {width} dimensions without full rank: the Fréchet distance "
+        f"is too large, and can be compared only at equal counts; use {width + 1} pictures or more"
+    )
+
+
 def _warn_of_rank(moments: Moments) -> None:
-    if 0 < moments.count <= moments.mean.size:
-        warnings.warn(
-            f"{moments.count} pictures leave a covariance of {moments.mean.size} dimensions without full "
-            "rank: the Fréchet distance is too large, and can be compared only at equal counts; use "
-            f"{moments.mean.size + 1} pictures or more",
-            stacklevel=3,
-        )
+    if message := rank_warning(moments.count, moments.mean.size):
+        warnings.warn(message, stacklevel=3)
 
 
 @dataclass(frozen=True)

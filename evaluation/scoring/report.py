@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from evaluation.measures.metrics import Mask
 from evaluation.measures.weights import UNLISTED
 from evaluation.scoring.confidence import Interval, bootstrap_mean, jackknife
 from intarsia.errors import UserError
@@ -65,12 +66,14 @@ class SetFigure:
         replicates: values without one group of cases each (groups: `confidence.group_of`); empty if they were
             not computed.
         deviation: standard deviation over random subsets, for a number that is their average; else None.
+        weak: whether there are too few cases for it, such as fewer than its features have dimensions.
     """
 
     column: ReportColumn
     value: float
     replicates: tuple[float, ...] = ()
     deviation: float | None = None
+    weak: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Report:
         settings: settings that made the results, if known.
         weights_checked: whether recipes mark weights that are not on the list of published files; False for
             files of earlier versions.
+        masks: case -> edit mask that is not a file, for the page; report.json does not keep it.
     """
 
     bench: str
@@ -105,6 +109,7 @@ class Report:
     remarks: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights_checked: bool = True
+    masks: Mapping[str, Mask] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -239,10 +244,12 @@ def _plain_figure(figure: SetFigure) -> dict[str, Any]:
         "value": to_json(figure.value),
         "replicates": [to_json(value) for value in figure.replicates],
         "deviation": figure.deviation,
+        **({"weak": True} if figure.weak else {}),
     }
 
 
 def _figure(content: Mapping[str, Any]) -> SetFigure:
     replicates = tuple(from_json(value) for value in content["replicates"])
     column = ReportColumn(**content["column"])
-    return SetFigure(column, from_json(content["value"]), replicates, content["deviation"])
+    weak = bool(content.get("weak", False))
+    return SetFigure(column, from_json(content["value"]), replicates, content["deviation"], weak)

@@ -63,9 +63,9 @@ def default_store() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "intarsia" / "values"
 
 
-def scorer(arguments: argparse.Namespace) -> Score:
-    """`scoring.score` with the options' store and machine, and a progress line."""
-    store = ValueStore(arguments.store)
+def scorer(arguments: argparse.Namespace, store: ValueStore | None = None) -> Score:
+    """`scoring.score` with the options' machine and store, if none is given, and a progress line."""
+    store = ValueStore(arguments.store) if store is None else store
 
     def run(cases: Sequence[Case], what: str) -> Iterator[dict[str, Value]]:
         with progress(what) as report:

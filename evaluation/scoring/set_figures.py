@@ -7,16 +7,18 @@ of 10,000 of its pictures at most.
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evaluation.measures.metrics import Features, Float
 from evaluation.scoring.confidence import GROUPS, group_of
-from evaluation.scoring.distributions import frechet_to, kernel_distance
+from evaluation.scoring.distributions import frechet_to, kernel_distance, rank_warning
 from evaluation.scoring.moments import Moments, moments_of
 from evaluation.scoring.report import ReportColumn, SetFigure
+from evaluation.scoring.store import ValueStore
+from intarsia.files import sha256_bytes
 
 UNKNOWN = "unknown recipe"
 KEPT = 10_000  # of a reference's pictures, for the kernel distance
@@ -65,7 +67,11 @@ def collect(name: str, recipe: str, rows: Iterable[Features], count: int, digest
 
 
 def frechet_figure(
-    features: Features, reference: Reference, column: ReportColumn, intervals: bool = True
+    features: Features,
+    reference: Reference,
+    column: ReportColumn,
+    intervals: bool = True,
+    store: ValueStore | None = None,
 ) -> tuple[SetFigure, tuple[str, ...]]:
     """The Fréchet distance of results to a reference.
 
@@ -74,29 +80,67 @@ def frechet_figure(
         reference: reference set with features of the same width.
         column: name and recipe of the figure.
         intervals: whether to compute it without each of the groups, too; not done below 3 cases a group.
+        store: values on disk; distances of the same features to the same reference are not computed again.
 
     Returns:
         The figure, and notes on it.
     """
-    distance = frechet_to(reference.moments)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        value = distance(moments_of([features]))
-    replicates: tuple[float, ...] = ()
-    if intervals and len(features) >= 3 * GROUPS:
-        groups = np.array([group_of(place) for place in range(len(features))])
-        with warnings.catch_warnings(action="ignore"):  # warned above, for all cases
-            replicates = tuple(distance(moments_of([features[groups != group]])) for group in range(GROUPS))
-    remarks = tuple(sorted({f"{column.title}: {warning.message}" for warning in caught}))
-    return SetFigure(column, value, replicates), remarks
+    grouped = intervals and len(features) >= 3 * GROUPS
+
+    def compute() -> Float:
+        distance = frechet_to(reference.moments)
+        with warnings.catch_warnings(action="ignore"):  # they are among the notes
+            found = [distance(moments_of([features]))]
+            if grouped:
+                groups = np.array([group_of(place) for place in range(len(features))])
+                found += [distance(moments_of([features[groups != group]])) for group in range(GROUPS)]
+        return np.array(found)
+
+    against = f"{reference.moments.count} {reference.moments.digest}"
+    value, *replicates = _kept(store, f"frechet/v1/{grouped}", features, against, compute)
+    sets = (len(features), features.shape[1]), (reference.moments.count, reference.moments.mean.size)
+    cautions = {message for count, width in sets if (message := rank_warning(count, width))}
+    remarks = tuple(sorted(f"{column.title}: {message}" for message in cautions))
+    return SetFigure(column, float(value), tuple(map(float, replicates)), weak=bool(cautions)), remarks
 
 
-def kernel_figure(features: Features, reference: Reference, column: ReportColumn, seed: int = 0) -> SetFigure:
-    """The kernel distance × 10³ of results to a reference that has features."""
-    assert reference.features is not None
-    distance = kernel_distance(features, reference.features, seed=seed)
-    spread = distance.deviation
-    return SetFigure(column, 1e3 * distance.mean, deviation=None if spread is None else 1e3 * spread)
+def kernel_figure(
+    features: Features,
+    reference: Reference,
+    column: ReportColumn,
+    seed: int = 0,
+    store: ValueStore | None = None,
+) -> SetFigure:
+    """The kernel distance × 10³ of results to a reference that has features; `store` as for Fréchet."""
+    theirs = reference.features
+    assert theirs is not None
+
+    def compute() -> Float:
+        distance = kernel_distance(features, theirs, seed=seed)
+        return np.array([distance.mean, np.nan if distance.deviation is None else distance.deviation])
+
+    mean, deviation = _kept(store, f"kernel/v1/{seed}", features, _digest(theirs), compute)
+    spread = None if np.isnan(deviation) else 1e3 * float(deviation)
+    return SetFigure(column, 1e3 * float(mean), deviation=spread)
+
+
+def _kept(
+    store: ValueStore | None, what: str, features: Features, against: str, compute: Callable[[], Float]
+) -> Float:
+    """Numbers of a set, from the store if it has them; the key is made of all that they depend on."""
+    if store is None:
+        return compute()
+    digest = sha256_bytes(f"{_digest(features)} {against}".encode())
+    key = f"{what}/{digest[:40]}".replace("/", "|")
+    if key not in store:
+        store.add({key: compute()})
+    return np.asarray(store[key], np.float64)
+
+
+def _digest(features: Features) -> str:
+    return sha256_bytes(
+        f"{features.dtype}{features.shape}".encode() + np.ascontiguousarray(features).tobytes()
+    )
 
 
 def psnr_of_mean(errors: Sequence[float], scale: float, column: ReportColumn) -> SetFigure:

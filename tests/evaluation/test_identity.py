@@ -94,7 +94,7 @@ def with_(*names: str) -> list[str]:
     ],
 )
 def test_vectors_are_transformers(weights, name, folder, kind) -> None:
-    encoder = vision.encoder(name, {"folder": weights})
+    encoder = vision.identity_encoder(name, {"folder": weights})
     picture = waves(2, 90, 130)
     ours = encoder.network.run(encoder.square(picture)[None])[0]
     peer = kind.from_pretrained(weights / folder).eval()
@@ -111,7 +111,7 @@ def test_dino_of_a_folder_without_weights_is_refused(weights, tmp_path) -> None:
     state = {name: value for name, value in vit.state_dict().items() if "layers.1." not in name}
     vit.save_pretrained(tmp_path / "dino", state_dict=state)
     with pytest.raises(UserError, match=r"lacks \d+ weights \(first .*; give a whole folder"):
-        vision.encoder("dino-s16", {"dino-s16": tmp_path / "dino"})
+        vision.identity_encoder("dino-s16", {"dino-s16": tmp_path / "dino"})
 
 
 def test_columns_of_a_bench_are_cosines_of_the_box_and_the_exemplar(bench, weights, tmp_path) -> None:
@@ -119,7 +119,7 @@ def test_columns_of_a_bench_are_cosines_of_the_box_and_the_exemplar(bench, weigh
     assert run(bench, weights, *with_(*names), out=tmp_path) == 0
     report = read_report(tmp_path)
     columns = {column.name: column for column in report.columns}
-    encoder = vision.encoder("dinov2-b14", {"folder": weights})
+    encoder = vision.identity_encoder("dinov2-b14", {"folder": weights})
     for key, row in report.rows.items():
         result = np.asarray(Image.open(bench / f"results/{key}.png"))
         mask = np.asarray(Image.open(bench / f"bench/Mask_bbox_3500/{key}_mask.png")) > 0

@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 from PIL import Image
 
 from evaluation.cli import main
+from evaluation.reports.charts import histograms, scatters, trade_offs
 from evaluation.reports.compare import compare_tables, differences
 from evaluation.reports.output import log_to_wandb
-from evaluation.reports.page import best_and_worst, largest_changes, page
+from evaluation.reports.page import best_and_worst, chosen_cases, largest_changes, page, strip
 from evaluation.reports.published import published_rows
-from evaluation.reports.tables import as_markdown, as_text, cases_csv, report_tables
+from evaluation.reports.tables import all_columns, as_latex, as_markdown, as_text, cases_csv, report_tables
 from evaluation.scoring.confidence import GROUPS, group_of, jackknife
 from evaluation.scoring.report import Report, ReportColumn, SetFigure, read_report, summarise, write_report
 from intarsia.errors import UserError
@@ -217,7 +219,11 @@ def test_compare_from_the_command_line(pictured, tmp_path, capsys) -> None:
     paths = [str(tmp_path / report.name) for report in pictured]
     assert main(["compare", *paths, "--out", str(tmp_path / "out")]) == 0
     assert "b minus a" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"compare.md", "compare.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "compare.md",
+        "compare.tex",
+        "compare.html",
+    }
     write_report(replace(pictured[1], name="a"), tmp_path / "b")
     assert main(["compare", *paths]) == 0
     assert f"{paths[1]} minus {paths[0]}" in capsys.readouterr().out  # told apart where names are alike
@@ -240,3 +246,84 @@ def test_tables_and_pictures_go_to_wandb(pictured, tmp_path, monkeypatch) -> Non
     assert max(len(table["data"]) for table in tables) == 4
     sizes = [Image.open(path).size for path in media.glob("images/*.png")]
     assert sizes == [(2 * (224 + 6), 224)] * 2  # the worst and the best: picture and result
+
+
+def test_the_best_value_is_bold_in_every_form_and_unlike_ones_do_not_count() -> None:
+    [ours, *_] = published_rows("COCOEE")
+    column = ReportColumn("clip_score", "CLIP score", "up", ours.methods["clip_score"])
+    rows = {f"{i:012}": {"clip_score": 90.0} for i in range(3500)}
+    report = Report("COCOEE", "x_1", 3500, [column], rows)
+    table = compare_tables([report, replace(report, name="y")])[-1]
+    assert table.best == {(0, 1), (1, 1)}  # equal, and above the published 84.97
+    assert "| x_1 | **90.00** |" in as_markdown(table)
+    assert "<td><b>90.00</b></td>" in page("x", [table], [])
+    assert r"x\_1 & \textbf{90.00} \\" in as_latex(table)
+    assert r"CLIP score $\uparrow$" in as_latex(table)
+    unlike = replace(column, recipe="clip-score/other/v1")
+    worse = {key: {"clip_score": 80.0} for key in rows}
+    table = compare_tables([replace(report, columns=[unlike], rows=worse)] * 2)[-1]
+    assert "≠" in table.rows[2][1]
+    assert table.best == {(0, 1), (1, 1)}
+
+
+def test_a_number_of_fewer_cases_than_features_stands_last_here_and_after_reading(tmp_path) -> None:
+    report = make()
+    weak = replace(report, figures=[replace(figure, weak=True) for figure in report.figures])
+    assert report_tables(report)[0].rows[0][0].startswith(report.figures[0].column.title)
+    write_report(weak, tmp_path)
+    for own in (weak, read_report(tmp_path)):
+        assert report_tables(own)[0].rows[-1][0].startswith(report.figures[0].column.title)
+        assert all_columns(own)[-1] == report.figures[0].column
+
+
+def test_cases_are_chosen_by_hand(pictured, tmp_path, capsys) -> None:
+    assert [case.caption[:3] for case in chosen_cases(pictured[0], ["003", "001"])[0].cases] == ["003", "001"]
+    for report in pictured:
+        write_report(report, tmp_path / report.name)
+    paths = [str(tmp_path / report.name) for report in pictured]
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["compare", *paths, *out, "--cases", "003,001"]) == 0
+    shown = (tmp_path / "out" / "compare.html").read_text()
+    assert shown.index("003 ·") < shown.index("001 ·")
+    assert "002 ·" not in shown
+    assert "<svg" in shown
+    assert main(["compare", *paths, *out, "--cases", "9"]) == 2
+    assert "--cases 9: a has no such case; cases.csv lists them" in capsys.readouterr().err
+
+
+def test_a_mask_that_is_not_a_file_is_shown_and_pictures_are_kept_large(pictured) -> None:
+    mask = np.zeros((200, 300), bool)
+    mask[:100] = True
+    report = replace(pictured[0], masks={"000": mask})
+    [gallery] = chosen_cases(report, ["000"])
+    picture = gallery.cases[0].pictures["picture with the hole"]
+    assert picture.size == (300, 200)
+    assert picture.getpixel((5, 5)) == (128, 128, 128)
+    assert strip(gallery.cases[0]).height == 224
+    assert "width:224px" in page("x", [], [gallery])
+
+
+def test_charts_have_every_finite_value() -> None:
+    first, other = make(), make("b", shift=1.0)
+    bars = [float(h) for h in re.findall(r'height="([\d.]+)"/>', histograms(first)[0].svg)]
+    assert len(bars) == 24
+    counts = np.histogram(list(first.values("score").values()), 24)[0]
+    assert np.array(bars) / max(bars) == pytest.approx(counts / counts.max(), abs=0.01)
+    scatter = scatters(first, other)[0]
+    assert scatter.svg.count("<circle") == 60
+    assert scatter.title.endswith("60 of 60 cases drawn")
+    infinite = {
+        key: {**row, "score": math.inf if key == "000" else row["score"]} for key, row in first.rows.items()
+    }
+    assert "59 cases, 1 infinite not drawn" in histograms(replace(first, rows=infinite))[0].title
+    columns = [ReportColumn(name, name, "up", "x/v1") for name in ("dinov2_b14", "background_psnr")]
+    rows = {key: {"dinov2_b14": 60.0, "background_psnr": 30.0} for key in ("a", "b")}
+    better = {key: {"dinov2_b14": 80.0, "background_psnr": 20.0} for key in ("a", "b")}
+    reports = [Report("mine", name, 2, columns, own) for name, own in (("a", rows), ("<b>", better))]
+    [chart] = trade_offs(reports)
+    assert chart.title == "dinov2_b14 against background_psnr"
+    places = [tuple(map(float, p)) for p in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', chart.svg)]
+    assert places[0][0] > places[1][0]  # a keeps more of the background,
+    assert places[0][1] > places[1][1]  # b has more of the identity: further up
+    assert "&lt;b&gt;" in chart.svg
+    assert trade_offs([first, other]) == []
