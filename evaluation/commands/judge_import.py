@@ -16,8 +16,8 @@ def add(commands: Commands) -> None:
         "judge import",
         help="make a report of a judge's scores, for intervals and `compare`",
         description="Read the lines of `judge export` with `scores` in each, a number or a list of numbers "
-        "from 0 to 10, and write a report: semantic consistency and perceptual quality, each the least of its "
-        "scores, and their geometric mean.",
+        "from 0 to 10, and write a report: semantic consistency and perceptual quality, each the least of "
+        "its scores, and their geometric mean.",
     )
     parser.add_argument("report", type=Path, metavar="REPORT", help="report that was exported")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE.jsonl", help="lines with scores")
