@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from evaluation.benches.bench import BENCHES
 from evaluation.benches.bench_commands import add_bench
-from evaluation.commands import cocoee_sources, compare, fid, piebench_run
+from evaluation.commands import cocoee_sources, compare, fid, judge_export, judge_import, piebench_run
 from intarsia.command_line import Parser
 from intarsia.errors import run_command
 
-_COMMANDS = (piebench_run, cocoee_sources, fid, compare)
+_COMMANDS = (piebench_run, cocoee_sources, fid, compare, judge_export, judge_import)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def _run(argv: Sequence[str]) -> int | None:
     for module in _COMMANDS:
         module.add(commands)
     words = list(argv)
-    if words[1:2] == ["run"]:  # `cocoee run` is one command
+    if " ".join(words[:2]) in commands.choices:  # `cocoee run` is one command
         words[:2] = [" ".join(words[:2])]
     arguments = parser.parse_args(words)
     return arguments.run(arguments)

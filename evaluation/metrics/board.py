@@ -158,12 +158,8 @@ def _fid(loading: Loading) -> Sequence[SetNumber]:
         digest = pictures_digest([case.files["image"] for case in answers.cases])
         against = collect(_GROUND, theirs.identity, (row[None] for row in own), len(own), digest)
         recipe = f"frechet/{ours.identity} to {against.described}"
-        figure, notes = frechet_figure(
-            answers.values["result"],
-            against,
-            ReportColumn("fid_fg", "FID_fg", "down", recipe),
-            store=loading.store,
-        )
+        column = ReportColumn("fid_fg", "FID_fg", "down", recipe)
+        figure, notes = frechet_figure(answers.values["result"], against, column, store=loading.store)
         return [figure], notes
 
     return [SetNumber(figures, wanted, least=2)]

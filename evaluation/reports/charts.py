@@ -11,21 +11,21 @@ from evaluation.reports.tables import all_columns, number, set_value
 from evaluation.scoring.report import Report, ReportColumn
 
 WIDTH, HEIGHT, EDGE = 300, 200, 42  # pixels; EDGE is what the axes need
-BINS = 24
+_BINS = 24
 DRAWN = 1000  # most points of a scatter
-IDENTITY = ("dinov2_b14", "dinov2_l14", "dino_s16", "clip_i_l14", "clip_i_b32", "clip_fg", "clip_score_box")
-KEPT = ("background_psnr", "background_ssim", "background_mse", "quality_score", "frechet_clip")
+_IDENTITY = ("dinov2_b14", "dinov2_l14", "dino_s16", "clip_i_l14", "clip_i_b32", "clip_fg", "clip_score_box")
+_KEPT = ("background_psnr", "background_ssim", "background_mse", "quality_score", "frechet_clip")
 
 
 @dataclass(frozen=True)
-class Chart:
+class Plot:
     """A drawing with a title; `svg` is a whole element."""
 
     title: str
     svg: str
 
 
-def histograms(report: Report) -> list[Chart]:
+def histograms(report: Report) -> list[Plot]:
     """How each number is distributed over the cases; infinite values are counted in the title."""
     charts = []
     for column in report.columns:
@@ -33,8 +33,8 @@ def histograms(report: Report) -> list[Chart]:
         finite = values[np.isfinite(values)]
         if finite.size < 2:
             continue
-        counts, ends = np.histogram(finite, BINS)
-        top, bar = counts.max(), (WIDTH - 2 * EDGE) / BINS
+        counts, ends = np.histogram(finite, _BINS)
+        top, bar = counts.max(), (WIDTH - 2 * EDGE) / _BINS
         bars = "".join(
             f'<rect x="{EDGE + place * bar:.1f}" y="{_y(count / top):.1f}" width="{bar - 1:.1f}" '
             f'height="{HEIGHT - EDGE - _y(count / top):.1f}"/>'
@@ -43,11 +43,11 @@ def histograms(report: Report) -> list[Chart]:
         infinite = int(np.isinf(values).sum())
         more = f", {infinite:,} infinite not drawn" if infinite else ""
         axes = _axes((ends[0], ends[-1]), (0, top), column.title, "cases", (column.digits, 0))
-        charts.append(Chart(f"{column.heading}: {finite.size:,} cases{more}", _svg(axes + bars)))
+        charts.append(Plot(f"{column.heading}: {finite.size:,} cases{more}", _svg(axes + bars)))
     return charts
 
 
-def scatters(first: Report, other: Report) -> list[Chart]:
+def scatters(first: Report, other: Report) -> list[Plot]:
     """Each number of one report against another's, a point for each case that both have."""
     names = {column.name for column in other.columns if column.recipe in {c.recipe for c in first.columns}}
     charts = []
@@ -65,18 +65,18 @@ def scatters(first: Report, other: Report) -> list[Chart]:
         line = f'<line class="equal" x1="{_x(0)}" y1="{_y(0)}" x2="{_x(1)}" y2="{_y(1)}"/>'
         axes = _axes(ends, ends, first.name, other.name, (column.digits, column.digits))
         title = f"{column.heading}: {len(drawn):,} of {len(keys):,} cases drawn"
-        charts.append(Chart(title, _svg(axes + line + points)))
+        charts.append(Plot(title, _svg(axes + line + points)))
     return charts
 
 
-def trade_offs(reports: Sequence[Report]) -> list[Chart]:
+def trade_offs(reports: Sequence[Report]) -> list[Plot]:
     """Identity against background and quality, a point for each report; only numbers of one recipe."""
     shared = _shared(reports)
-    identity = next((shared[name] for name in IDENTITY if name in shared), None)
+    identity = next((shared[name] for name in _IDENTITY if name in shared), None)
     if identity is None:
         return []
     charts = []
-    for column in (shared[name] for name in KEPT if name in shared):
+    for column in (shared[name] for name in _KEPT if name in shared):
         pairs = {r.name: (set_value(r, column), set_value(r, identity)) for r in reports}
         pairs = {name: pair for name, pair in pairs.items() if all(map(math.isfinite, pair))}
         if not pairs:
@@ -88,7 +88,7 @@ def trade_offs(reports: Sequence[Report]) -> list[Chart]:
             points += f'<circle cx="{left:.1f}" cy="{top:.1f}" r="4"/>'
             points += f'<text x="{left + 6:.1f}" y="{top - 5:.1f}">{html.escape(name)}</text>'
         axes = _axes(across, up, column.heading, identity.heading, (column.digits, identity.digits))
-        charts.append(Chart(f"{identity.title} against {column.title}", _svg(axes + points)))
+        charts.append(Plot(f"{identity.title} against {column.title}", _svg(axes + points)))
     return charts
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.reports.charts import Chart, histograms
+from evaluation.reports.charts import Plot, histograms
 from evaluation.reports.page import Gallery, best_and_worst, chosen_cases, page, strip
 from evaluation.reports.tables import Table, as_latex, as_markdown, as_text, cases_csv, report_tables
 from evaluation.scoring.report import Report, ReportColumn, write_report
@@ -85,7 +85,7 @@ def write_pages(
     title: str,
     tables: Sequence[Table],
     galleries: Sequence[Gallery],
-    charts: Sequence[Chart] = (),
+    charts: Sequence[Plot] = (),
 ) -> None:
     """Write NAME.md, NAME.tex (the tables for LaTeX) and NAME.html into a folder, which is made."""
     out.mkdir(parents=True, exist_ok=True)

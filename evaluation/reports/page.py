@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from evaluation.reports.charts import Chart
+from evaluation.reports.charts import Plot
 from evaluation.reports.tables import Table, number
 from evaluation.scoring.report import Report, ReportColumn
 from intarsia.errors import UserError
@@ -69,7 +69,7 @@ class Gallery:
 
 
 def page(
-    title: str, tables: Sequence[Table], galleries: Sequence[Gallery], charts: Sequence[Chart] = ()
+    title: str, tables: Sequence[Table], galleries: Sequence[Gallery], charts: Sequence[Plot] = ()
 ) -> str:
     """The page."""
     drawn = [_charts(charts)] if charts else []
@@ -246,7 +246,7 @@ def _size(picture: Image.Image) -> str:
     return f'style="width:{round(picture.width * side)}px"'
 
 
-def _charts(charts: Sequence[Chart]) -> str:
+def _charts(charts: Sequence[Plot]) -> str:
     figures = "\n".join(
         f"<figure><figcaption>{html.escape(chart.title)}</figcaption>{chart.svg}</figure>" for chart in charts
     )
