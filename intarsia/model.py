@@ -15,7 +15,7 @@ from intarsia.conditions.condition import ConditionKind, condition_kind
 from intarsia.conditions.noised import NoisedEncoder
 from intarsia.errors import UserError
 from intarsia.model_folder import check_same_notes
-from intarsia.pretrained import load_image_encoder, load_model_folder, load_text_encoder, widen_input
+from intarsia.pretrained import load_image_encoder, load_model_folder, load_text_encoder, widen
 from intarsia.stable_diffusion import load_unet, load_vae, warn_of_other_prediction
 from intarsia.towers.text import new_text_encoder, read_text
 from intarsia.towers.tokenizer import BYTES_VOCABULARY, TextTokenizer, bytes_tokenizer, read_tokenizer
@@ -193,7 +193,7 @@ def _new_unet(config: ModelConfig) -> UNet2DConditionModel:
     if config.low_res:
         nn.init.zeros_(network.class_embedding.weight)
     if config.in_channels > unet.in_channels:
-        widen_input(network, config.in_channels)
+        _widen_input(network, config.in_channels)
     return network
 
 
@@ -210,3 +210,11 @@ def _new_vae(config: ModelConfig) -> AutoencoderKL:
         norm_num_groups=vae.norm_num_groups,
         scaling_factor=vae.scaling_factor,
     )
+
+
+def _widen_input(unet: Any, in_channels: int) -> None:
+    """Append input channels of zeros to a `UNet2DConditionModel`; its output for the others stays."""
+    weight = unet.conv_in.weight
+    unet.conv_in.weight = nn.Parameter(widen(weight.detach(), in_channels), weight.requires_grad)
+    unet.conv_in.in_channels = in_channels
+    unet.register_to_config(in_channels=in_channels)

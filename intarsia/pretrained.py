@@ -250,14 +250,6 @@ def widen(weight: Tensor, in_channels: int) -> Tensor:
     return torch.cat([weight, extra], dim=1)
 
 
-def widen_input(unet: Any, in_channels: int) -> None:
-    """Append input channels of zeros to a `UNet2DConditionModel`; its output for the others stays."""
-    weight = unet.conv_in.weight
-    unet.conv_in.weight = nn.Parameter(widen(weight.detach(), in_channels), weight.requires_grad)
-    unet.conv_in.in_channels = in_channels
-    unet.register_to_config(in_channels=in_channels)
-
-
 def load_image_encoder(model: Any, folder: Path) -> None:
     """Fill an `EditModel`'s image tower from a folder of transformers with it, or with a model around it.
 
@@ -327,8 +319,7 @@ def without_prefix(state: State, prefix: str) -> State:
 def load_model_folder(model: Any, folder: Path) -> None:
     """Fill the networks of an `EditModel` from a model folder, and read its tokenizer.
 
-    A UNet with more structure maps than the folder's, or with a low-resolution picture, gets zeros for them
-    (`check_same_notes` compares them).
+    A UNet gets zeros for structure maps and a low-resolution picture that the folder's was not told.
 
     Raises:
         UserError: if any weight is missing, unexpected or of another shape. This matters for CLIP: other
@@ -395,9 +386,9 @@ def image_encoder_state(model: Any) -> State:
 def modern_attention_names(state: State) -> State:
     """Rename the autoencoder's attention weights of old diffusers folders, such as Stable Diffusion 1.4's."""
     names = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-    renamed = {}
-    for name, value in state.items():
-        head, _, leaf = name.rpartition(".")
-        parent, _, layer = head.rpartition(".")
-        renamed[f"{parent}.{names[layer]}.{leaf}" if layer in names else name] = value
-    return renamed
+
+    def modern(name: str) -> str:
+        *parents, layer, leaf = ["", *name.split(".")]
+        return ".".join([*parents[1:], names[layer], leaf]) if layer in names else name
+
+    return {modern(name): value for name, value in state.items()}

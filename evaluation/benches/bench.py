@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 BENCHES = {
     "cocoee": "evaluation.benches.cocoee:COCOEE",
     "bench": "evaluation.benches.own_list:OWN_LIST",
-<<<<<<< HEAD
-=======
     "anyinsertion": "evaluation.benches.anyinsertion:ANY_INSERTION",
     "dreambooth": "evaluation.benches.dreambooth:DREAMBOOTH",
->>>>>>> metrics
     "identity": "evaluation.benches.pairs:IDENTITY",
     "piebench": "evaluation.pie.pie_score:PIE_BENCH",
 }
