@@ -14,6 +14,7 @@ from evaluation.benches.piebench import read_bench
 from PIL import Image
 
 from evaluation.measures.metrics import mse, psnr, ssim
+from evaluation.pie.piebench import read_bench
 from intarsia.config import load_config
 from intarsia.model import build_model
 from intarsia.weights import read_model, save_model
