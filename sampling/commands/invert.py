@@ -63,7 +63,7 @@ def _add_prompt_options(parser: argparse.ArgumentParser) -> None:
         "target": "the edit in words, such as 'a dog'",
         "negative_prompt": "words for what the edit should not be",
         "caption": "words for picture and edit instead of --source; the edit goes in the direction from "
-        "--source to --target (pix2pix-zero)",
+        "--source to --target (pix2pix-zero), each of them one sentence or several with | between them",
     }
     for name, text in texts.items():
         group.add_argument(f"--{name.replace('_', '-')}", metavar="TEXT", default="", help=text)

@@ -31,7 +31,8 @@ class InversionRequest:
         reweight: pairs (word of the target prompt, factor of its attention).
         negative_prompt: text in place of the empty prompt for the edit, not for the source.
         caption: text that both branches have instead of `source_prompt`; the edit's tokens are the caption's
-            plus those of `target_prompt` minus those of `source_prompt` (pix2pix-zero's direction).
+            plus those of `target_prompt` minus those of `source_prompt` (pix2pix-zero's direction), each of
+            which may be several sentences with | between them, whose tokens are averaged.
         seed: seed of the noise of the method "ddpm".
     """
 
@@ -64,11 +65,18 @@ class InversionRequest:
         check_inversion(parts, pictures, self.texts())
 
     def prompts(self) -> dict[str, str]:
-        """The prompts that the model reads, by name."""
-        every = self.texts()
+        """The prompts that the model reads, by name; of several sentences the longest."""
         return {
-            name: every[name] for name in ("source prompt", "target prompt", "negative prompt", "caption")
+            "source prompt": max(self.sentences(self.source_prompt), key=len),
+            "target prompt": max(self.sentences(self.target_prompt), key=len),
+            "negative prompt": self.negative_prompt,
+            "caption": self.caption,
         }
+
+    def sentences(self, prompt: str) -> list[str]:
+        """The sentences of the source's or the target's prompt; only a caption lets it have several."""
+        found = [part.strip() for part in prompt.split("|")] if self.caption else []
+        return [part for part in found if part] or [prompt]
 
     def texts(self) -> dict[str, str]:
         """The texts by name, as `check_inversion` takes them."""

@@ -64,7 +64,11 @@ def encode_start(
     config = encoder.model.config
     square, mask = torch.from_numpy(image)[None], torch.from_numpy(fitted_mask)[None]
     zeros = torch.zeros(1, config.vae.latent_channels, config.latent_size, config.latent_size)
-    parts = encoder.told([*_exemplars(request), None, None], _texts(request))
+    sources, targets = (request.sentences(text) for text in (request.source_prompt, request.target_prompt))
+    first_exemplar, second_exemplar = _exemplars(request)
+    exemplars = [first_exemplar] * len(sources) + [second_exemplar] * len(targets)
+    texts = [*sources, *targets, request.negative_prompt, request.caption]
+    parts = encoder.told([*exemplars, None, None], texts)
     first = torch.zeros(1, dtype=torch.int64, device=encoder.device)
     condition = encoder.condition(square, mask, tuple(part.select(first, told=True) for part in parts), zeros)
     keep = None
@@ -73,9 +77,11 @@ def encode_start(
     return Start(
         encoder.latents(square, torch.zeros_like(mask), zeros),
         condition,
-        _tokens(parts, condition, request),
+        _tokens(parts, condition, request, len(sources)),
         keep,
-        CouplingInputs(config.num_tokens, keep, _alignment(encoder.model, parts, request, settings)),
+        CouplingInputs(
+            config.num_tokens, keep, _alignment(encoder.model, parts, request, settings, len(sources))
+        ),
         encoder.tokens(_whole(request)).float() if settings.inversion == "style" else None,
     )
 
@@ -97,20 +103,21 @@ def _exemplars(request: InversionRequest) -> list[Tensor | None]:
     return [torch.from_numpy(fit_exemplar(exemplar)) for exemplar in (source, request.exemplar)]
 
 
-def _texts(request: InversionRequest) -> list[str]:
-    return [request.source_prompt, request.target_prompt, request.negative_prompt, request.caption]
-
-
-def _tokens(parts: tuple[Part, ...], condition: Condition, request: InversionRequest) -> Tokens:
-    every = torch.cat([part.tokens for part in parts], dim=1)[:, None]
-    source, target, negative, caption = every
+def _tokens(parts: tuple[Part, ...], condition: Condition, request: InversionRequest, sources: int) -> Tokens:
+    """The tokens of both branches; the first rows of `parts` are of the source's sentences."""
+    *every, negative, caption = torch.cat([part.tokens for part in parts], dim=1)[:, None]
+    source, target = (torch.stack(rows).mean(0) for rows in (every[:sources], every[sources:]))
     if request.caption:
         source, target = caption, caption + target - source
     return Tokens(source, target, condition.null, negative if request.negative_prompt else None)
 
 
 def _alignment(
-    model: EditModel, parts: tuple[Part, ...], request: InversionRequest, settings: InversionSettings
+    model: EditModel,
+    parts: tuple[Part, ...],
+    request: InversionRequest,
+    settings: InversionSettings,
+    sources: int,
 ) -> Alignment:
     """How the tokens of all parts correspond; with a caption both branches have the caption's."""
     found = []
@@ -124,7 +131,7 @@ def _alignment(
             )
             found.append(aligned)
         elif part.name == "exemplar" and settings.alignment == "similar":
-            found.append(similar_tokens(part.tokens[0], part.tokens[1]))
+            found.append(similar_tokens(part.tokens[0], part.tokens[sources]))
         else:
             found.append(same_places(length))
     return one_after_the_other(found)

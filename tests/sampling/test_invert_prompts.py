@@ -6,15 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from intarsia.errors import UserError
 from intarsia.model import EditModel
 from intarsia.weights import save_model
 from sampling.cli import main
+from sampling.denoise.condition import Encoder
 from sampling.methods.request import InversionRequest
 from sampling.methods.run_inversion import InversionResult, invert_edit
+from sampling.methods.start import encode_start
 from sampling.settings import InversionSettings
+from tests.closeness import relative_error, rounding
 from tests.sampling.tiny import request, tiny_model
 from tests.text import text_model
 
@@ -90,6 +94,31 @@ def test_a_caption_that_is_the_source_prompt_changes_only_rounding(model: EditMo
     plain = made(model, asked()).image.astype(int)
     captioned = made(model, asked(caption="a round cat")).image
     assert np.abs(captioned - plain).max() <= 1
+
+
+def test_a_direction_is_the_mean_of_several_sentences(model: EditModel) -> None:
+    """Pix2pix-zero's: what the mean of the target's sentences has more than that of the source's."""
+    encoder = Encoder(model, model.unet.device)
+    several = {"source_prompt": "a cat | a photo of a cat|", "target_prompt": "a dog|one dog|the dog"}
+    request = asked(caption="an animal", **several)
+    mask = np.full((64, 64), 255, np.uint8)
+    start = encode_start(encoder, request, InversionSettings(), request.image, mask)
+    [part] = encoder.told(
+        [None] * 6, ["a cat", "a photo of a cat", "a dog", "one dog", "the dog", "an animal"]
+    )
+    direction = part.tokens[2:5].mean(0) - part.tokens[:2].mean(0)
+    assert relative_error(start.tokens.target[0], part.tokens[5] + direction) < rounding(6)
+    assert torch.equal(start.tokens.source[0], part.tokens[5])
+    one = encode_start(encoder, asked(), InversionSettings(), IMAGE, mask)
+    [part] = encoder.told([None, None], ["a round cat", "a round dog"])
+    assert torch.equal(one.tokens.source, part.tokens[:1]), "one sentence is itself, to the bit"
+    assert torch.equal(one.tokens.target, part.tokens[1:])
+
+
+def test_without_a_caption_a_stroke_is_text_and_a_long_sentence_has_a_note(model: EditModel) -> None:
+    assert asked(target_prompt="a|b").prompts()["target prompt"] == "a|b"
+    result = made(model, asked(caption="x", target_prompt="a dog|" + "a dog " * 10), coupling="pix2pix-zero")
+    assert any("the target prompt has 40 tokens" in remark for remark in result.remarks)
 
 
 @pytest.mark.parametrize(
