@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation.benches.piebench import read_bench
 from PIL import Image
 
 from evaluation.measures.metrics import mse, psnr, ssim
