@@ -165,10 +165,18 @@ class Models:
 
         painter, model = self._offered[name]
         parts = painter_of(painter).parts(model)
-        shared = pattern(model, self._machine, painter=painter)
+        shared = pattern(model, self._machine_of(painter), painter=painter)
         return self.first.with_model(self._switched(name), shared, parts), fields_of(painter, model, parts)
 
     def _switched(self, name: str) -> Paint:
         painter, model = self._offered[name]
         kind = _SwitchedInverting if painter == "own" else _Switched
-        return kind(self._loaded, name, lambda: painter_of(painter).open(model, self._machine))
+        return kind(self._loaded, name, lambda: painter_of(painter).open(model, self._machine_of(painter)))
+
+    def _machine_of(self, painter: str) -> MachineSettings:
+        """The server's options that a painter follows; the others are for other models."""
+        follows = painter_of(painter).machine
+        if follows is None:
+            return self._machine
+        asked = {name: getattr(self._machine, name) for name in ("device", "iopaint_url", *follows)}
+        return MachineSettings(**asked)

@@ -98,6 +98,13 @@ def test_one_model_is_in_memory(client: TestClient, models: Models) -> None:
     assert loaded._name == "lama"
 
 
+def test_options_of_one_model_do_not_refuse_another(models: Models) -> None:
+    models._machine = MachineSettings(device="cpu", dtype="bfloat16", low_vram=True)
+    assert models._machine_of("own") == models._machine
+    assert models._machine_of("lama") == CPU
+    assert models._machine_of("sd2") == models._machine
+
+
 def test_inversion_goes_by_the_chosen_model(client: TestClient) -> None:
     assert client.get("/page/choices", params={"model": "lama"}).json()["invert"] is None
     assert client.get("/page/choices").json()["invert"] is not None
