@@ -20,7 +20,7 @@ NEVER = [
     "starlette",
     "uvicorn",
 ]
-OURS = ["sampling.web", "sampling.methods", "sampling.couplings", "evaluation", "training", "slurm"]
+OURS = ["sampling.web.service", "sampling.methods", "sampling.couplings", "evaluation", "training", "slurm"]
 PICTURES = ["--image", "coco-mini/images/000000017029.jpg", "--mask", "edits/dog.mask.png"]
 
 
