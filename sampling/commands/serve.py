@@ -26,6 +26,18 @@ from sampling.web.keeping import own_folder
 _WHERE = "python -m sampling serve"
 _TOKEN = r"[A-Za-z0-9._~-]{8,200}"  # what a header, a cookie and an address take as it is
 
+# Accepted, because nothing would change: why.
+_IDLE = {
+    "disable-nsfw": "no safety checker is loaded",
+    "enable-xformers": "attention is PyTorch's own, which needs as little memory",
+    "local-files-only": "weights are complete, and no hub is ever contacted",
+}
+# Refused: what to give instead.
+_INSTEAD = {
+    "gui": "the page has no window of its own; leave it out and open the printed address in a browser",
+    "sd-cpu-textencoder": "give --low-vram, which keeps every network off the GPU that is not in use",
+}
+
 
 def add(commands: Commands) -> None:
     """Declare `serve`."""
@@ -40,7 +52,10 @@ def add(commands: Commands) -> None:
     add_noised_option(files)
     add_upsampler_option(files)
     files.add_argument(
-        "--input", type=Path, metavar="DIR", help="offer the pictures in this folder on the page"
+        "--input",
+        type=Path,
+        metavar="PATH",
+        help="a folder whose pictures the page offers, or a picture that it begins with",
     )
     files.add_argument(
         "--output-dir",
@@ -49,10 +64,9 @@ def add(commands: Commands) -> None:
         help="keep results, and their files below inputs/; by default both are deleted after an hour",
     )
     files.add_argument(
-        "--local-files-only",
+        "--disable-model-switch",
         action="store_true",
-        help="never contact the Hugging Face hub; a model folder is complete, so this changes nothing: it is "
-        "accepted because other tools have it",
+        help="offer only --model, and not what else is in --model-dir",
     )
     network = parser.add_argument_group("network")
     network.add_argument(
@@ -78,6 +92,7 @@ def add(commands: Commands) -> None:
     network.add_argument("--port", type=int, default=7860, help="port (default %(default)s); 0 = a free one")
     _add_limits(parser)
     add_machine_options(parser)
+    _add_other_flags(parser)
     parser.set_defaults(run=_run, batch_size=EditSettings().batch_size)
 
 
@@ -136,6 +151,7 @@ def _run(arguments: argparse.Namespace) -> None:
         from sampling.painters.painter import painter_of
         from sampling.provenance import pattern
         from sampling.web.choices import fields_of
+        from sampling.web.models import Models, offered_models
         from sampling.web.service import Limits, Service
         from sampling.web.visitors import visitors_of
 
@@ -153,6 +169,9 @@ def _run(arguments: argparse.Namespace) -> None:
         shared = pattern(model, machine_options, painter=painter)
         paint, parts = painter_of(painter).open(model, machine_options), painter_of(painter).parts(model)
         service = Service(paint, shared, folder, limits, parts)
+        folder_of_models = None if arguments.disable_model_switch else arguments.model_dir
+        name, offered = offered_models(painter, model, folder_of_models)
+        models = Models(service, fields_of(painter, model, parts), name, offered, machine_options)
         token = secrets.token_urlsafe(24) if arguments.token == "" else arguments.token or ""
         visitors = visitors_of(arguments.host, arguments.host_name, token)
         if visitors.addresses and not token:
@@ -163,7 +182,7 @@ def _run(arguments: argparse.Namespace) -> None:
             )
         address = Address(arguments.host, arguments.port, visitors)
         tidy = partial(shutil.rmtree, own, ignore_errors=True)
-        serve(service, address, arguments.input, arguments.batch_size, tidy, fields_of(painter, model, parts))
+        serve(service, address, arguments.input, arguments.batch_size, tidy, models)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -181,6 +200,38 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--host-name {name} must be a name alone, without http://, port and path")
     if arguments.max_waiting < 0:
         raise UsageError(f"--max-waiting {arguments.max_waiting} must be 0 or more")
-    if arguments.input is not None and not arguments.input.is_dir():
-        raise UsageError(f"--input {arguments.input} is not a folder")
+    if arguments.input is not None and not arguments.input.exists():
+        raise UsageError(f"--input {arguments.input} is neither a folder nor a picture")
+    _check_other_flags(arguments)
     check_painter(arguments)
+
+
+def _add_other_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags that are accepted or answered because other tools have them."""
+    group = parser.add_argument_group("flags of lama-cleaner, see docs/web.md")
+    group.add_argument(
+        "--cpu-offload",
+        dest="low_vram",
+        action="store_const",
+        const=True,
+        default=argparse.SUPPRESS,
+        help="the same as --low-vram",
+    )
+    for name, why in _IDLE.items():
+        group.add_argument(f"--{name}", action="store_true", help=f"accepted, without effect: {why}")
+    for name, instead in _INSTEAD.items():
+        group.add_argument(f"--{name}", action="store_true", help=f"refused: {instead}")
+
+
+def _check_other_flags(arguments: argparse.Namespace) -> None:
+    """Note the flags that have no effect, and refuse those that have another name here."""
+    for name, instead in _INSTEAD.items():
+        if _given(arguments, name):
+            raise UsageError(f"--{name}: {instead}")
+    for name, why in _IDLE.items():
+        if _given(arguments, name):
+            print(f"note: --{name} has no effect: {why}", file=sys.stderr)
+
+
+def _given(arguments: argparse.Namespace, name: str) -> bool:
+    return bool(getattr(arguments, name.replace("-", "_")))

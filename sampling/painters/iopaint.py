@@ -171,4 +171,5 @@ PAINTER = Painter(
     named=True,
     libraries=dict,
     float32=True,
+    machine=(),
 )

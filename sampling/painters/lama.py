@@ -56,4 +56,5 @@ PAINTER = Painter(
     uses=_USES,
     weights=_FILES,
     float32=True,
+    machine=(),
 )

@@ -76,4 +76,5 @@ PAINTER = Painter(
     uses=_USES,
     weights=("manga",),
     float32=True,
+    machine=(),
 )

@@ -64,4 +64,5 @@ PAINTER = Painter(
     named=True,
     libraries=lambda: {"opencv": _cv2().__version__},
     float32=True,
+    machine=(),
 )

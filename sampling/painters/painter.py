@@ -92,6 +92,7 @@ class Painter:
         named: whether `--model` is a name, not a file or folder.
         libraries: function that gives the versions of the libraries that affect the numbers.
         float32: whether it computes in float32 only.
+        machine: fields of `MachineSettings` that it follows beside `device`; None = all.
     """
 
     check: Callable[[Path | None], None]
@@ -103,6 +104,7 @@ class Painter:
     named: bool = False
     libraries: Callable[[], Mapping[str, str]] = _torch_versions
     float32: bool = False
+    machine: tuple[str, ...] | None = None
 
 
 def painter_of(name: str) -> Painter:

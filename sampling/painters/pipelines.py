@@ -31,6 +31,7 @@ SINGLE_FILES = (".safetensors", ".ckpt")
 _OWN_SCHEDULER = EditSettings().scheduler  # asks for the scheduler that the folder has
 _USES = ("num_inference_steps", "text_guidance_scale", "scheduler", "karras", "eta")
 _SEAM = ("fit", "context", "blend", "match_colour", "composite")
+_MACHINE = ("dtype", "low_vram")
 _TOLD: Mapping[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
 
 
@@ -88,6 +89,7 @@ def pipeline_painter(row: PipelineRow) -> Painter:
         parts=lambda model: ("text",),
         uses=(*_USES, *_SEAM),
         weights=row.weights,
+        machine=_MACHINE,
     )
 
 
@@ -140,7 +142,7 @@ def _fingerprint(row: PipelineRow, model: Path | None) -> str:
 def _open(row: PipelineRow, model: Path | None, machine: MachineSettings) -> Paint:
     from sampling.denoise.machine import pick_device, pick_dtype
 
-    check_machine(row.name, machine, "dtype", "low_vram")
+    check_machine(row.name, machine, *_MACHINE)
     device = pick_device(machine.device)
     pipeline = _loaded(row, _named(row, model), pick_dtype(machine.dtype, device))
     pipeline.set_progress_bar_config(disable=True)

@@ -28,6 +28,7 @@ from sampling.told import check_outline, check_scales, check_told
 from sampling.web.bodies import decoded, object_of
 from sampling.web.inversions import make_inversion, read_order
 from sampling.web.line import Busy, Stopped
+from sampling.web.models import Models
 from sampling.web.progress import answered
 from sampling.web.service import Made, Order, Service, TooLarge
 
@@ -60,14 +61,18 @@ class EditBody(EditSettings):
     structure: dict[str, str] = Field(default_factory=dict)
 
 
-def add_api(app: Starlette, service: Service, batch_size: int) -> None:
+def add_api(app: Starlette, models: Models, batch_size: int) -> None:
     """Let `app` answer below /api/; `batch_size` is the server's affair, not the visitor's."""
-    makers: dict[str, Maker] = {"edit": partial(_edit, service, batch_size)}
-    if service.inverting is not None:
-        makers["invert"] = partial(_invert, service)
-    known = " and ".join(f"/api/{name}" for name in makers)
 
     async def answer(request: Request) -> Response:
+        try:
+            service, _ = await run_in_threadpool(models.of, request.query_params.get("model", ""))
+        except UserError as error:
+            return _error(400, str(error))
+        makers: dict[str, Maker] = {"edit": partial(_edit, service, batch_size)}
+        if service.inverting is not None:
+            makers["invert"] = partial(_invert, service)
+        known = " and ".join(f"/api/{name}" for name in makers)
         make = makers.get(request.path_params["rest"])
         if make is None:
             return _error(404, f"there is only POST {known} here")

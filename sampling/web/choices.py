@@ -89,9 +89,10 @@ class Folder:
     """Pictures that the page offers, from one folder; the names are read once."""
 
     def __init__(self, root: Path) -> None:
-        """`root`: the folder; the pictures may lie at any depth."""
-        self.root = root.resolve()
-        self.names = offered(self.root)
+        """`root`: the folder, whose pictures may lie at any depth, or one picture to start with."""
+        self.start = root.name if root.is_file() else ""
+        self.root = root.parent.resolve() if self.start else root.resolve()
+        self.names = [self.start] if self.start else offered(self.root)
 
     def read(self, name: str) -> bytes:
         """The bytes of one of the pictures.
@@ -155,5 +156,6 @@ def page_choices(
         "presets": PRESETS,
         "folder": folder.root.name if folder else "",
         "offered": folder.names if folder else [],
+        "start": folder.start if folder else "",
         "examples": list(examples()),
     }

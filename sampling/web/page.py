@@ -24,9 +24,10 @@ from intarsia.errors import UserError
 from sampling.canvas.canvas import check_mask
 from sampling.pictures import PictureFile, open_mask, open_picture
 from sampling.settings import EditSettings
-from sampling.web.choices import Folder, ModelFields, examples, page_choices
+from sampling.web.choices import Folder, examples, page_choices
 from sampling.web.copies import cut_out, mask_copy, mask_of_strokes, small_copy, window_of, work_copy
-from sampling.web.service import Service, TooLarge, called_by_name, named
+from sampling.web.models import Models
+from sampling.web.service import TooLarge, called_by_name, named
 
 # Not by `mimetypes`, which asks the machine: a browser refuses a script of another type.
 _KINDS = {
@@ -50,14 +51,16 @@ log = logging.getLogger(__name__)
 class Page:
     """The page of a service; each method answers one question with its query and its body."""
 
-    def __init__(self, service: Service, fields: ModelFields, folder: Folder | None) -> None:
-        """`fields`: what is shown of the model; `folder`: pictures that are offered."""
-        self.service, self.fields, self.folder = service, fields, folder
+    def __init__(self, models: Models, folder: Folder | None) -> None:
+        """`models`: what can be chosen to paint; `folder`: pictures that are offered."""
+        self.models, self.folder, self.service = models, folder, models.first
 
     def choices(self, query: Mapping[str, str], body: bytes) -> Response:
-        """What the page offers."""
-        inverts = self.service.inverting is not None
-        return JSONResponse(page_choices(self.fields, self.service.limits, self.folder, inverts))
+        """What the page offers with a `model`."""
+        service, fields = self.models.of(query.get("model", ""))
+        inverts = service.inverting is not None
+        offered = page_choices(fields, service.limits, self.folder, inverts)
+        return JSONResponse({**offered, "models": self.models.names})
 
     def look(self, query: Mapping[str, str], body: bytes) -> Response:
         """Size, notes and a copy to paint on of a picture (`kind`)."""
@@ -91,15 +94,16 @@ class Page:
         )
 
     def window(self, query: Mapping[str, str], body: bytes) -> Response:
-        """The part of a picture that the model will see; null if it sees all."""
+        """The part of a picture that the `model` will see; null if it sees all."""
+        _, fields = self.models.of(query.get("model", ""))
         width, height = _numbers(query, "width", "height")
         marked = Box(*_numbers(query, "x0", "y0", "x1", "y1")).clipped((width, height))
         chosen = {name: query[name] for name in ("fit", "context") if name in query}
         settings = build_config(EditSettings, chosen, "window")
         self._check_size(width, height)
-        if self.fields.size is None or not marked.area:
+        if fields.size is None or not marked.area:
             return JSONResponse({"window": None})
-        window = window_of(marked, (width, height), self.fields.size, settings)
+        window = window_of(marked, (width, height), fields.size, settings)
         return JSONResponse({"window": window.as_list()})
 
     def offered(self, query: Mapping[str, str], body: bytes) -> Response:

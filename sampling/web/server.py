@@ -19,11 +19,11 @@ from starlette.responses import JSONResponse, Response
 from intarsia.errors import UserError
 from sampling.web.api import add_api
 from sampling.web.choices import Folder, ModelFields
-from sampling.web.gate import BodyLimits, Gate
+from sampling.web.gate import BodyLimits, Gate, PunctualProtocol
 from sampling.web.keeping import look_regularly
+from sampling.web.models import Models
 from sampling.web.page import Page, add_page
 from sampling.web.service import Service
-from sampling.web.sockets import PunctualProtocol
 from sampling.web.visitors import Visitors
 
 
@@ -57,7 +57,7 @@ def serve(
     browse: Path | None,
     batch_size: int,
     tidy: Callable[[], None],
-    fields: ModelFields | None = None,
+    models: Models | None = None,
 ) -> None:
     """Answer until interrupted.
 
@@ -66,8 +66,8 @@ def serve(
         place: address, port and rules for visitors.
         browse: folder of pictures that the page offers.
         batch_size: edits of a request at the same time.
-        fields: what the page shows of the model; None for what follows from the service.
         tidy: function called before the process ends without waiting for a step that takes long.
+        models: models to choose from, `service`'s the first; None for this one alone.
 
     Raises:
         UserError: if the address is not available.
@@ -84,7 +84,7 @@ def serve(
         ) from None
     # All decoding in this process stops at the limit: Pillow refuses at twice this number.
     Image.MAX_IMAGE_PIXELS = int(service.limits.megapixels * 1e6 / 2) + 1
-    app = build_app(service, visitors, browse, batch_size, fields)
+    app = build_app(service, visitors, browse, batch_size, models=models)
     look_regularly(service.forget)
     config = uvicorn.Config(
         app,
@@ -123,11 +123,13 @@ def build_app(
     browse: Path | None,
     batch_size: int,
     fields: ModelFields | None = None,
+    models: Models | None = None,
 ) -> Gate:
-    """The whole server as an ASGI app; arguments as in `serve` and `Address`."""
+    """The whole server as an ASGI app; arguments as in `serve`, `Address` and `Models`."""
     app = Starlette(exception_handlers={404: _nothing_there, 405: _nothing_there})
-    add_api(app, service, batch_size)
-    add_page(app, Page(service, fields or ModelFields(service.parts), Folder(browse) if browse else None))
+    models = models or Models(service, fields or ModelFields(service.parts))
+    add_api(app, models, batch_size)
+    add_page(app, Page(models, Folder(browse) if browse else None))
     each = service.limits.upload_mb << 20
     # Those that wait keep theirs in memory; a few more can come in meanwhile.
     return Gate(app, BodyLimits(each, each * (service.limits.waiting + 5)), visitors)

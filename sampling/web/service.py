@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -104,11 +105,21 @@ class Service:
     ) -> None:
         """`pattern`: provenance of all edits; `folder`: for the results, and the inputs below inputs/."""
         self.folder, self.limits, self.parts, self.pattern = folder, limits, parts, pattern
-        self._paint = paint
-        self.inverting = paint if isinstance(paint, Inverting) else None
+        self.paint = paint
         self.line = EditLine(limits.waiting)
         self._keeping = threading.Lock()
         self._needed: Counter[Path] = Counter()  # files of edits that wait or are made
+
+    @property
+    def inverting(self) -> Inverting | None:
+        """The painter, if it can edit by inversion."""
+        return self.paint if isinstance(self.paint, Inverting) else None
+
+    def with_model(self, paint: Paint, pattern: Provenance, parts: PartNames) -> Service:
+        """A service of another model with the same line, files and limits; arguments as for a new one."""
+        other = copy(self)
+        other.paint, other.pattern, other.parts = paint, pattern, parts
+        return other
 
     def check(self, content: bytes, kind: str) -> str:
         """The file name ending of a picture; only its header is read.
@@ -201,7 +212,7 @@ class Service:
             requests = [
                 EditRequest(*told, seed, prompt=order.prompt, structure=inputs.structure) for seed in seeds
             ]
-            results = self._paint(requests, order.settings, after_step)
+            results = self.paint(requests, order.settings, after_step)
             changed = mask if order.settings.composite else None
             kept = {name: source_file(path) for name, path in files.items()}
             made = []
@@ -230,7 +241,8 @@ class Service:
         try:
             yield
         finally:
-            self._needed = self._needed - Counter(paths)
+            self._needed.subtract(paths)
+            self._needed += Counter()  # in place, since others share it: without what is zero
 
     def forget(self, coming: int = 0) -> None:
         """Delete results and inputs that are too old, and the oldest while there are too many bytes.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from sampling.web.sockets import PunctualProtocol
+from sampling.web.gate import PunctualProtocol
 
 
 @contextmanager

@@ -235,7 +235,7 @@ def test_a_defect_is_a_sentence_for_the_visitor_and_a_traceback_in_the_log(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(service, "_paint", broken)
+    monkeypatch.setattr(service, "paint", broken)
     answer = client.post("/api/edit", json=BODY)
     assert answer.status_code == 500
     assert answer.json() == {"error": "the edit failed; the server's log says why"}

@@ -4,6 +4,7 @@ import { Exemplar, onChoice, showLines, takesFiles } from "./files.js";
 import { Inversion } from "./invert.js";
 import { listExamples, listOffered } from "./lists.js";
 import { MaskCanvas } from "./mask-canvas.js";
+import { listModels, pathFor } from "./models.js";
 import { Results } from "./results.js";
 import { ask, askJson, dataUrl, limitBodies, order } from "./server.js";
 import { Settings } from "./settings.js";
@@ -33,8 +34,8 @@ const results = new Results(at("results"), {
 });
 const take = { picture: takePicture, mask: takeMask, exemplar: (file) => exemplar.take(file) };
 
-at("exemplar").hidden = !told("exemplar");
-at("prompt-field").hidden = !told("text");
+layModel();
+listModels(at("model-field"), choices, layModel, fail);
 takesFiles(pictureSection, takePicture);
 onChoice(at("replace"), takePicture);
 onChoice(at("mask").querySelector("input"), takeMask);
@@ -76,7 +77,22 @@ document.addEventListener("paste", (event) => {
   (at("exemplar").matches(":hover") ? take.exemplar : take.picture)(file);
 });
 ready();
+if (choices.start) {
+  const start = await (await ask("/page/offered", { name: choices.start })).blob();
+  await takePicture(new File([start], choices.start, { type: start.type }));
+}
 document.body.dataset.ready = "yes";
+
+/** Show what the chosen model is told and offers. */
+function layModel() {
+  at("exemplar").hidden = !told("exemplar");
+  at("prompt-field").hidden = !told("text");
+  at("ways").hidden = !choices.invert;
+  if (!choices.invert) inversion.show("edit");
+  at("structure").hidden = !choices.maps.length;
+  settings.showParts();
+  askForWindow();
+}
 
 /** Use a picture file; one that cannot be read leaves no picture there. The mask begins empty. */
 async function takePicture(file) {
@@ -142,7 +158,7 @@ function askForWindow() {
     const box = picture && canvas.box();
     if (!box || !choices.size) return canvas.showWindow(null);
     const { fit, context } = settings.values();
-    const query = { width: picture.width, height: picture.height, ...box, fit, context };
+    const query = { width: picture.width, height: picture.height, ...box, fit, context, model: choices.model ?? "" };
     const seen = await askJson("/page/window", query).catch(() => ({ window: null }));
     canvas.showWindow(seen.window);
   }, 150);
@@ -203,7 +219,7 @@ async function subject() {
 async function orders() {
   const base = await subject();
   if (inversion.chosen) return [{ path: "/api/invert", content: { ...base, ...inversion.values() }, label: "" }];
-  const content = { ...base, ...settings.values(), structure: await structure.values() };
+  const content = { ...base, ...settings.values(), structure: choices.maps.length ? await structure.values() : {} };
   const scales = settings.sweep();
   if (!scales.length) return [{ path: "/api/edit", content, label: "" }];
   const name = told("exemplar") ? "guidance_scale" : "text_guidance_scale";
@@ -223,7 +239,7 @@ async function paint() {
     for (const [number, one] of all.entries()) {
       const from = all.length > 1 ? `edit ${number + 1} of ${all.length}: ` : "";
       layRunning(true, `${from}waiting for the model`);
-      const answer = await order(one.path, one.content, running.signal, (done, total) => {
+      const answer = await order(pathFor(one.path, choices), one.content, running.signal, (done, total) => {
         layRunning(true, `${from}step ${done} of ${total}`, done / total);
       });
       edits.push(...(inversion.chosen ? inverted(one, answer, before) : edited(one, answer, before)));

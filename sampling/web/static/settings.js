@@ -10,9 +10,7 @@ export class Settings {
     this.form = form;
     this.choices = choices;
     this.changed = changed;
-    for (const part of form.querySelectorAll("[data-part]")) {
-      part.hidden = !choices.parts.includes(part.dataset.part);
-    }
+    this.showParts();
     for (const [name, values] of Object.entries(choices.choices)) {
       this.field(name)?.replaceChildren(...values.map((value) => new Option(value, value)));
     }
@@ -26,6 +24,13 @@ export class Settings {
     form.querySelector("#new-seed").addEventListener("click", () => {
       this.set({ seed: Math.floor(Math.random() * 1e6) });
     });
+  }
+
+  /** Show the fields of what the model is told. */
+  showParts() {
+    for (const part of this.form.querySelectorAll("[data-part]")) {
+      part.hidden = !this.choices.parts.includes(part.dataset.part);
+    }
   }
 
   field(name) {
