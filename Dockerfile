@@ -13,7 +13,7 @@ FROM ${CPU_IMAGE} AS cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV VENV=/opt/venv UV_INDEX=${TORCH_INDEX} UV_INDEX_STRATEGY=unsafe-best-match UV_NO_CACHE=1
 COPY . /opt/intarsia
-RUN /opt/intarsia/docker/install.sh --system dataprep,heif,training,web,low-memory,slurm
+RUN /opt/intarsia/docker/install.sh --system dataprep,cv2,heif,training,web,low-memory,slurm
 ENV PATH=/opt/venv/bin:${PATH} RAY_USAGE_STATS_ENABLED=0
 WORKDIR /opt/intarsia
 CMD ["intarsia", "--help"]
@@ -22,7 +22,7 @@ CMD ["intarsia", "--help"]
 FROM ${CUDA_IMAGE} AS cuda
 ENV VENV=/opt/venv UV_NO_CACHE=1
 COPY . /opt/intarsia
-RUN /opt/intarsia/docker/install.sh --system dataprep,heif,training,web,low-memory,slurm
+RUN /opt/intarsia/docker/install.sh --system dataprep,cv2,heif,training,web,low-memory,slurm
 ENV PATH=/opt/venv/bin:${PATH} RAY_USAGE_STATS_ENABLED=0
 WORKDIR /opt/intarsia
 CMD ["intarsia", "--help"]

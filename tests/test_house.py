@@ -254,6 +254,8 @@ QUICK = [
     ["evaluation", "piebench", "run", "--bench", "x", "--results", "y", "--model", "z", "--method", "best"],
     ["evaluation", "fid", "--help"],
     ["sampling", "serve", "--help"],
+    ["sampling", "push", "--help"],
+    ["dataprep", "pull", "--help"],
     ["slurm", "--help"],
     ["intarsia", "--help"],
     ["intarsia", "training", "--help"],
