@@ -36,8 +36,8 @@ def histograms(report: Report) -> list[Plot]:
         counts, ends = np.histogram(finite, _BINS)
         top, bar = counts.max(), (WIDTH - 2 * EDGE) / _BINS
         bars = "".join(
-            f'<rect x="{EDGE + place * bar:.1f}" y="{_y(count / top):.1f}" width="{bar - 1:.1f}" '
-            f'height="{HEIGHT - EDGE - _y(count / top):.1f}"/>'
+            f'<rect x="{_EDGE + place * bar:.1f}" y="{_y(count / top):.1f}" width="{bar - 1:.1f}" '
+            f'height="{_HEIGHT - _EDGE - _y(count / top):.1f}"/>'
             for place, count in enumerate(counts)
         )
         infinite = int(np.isinf(values).sum())
@@ -56,7 +56,7 @@ def scatters(first: Report, other: Report) -> list[Plot]:
         keys = [k for k in sorted(ours.keys() & theirs.keys()) if math.isfinite(ours[k] + theirs[k])]
         if len(keys) < 2:
             continue
-        drawn = [keys[place * len(keys) // min(len(keys), DRAWN)] for place in range(min(len(keys), DRAWN))]
+        drawn = [keys[place * len(keys) // min(len(keys), _DRAWN)] for place in range(min(len(keys), _DRAWN))]
         pairs = [(ours[key], theirs[key]) for key in drawn]
         ends = _ends([value for pair in pairs for value in pair])
         points = "".join(
@@ -114,11 +114,11 @@ def _share(value: float, ends: tuple[float, float]) -> float:
 
 
 def _x(share: float) -> float:
-    return EDGE + share * (WIDTH - 2 * EDGE)
+    return _EDGE + share * (_WIDTH - 2 * _EDGE)
 
 
 def _y(share: float) -> float:
-    return HEIGHT - EDGE - share * (HEIGHT - EDGE - 12)
+    return _HEIGHT - _EDGE - share * (_HEIGHT - _EDGE - 12)
 
 
 def _axes(
@@ -127,9 +127,9 @@ def _axes(
     """Both axes with their ends and names."""
     corners = f"{_x(0)},{_y(1)} {_x(0)},{_y(0)} {_x(1)},{_y(0)}"
     texts = [
-        (_x(0), HEIGHT - EDGE + 14, "start", number(across[0], digits[0])),
-        (_x(1), HEIGHT - EDGE + 14, "end", number(across[1], digits[0])),
-        (_x(0.5), HEIGHT - EDGE + 28, "middle", below),
+        (_x(0), _HEIGHT - _EDGE + 14, "start", number(across[0], digits[0])),
+        (_x(1), _HEIGHT - _EDGE + 14, "end", number(across[1], digits[0])),
+        (_x(0.5), _HEIGHT - _EDGE + 28, "middle", below),
         (_x(0) - 4, _y(0), "end", number(up[0], digits[1])),
         (_x(0) - 4, _y(1) + 8, "end", number(up[1], digits[1])),
     ]
@@ -142,4 +142,4 @@ def _axes(
 
 
 def _svg(content: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">{content}</svg>'
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}">{content}</svg>'
