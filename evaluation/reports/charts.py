@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.measures.metrics import Float
 from evaluation.reports.tables import all_columns, number, set_value
 from evaluation.scoring.report import Report, ReportColumn
 
@@ -33,11 +34,11 @@ def histograms(report: Report) -> list[Plot]:
         finite = values[np.isfinite(values)]
         if finite.size < 2:
             continue
-        counts, ends = np.histogram(finite, _BINS)
+        counts, ends = np.histogram(finite, _BINS, _histogram_range(finite))
         top, bar = counts.max(), (WIDTH - 2 * EDGE) / _BINS
         bars = "".join(
-            f'<rect x="{_EDGE + place * bar:.1f}" y="{_y(count / top):.1f}" width="{bar - 1:.1f}" '
-            f'height="{_HEIGHT - _EDGE - _y(count / top):.1f}"/>'
+            f'<rect x="{EDGE + place * bar:.1f}" y="{_y(count / top):.1f}" width="{bar - 1:.1f}" '
+            f'height="{HEIGHT - EDGE - _y(count / top):.1f}"/>'
             for place, count in enumerate(counts)
         )
         infinite = int(np.isinf(values).sum())
@@ -45,6 +46,13 @@ def histograms(report: Report) -> list[Plot]:
         axes = _axes((ends[0], ends[-1]), (0, top), column.title, "cases", (column.digits, 0))
         charts.append(Plot(f"{column.heading}: {finite.size:,} cases{more}", _svg(axes + bars)))
     return charts
+
+
+def _histogram_range(values: Float) -> tuple[float, float]:
+    """From the least to the greatest value; wider where rounding alone separates them."""
+    low, high = float(values.min()), float(values.max())
+    least = 1e-6 * max(abs(low), abs(high), 1.0)
+    return (low, high) if high - low > least else (low - least, high + least)
 
 
 def scatters(first: Report, other: Report) -> list[Plot]:
@@ -56,7 +64,7 @@ def scatters(first: Report, other: Report) -> list[Plot]:
         keys = [k for k in sorted(ours.keys() & theirs.keys()) if math.isfinite(ours[k] + theirs[k])]
         if len(keys) < 2:
             continue
-        drawn = [keys[place * len(keys) // min(len(keys), _DRAWN)] for place in range(min(len(keys), _DRAWN))]
+        drawn = [keys[place * len(keys) // min(len(keys), DRAWN)] for place in range(min(len(keys), DRAWN))]
         pairs = [(ours[key], theirs[key]) for key in drawn]
         ends = _ends([value for pair in pairs for value in pair])
         points = "".join(
@@ -114,11 +122,11 @@ def _share(value: float, ends: tuple[float, float]) -> float:
 
 
 def _x(share: float) -> float:
-    return _EDGE + share * (_WIDTH - 2 * _EDGE)
+    return EDGE + share * (WIDTH - 2 * EDGE)
 
 
 def _y(share: float) -> float:
-    return _HEIGHT - _EDGE - share * (_HEIGHT - _EDGE - 12)
+    return HEIGHT - EDGE - share * (HEIGHT - EDGE - 12)
 
 
 def _axes(
@@ -127,9 +135,9 @@ def _axes(
     """Both axes with their ends and names."""
     corners = f"{_x(0)},{_y(1)} {_x(0)},{_y(0)} {_x(1)},{_y(0)}"
     texts = [
-        (_x(0), _HEIGHT - _EDGE + 14, "start", number(across[0], digits[0])),
-        (_x(1), _HEIGHT - _EDGE + 14, "end", number(across[1], digits[0])),
-        (_x(0.5), _HEIGHT - _EDGE + 28, "middle", below),
+        (_x(0), HEIGHT - EDGE + 14, "start", number(across[0], digits[0])),
+        (_x(1), HEIGHT - EDGE + 14, "end", number(across[1], digits[0])),
+        (_x(0.5), HEIGHT - EDGE + 28, "middle", below),
         (_x(0) - 4, _y(0), "end", number(up[0], digits[1])),
         (_x(0) - 4, _y(1) + 8, "end", number(up[1], digits[1])),
     ]
@@ -142,4 +150,4 @@ def _axes(
 
 
 def _svg(content: str) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}">{content}</svg>'
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">{content}</svg>'
