@@ -47,15 +47,19 @@ def identity_encoder(name: str, given: Given | None = None, device: Device = "cp
     if not torch.cuda.is_available():  # transformers imports an installed DeepSpeed, which remarks on it
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from transformers import Dinov2Model, ViTModel
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils import logging as remarks
 
-    disable_progress_bar()
+    remarks.disable_progress_bar()
+    level = remarks.get_verbosity()
+    remarks.set_verbosity_error()  # its table of weights that are missing; those that matter are refused here
     kind = Dinov2Model if name.startswith("dinov2") else ViTModel
     try:
         model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder} cannot be read as the folder of {name}: {reason}") from None
+    finally:
+        remarks.set_verbosity(level)
     missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
     if missing:  # transformers would fill them with random numbers
         raise UserError(f"{folder} lacks {len(missing)} weights (first {missing[0]}); give a whole folder")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.measures.metrics import Float
 from evaluation.reports.tables import all_columns, number, set_value
 from evaluation.scoring.report import Report, ReportColumn
 
@@ -33,7 +34,7 @@ def histograms(report: Report) -> list[Plot]:
         finite = values[np.isfinite(values)]
         if finite.size < 2:
             continue
-        counts, ends = np.histogram(finite, _BINS)
+        counts, ends = np.histogram(finite, _BINS, _histogram_range(finite))
         top, bar = counts.max(), (WIDTH - 2 * EDGE) / _BINS
         bars = "".join(
             f'<rect x="{EDGE + place * bar:.1f}" y="{_y(count / top):.1f}" width="{bar - 1:.1f}" '
@@ -45,6 +46,13 @@ def histograms(report: Report) -> list[Plot]:
         axes = _axes((ends[0], ends[-1]), (0, top), column.title, "cases", (column.digits, 0))
         charts.append(Plot(f"{column.heading}: {finite.size:,} cases{more}", _svg(axes + bars)))
     return charts
+
+
+def _histogram_range(values: Float) -> tuple[float, float]:
+    """From the least to the greatest value; wider where rounding alone separates them."""
+    low, high = float(values.min()), float(values.max())
+    least = 1e-6 * max(abs(low), abs(high), 1.0)
+    return (low, high) if high - low > least else (low - least, high + least)
 
 
 def scatters(first: Report, other: Report) -> list[Plot]:

@@ -100,7 +100,8 @@ class _Reader:
 
     def __init__(self, cases: Sequence[Case], store: ValueStore, pool: ThreadPoolExecutor) -> None:
         self._store, self._pool = store, pool
-        self._hashes, self._decoded = _Once(), _Once()
+        # A file may be asked for both as a mask and as a picture, such as an object's mask.
+        self._hashes, self._decoded, self._masks = _Once(), _Once(), _Once()
         self._uses = Counter(path for case in cases for request in case.values() for path in _files(request))
         self._promised: set[str] = set()
 
@@ -147,7 +148,7 @@ class _Reader:
     def _prepared(self, request: Request) -> NDArray[Any] | None:
         arguments = [self._decoded.get(path, read_picture) for path in request.pictures]
         if isinstance(request.mask, Path):
-            arguments.append(self._decoded.get(request.mask, read_mask))
+            arguments.append(self._masks.get(request.mask, read_mask))
         elif request.mask is not None:
             arguments.append(request.mask)
         try:
@@ -164,6 +165,7 @@ class _Reader:
                 self._uses[path] -= 1
                 if not self._uses[path]:
                     self._decoded.forget(path)
+                    self._masks.forget(path)
                     self._hashes.forget(path)
 
 

@@ -12,6 +12,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from benchmarks.nets import recorded_sets
+from evaluation.scoring import set_figures
+from evaluation.scoring.confidence import GROUPS
 from evaluation.scoring.distributions import (
     Mixture,
     frechet_distance,
@@ -20,6 +22,9 @@ from evaluation.scoring.distributions import (
     read_mixture,
 )
 from evaluation.scoring.moments import moments_of, read_moments
+from evaluation.scoring.report import ReportColumn
+from evaluation.scoring.set_figures import collect, frechet_figure, kernel_figure
+from evaluation.scoring.store import ValueStore
 from intarsia.errors import UserError
 
 
@@ -176,3 +181,34 @@ def test_a_pickle_is_never_read(tmp_path, fitted) -> None:
     )
     with pytest.raises(UserError, match="not a mixture with full covariances"):
         read_mixture(tmp_path / "diagonal.npz")
+
+
+def test_distances_of_sets_are_computed_once(tmp_path, monkeypatch) -> None:
+    """From the store they are equal to the bit, with their cautions; other features are computed."""
+    rng = np.random.default_rng(0)
+    results, own = (rng.normal(size=(3 * GROUPS, 70)).astype(np.float32) for _ in range(2))
+    reference = collect("own", "x/v1", (row[None] for row in own), len(own), "0")
+    column = ReportColumn("frechet", "Fréchet", "down", "frechet/x/v1")
+    calls: list[int] = []
+    for name in ("frechet_to", "kernel_distance"):
+        function = getattr(set_figures, name)
+        spy = lambda *a, function=function, **k: calls.append(1) or function(*a, **k)  # noqa: E731
+        monkeypatch.setattr(set_figures, name, spy)
+
+    def figures(features: np.ndarray) -> tuple:
+        store = ValueStore(tmp_path)
+        return (
+            frechet_figure(features, reference, column, store=store),
+            kernel_figure(features, reference, column, store=store),
+        )
+
+    first = figures(results)
+    assert len(calls) == 2
+    assert figures(results) == first
+    assert len(calls) == 2
+    assert first[0] == frechet_figure(results, reference, column)  # without a store
+    assert first[0][0].weak
+    assert "60 pictures leave a covariance of 70 dimensions" in first[0][1][0]
+    calls.clear()
+    assert figures(results + 1) != first
+    assert len(calls) == 2

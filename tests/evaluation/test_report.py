@@ -309,6 +309,10 @@ def test_charts_have_every_finite_value() -> None:
     assert len(bars) == 24
     counts = np.histogram(list(first.values("score").values()), 24)[0]
     assert np.array(bars) / max(bars) == pytest.approx(counts / counts.max(), abs=0.01)
+    equal = {
+        key: {**row, "score": 100 + 1e-14 * place} for place, (key, row) in enumerate(first.rows.items())
+    }
+    assert len(histograms(replace(first, rows=equal))) == 2  # values that only rounding separates
     scatter = scatters(first, other)[0]
     assert scatter.svg.count("<circle") == 60
     assert scatter.title.endswith("60 of 60 cases drawn")
