@@ -1,6 +1,6 @@
 """What an upsampler makes of low-resolution pictures and of known pixels, on pictures with known answers.
 
-    python -m benchmarks.cascade [--steps 700]
+    python -m benchmarks.cascade [--steps 1500]
 
 A grey picture of 16 pixels is a smooth pattern, which 8 pixels determine, and a grating of period 2, of
 which they show nothing: its phase, one of two, is that of the known pixels around the hole. The autoencoder
@@ -53,6 +53,7 @@ CONFIG = build_config(
             "block_out_channels": [8, 8],
             "layers_per_block": 1,
             "norm_num_groups": 4,
+            "scaling_factor": 2.0,
         },
         "image_encoder": {
             "hidden_size": 16,
@@ -73,7 +74,7 @@ class ExactAutoencoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = SimpleNamespace(scaling_factor=1.0)
+        self.config = SimpleNamespace(scaling_factor=CONFIG.vae.scaling_factor)
         self.nothing = nn.Parameter(torch.zeros(1), requires_grad=False)
 
     @property
@@ -83,12 +84,12 @@ class ExactAutoencoder(nn.Module):
 
     def encode(self, image: Tensor) -> Any:
         """Pictures [B, 3, H, W] -> a posterior without deviation."""
-        mean = 2.0 * F.pixel_unshuffle(image[:, :1], FACTOR)
+        mean = F.pixel_unshuffle(image[:, :1], FACTOR)
         return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=torch.zeros_like(mean)))
 
     def decode(self, latents: Tensor) -> Any:
         """Latents [B, 4, h, w] -> pictures [B, 3, H, W]."""
-        return SimpleNamespace(sample=F.pixel_shuffle(latents / 2.0, FACTOR).expand(-1, 3, -1, -1))
+        return SimpleNamespace(sample=F.pixel_shuffle(latents, FACTOR).expand(-1, 3, -1, -1))
 
 
 def pictures(number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,7 +99,9 @@ def pictures(number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
         for y in range(WAVES + 1):
             wave = 2 * math.pi * (x * places[None, :, None] + y * places[:, None, None])
             phase = 2 * math.pi * rng.random((number, 1, 1, 1))
-            smooth += (x + y > 0) * STRENGTH * rng.standard_normal((number, 1, 1, 1)) * np.cos(wave + phase)
+            smooth += (
+                (max(x, y) > 1) * STRENGTH * rng.standard_normal((number, 1, 1, 1)) * np.cos(wave + phase)
+            )
     signs = rng.choice([-1.0, 1.0], number)
     smooth = smooth.repeat(3, axis=-1)
     whole = smooth + GRATING * signs[:, None, None, None] * _SIGNS[None, None, :, None]
@@ -134,7 +137,7 @@ def new_upsampler() -> EditModel:
     return model
 
 
-def trained(steps: int, blind: bool = False, size: int = 16, lr: float = 2e-3) -> EditModel:
+def trained(steps: int, blind: bool = False, size: int = 16, lr: float = 4e-3) -> EditModel:
     """An upsampler after so many steps."""
     model = new_upsampler()
     trainee, levels = EditTrainee(model), noise_levels(CONFIG.noise)
@@ -193,7 +196,7 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=1500)
     steps = parser.parse_args().steps
     print("| | smooth part | bilinear | grating's size | phase of the known pixels | error of area means |")
     print("|---|---|---|---|---|---|")
