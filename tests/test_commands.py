@@ -42,6 +42,7 @@ NOT_TRIED = {  # beginning of a command -> why
     "python -m pip": "tests/test_package.py makes and installs the wheel",
     "python -m pytest": "pytest's own",
     "python -m benchmarks.": "minutes of computing; each benchmark has a test",
+    "python examples/": "tests/examples runs them",
     "python -m dataprep build lines": "a source that the page adds; tests/test_extending.py runs it",
     "python -m evaluation folders": "a bench that the page adds",
     "python -m evaluation bench mine.csv --results RESULTS --with": "a number that the page adds",

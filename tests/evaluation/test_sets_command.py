@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.nets import tiny_clip
+from evaluation.benches.bench import BENCHES
 from evaluation.cli import main
 from evaluation.measures import features
 from evaluation.scoring.distributions import frechet_distance, kernel_distance
@@ -116,7 +117,8 @@ def test_the_docs_name_every_option_and_their_commands_parse(capsys) -> None:
     text = (ROOT / "docs" / "evaluation.md").read_text()
     documented = set(re.findall(r"--[a-z][a-z0-9-]+", text))
     runs = options_of(["cocoee", "run"], capsys) | options_of(["bench", "run"], capsys)
-    scoring = [["cocoee"], ["bench"], ["piebench"], ["compare"], ["fid"], ["cocoee-sources"]]
+    scoring = [[name] for name in (*BENCHES, "compare", "fid", "cocoee-sources")]
+    scoring += [["judge", "export"], ["judge", "import"]]
     valid = set().union(*(options_of(words, capsys) for words in scoring))
     own = {"--shard", "--edits-at-once", "--model", "--fit", "--no-composite"}
     assert own <= runs
@@ -126,5 +128,5 @@ def test_the_docs_name_every_option_and_their_commands_parse(capsys) -> None:
     for line in re.findall(r"python -m evaluation (.*)", text):
         words = line.split("`")[0].split()
         assert set(re.findall(r"--[a-z][a-z0-9-]+", line)) <= options_of(
-            words[: 1 + (words[1] == "run")], capsys
+            words[: 1 + (words[1] in ("run", "export", "import"))], capsys
         )
