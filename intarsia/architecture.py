@@ -4,11 +4,11 @@ The defaults are Stable Diffusion 1.4's UNet and autoencoder and CLIP ViT-L/14's
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from intarsia.config import Config, HomePath
+from intarsia.config import Config, HomePath, one_of
 from intarsia.towers.settings import (
     ExemplarConfig,
     ImageEncoderConfig,
@@ -253,7 +253,7 @@ class ModelConfig(Config):
     """The whole edit model."""
 
     image_size: PositiveInt = 512  # side of the square picture, in pixels
-    condition: str = "exemplar"  # what describes what to paint: exemplar, text or both
+    condition: Annotated[str, one_of(CONDITIONS)] = "exemplar"  # what says what to paint
     structure: StructureConfig = StructureConfig()  # what else the UNet sees of it
     low_res: LowResConfig | None = None  # of an upsampler: the picture that it makes larger
     compose: bool = False  # the UNet sees noise only in the hole; set by objective.compose
@@ -265,13 +265,6 @@ class ModelConfig(Config):
     text_encoder: TextEncoderConfig = TextEncoderConfig()
     noise: NoiseConfig = NoiseConfig()
     init: InitConfig = InitConfig()
-
-    @field_validator("condition")
-    @classmethod
-    def _known_condition(cls, name: str) -> str:
-        if name not in CONDITIONS:
-            raise ValueError(f"condition={name!r} is not one of {', '.join(CONDITIONS)}")
-        return name
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":

@@ -3,17 +3,28 @@
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from intarsia.errors import UsageError
 
 # A path in a config; ~ is the home folder, because shells do not expand it after `key=`.
 HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+def one_of(table: Mapping[str, object]) -> AfterValidator:
+    """The check of a field that names a row of a table, which may get rows later."""
+
+    def check(name: str, field: ValidationInfo) -> str:
+        if name not in table:
+            raise ValueError(f"{field.field_name}={name!r} is not one of {', '.join(table)}")
+        return name
+
+    return AfterValidator(check)
 
 
 class Config(BaseModel):

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from intarsia.architecture import ImageEncoderConfig, ModelConfig, NoisedConfig, VaeConfig
-from intarsia.config import Config
+from intarsia.config import Config, one_of
 from intarsia.errors import UsageError
 from intarsia.model_folder import check_model_folder, check_same_notes
 from training.option_groups import (
@@ -34,7 +34,7 @@ class TrainConfig(Config):
 
     run: Place | None = Field(None, min_length=1)  # run folder; the same folder again continues the run
     seed: int = 0
-    task: str = "edit"  # what is learned
+    task: Annotated[str, one_of(TASKS)] = "edit"  # what is learned
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -62,13 +62,6 @@ class TrainConfig(Config):
     max_skipped_in_a_row: int = Field(default=10, ge=1)  # steps without a finite gradient before the run ends
     start_timeout_s: float = Field(default=600, gt=0)  # how long ranks wait for each other at the start
     distributed_timeout_s: float = Field(default=1800, gt=0)  # a rank without progress for so long hangs
-
-    @field_validator("task")
-    @classmethod
-    def _known_task(cls, name: str) -> str:
-        if name not in TASKS:
-            raise ValueError(f"task={name!r} is not one of {', '.join(TASKS)}")
-        return name
 
     @model_validator(mode="after")
     def _name_the_targets(self) -> "TrainConfig":

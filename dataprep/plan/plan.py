@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
-    field_validator,
     model_serializer,
     model_validator,
 )
@@ -25,6 +24,7 @@ from dataprep.pictures.index import PictureIndex
 from dataprep.pictures.video import is_video
 from dataprep.records import REASONS, Annotations, FilterRules, RejectReason, Views
 from dataprep.sources.source import SOURCES, source_of
+from intarsia.config import one_of
 from intarsia.rng import derive_seeds
 
 # Options of later versions, with their defaults.
@@ -38,7 +38,7 @@ _NEWER = {
 class BuildConfig(FilterOptions):
     """Every option that decides what the shards hold; two builds with equal ones are the same build."""
 
-    source: str
+    source: Annotated[str, one_of(SOURCES)]
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     split: str = Field("train", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = 0
@@ -60,13 +60,6 @@ class BuildConfig(FilterOptions):
         """A folder that is built without newer options has the fingerprint that it had before them."""
         content = dump(self)
         return {name: value for name, value in content.items() if _NEWER.get(name, ...) != value}
-
-    @field_validator("source")
-    @classmethod
-    def _known_source(cls, name: str) -> str:
-        if name not in SOURCES:
-            raise ValueError(f"not one of {', '.join(SOURCES)}")
-        return name
 
     @model_validator(mode="after")
     def _of_the_profile(self) -> "BuildConfig":

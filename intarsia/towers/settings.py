@@ -1,10 +1,10 @@
 """The frozen towers' geometry and how the exemplar becomes tokens, as plain values without torch."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from intarsia.config import Config
+from intarsia.config import Config, one_of
 
 QUERIES = 16  # tokens of `resampled`
 
@@ -115,19 +115,12 @@ class TextEncoderConfig(Config):
 class ExemplarConfig(Config):
     """How the exemplar becomes tokens; the default is Paint by Example's."""
 
-    encoder: str = "clip"  # image tower: clip, dinov2 or siglip
+    encoder: Annotated[str, one_of(TOWERS)] = "clip"  # image tower: clip, dinov2 or siglip
     # What the UNet attends to: 1 vector, one per patch, both, or learned queries that attend to all.
     tokens: Literal["class", "patches", "class+patches", "resampled"] = "class"
     layer: int = Field(default=-1, le=-1)  # -1: the last, after its norm; -2: the one before, as it is
     queries: PositiveInt = QUERIES  # number of tokens of `resampled`
     size: PositiveInt | None = None  # side at which dinov2 looks at the exemplar; null: its own image_size
-
-    @field_validator("encoder")
-    @classmethod
-    def _known_encoder(cls, name: str) -> str:
-        if name not in TOWERS:
-            raise ValueError(f"encoder={name!r} is not one of {', '.join(TOWERS)}")
-        return name
 
     @model_validator(mode="after")
     def _check(self) -> "ExemplarConfig":
