@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.reports.published import published_rows
-from evaluation.reports.tables import Table, all_columns, interval, number, published_table, shown_value
+from evaluation.reports.tables import (
+    Table,
+    all_columns,
+    best_cells,
+    interval,
+    number,
+    published_table,
+    set_value,
+    shown_value,
+)
 from evaluation.scoring.confidence import GROUPS, Interval, compare_cases, count_infinite, jackknife
 from evaluation.scoring.report import Report, ReportColumn, SetFigure
 from intarsia.errors import UserError
@@ -45,7 +54,7 @@ def check_bench(reports: Sequence[Report]) -> None:
 
 
 def differences(first: Report, other: Report, seed: int = 0) -> list[Difference]:
-    """Every number of the first report against the other's, cases paired."""
+    """Every number of the first report against the other's, cases paired, in the order of `all_columns`."""
     figures = {figure.column.name: figure for figure in other.figures}
     columns = {column.name: column for column in other.columns}
     found = []
@@ -57,7 +66,8 @@ def differences(first: Report, other: Report, seed: int = 0) -> list[Difference]
         unlike = _unlike(column, theirs_column)
         refused = Difference(column, None, "not comparable", unlike)
         found.append(refused if unlike else _of_cases(column, first, other, seed))
-    return found
+    by_name = {difference.column.name: difference for difference in found}
+    return [by_name[column.name] for column in all_columns(first)]
 
 
 def compare_tables(reports: Sequence[Report], seed: int = 0) -> list[Table]:
@@ -71,8 +81,15 @@ def compare_tables(reports: Sequence[Report], seed: int = 0) -> list[Table]:
     columns = all_columns(first)
     against = [differences(first, other, seed) for other in others]
     body, notes = [], []
+    best: set[tuple[int, int]] = set()
     for place, column in enumerate(columns):
         row = [column.heading, shown_value(first, column)]
+        unlike = [False, *(bool(found[place].unlike) for found in against)]
+        values = [
+            [math.nan if refused else set_value(report, column)]
+            for report, refused in zip(reports, unlike, strict=True)
+        ]
+        best |= {(place, 1 + number) for number, _ in best_cells([column], values)}
         for other, found in zip(others, against, strict=True):
             value = shown_value(other, column)
             if found[place].unlike:
@@ -86,7 +103,7 @@ def compare_tables(reports: Sequence[Report], seed: int = 0) -> list[Table]:
             notes.append(f"only {other.name} has {', '.join(extra)}")
     title = f"{first.bench}: {first.name} and {', '.join(other.name for other in others)}"
     names = [report.name for report in reports]
-    tables = [Table(title, ["", *names], body, [*dict.fromkeys(notes), *_counts(reports)])]
+    tables = [Table(title, ["", *names], body, [*dict.fromkeys(notes), *_counts(reports)], frozenset(best))]
     for other, found in zip(others, against, strict=True):
         tables.append(_change_table(first, other, found))
     if rows := published_rows(first.bench):

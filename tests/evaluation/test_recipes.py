@@ -66,7 +66,7 @@ def test_statistics_without_a_recipe_are_of_an_unknown_one(small, weights, tmp_p
     assert "unknown recipe" in recipe
     assert " to test2017" not in recipe
     assert "middle512" not in recipe
-    assert re.search(r"Paint by Example +3\.18 ≠", capsys.readouterr().out)
+    assert re.search(r"Paint by Example .*3\.18 ≠", capsys.readouterr().out)
 
 
 def test_statistics_keep_the_recipe_that_made_them(small, weights, tmp_path, capsys) -> None:
@@ -189,7 +189,9 @@ def test_weights_are_compared_with_what_is_published(small, weights, tmp_path, m
     assert cocoee(small, weights, tmp_path) == 0
     shown = capsys.readouterr().out
     assert "@~" in frechet_recipe(tmp_path)
-    assert "quality score: weights that are not on the list of published files (@~ in the recipe)" in shown
+    assert re.search(
+        r"quality score.*: weights that are not on the list of published files \(@~ in the", shown
+    )
     assert re.search(r"Paint by Example .*84\.97 ≠", shown)
     assert "check yourself that weights, reference set and cases are the publishers'" in shown
     hashes = (sha256_file(weights / "clip-vit-base-patch32" / "model.safetensors"),)

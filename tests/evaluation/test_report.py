@@ -259,6 +259,10 @@ def test_the_best_value_is_bold_in_every_form_and_unlike_ones_do_not_count() -> 
     assert "<td><b>90.00</b></td>" in page("x", [table], [])
     assert r"x\_1 & \textbf{90.00} \\" in as_latex(table)
     assert r"CLIP score $\uparrow$" in as_latex(table)
+    first, other = make(), make("b", shift=1.0)
+    names = [column.name for column in all_columns(first)]
+    side_by_side = compare_tables([first, other])[0]
+    assert {(names.index("score"), 2), (names.index(first.figures[0].column.name), 1)} <= side_by_side.best
     unlike = replace(column, recipe="clip-score/other/v1")
     worse = {key: {"clip_score": 80.0} for key in rows}
     table = compare_tables([replace(report, columns=[unlike], rows=worse)] * 2)[-1]
@@ -274,6 +278,10 @@ def test_a_number_of_fewer_cases_than_features_stands_last_here_and_after_readin
     for own in (weak, read_report(tmp_path)):
         assert report_tables(own)[0].rows[-1][0].startswith(report.figures[0].column.title)
         assert all_columns(own)[-1] == report.figures[0].column
+        rows = compare_tables([own, replace(own, name="b")])
+        assert [row[0] for row in rows[0].rows] == [column.heading for column in all_columns(own)]
+        assert [row[0] for row in rows[1].rows] == [column.heading for column in all_columns(own)]
+        assert rows[1].rows[-1][1] == "0.00"
 
 
 def test_cases_are_chosen_by_hand(pictured, tmp_path, capsys) -> None:
