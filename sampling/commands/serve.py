@@ -66,7 +66,7 @@ def add(commands: Commands) -> None:
     files.add_argument(
         "--disable-model-switch",
         action="store_true",
-        help="offer only --model, and not what else is in --model-dir",
+        help="offer one model only, whatever else its folder holds",
     )
     network = parser.add_argument_group("network")
     network.add_argument(

@@ -61,8 +61,15 @@ class EditBody(EditSettings):
     structure: dict[str, str] = Field(default_factory=dict)
 
 
-def add_api(app: Starlette, models: Models, batch_size: int) -> None:
-    """Let `app` answer below /api/; `batch_size` is the server's affair, not the visitor's."""
+def add_api(app: Starlette, served: Service | Models, batch_size: int) -> None:
+    """Let `app` answer below /api/.
+
+    Args:
+        app: the server's app.
+        served: one service, or several to choose from by the query's `model`.
+        batch_size: edits at the same time; the server's affair, not the visitor's.
+    """
+    models = served if isinstance(served, Models) else Models(served)
 
     async def answer(request: Request) -> Response:
         try:

@@ -121,7 +121,7 @@ class Models:
     def __init__(
         self,
         first: Service,
-        fields: ModelFields,
+        fields: ModelFields | None = None,
         name: str = "",
         offered: Mapping[str, Chosen] | None = None,
         machine: MachineSettings | None = None,
@@ -130,7 +130,7 @@ class Models:
 
         Args:
             first: service of the model that is loaded.
-            fields: what the page shows of it.
+            fields: what the page shows of it; None for what follows from the service.
             name: its name.
             offered: models by name, the first among them; None = no switch.
             machine: device and precision of all.
@@ -138,7 +138,7 @@ class Models:
         self.first, self.name = first, name
         self.names = [name, *(other for other in offered or {} if other != name)]
         self._offered, self._machine = dict(offered or {}), machine or MachineSettings()
-        self._services = {name: (first, fields)}
+        self._services = {name: (first, fields or ModelFields(first.parts))}
         self._making = threading.Lock()
         self._loaded = LoadedModel(name, first.paint)
         if len(self.names) > 1:

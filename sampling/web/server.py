@@ -127,7 +127,7 @@ def build_app(
 ) -> Gate:
     """The whole server as an ASGI app; arguments as in `serve`, `Address` and `Models`."""
     app = Starlette(exception_handlers={404: _nothing_there, 405: _nothing_there})
-    models = models or Models(service, fields or ModelFields(service.parts))
+    models = models or Models(service, fields)
     add_api(app, models, batch_size)
     add_page(app, Page(models, Folder(browse) if browse else None))
     each = service.limits.upload_mb << 20
