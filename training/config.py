@@ -145,6 +145,8 @@ class TrainConfig(Config):
             "speed.fp8=true": self.speed.fp8,
             "freeze": self.freeze,
             "model.low_res": self.model.low_res,
+            f"exemplar_dropout={self.exemplar_dropout}": self.exemplar_dropout
+            != type(self).model_fields["exemplar_dropout"].default,
         }
         for option in (option for option, given in unused.items() if given):
             raise ValueError(f"{option} has no effect with task=noised-clip; remove it")

@@ -108,9 +108,13 @@ def model_card(config: TrainConfig, state: TrainState, average: str | None = Non
     words = card_words(config.model)
     title = words.kind[0].upper() + words.kind[1:]
     title = f"Adapters (LoRA, rank {config.lora.rank}) for an {words.kind}" if config.lora else title
-    title = f"A noised encoder that guides an {words.kind}" if config.model.noised else title
-    dropout = {part: getattr(config, f"{part}_dropout") for part in config.model.parts}
-    dropped = ", ".join(f"{part} dropout {share:g}" for part, share in dropout.items())
+    does = f"Repaints the masked part of a picture so that it shows {words.shows}."
+    learned = [f"learning rate {config.optimizer.lr:g}"]
+    if config.model.noised:
+        title = f"A noised encoder that guides an {words.kind}"
+        does = "Finds the exemplar that belongs to a noisy picture; its gradient guides edits towards theirs."
+    else:
+        learned += [f"{part} dropout {getattr(config, f'{part}_dropout'):g}" for part in config.model.parts]
     averaged = average or ("averaged (EMA)" if config.optimizer.averages else "plain")
     size = config.model.image_size
     libraries = ", ".join(f"{name} {version}" for name, version in state.libraries.items())
@@ -120,11 +124,11 @@ pipeline_tag: image-to-image
 ---
 # {title}
 
-Repaints the masked part of a picture so that it shows {words.shows}.
+{does}
 
 - trained for {state.step:,} steps on {state.position:,} samples of {", ".join(config.data.shards)}
 - pictures of {size}×{size} pixels, seed {config.seed}, {averaged} weights
-- learning rate {config.optimizer.lr:g}, {dropped}, {config.precision}
+- {", ".join([*learned, config.precision])}
 - {libraries}
 
     {_next_command(config, "FOLDER")}

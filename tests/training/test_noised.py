@@ -86,7 +86,9 @@ def test_a_run_goes_on_bit_for_bit_and_with_other_ranks_to_rounding(runs: Runs) 
 def test_the_folder_guides_edits_of_its_model_alone(runs: Runs, tmp_path: Path) -> None:
     folder, base = runs.root / "whole" / "noised", runs.root / "model"
     assert {path.name for path in folder.iterdir()} == {SETTINGS, WEIGHTS, "README.md"}
-    assert "--noised-clip" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "--noised-clip" in card
+    assert "Finds the exemplar" in card and "dropout" not in card and "Repaints" not in card
     plain = read_model(base)
     guided, _ = open_model(base, MachineSettings(device="cpu", noised_clip=folder))
     [expected], [idle] = (edit(model, [request(1)], FEW) for model in (plain, guided))
@@ -115,6 +117,7 @@ def test_the_folder_guides_edits_of_its_model_alone(runs: Runs, tmp_path: Path) 
         ([*NOISED, "model.noised.patch=3"], r"model\.noised\.patch=3 does not divide latents of 16 cells"),
         ([*NOISED, "preview.every_steps=5"], r"preview\.every_steps=5 has no effect with task=noised-clip"),
         ([*NOISED, "compile=true"], "compile=true has no effect with task=noised-clip"),
+        ([*NOISED, "exemplar_dropout=0.1"], r"exemplar_dropout=0\.1 has no effect with task=noised-clip"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path: Path, overrides: list[str], words: str) -> None:
