@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intarsia.errors import UserError
-from intarsia.model_folder import INDEX
+from intarsia.model_folder import INDEX, is_upsampler
 from sampling.painters.naming import Chosen, painter_names, usual_weights
 from sampling.painters.painter import Inverting, Paint, painter_of
 from sampling.settings import MachineSettings
@@ -52,7 +52,8 @@ def found_models(model_dir: Path) -> dict[str, Chosen]:
             found[word] = Chosen(painter, model)
     used = {chosen.model for chosen in found.values()}
     for folder in sorted(model_dir.iterdir()):
-        if (folder / INDEX).is_file() and folder not in used and folder.name not in found:
+        taken = folder in used or folder.name in found
+        if (folder / INDEX).is_file() and not taken and not is_upsampler(folder):
             found[folder.name] = Chosen("own", folder)
     return found
 

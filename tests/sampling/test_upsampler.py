@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fastapi import FastAPI
 from PIL import Image
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from intarsia.boxes import Box
@@ -30,6 +30,8 @@ from sampling.settings import EditSettings, MachineSettings
 from sampling.upsampler.tiles import tiles
 from sampling.upsampler.window import Told, upsample, upsampled_size
 from sampling.web.api import add_api
+from sampling.web.choices import ModelFields
+from sampling.web.models import Models, found_models
 from sampling.web.service import Limits, Service
 from tests.sampling.tiny import request, tiny_model
 
@@ -237,8 +239,10 @@ def test_the_endpoint_upsamples(cascade: EditModel, folders: dict[str, Path], tm
     own = request(4, 110, 90)
     machine = MachineSettings(device="cpu", upsampler=folders["upsampler"])
     shared = pattern(folders["base"], machine)
-    app = FastAPI()
-    add_api(app, Service(painting_with(cascade), shared, tmp_path / "out", Limits()), batch_size=1)
+    service, app = Service(painting_with(cascade), shared, tmp_path / "out", Limits()), Starlette()
+    add_api(app, Models(service, ModelFields()), batch_size=1)
+    assert "upsampler" not in found_models(folders["base"].parent), "it is no choice by itself"
+    assert "base" in found_models(folders["base"].parent)
 
     def text(pixels: np.ndarray) -> str:
         content = io.BytesIO()
