@@ -30,8 +30,7 @@ from sampling.settings import EditSettings, MachineSettings
 from sampling.upsampler.tiles import tiles
 from sampling.upsampler.window import Told, upsample, upsampled_size
 from sampling.web.api import add_api
-from sampling.web.choices import ModelFields
-from sampling.web.models import Models, found_models
+from sampling.web.models import found_models
 from sampling.web.service import Limits, Service
 from tests.sampling.tiny import request, tiny_model
 
@@ -240,7 +239,7 @@ def test_the_endpoint_upsamples(cascade: EditModel, folders: dict[str, Path], tm
     machine = MachineSettings(device="cpu", upsampler=folders["upsampler"])
     shared = pattern(folders["base"], machine)
     service, app = Service(painting_with(cascade), shared, tmp_path / "out", Limits()), Starlette()
-    add_api(app, Models(service, ModelFields()), batch_size=1)
+    add_api(app, service, batch_size=1)
     assert "upsampler" not in found_models(folders["base"].parent), "it is no choice by itself"
     assert "base" in found_models(folders["base"].parent)
 
