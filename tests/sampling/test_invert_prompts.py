@@ -96,6 +96,7 @@ def test_a_caption_that_is_the_source_prompt_changes_only_rounding(model: EditMo
     assert np.abs(captioned - plain).max() <= 1
 
 
+@pytest.mark.portable
 def test_a_direction_is_the_mean_of_several_sentences(model: EditModel) -> None:
     """Pix2pix-zero's: what the mean of the target's sentences has more than that of the source's."""
     encoder = Encoder(model, model.unet.device)

@@ -24,6 +24,9 @@ from training.tracking.wandb_run import WandbRun, start_wandb
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    import wandb
+
+    wandb.teardown()  # an earlier test's process knows another address
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(wandb_run, "_note_shards", lambda *_, **__: None)
     with wandb_server() as (server, address):
@@ -31,9 +34,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbSer
         for name, value in {**settings, "DATA_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path)}.items():
             monkeypatch.setenv(f"WANDB_{name}", value)
         yield server
-    import wandb
-
-    wandb.teardown()  # its process knows the address of this server
+    wandb.teardown()
 
 
 def start(folder: Path, state: TrainState) -> Any:
