@@ -105,6 +105,7 @@ def _be_rank(
     os.dup2(file, 2)
     os.chdir(ROOT)
     os.environ.update(ENVIRONMENT | {key: str(value) for key, value in places.items()})
+    os.environ.pop("WANDB_SERVICE", None)  # of a test that ran W&B in pytest's process, and has ended it
     sys.path[:0] = [str(path)] if path else []
     code = program(arguments)
     atexit._run_exitfuncs()  # type: ignore[attr-defined] # as at the end of a program; W&B flushes in one
