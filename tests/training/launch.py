@@ -49,6 +49,7 @@ def torchrun(root: Path, name: str, jobs: Sequence[dict[str, Any]]) -> subproces
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "tests.training.many_runs", str(_listed(root, name, jobs))]
     environment = os.environ | ENVIRONMENT
+    environment.pop("WANDB_SERVICE", None)  # as in `_be_rank`
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
