@@ -248,6 +248,11 @@ class LowResConfig(Config):
     # Levels of noise in training are below this; 1 = no noise. Stable Diffusion's x4 upscaler has 350.
     max_noise_level: int = Field(default=350, ge=1, le=LOW_RES_LEVELS)
 
+    @staticmethod
+    def channels(factor: int, downsampling: int) -> int:
+        """Number of UNet input channels of the picture; `downsampling`: the autoencoder's."""
+        return 3 * (downsampling // factor) ** 2
+
 
 class ModelConfig(Config):
     """The whole edit model."""
@@ -352,7 +357,7 @@ class ModelConfig(Config):
     @property
     def low_res_channels(self) -> int:
         """Number of UNet input channels of an upsampler's low-resolution picture, the last ones."""
-        return 0 if self.low_res is None else 3 * (self.vae.downsampling // self.low_res.factor) ** 2
+        return LowResConfig.channels(self.low_res.factor, self.vae.downsampling) if self.low_res else 0
 
     @property
     def multiple(self) -> int:

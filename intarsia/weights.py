@@ -17,6 +17,7 @@ from intarsia.architecture import (
     CONDITIONS,
     MAPS,
     ImageEncoderConfig,
+    LowResConfig,
     ModelConfig,
     NoiseConfig,
     TextEncoderConfig,
@@ -140,7 +141,8 @@ def read_model_config(folder: Path | str) -> ModelConfig:
     factor = 2 ** (len(files["vae"].get("block_out_channels", VaeConfig().block_out_channels)) - 1)
     # The channels of these are not in `UNetConfig.in_channels`.
     maps, low_res = notes.get("structure", {}).get("maps", ()), notes.get("low_res", {}).get("factor")
-    more = sum(MAPS.get(name, 0) for name in maps) + (3 * (factor // low_res) ** 2 if low_res else 0)
+    more = sum(MAPS.get(name, 0) for name in maps)
+    more += LowResConfig.channels(low_res, factor) if low_res else 0
     if more:
         files["unet"]["in_channels"] = files["unet"].get("in_channels", 4) - more
     latent_size = files["unet"].get("sample_size", 64)

@@ -63,6 +63,11 @@ class EditRequest:
     text_guidance_scale: float | None = None
     structure: Mapping[str, MapSource] = field(default_factory=dict)
 
+    def own_settings(self, settings: EditSettings) -> EditSettings:
+        """The settings with this request's own guidance scales."""
+        own = {name: getattr(self, name) for name in ("guidance_scale", "text_guidance_scale")}
+        return settings.model_copy(update={name: value for name, value in own.items() if value is not None})
+
 
 @dataclass(frozen=True)
 class EditResult:
@@ -119,7 +124,7 @@ def edit(
     upsampler = Encoder(model.upsampler, encoder.device) if model.upsampler is not None else None
     for request in requests:
         check_told(model.config.parts, request.exemplar is not None, request.prompt)
-        check_scales(model.config.parts, not_default(_own_settings(request, settings)))
+        check_scales(model.config.parts, not_default(request.own_settings(settings)))
         check_sources(model.config, request.structure)
     results: list[EditResult] = []
     batches = [requests[i : i + settings.batch_size] for i in range(0, len(requests), settings.batch_size)]
@@ -171,7 +176,7 @@ def _edit_batch(
         clip = _clip_guidance(encoder, exemplars, condition.channels, settings)
     with _timed(seconds, "denoise", device), visiting(model.unet, device) as unet:
         scales = [
-            scales_of(model.config.parts, _own_settings(r, settings), r.exemplar is not None, r.prompt)
+            scales_of(model.config.parts, r.own_settings(settings), r.exemplar is not None, r.prompt)
             for r in requests
         ]
         levels = model.config.noise
@@ -201,7 +206,7 @@ def _edit_batch(
             shown_parts = _upsampled(upsampler, requests, squares, exemplars, shown_parts, settings, on_step)
     with _timed(seconds, "paste", device):
         return [
-            _result(model, *each, _own_settings(each[0], settings), seconds)
+            _result(model, *each, each[0].own_settings(settings), seconds)
             for each in zip(requests, squares, edited, shown_parts, strict=True)
         ]
 
@@ -318,12 +323,6 @@ def _result(
     ]
     shift = colour_shift(edited, square.image, known_ring(square.fitted_mask))
     return EditResult(image, request, settings, tuple(remarks), square.canvas.window, shift, seconds)
-
-
-def _own_settings(request: EditRequest, settings: EditSettings) -> EditSettings:
-    """The settings with a request's own guidance scales."""
-    own = {name: getattr(request, name) for name in ("guidance_scale", "text_guidance_scale")}
-    return settings.model_copy(update={name: value for name, value in own.items() if value is not None})
 
 
 def _check_known_region(model: EditModel, settings: EditSettings) -> None:

@@ -1,5 +1,6 @@
 """Read pictures, masks and exemplars as upright arrays, and write results to files."""
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -209,6 +210,13 @@ def read_exemplar(
 ) -> Picture:
     """The pixels of `open_exemplar`."""
     return open_exemplar(path, background, mask).pixels
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """A plain PNG of uint8 [H, W] or [H, W, 3] RGB."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
 
 
 def write_png(

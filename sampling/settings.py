@@ -138,6 +138,10 @@ class EditSettings(Config):
         return self
 
 
+# What decides which part of a picture is seen and how the result is put back, whatever paints.
+CANVAS_SETTINGS = ("fit", "context", "blend", "match_colour", "composite")
+
+
 class MachineSettings(Config):
     """Device, precision and memory options; they affect speed and rounding."""
 

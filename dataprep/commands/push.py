@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.command_line import Commands
+from intarsia.hub.options import add_push_options, send
 
 
 def add(commands: Commands) -> None:
@@ -16,31 +17,25 @@ def add(commands: Commands) -> None:
         "README.md is the card; the card's data name the licence and the tars, which the data viewer shows.",
     )
     parser.add_argument("folder", type=Path, metavar="OUT", help="shard folder")
-    parser.add_argument("repo", metavar="OWNER/NAME", help="repository; it is made if it does not exist")
+    add_push_options(parser)
     parser.add_argument(
         "--licence",
         required=True,
         metavar="ID",
         help="the Hub's id of the pictures' licence, such as cc-by-2.0",
     )
-    parser.add_argument("--private", action="store_true", help="make a private repository")
-    parser.add_argument("--dry-run", action="store_true", help="print the card and the files; send nothing")
     parser.set_defaults(run=_push)
 
 
 def _push(options: argparse.Namespace) -> None:
     from dataprep.shards.manifest import CARD, read_shard_manifest
     from intarsia.hub.card import with_data
-    from intarsia.hub.transfer import files_of, push_files
+    from intarsia.hub.transfer import files_of
 
     manifest = read_shard_manifest(options.folder)
     card = with_data((options.folder / CARD).read_text(encoding="utf-8"), _data(manifest, options.licence))
-    files: dict[str, Path | bytes] = {**files_of(options.folder), CARD: card.encode()}
-    if options.dry_run:
-        print(card, *files, sep="\n")
-        return
     message = f"{manifest['kept']['samples']:,} samples, fingerprint {manifest['fingerprint'][:12]}"
-    print(push_files(options.repo, "dataset", files, message, options.private))
+    print(send(options, "dataset", files_of(options.folder), card, message))
 
 
 def _data(manifest: dict[str, Any], licence: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evaluation.benches.bench import EXEMPLAR_METRICS, Bench, BenchCases, add_results
+from evaluation.benches.bench import EXEMPLAR_METRICS, Bench, BenchCases, add_bench_folder
 from evaluation.metrics.metric import EditCase
 from intarsia.errors import UserError
 
@@ -26,15 +26,11 @@ _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("files")
-    group.add_argument(
-        "--bench",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="a split: folders CATEGORY/{ref_image,ref_mask,tar_image,tar_mask} with ID.png",
+    add_bench_folder(
+        parser,
+        "a split: folders CATEGORY/{ref_image,ref_mask,tar_image,tar_mask} with ID.png",
+        "folder of CATEGORY-ID.png",
     )
-    add_results(group, "folder of CATEGORY-ID.png")
 
 
 def _read(arguments: argparse.Namespace) -> BenchCases:

@@ -134,6 +134,14 @@ def bench_of(name: str) -> Bench:
     return cast(Bench, getattr(import_module(module), constant))
 
 
+def add_bench_folder(parser: argparse.ArgumentParser, bench: str, results: str) -> argparse._ArgumentGroup:
+    """Add the folder of a bench and that of results, which `bench` and `results` describe; their group."""
+    group = parser.add_argument_group("files")
+    group.add_argument("--bench", type=Path, required=True, metavar="DIR", help=bench)
+    add_results(group, results)
+    return group
+
+
 def add_results(group: argparse._ArgumentGroup, what: str) -> None:
     """Add the folder of results and `--only-present`; `what`: description of the folder."""
     group.add_argument("--results", type=Path, required=True, metavar="DIR", help=what)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.benches.bench import EXEMPLAR_METRICS, Bench, BenchCases, add_results
+from evaluation.benches.bench import EXEMPLAR_METRICS, Bench, BenchCases, add_bench_folder
 from evaluation.metrics.metric import EditCase
 from intarsia.boxes import Box
 from intarsia.errors import UserError
@@ -62,15 +62,9 @@ def bench_files(bench: Path) -> dict[str, dict[str, Path]]:
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("files")
-    group.add_argument(
-        "--bench",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="id_list.npy, GT_3500, Ref_3500, Mask_bbox_3500",
+    add_bench_folder(
+        parser, "id_list.npy, GT_3500, Ref_3500, Mask_bbox_3500", "folder of ID.png of twelve digits"
     )
-    add_results(group, "folder of ID.png of twelve digits")
 
 
 def _read(arguments: argparse.Namespace) -> BenchCases:

@@ -101,13 +101,13 @@ def run_jobs(
     jobs = [_without_untold(job, told_parts(arguments)) for job in jobs]
 
     from sampling.batch import BatchOptions, failures, pending, run_batch
-    from sampling.painters.painter import painter_of
+    from sampling.painters.painter import open_painter
     from sampling.provenance import pattern
 
     out, model, painter = arguments.results, arguments.model, arguments.painter
     shared = pattern(model, machine, arguments.invert_mask, arguments.exemplar_background, painter)
     options = BatchOptions(out, settings, arguments.seed, shared, arguments.shard)
-    counts = run_batch(jobs, options, lambda: painter_of(painter).open(model, machine))
+    counts = run_batch(jobs, options, lambda: open_painter(painter, model, machine))
     print(f"{out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed")
     failed = failures(out, jobs)
     for name, error in islice(failed.items(), _TOLD):

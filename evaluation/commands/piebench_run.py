@@ -22,7 +22,7 @@ from sampling.options import (
     add_shard_option,
     machine_settings,
 )
-from sampling.settings import COUPLINGS, EditSettings, InversionSettings
+from sampling.settings import CANVAS_SETTINGS, COUPLINGS, EditSettings, InversionSettings
 
 if TYPE_CHECKING:
     from evaluation.pie.pie_run import PieRun
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from intarsia.architecture import ModelConfig
 
 _WHERE = "python -m evaluation piebench run"
-_CANVAS = ("fit", "context", "blend", "match_colour", "composite")
 _OPTIONS = ("num_inference_steps", "guidance_scale", "strength", "offset_scale", "inner_steps")
 _NAMED = 3  # failures named for each way; results.jsonl has all of them
 
@@ -192,7 +191,7 @@ def _shared(arguments: argparse.Namespace, config: ModelConfig) -> PieRun:
             f"{arguments.model} takes an exemplar; give --exemplars FILE.csv with key, source_exemplar, "
             "target_exemplar"
         )
-    canvas = build_config(EditSettings, {name: getattr(arguments, name) for name in _CANVAS}, _WHERE)
+    canvas = build_config(EditSettings, {name: getattr(arguments, name) for name in CANVAS_SETTINGS}, _WHERE)
     exemplars = read_exemplar_list(arguments.exemplars) if arguments.exemplars else {}
     made_by = pattern(arguments.model, machine_settings(arguments, _WHERE))
     masked = config.extra_channels > 0

@@ -24,7 +24,7 @@ from intarsia.files import atomic_write, fingerprint
 from sampling.ledger import EditProgress, merge_records, read_records, records_name, sole_writer
 from sampling.pictures import Picture, read_exemplar, read_picture, write_png
 from sampling.provenance import Provenance, SourceFile, source_file
-from sampling.settings import EditSettings
+from sampling.settings import CANVAS_SETTINGS, EditSettings
 
 if TYPE_CHECKING:
     from sampling.denoise.machine import Machine
@@ -59,8 +59,7 @@ class PieRun:
 
     def settings(self, way: Way) -> dict[str, Any]:
         """Everything that affects all results of a way except the model, as JSON values."""
-        names = ("fit", "context", "blend", "match_colour", "composite")
-        canvas = {name: getattr(self.canvas, name) for name in names} if self.masked else {}
+        canvas = {name: getattr(self.canvas, name) for name in CANVAS_SETTINGS} if self.masked else {}
         return way.plain | canvas | {"dtype": self.made_by.dtype}
 
     def image(self, case: PieCase) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation.benches.bench import Bench, BenchCases, Numbers, add_results
+from evaluation.benches.bench import Bench, BenchCases, Numbers, add_bench_folder
 from evaluation.metrics.metric import EditCase, Number
 from evaluation.pie import piebench
 from evaluation.pie.piebench import CATEGORIES, PieCase
@@ -19,15 +19,7 @@ def add_pie_files(
     parser: argparse.ArgumentParser, results: str = "folder of results, by the sources' paths or KEY.png"
 ) -> None:
     """Add the bench, the results, and what is done to results; `results`: help text of --results."""
-    files = parser.add_argument_group("files")
-    files.add_argument(
-        "--bench",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder with mapping_file.json and annotation_images/",
-    )
-    add_results(files, results)
+    files = add_bench_folder(parser, "folder with mapping_file.json and annotation_images/", results)
     files.add_argument(
         "--recompress",
         choices=("published",),

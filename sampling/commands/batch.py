@@ -63,14 +63,14 @@ def _run(arguments: argparse.Namespace) -> int:
     jobs = read_jobs(arguments.jobs, parts)
 
     from sampling.batch import BatchOptions, failures, run_batch
-    from sampling.painters.painter import painter_of
+    from sampling.painters.painter import open_painter
     from sampling.provenance import pattern
 
     model, painter = arguments.model, arguments.painter
     shared = pattern(model, machine, arguments.invert_mask, arguments.exemplar_background, painter)
     structure = structure_sources(arguments.structure)
     options = BatchOptions(arguments.out, settings, arguments.seed, shared, arguments.shard, structure)
-    counts = run_batch(jobs, options, lambda: painter_of(painter).open(model, machine))
+    counts = run_batch(jobs, options, lambda: open_painter(painter, model, machine))
     place, number = arguments.shard
     failed = failures(arguments.out, jobs[place::number])
     for name, error in islice(failed.items(), _NAMED):

@@ -69,11 +69,11 @@ def _run(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from sampling.editing import EditRequest
-    from sampling.painters.painter import painter_of
+    from sampling.painters.painter import open_painter
     from sampling.preview import grid, sweep_grid
     from sampling.provenance import made_from, map_files, pattern, source_file
 
-    paint = painter_of(arguments.painter).open(arguments.model, machine)
+    paint = open_painter(arguments.painter, arguments.model, machine)
     told = inputs.source.pixels, inputs.edit_mask, inputs.exemplar
     requests = [
         EditRequest(*told, seed, scale, arguments.prompt, text_scale, inputs.structure)

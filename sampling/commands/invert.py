@@ -22,6 +22,7 @@ from sampling.options import (
     machine_settings,
 )
 from sampling.settings import (
+    CANVAS_SETTINGS,
     COUPLINGS,
     AlignmentName,
     EditSettings,
@@ -32,7 +33,6 @@ from sampling.settings import (
 )
 
 _METHODS = get_args(InversionMethod)
-_CANVAS = ("fit", "context", "blend", "match_colour", "composite")
 _WHERE = "python -m sampling invert"
 _Pairs = tuple[tuple[str, str], ...]
 
@@ -181,7 +181,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from sampling.methods.request import check_asked
 
     settings = _settings(arguments)
-    canvas_options = {name: getattr(arguments, name) for name in _CANVAS}
+    canvas_options = {name: getattr(arguments, name) for name in CANVAS_SETTINGS}
     canvas = build_config(EditSettings, canvas_options, _WHERE)
     machine = machine_settings(arguments, _WHERE)
     if not 0 <= arguments.seed < 2**63:

@@ -1,9 +1,9 @@
 """`python -m sampling pull`: a model folder or adapters from the Hugging Face Hub."""
 
 import argparse
-from pathlib import Path
 
 from intarsia.command_line import Commands
+from intarsia.hub.options import add_pull_options, receive
 from intarsia.model_folder import ADAPTERS, INDEX
 
 
@@ -15,16 +15,9 @@ def add(commands: Commands) -> None:
         description="Get a model folder, or adapters, from the Hugging Face Hub. The same "
         "command again continues.",
     )
-    parser.add_argument("repo", metavar="OWNER/NAME", help="repository")
-    parser.add_argument("out", type=Path, metavar="FOLDER", help="folder to make")
-    parser.add_argument(
-        "--revision", metavar="REV", help="branch, tag or commit (default: the newest commit)"
-    )
+    add_pull_options(parser, "FOLDER")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from intarsia.hub.transfer import pull_folder
-
-    commit = pull_folder(arguments.repo, "model", arguments.out, (INDEX, ADAPTERS), arguments.revision)
-    print(f"{arguments.out}: {arguments.repo} at {commit}")
+    print(receive(arguments, "model", (INDEX, ADAPTERS)))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.command_line import Commands
+from intarsia.hub.options import add_push_options, send
 from intarsia.model_folder import ADAPTERS, check_model_folder
 
 _KOHYA = "lora_kohya.safetensors"
@@ -21,7 +22,7 @@ def add(commands: Commands) -> None:
         f"({_KOHYA}).",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="model folder, or folder of adapters")
-    parser.add_argument("repo", metavar="OWNER/NAME", help="repository; it is made if it does not exist")
+    add_push_options(parser)
     parser.add_argument(
         "--licence", required=True, metavar="ID", help="the Hub's id, such as creativeml-openrail-m, or other"
     )
@@ -37,29 +38,24 @@ def add(commands: Commands) -> None:
         metavar="REPORT",
         help="report of `python -m evaluation`, whose numbers the card gets",
     )
-    parser.add_argument("--private", action="store_true", help="make a private repository")
-    parser.add_argument("--dry-run", action="store_true", help="print the card and the files; send nothing")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from intarsia.hub.transfer import files_of, push_files
+    from intarsia.hub.transfer import files_of
 
     folder, adapters = arguments.folder, (arguments.folder / ADAPTERS).is_file()
     if not adapters:
         check_model_folder(folder)
-    files: dict[str, Path | bytes] = {**files_of(folder), "README.md": _card(arguments, adapters).encode()}
+    files: dict[str, Path | bytes] = dict(files_of(folder))
     if adapters:
         from safetensors.torch import save
 
         from intarsia.lora import kohya_state
 
         files[_KOHYA] = save(kohya_state(folder), metadata={"format": "pt"})
-    if arguments.dry_run:
-        print(_card(arguments, adapters), *files, sep="\n")
-        return
     message = f"{'Adapters' if adapters else 'Model'}, sent by intarsia"
-    print(push_files(arguments.repo, "model", files, message, arguments.private))
+    print(send(arguments, "model", files, _card(arguments, adapters), message))
 
 
 def _card(arguments: argparse.Namespace, adapters: bool) -> str:

@@ -148,7 +148,7 @@ def _run(arguments: argparse.Namespace) -> None:
             raise UserError(
                 f"the page needs {error.name}; install it by: python -m pip install -e '.[web]'"
             ) from None
-        from sampling.painters.painter import painter_of
+        from sampling.painters.painter import open_painter, painter_of
         from sampling.provenance import pattern
         from sampling.web.choices import fields_of
         from sampling.web.models import Models, offered_models
@@ -167,7 +167,7 @@ def _run(arguments: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         painter, model = arguments.painter, arguments.model
         shared = pattern(model, machine_options, painter=painter)
-        paint, parts = painter_of(painter).open(model, machine_options), painter_of(painter).parts(model)
+        paint, parts = open_painter(painter, model, machine_options), painter_of(painter).parts(model)
         service = Service(paint, shared, folder, limits, parts)
         folder_of_models = None if arguments.disable_model_switch else arguments.model_dir
         name, offered = offered_models(painter, model, folder_of_models)

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from intarsia.boxes import Box
-from intarsia.errors import UsageError
 from sampling.painters.painter import Paint, finished
 from sampling.told import PartNames
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from sampling.denoise.sampler import OnStep
     from sampling.editing import EditRequest, EditResult
     from sampling.pictures import Mask, Picture
-    from sampling.settings import EditSettings, MachineSettings
+    from sampling.settings import EditSettings
 
 LONGEST = 2048  # pixels of the longer side of what a network sees; more does not fit into memory
 
@@ -118,21 +117,3 @@ def _sides(window: Box, scale: float) -> tuple[int, int]:
 
 def _resized(pixels: Picture, size: tuple[int, int], resample: Image.Resampling) -> Picture:
     return np.asarray(Image.fromarray(pixels).resize(size, resample))
-
-
-def check_machine(name: str, machine: MachineSettings, *uses: str) -> None:
-    """Refuse options of the machine that a painter cannot follow; all follow `device` or need none.
-
-    Args:
-        name: name of the painter.
-        machine: settings to check.
-        uses: fields that it follows, beside `device`.
-
-    Raises:
-        UsageError: with the option to leave out.
-    """
-    if "dtype" not in uses and machine.dtype not in ("auto", "float32"):
-        raise UsageError(f"{name} computes in float32; leave --dtype {machine.dtype} out")
-    for field in ("compile", "low_vram", "noised_clip"):
-        if getattr(machine, field) and field not in uses:
-            raise UsageError(f"{name} has no use for --{field.replace('_', '-')}; leave it out")

@@ -15,8 +15,10 @@ import numpy as np
 from PIL import Image
 
 from intarsia.errors import UsageError, UserError
-from sampling.painters.each import Taking, check_machine, painting_each
+from sampling.painters.each import Taking, painting_each
 from sampling.painters.painter import Paint, Painter
+from sampling.pictures import png_bytes
+from sampling.settings import CANVAS_SETTINGS
 
 if TYPE_CHECKING:
     from sampling.editing import EditRequest
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 _ERASE = ("lama", "anime-lama", "ldm", "zits", "mat", "fcf", "manga", "cv2", "migan")
 _EXEMPLAR = "Fantasy-Studio/Paint-by-Example"
 _CROP_ABOVE = 800  # pixels, as lama-cleaner
-_SEAM = ("fit", "context", "blend", "match_colour", "composite")
 _LARGEST = 1 << 28  # bytes of an answer
 _SECONDS = 600.0  # for a picture, or to load a model
 
@@ -47,9 +48,12 @@ def _parts(model: Path | None) -> PartNames:
     return () if name in _ERASE else ("exemplar",) if name == _EXEMPLAR else ("text",)
 
 
+def _scale(name: str) -> str:
+    return "guidance_scale" if name == _EXEMPLAR else "text_guidance_scale"
+
+
 def _uses(name: str) -> tuple[str, ...]:
-    scale = "guidance_scale" if name == _EXEMPLAR else "text_guidance_scale"
-    return _SEAM if name in _ERASE else (*_SEAM, "num_inference_steps", scale)
+    return CANVAS_SETTINGS if name in _ERASE else (*CANVAS_SETTINGS, "num_inference_steps", _scale(name))
 
 
 class IopaintServer:
@@ -126,7 +130,6 @@ class IopaintServer:
 
 
 def _open(model: Path | None, machine: MachineSettings) -> Paint:
-    check_machine("iopaint", machine)
     name, server = _name(model), IopaintServer(machine.iopaint_url)
     server.use(name)
 
@@ -139,7 +142,7 @@ def _open(model: Path | None, machine: MachineSettings) -> Paint:
             "sd_seed": request.seed % (1 << 31),
             "sd_mask_blur": 0,  # outside the mask we keep the picture's own pixels
             "sd_steps": settings.num_inference_steps,
-            "sd_guidance_scale": _scale(name, request, settings),
+            "sd_guidance_scale": getattr(request.own_settings(settings), _scale(name)),
             "prompt": request.prompt,
         }
         if name == _EXEMPLAR and request.exemplar is not None:
@@ -149,18 +152,8 @@ def _open(model: Path | None, machine: MachineSettings) -> Paint:
     return painting_each(Taking(f"iopaint:{name}", _parts(model), _uses(name)), paint_one, _CROP_ABOVE)
 
 
-def _scale(name: str, request: EditRequest, settings: EditSettings) -> float:
-    if name == _EXEMPLAR:
-        own, shared = request.guidance_scale, settings.guidance_scale
-    else:
-        own, shared = request.text_guidance_scale, settings.text_guidance_scale
-    return shared if own is None else own
-
-
 def _base64(pixels: np.ndarray) -> str:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return base64.b64encode(content.getvalue()).decode()
+    return base64.b64encode(png_bytes(pixels)).decode()
 
 
 PAINTER = Painter(
@@ -170,6 +163,5 @@ PAINTER = Painter(
     parts=_parts,
     named=True,
     libraries=dict,
-    float32=True,
     machine=(),
 )

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from intarsia.files import sha256_file
-from sampling.painters.each import Taking, check_machine, painting_each
+from sampling.painters.each import Taking, painting_each
 from sampling.painters.painter import Paint, Painter
 from sampling.painters.torchscript import check_script, load_script, named_file, padded
+from sampling.settings import CANVAS_SETTINGS
 
 if TYPE_CHECKING:
     from sampling.editing import EditRequest
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 CROP_ABOVE = 800  # pixels of the longer side above which lama-cleaner looks at the surroundings only
 _MULTIPLE = 8
 _FILES = ("big-lama.pt", "lama.pt")
-_USES = ("fit", "context", "blend", "match_colour", "composite")
 
 
 def _named(model: Path | None) -> Path:
@@ -32,7 +32,6 @@ def _open(model: Path | None, machine: MachineSettings) -> Paint:
 
     from sampling.denoise.machine import pick_device
 
-    check_machine("lama", machine)
     device = pick_device(machine.device)
     network = load_script(_named(model), device)
 
@@ -45,7 +44,7 @@ def _open(model: Path | None, machine: MachineSettings) -> Paint:
         painted = network(*inputs)[0].permute(1, 2, 0).cpu().numpy()
         return np.clip(painted * 255, 0, 255).astype(np.uint8)[:height, :width]
 
-    return painting_each(Taking("lama", (), _USES), erase, CROP_ABOVE)
+    return painting_each(Taking("lama", (), CANVAS_SETTINGS), erase, CROP_ABOVE)
 
 
 PAINTER = Painter(
@@ -53,8 +52,7 @@ PAINTER = Painter(
     open=_open,
     fingerprint=lambda model: sha256_file(_named(model)),
     parts=lambda model: (),
-    uses=_USES,
+    uses=CANVAS_SETTINGS,
     weights=_FILES,
-    float32=True,
     machine=(),
 )

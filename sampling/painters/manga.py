@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from intarsia.errors import UserError
 from intarsia.files import fingerprint, sha256_file
-from sampling.painters.each import Taking, check_machine, painting_each
+from sampling.painters.each import Taking, painting_each
 from sampling.painters.lama import CROP_ABOVE
 from sampling.painters.painter import Paint, Painter
 from sampling.painters.torchscript import check_script, load_script, named_file, padded
+from sampling.settings import CANVAS_SETTINGS
 
 if TYPE_CHECKING:
     from sampling.editing import EditRequest
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 _MULTIPLE = 16
 _SEED = 42  # of the noise for our seed 0, as lama-cleaner's
 _FILES = ("erika.jit", "manga_inpaintor.jit")
-_USES = ("fit", "context", "blend", "match_colour", "composite")
 
 
 def _named(model: Path | None) -> list[Path]:
@@ -49,7 +49,6 @@ def _open(model: Path | None, machine: MachineSettings) -> Paint:
 
     from sampling.denoise.machine import pick_device
 
-    check_machine("manga", machine)
     device = pick_device(machine.device)
     find_lines, draw = (load_script(path, device) for path in _named(model))
 
@@ -65,7 +64,7 @@ def _open(model: Path | None, machine: MachineSettings) -> Paint:
         painted = np.clip(drawn * 127.5 + 127.5, 0, 255).astype(np.uint8)[:height, :width]
         return np.repeat(painted[..., None], 3, axis=2)
 
-    return painting_each(Taking("manga", (), _USES), erase, CROP_ABOVE)
+    return painting_each(Taking("manga", (), CANVAS_SETTINGS), erase, CROP_ABOVE)
 
 
 PAINTER = Painter(
@@ -73,8 +72,7 @@ PAINTER = Painter(
     open=_open,
     fingerprint=lambda model: fingerprint([sha256_file(path) for path in _named(model)]),
     parts=lambda model: (),
-    uses=_USES,
+    uses=CANVAS_SETTINGS,
     weights=("manga",),
-    float32=True,
     machine=(),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from intarsia.errors import UsageError, UserError
-from sampling.painters.each import Taking, check_machine, painting_each
+from sampling.painters.each import Taking, painting_each
 from sampling.painters.painter import Paint, Painter
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ def _check(model: Path | None) -> None:
 
 
 def _open(model: Path | None, machine: MachineSettings) -> Paint:
-    check_machine("cv2", machine)
     cv2 = _cv2()
     flag = getattr(cv2, _METHODS[_method(model)])
 
@@ -63,6 +62,5 @@ PAINTER = Painter(
     uses=_USES,
     named=True,
     libraries=lambda: {"opencv": _cv2().__version__},
-    float32=True,
     machine=(),
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 import numpy as np
 from PIL import Image, ImageFilter
 
+from intarsia.errors import UsageError
 from sampling.told import EXEMPLAR_ONLY, PartNames
 
 if TYPE_CHECKING:
@@ -91,7 +92,6 @@ class Painter:
         weights: names of its files or folders below `--model-dir`, the first that is there counts.
         named: whether `--model` is a name, not a file or folder.
         libraries: function that gives the versions of the libraries that affect the numbers.
-        float32: whether it computes in float32 only.
         machine: fields of `MachineSettings` that it follows beside `device`; None = all.
     """
 
@@ -103,13 +103,33 @@ class Painter:
     weights: tuple[str, ...] = ()
     named: bool = False
     libraries: Callable[[], Mapping[str, str]] = _torch_versions
-    float32: bool = False
     machine: tuple[str, ...] | None = None
+
+    @property
+    def float32(self) -> bool:
+        """Whether it computes in float32 only."""
+        return self.machine is not None and "dtype" not in self.machine
 
 
 def painter_of(name: str) -> Painter:
     """The painter called `name` in PAINTERS."""
     return cast(Painter, import_module(PAINTERS[name]).PAINTER)
+
+
+def open_painter(name: str, model: Path | None, machine: MachineSettings) -> Paint:
+    """Load the painter called `name`.
+
+    Raises:
+        UsageError: for an option of the machine that it cannot follow.
+        UserError: for weights that cannot be loaded.
+    """
+    row = painter_of(name)
+    if row.float32 and machine.dtype not in ("auto", "float32"):
+        raise UsageError(f"{name} computes in float32; leave --dtype {machine.dtype} out")
+    for field in ("compile", "low_vram", "noised_clip"):
+        if row.machine is not None and getattr(machine, field) and field not in row.machine:
+            raise UsageError(f"{name} has no use for --{field.replace('_', '-')}; leave it out")
+    return row.open(model, machine)
 
 
 def finished(

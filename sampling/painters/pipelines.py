@@ -15,9 +15,9 @@ from PIL import Image
 from intarsia.errors import UsageError, UserError
 from intarsia.files import fingerprint, read_json, sha256_file
 from intarsia.model_folder import INDEX, model_hash
-from sampling.painters.each import Taking, check_machine
+from sampling.painters.each import Taking
 from sampling.painters.painter import Paint, Painter
-from sampling.settings import EditSettings
+from sampling.settings import CANVAS_SETTINGS, EditSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 SINGLE_FILES = (".safetensors", ".ckpt")
 _OWN_SCHEDULER = EditSettings().scheduler  # asks for the scheduler that the folder has
 _USES = ("num_inference_steps", "text_guidance_scale", "scheduler", "karras", "eta")
-_SEAM = ("fit", "context", "blend", "match_colour", "composite")
 _MACHINE = ("dtype", "low_vram")
 _TOLD: Mapping[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
 
@@ -87,7 +86,7 @@ def pipeline_painter(row: PipelineRow) -> Painter:
         open=lambda model, machine: _open(row, model, machine),
         fingerprint=lambda model: _fingerprint(row, model),
         parts=lambda model: ("text",),
-        uses=(*_USES, *_SEAM),
+        uses=(*_USES, *CANVAS_SETTINGS),
         weights=row.weights,
         machine=_MACHINE,
     )
@@ -142,7 +141,6 @@ def _fingerprint(row: PipelineRow, model: Path | None) -> str:
 def _open(row: PipelineRow, model: Path | None, machine: MachineSettings) -> Paint:
     from sampling.denoise.machine import pick_device, pick_dtype
 
-    check_machine(row.name, machine, *_MACHINE)
     device = pick_device(machine.device)
     pipeline = _loaded(row, _named(row, model), pick_dtype(machine.dtype, device))
     pipeline.set_progress_bar_config(disable=True)
@@ -172,7 +170,7 @@ def _loaded(row: PipelineRow, path: Path, dtype: Any) -> Any:
 
 
 def _painting(row: PipelineRow, pipeline: Any) -> Paint:
-    taking, own = Taking(row.name, ("text",), (*_USES, *_SEAM)), pipeline.scheduler
+    taking, own = Taking(row.name, ("text",), (*_USES, *CANVAS_SETTINGS)), pipeline.scheduler
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
 
     def paint(
@@ -202,16 +200,11 @@ def _asked(request: EditRequest, settings: EditSettings) -> dict[str, Any]:
     return {
         "prompt": request.prompt,
         "num_inference_steps": settings.num_inference_steps,
-        "guidance_scale": _text_scale(request, settings),
+        "guidance_scale": request.own_settings(settings).text_guidance_scale,
         "eta": settings.eta,
         "generator": torch.Generator().manual_seed(request.seed),
         "output_type": "np",
     }
-
-
-def _text_scale(request: EditRequest, settings: EditSettings) -> float:
-    own = request.text_guidance_scale
-    return settings.text_guidance_scale if own is None else own
 
 
 def _reporting(on_step: OnStep, done: int, number: int) -> Callable[..., dict]:

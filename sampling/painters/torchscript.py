@@ -69,7 +69,7 @@ def load_script(path: Path, device: torch.device) -> Callable[..., Tensor]:
     try:
         network: Any = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as TorchScript ({_first_line(error)})") from None
+        raise UserError(f"{path} cannot be read as TorchScript ({_last_line(error)})") from None
 
     def call(*inputs: Tensor) -> Tensor:
         try:
@@ -81,7 +81,7 @@ def load_script(path: Path, device: torch.device) -> Callable[..., Tensor]:
             ) from None
         except RuntimeError as error:
             raise UserError(
-                f"{path} does not take this painter's {len(inputs)} inputs ({_first_line(error)}); it may be "
+                f"{path} does not take this painter's {len(inputs)} inputs ({_last_line(error)}); it may be "
                 "the file of another painter"
             ) from None
         if not isinstance(output, torch.Tensor) or output.shape[-2:] != inputs[0].shape[-2:]:
@@ -99,6 +99,6 @@ def padded(pixels: NDArray[Any], multiple: int) -> NDArray[Any]:
     return np.pad(pixels, margins, mode="symmetric")
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:200]

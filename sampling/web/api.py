@@ -25,7 +25,7 @@ from sampling.denoise.sampler import OnStep
 from sampling.jobs import COMPUTED_OF, FILES
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import check_outline, check_scales, check_told
-from sampling.web.bodies import decoded, object_of
+from sampling.web.bodies import decoded, kept, object_of
 from sampling.web.inversions import make_inversion, read_order
 from sampling.web.line import Busy, Stopped
 from sampling.web.models import Models
@@ -166,9 +166,8 @@ def _order(service: Service, body: bytes, batch_size: int) -> Order:
     pictures = {name: text for name in FILES if (text := getattr(asked, name)) is not None}
     check_outline(pictures)
     chosen = {name: getattr(asked, name) for name in EditSettings.model_fields}
-    kinds = {name: name.replace("_", " ") for name in pictures}
     return Order(
-        **{name: service.keep(decoded(text, kinds[name]), kinds[name]) for name, text in pictures.items()},
+        **kept(service, pictures),
         prompt=asked.prompt,
         settings=EditSettings(**chosen | {"batch_size": batch_size}),
         seed=asked.seed,

@@ -3,9 +3,14 @@
 import base64
 import binascii
 import json
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import UserError
+
+if TYPE_CHECKING:
+    from sampling.web.service import Service
 
 
 def object_of(body: bytes, what: str) -> dict[str, Any]:
@@ -21,6 +26,16 @@ def object_of(body: bytes, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"the body must be an object with {what}")
     return content
+
+
+def kept(service: "Service", pictures: Mapping[str, str]) -> dict[str, Path]:
+    """The files of a body's pictures, by their fields' names.
+
+    Raises:
+        UserError: for what is not base64, and as `Service.keep`.
+    """
+    kinds = {name: name.replace("_", " ") for name in pictures}
+    return {name: service.keep(decoded(text, kinds[name]), kinds[name]) for name, text in pictures.items()}
 
 
 def decoded(text: str, kind: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 import threading
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from PIL import Image
 from pydantic import Field, create_model
 
 from intarsia.config import build_config
@@ -20,16 +18,14 @@ from sampling.jobs import FILES
 from sampling.methods.read import read_inversion, said_of
 from sampling.methods.request import check_asked
 from sampling.methods.run_inversion import InversionResult
-from sampling.pictures import Picture, write_png
+from sampling.pictures import png_bytes, write_png
 from sampling.provenance import made_from, source_file
-from sampling.settings import EditSettings, ExemplarBackground, InversionSettings
-from sampling.web.bodies import decoded, object_of
+from sampling.settings import CANVAS_SETTINGS, EditSettings, ExemplarBackground, InversionSettings
+from sampling.web.bodies import kept, object_of
 from sampling.web.service import Service, named
 
 _FILES = (*FILES, "source_exemplar")
-_CANVAS = {
-    name: EditSettings.model_fields[name] for name in ("fit", "context", "blend", "match_colour", "composite")
-}
+_CANVAS = {name: EditSettings.model_fields[name] for name in CANVAS_SETTINGS}
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -99,12 +95,11 @@ def read_order(service: Service, body: bytes) -> InvertOrder:
     pictures = {name: text for name in _FILES if (text := getattr(asked, name)) is not None}
     settings = InversionSettings(**chosen)
     check_asked([settings], pictures, texts, service.parts)
-    kinds = {name: name.replace("_", " ") for name in pictures}
     return InvertOrder(
-        {name: service.keep(decoded(text, kinds[name]), kinds[name]) for name, text in pictures.items()},
+        kept(service, pictures),
         texts,
         settings,
-        EditSettings(**{name: getattr(asked, name) for name in _CANVAS}),
+        EditSettings(**{name: getattr(asked, name) for name in CANVAS_SETTINGS}),
         asked.seed,
         asked.invert_mask,
         asked.exemplar_background,
@@ -133,7 +128,7 @@ def make_inversion(
         result = service.inverting.invert(request, order.settings, order.canvas, after_call)
         shared = replace(service.pattern, invert_mask=order.invert_mask, exemplar_background=reading[1])
         kept = {name: source_file(path) for name, path in order.files.items() if name in FILES}
-        canvas = {name: getattr(order.canvas, name) for name in _CANVAS}
+        canvas = {name: getattr(order.canvas, name) for name in CANVAS_SETTINGS}
         recorded = order.settings.plain() | canvas | said_of(order.texts, order.files)
         made = made_from(shared, kept, order.seed, recorded)
         path = service.folder / f"invert-{made.work()[:16]}.png"
@@ -146,7 +141,7 @@ def make_inversion(
 def _told(result: InversionResult, png: bytes, notes: list[str]) -> dict[str, Any]:
     return {
         "png": base64.b64encode(png).decode(),
-        "reconstruction": base64.b64encode(_png(result.reconstruction)).decode(),
+        "reconstruction": base64.b64encode(png_bytes(result.reconstruction)).decode(),
         "latent_error": _finite(result.latent_error),
         "background_psnr": _finite(result.background_psnr),
         "seconds": round(result.seconds, 3),
@@ -154,12 +149,6 @@ def _told(result: InversionResult, png: bytes, notes: list[str]) -> dict[str, An
         "rows": result.rows,
         "notes": notes,
     }
-
-
-def _png(pixels: Picture) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()
 
 
 def _finite(value: float | None) -> float | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from intarsia.errors import UserError
 from intarsia.model_folder import INDEX, is_upsampler
 from sampling.painters.naming import Chosen, painter_names, usual_weights
-from sampling.painters.painter import Inverting, Paint, painter_of
+from sampling.painters.painter import Inverting, Paint, open_painter, painter_of
 from sampling.settings import MachineSettings
 from sampling.web.choices import ModelFields, fields_of
 from sampling.web.service import Service
@@ -172,7 +172,7 @@ class Models:
     def _switched(self, name: str) -> Paint:
         painter, model = self._offered[name]
         kind = _SwitchedInverting if painter == "own" else _Switched
-        return kind(self._loaded, name, lambda: painter_of(painter).open(model, self._machine_of(painter)))
+        return kind(self._loaded, name, lambda: open_painter(painter, model, self._machine_of(painter)))
 
     def _machine_of(self, painter: str) -> MachineSettings:
         """The server's options that a painter follows; the others are for other models."""

@@ -3,7 +3,6 @@
 import base64
 import csv
 import json
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from sampling.web.visitors import visitors_of
 from tests.evaluation.exemplar_bench import write_weights
 from tests.sampling.iopaint_server import stand_in
 from tests.sampling.painter_weights import MAKERS
-from tests.sampling.tiny import request
+from tests.sampling.tiny import assert_made_again, request
 
 STEPS = "3"
 
@@ -86,12 +85,7 @@ def test_edit_keeps_the_picture_and_says_how_it_was_made(
     noted = read_provenance(out)
     assert (noted.painter, noted.seed) == (door.name, 5)
     assert noted.model.sha256 == painter_of(door.name).fingerprint(door.model)
-    capsys.readouterr()
-    assert sample(["show", str(out)]) == 0
-    shown = capsys.readouterr()
-    assert shown.err == ""
-    assert sample(shlex.split(shown.out)[3:]) == 0
-    assert (tmp_path / "out-again.png").read_bytes() == out.read_bytes()
+    assert_made_again(out, capsys)
 
 
 def test_batch_makes_the_missing_ones(

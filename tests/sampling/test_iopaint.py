@@ -2,7 +2,6 @@
 
 import base64
 import io
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sampling.cli import main as sample
 from sampling.painters.painter import painter_of
 from sampling.provenance import read_provenance
 from tests.sampling.iopaint_server import StandIn, stand_in
-from tests.sampling.tiny import request
+from tests.sampling.tiny import assert_made_again, request
 
 COLOUR = [200, 30, 60]
 
@@ -57,12 +56,7 @@ def test_the_server_gets_picture_and_mask_and_the_picture_stays_outside(
     assert body["sd_seed"] == 7
     noted = read_provenance(out)
     assert (noted.painter, noted.model.path, noted.iopaint_url) == ("iopaint", "mat", server.url)
-    capsys.readouterr()
-    assert sample(["show", str(out)]) == 0
-    shown = capsys.readouterr()
-    assert shown.err == ""
-    assert sample(shlex.split(shown.out)[3:]) == 0
-    assert (tmp_path / "out-again.png").read_bytes() == out.read_bytes()
+    assert_made_again(out, capsys)
 
 
 def test_prompt_and_exemplar_reach_models_that_are_told_them(

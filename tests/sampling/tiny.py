@@ -1,12 +1,15 @@
 """A tiny model and small pictures for tests."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from intarsia.architecture import ModelConfig
 from intarsia.config import Config, load_config
 from intarsia.model import EditModel, build_model
+from sampling.cli import main
 from sampling.editing import EditRequest
 from tests.paths import ROOT
 
@@ -37,3 +40,13 @@ def request(seed: int, width: int = 64, height: int = 64) -> EditRequest:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def assert_made_again(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that `show` prints for a result, without a note, makes the same file beside it."""
+    capsys.readouterr()
+    assert main(["show", str(result)]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert main(shlex.split(shown.out)[3:]) == 0
+    assert result.with_name(f"{result.stem}-again.png").read_bytes() == result.read_bytes()
