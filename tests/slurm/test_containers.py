@@ -16,12 +16,14 @@ from tests.training.synthetic import write_config
 
 SRUN = """
 [[ $1 == --help ]] && { echo "$PYXIS"; exit; }
-{ printf '%s\\x1f' srun "$@"; printf '\\x1e'; } >>"$NOTES"
+printf -v call '%s\\x1f' srun "$@"
+printf '%s\\x1e' "$call" >>"$NOTES"    # one write: two programs note at the same time
 while [[ $1 == --* ]]; do shift; done
 exec env SLURM_NODEID=0 "$@"
 """
 APPTAINER = """
-{ printf '%s\\x1f' apptainer "$@"; printf '\\x1e'; } >>"$NOTES"
+printf -v call '%s\\x1f' apptainer "$@"
+printf '%s\\x1e' "$call" >>"$NOTES"
 shift
 while [[ $1 == --* ]]; do [[ $1 == --nv ]] || shift; shift; done
 shift
@@ -29,8 +31,8 @@ exec "$@"
 """
 PYTHON = """
 case "$*" in
-  *"scripts start"*) exec sleep 60 ;;
-  *health-check*) exit 0 ;;
+  *"scripts start"*) touch "$NOTES.ray"; exec sleep 60 ;;
+  *health-check*) until [[ -e $NOTES.ray ]]; do sleep .02; done ;;
   "-m training"*--dry-run | "-c "*) exec "$REAL" "$@" ;;
   *) echo "ran: $*" ;;
 esac
