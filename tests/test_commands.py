@@ -1,7 +1,7 @@
-"""Every command in README and docs: its own parser takes it, or a table says why it is not tried.
+"""Every command in README and docs: its own parser takes it, and another test runs it; or a table says why not.
 
-So a renamed option or a misspelt key of a config is found here. What the commands do is shown by the tests of
-each package. A required argument may be missing: pages leave out what was said before.
+So a renamed option or a misspelt key of a config is found here, and a command that nothing runs. A required
+argument may be missing: pages leave out what was said before.
 """
 
 import contextlib
@@ -48,6 +48,52 @@ NOT_TRIED = {  # beginning of a command -> why
     "python -m evaluation bench mine.csv --results RESULTS --with": "a number that the page adds",
     "source ": "the shell's own",
     "export ": "the shell's own",
+}
+RUN_IN = {  # command -> the file of tests/ that runs it
+    "dataprep build boxes": "dataprep/test_boxes_csv.py",
+    "dataprep build coco": "dataprep/test_estimate.py",
+    "dataprep build openimages": "dataprep/test_estimate.py",
+    "dataprep build pairs": "dataprep/test_pairs.py",
+    "dataprep build video": "dataprep/test_video.py",
+    "dataprep build voc": "dataprep/test_voc.py",
+    "dataprep build yolo": "dataprep/test_yolo.py",
+    "dataprep duplicates": "dataprep/test_filters.py",
+    "dataprep index": "dataprep/test_foreign.py",
+    "dataprep pull": "test_hub.py",
+    "dataprep push": "test_hub.py",
+    "dataprep show": "dataprep/test_sight.py",
+    "dataprep stats": "dataprep/test_sight.py",
+    "dataprep verify": "dataprep/test_verify.py",
+    "evaluation anyinsertion": "evaluation/test_object_benches.py",
+    "evaluation bench": "evaluation/test_exemplars.py",
+    "evaluation bench run": "evaluation/test_exemplars.py",
+    "evaluation cocoee": "evaluation/test_exemplars.py",
+    "evaluation cocoee run": "evaluation/test_exemplars.py",
+    "evaluation cocoee-sources": "evaluation/test_cocoee_sources.py",
+    "evaluation compare": "evaluation/test_exemplars.py",
+    "evaluation dreambooth run": "evaluation/test_object_benches.py",
+    "evaluation fid": "evaluation/test_sets_command.py",
+    "evaluation identity": "evaluation/test_identity.py",
+    "evaluation judge export": "evaluation/test_judge.py",
+    "evaluation judge import": "evaluation/test_judge.py",
+    "evaluation piebench": "evaluation/test_piebench.py",
+    "evaluation piebench run": "evaluation/test_piebench_run.py",
+    "sampling batch": "sampling/test_cli.py",
+    "sampling edit": "sampling/test_cli.py",
+    "sampling export": "sampling/test_cli.py",
+    "sampling import": "sampling/test_cli.py",
+    "sampling invert": "sampling/test_invert_prompts.py",
+    "sampling merge-lora": "sampling/test_cli.py",
+    "sampling pull": "test_hub.py",
+    "sampling push": "test_hub.py",
+    "sampling serve": "web/test_browser.py",
+    "sampling show": "sampling/test_cli.py",
+    "slurm doctor": "slurm/test_doctor.py",
+    "slurm submit": "slurm/test_submit.py",
+    "training cache-latents": "training/test_latents.py",
+    "training ema": "training/test_ema.py",
+    "training estimate": "training/test_estimate.py",
+    "training report": "training/test_report.py",
 }
 PROGRAMS = "python|torchrun|sbatch|intarsia|make|docker|apptainer|hf|wandb|curl|unzip|pip|source|export"
 STARTS = rf"(?:[A-Z_]+=\S+ )*(?:{PROGRAMS}) [^\s<]"
@@ -161,6 +207,18 @@ def test_every_command_is_one_that_its_parser_takes(page: str, parsing_only: lis
         if said := complaint(words) if words else "not a command of ours, and not in the table":
             wrong[text] = said
     assert not wrong
+
+
+def test_a_test_runs_every_command(parsing_only: list[str]) -> None:
+    for _, text in COMMANDS:
+        words = ours(words_of(text))
+        if words and "=" not in text.split()[0] and not any(text.startswith(start) for start in NOT_TRIED):
+            complaint(words)
+    shown = {name.removeprefix("python -m ") for name in parsing_only}
+    assert sorted(shown ^ RUN_IN.keys()) == []
+    for name, file in RUN_IN.items():
+        called = ", ".join(f'"{word}"' for word in name.split()[1:])
+        assert called in (ROOT / "tests" / file).read_text(), f"{file} does not run {name}"
 
 
 def test_every_reason_is_used() -> None:

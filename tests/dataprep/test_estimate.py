@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.openimages_csv import write_empty_pictures, write_open_images
 from dataprep.cli import main
 from dataprep.estimate import QUALITY, amount, estimate_build, expected_rejects, made_up_picture, time_picture
 from dataprep.plan.inputs import new_plan
@@ -80,3 +81,12 @@ def test_a_dry_run_writes_nothing_and_tells_all(
     assert "expected samples by class (2): car 8, stop sign 6" in text
     assert "of one core" in text
     assert not out.exists()
+
+
+def test_a_dry_run_of_open_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_open_images(tmp_path, 40, 9)
+    write_empty_pictures(tmp_path, 9)
+    files = ["--boxes", str(tmp_path / "boxes.csv"), "--classes", str(tmp_path / "classes.csv")]
+    files += ["--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    assert main(["build", "openimages", *files, "--image-size", "64", "--all-boxes", "--dry-run"]) == 0
+    assert "of 9 pictures" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dataprep.check.verify import verify_folder
 from dataprep.check.verify_pair import pair_problems
+from dataprep.cli import main
 from dataprep.draw.redraw import redraw_crop, redraw_sample
 from dataprep.estimate import estimate_build
 from dataprep.pictures.decode import squash
@@ -289,6 +290,13 @@ def test_a_dry_run_times_a_pair_and_counts_what_the_build_gives(davis: Path, tmp
     found = estimate_build(new_plan(request(davis, tmp_path / "out")))
     assert found.cpu_seconds > 0 and found.sample_bytes > 1000
     assert found.samples == build_alone(request(davis, tmp_path / "out"))["kept"]["samples"]
+
+
+def test_a_dry_run_by_command(davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [f"--min-gap={GAP}", "--min-area=0", "--min-side=4", "--image-size=64", "--dry-run"]
+    assert main(["build", "video", str(davis), "--out", str(tmp_path / "out"), *options]) == 0
+    found = estimate_build(new_plan(request(davis, tmp_path / "out", draws_per_image=1, max_mask_iou=0.9)))
+    assert f"{found.samples} sample at most, from {found.pictures} of " in capsys.readouterr().out
 
 
 @pytest.mark.processes

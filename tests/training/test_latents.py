@@ -16,9 +16,10 @@ from intarsia.model import EditModel, build_model
 from intarsia.model_folder import frozen_hash
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.training.file_server import serving
-from tests.training.stored import store
+from tests.training.stored import encode_here, store
 from tests.training.synthetic import make_shards, write_config
 from tests.training.test_redraw import SAMPLES, dataset
+from training.__main__ import main
 from training.config import BatchShape, TrainConfig
 from training.data.batches import Batch, SampleDataset, batches, open_dataset, use_latents
 from training.data.latents import latents_folder
@@ -160,6 +161,19 @@ def test_the_same_command_again_does_what_is_missing_and_nothing_else(
         name: content for name, (content, _) in before.items()
     }
     assert after["toy-train-000000.safetensors"] == before["toy-train-000000.safetensors"]
+
+
+def test_the_command_says_where_they_are_and_how_to_train_with_them(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoded = encode_here(config, monkeypatch)
+    shards = config.data.shards[0]
+    assert main(["cache-latents", shards, str(tmp_path / "tiny.yaml"), "data.num_workers=0"]) == 0
+    assert len(encoded) == 3
+    said = capsys.readouterr().err
+    [folder] = Path(shards).glob("latents-*")
+    assert f"latents: {folder}\n" in said
+    assert f"data.shards={shards} data.latents=true" in said
 
 
 def test_the_hash_follows_what_latents_depend_on(config: TrainConfig, model: EditModel) -> None:
