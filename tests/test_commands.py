@@ -1,4 +1,4 @@
-"""Every command in README and docs: its own parser takes it, and another test runs it; or a table says why not.
+"""Every command in README and docs: its parser takes it and another test runs it, or a table says why not.
 
 So a renamed option or a misspelt key of a config is found here, and a command that nothing runs. A required
 argument may be missing: pages leave out what was said before.
