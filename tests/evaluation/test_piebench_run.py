@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,8 +20,8 @@ from sampling.ledger import read_records
 from sampling.methods.request import InversionRequest
 from sampling.methods.run_inversion import invert_edit
 from sampling.pictures import read_picture
+from tests import forks
 from tests.evaluation.pie_bench import write_exemplar_model, write_pie_bench, write_text_model
-from tests.paths import ROOT
 from tests.processes import starts_processes
 from tests.sampling.tiny import request, tiny_model
 from tests.text import text_model
@@ -93,14 +90,12 @@ def test_the_results_have_the_sources_paths_and_a_report(bench, whole) -> None:
 def killed(bench: Path, text: Path, tmp_path: Path) -> Path:
     """A folder whose process was killed after its first result."""
     folder = tmp_path / "results"
-    command = [sys.executable, "-m", "evaluation", *words(bench, text, folder, *P2P)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    command = forks.begin(main, words(bench, text, folder, *P2P))
     records = folder / "results.jsonl"
-    while process.poll() is None and not (records.is_file() and records.stat().st_size):
+    while command.process.is_alive() and not (records.is_file() and records.stat().st_size):
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    command.process.kill()
+    assert command.wait().returncode == -signal.SIGKILL
     return folder
 
 

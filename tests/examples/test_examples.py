@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +15,12 @@ from intarsia.config import load_config
 from intarsia.model import build_model
 from intarsia.weights import read_model, save_model
 from sampling import read_mask, read_picture
+from tests import forks
+from tests.forks import Ended, script
 from tests.paths import ROOT
 from tests.sampling.tiny import ModelFragment
 
 pytestmark = pytest.mark.processes
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 
 
 def run(name: str, *options: object) -> str:
@@ -32,9 +30,8 @@ def run(name: str, *options: object) -> str:
     return done.stdout
 
 
-def start(name: str, *options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, f"examples/{name}.py", *map(str, options)]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def start(name: str, *options: object) -> Ended:
+    return forks.run(script, f"examples/{name}.py", *options, PYTHONPATH=str(ROOT), WANDB_MODE="disabled")
 
 
 @pytest.fixture(scope="module")

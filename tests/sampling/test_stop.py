@@ -1,11 +1,7 @@
 """Edits end when they are stopped, when their client is gone, and with the server."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from intarsia.model import EditModel
+from sampling.cli import main
 from sampling.denoise.sampler import OnStep
 from sampling.editing import EditRequest, EditResult
 from sampling.painters.own import painting_with
@@ -25,7 +22,7 @@ from sampling.web.gate import BodyLimits, Gate
 from sampling.web.line import EditLine, Stopped
 from sampling.web.service import Limits, Service
 from sampling.web.visitors import visitors_of
-from tests.paths import ROOT
+from tests import forks
 from tests.sampling.serving import begin, post, running
 from tests.sampling.test_api import BODY
 
@@ -122,16 +119,14 @@ def test_turns_come_in_order_and_a_stopped_one_is_left_out() -> None:
 @pytest.mark.processes
 def test_a_signal_ends_the_process_and_its_running_edit(model_folder: Path, tmp_path: Path) -> None:
     words = ["--model", str(model_folder), "--port", "0", "--device", "cpu", "--batch-size", "1"]
-    command = [sys.executable, "-m", "sampling", "serve", *words]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        ready = next((line for line in server.stderr if line.startswith("ready on ")), "")
-        port = int(re.search(r":(\d+)/", ready)[1])  # type: ignore[index]
-        content = json.dumps(LONG | {"num_images": 8}).encode()
-        with begin(port, len(content), content):
-            assert until(lambda: list(tmp_path.rglob("inputs/*.png")))
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(60) == 0, "8 times 500 steps take longer"
-            assert "Traceback" not in server.stderr.read()
+    server = forks.begin(main, ["serve", *words], {"TMPDIR": str(tmp_path)})
+    assert until(lambda: "ready on " in server.stderr)
+    port = int(re.search(r"ready on \S+:(\d+)/", server.stderr)[1])  # type: ignore[index]
+    content = json.dumps(LONG | {"num_images": 8}).encode()
+    with begin(port, len(content), content):
+        assert until(lambda: list(tmp_path.rglob("inputs/*.png")))
+        server.process.terminate()
+        ended = server.wait(60)  # 8 times 500 steps take longer
+    assert ended.returncode == 0
+    assert "Traceback" not in ended.stderr
     assert not list(tmp_path.glob("intarsia-serve-*"))

@@ -2,8 +2,6 @@
 
 import re
 import resource
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -19,10 +17,10 @@ from intarsia.model import EditModel
 from intarsia.weights import read_model, save_model
 from sampling import editing
 from sampling.canvas.canvas import fit_exemplar
-from sampling.denoise.machine import open_model, pick_dtype, visiting
+from sampling.denoise.machine import keep_freed_memory, open_model, pick_dtype, visiting
 from sampling.editing import EditRequest, edit
 from sampling.settings import EditSettings, KnownRegion, MachineSettings
-from tests.paths import ROOT
+from tests import forks
 from tests.sampling.tiny import request, tiny_model
 
 QUICK = EditSettings(num_inference_steps=2, scheduler="ddim")
@@ -232,25 +230,25 @@ def test_low_vram_changes_nothing_but_the_place(model_folder: Path) -> None:
     assert np.abs(images[0] - images[1]).max() <= 1
 
 
+def print_what_stays(_: list[str]) -> None:
+    """Pages that a freed block leaves in the process, before and after the setting."""
+
+    def kept() -> int:
+        before = int(Path("/proc/self/statm").read_text().split()[1])
+        block = b"1" * (64 << 20)
+        del block
+        return int(Path("/proc/self/statm").read_text().split()[1]) - before
+
+    usual = kept()
+    keep_freed_memory()
+    print(usual, kept())
+
+
 @pytest.mark.processes
 def test_memory_that_is_freed_stays_in_the_process() -> None:
     """In a process of its own, since that is what the setting lasts for."""
-    program = """if True:
-        from pathlib import Path
-        from sampling.denoise.machine import keep_freed_memory
-        def kept():
-            before = int(Path("/proc/self/statm").read_text().split()[1])
-            block = b"1" * (64 << 20)
-            del block
-            return int(Path("/proc/self/statm").read_text().split()[1]) - before
-        usual = kept()
-        keep_freed_memory()
-        print(usual, kept())
-    """
-    told = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    usual, kept = (int(pages) * resource.getpagesize() for pages in told.stdout.split())
+    ended = forks.run(print_what_stays)
+    usual, kept = (int(pages) * resource.getpagesize() for pages in ended.stdout.split())
     assert usual < 1 << 20
     assert kept > 60 << 20
 

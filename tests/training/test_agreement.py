@@ -28,7 +28,7 @@ def pair(root: Path, only_rank_1: list[str], *overrides: str) -> tuple[int, str]
     """
     common = [str(write_config(root)), f"data.shards={root / 'shards'}", f"run={root / 'run'}"]
     common += ["max_steps=1", "validation.every_steps=0", *overrides]
-    ended = forked(main, [common, [*common, *only_rank_1]], root)
+    ended = forked(main, [common, [*common, *only_rank_1]])
     return max(code for code, _ in ended), "".join(words for _, words in ended)
 
 

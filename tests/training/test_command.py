@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 
 from intarsia.weights import read_model
+from tests import forks
+from tests.forks import Ended
 from tests.paths import ROOT
 from tests.processes import starts_processes
 from tests.training.synthetic import make_shards, write_config
+from training.__main__ import main
 from training.tracking.tracker import read_metrics
 
 STEPS = 40
@@ -27,10 +30,8 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "training", *arguments]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+def run(*arguments: str) -> Ended:
+    return forks.run(main, *arguments, HOME=ENVIRONMENT["HOME"])
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Story:
     folder: Path
     arguments: list[str]
     stopped: tuple[int, str]
-    finished: subprocess.CompletedProcess[str]
+    finished: Ended
     steps_saved: int
 
 

@@ -1,4 +1,4 @@
-"""What every process of `launch` needs, imported once: they are forked from a process that has it."""
+"""What the programs of tests/forks.py need, imported once: they are forked from a process that has it."""
 
 import os
 
