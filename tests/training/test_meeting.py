@@ -9,45 +9,57 @@ from pathlib import Path
 
 import pytest
 
+from intarsia.errors import run_command
+from tests import forks
 from tests.faults import Recorder
+from tests.forks import Fork
 from tests.paths import ROOT
 from tests.training.synthetic import make_shards, write_config
-from training.ranks import distributed
+from training.__main__ import main
+from training.ranks import distributed, meeting
 from training.ranks.meeting import strangers
 
-MEET = """
-import sys
-from intarsia.errors import run_command
-from training.ranks import meeting
 
-meeting._SAY_AFTER_S, meeting._TRY_S = 0.5, 0.2
-rank, size, patience = sys.argv[1:4]
+def meet(arguments: list[str]) -> int:
+    """Rank, size, patience and GPU of a rank that meets the others and ends."""
+    meeting._SAY_AFTER_S, meeting._TRY_S = 0.5, 0.2
+    rank, size, patience, *gpu = arguments
 
-def work(argv):
-    meeting.meet(int(rank), int(size), float(patience), *argv)
-    print("met")
+    def work(_: list[str]) -> None:
+        meeting.meet(int(rank), int(size), float(patience), *gpu)
+        print("met")
 
-sys.exit(run_command(work, sys.argv[4:]))
-"""
+    return run_command(work, [])
 
 
-def begin(port: int, rank: int, size: int, patience: float, *gpu: str) -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "PYTHONPATH": str(ROOT),
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-    }
-    command = [sys.executable, "-c", MEET, str(rank), str(size), str(patience), *gpu]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def train(arguments: list[str]) -> int:
+    """`python -m training`, which soon says whom it waits for."""
+    meeting._SAY_AFTER_S = 0.5
+    return main(arguments)
 
 
-def ends(*ranks: subprocess.Popen[str]) -> list[tuple[int, str]]:
+def begin(port: int, rank: int, size: int, patience: float, *gpu: str) -> Fork:
+    environment = at(port) | {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+    return forks.begin(meet, [rank, size, patience, *gpu], environment)
+
+
+def at(port: int) -> dict[str, str]:
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def ends(*ranks: Fork) -> list[tuple[int, str]]:
     """Exit code and all words of each."""
-    said = ["".join(rank.communicate(timeout=300)) for rank in ranks]
-    return [(rank.returncode, words) for rank, words in zip(ranks, said, strict=True)]
+    ended = [rank.wait(300) for rank in ranks]
+    return [(one.returncode, one.stdout + one.stderr) for one in ended]
+
+
+def heard(rank: Fork, words: str) -> bool:
+    """Whether a running rank says this at the beginning of a line."""
+    while rank.process.is_alive():
+        if re.search(rf"^{words}", rank.stderr, re.M):
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def port() -> int:
@@ -63,27 +75,16 @@ def test_ranks_that_are_all_there_meet() -> None:
 
 
 # As under srun: nobody but rank 0 keeps a store, and torch.distributed opens it once more.
-CONNECT = """
-from training.ranks import distributed
-
-world = distributed.connect(120, 120)
-print("ranks", world.gather(world.rank), world.any(world.rank == 1))
-distributed.disconnect(world)
-"""
+def connect(_: list[str]) -> None:
+    world = distributed.connect(120, 120)
+    print("ranks", world.gather(world.rank), world.any(world.rank == 1))
+    distributed.disconnect(world)
 
 
 @pytest.mark.processes
 def test_ranks_without_torchrun_go_on_to_torch_distributed() -> None:
-    there, ranks = port(), []
-    for rank in range(2):
-        environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(there), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", CONNECT]
-        ranks.append(
-            subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-        )
+    places = at(port()) | {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    ranks = [forks.begin(connect, [], places | {"RANK": str(rank)}) for rank in range(2)]
     for code, words in ends(*ranks):
         assert code == 0, words
         assert "ranks [0, 1] True" in words
@@ -111,13 +112,12 @@ def test_without_rank_0_the_others_say_what_they_wait_for_and_end(record_fault: 
 def test_ranks_that_do_not_come_are_named_to_all_that_did(record_fault: Recorder) -> None:
     there = port()
     early = begin(there, 1, 4, 150)
-    assert early.stderr is not None  # torch's sockets may report there, too
-    assert any(re.match(r"rank 1 has waited \d+ s for rank 0 ", line) for line in early.stderr)
-    (first, said), (second, other) = ends(begin(there, 0, 4, 8), early)
+    assert heard(early, r"rank 1 has waited \d+ s for rank 0 ")
+    (first, said), (second, other) = ends(begin(there, 0, 4, 4), early)
     assert (first, second) == (1, 1)
     assert re.search(r"^rank 0 has waited \d+ s for ranks 2, 3 of 4$", said, re.M)
     for words in (said, other):
-        assert "error: ranks 2, 3 of 4 did not come within 8 s; start all ranks with one launcher" in words
+        assert "error: ranks 2, 3 of 4 did not come within 4 s; start all ranks with one launcher" in words
     record_fault(
         "some ranks do not start",
         "rank 0 names them after 10 s; all that started end after `start_timeout_s` with their numbers",
@@ -162,12 +162,9 @@ def test_ranks_of_another_launch_and_a_shared_gpu_are_named() -> None:
 def test_a_training_rank_whose_launcher_is_missing_ends_within_its_patience(tmp_path: Path) -> None:
     """Before, it waited for twice distributed_timeout_s: an hour."""
     shards = make_shards(tmp_path / "shards")
-    command = [sys.executable, "-m", "training", str(write_config(tmp_path)), f"data.shards={shards}"]
-    command += [f"run={tmp_path / 'run'}", "start_timeout_s=2"]
-    environment = os.environ | {"RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": str(port())}
-    environment["MASTER_ADDR"] = "127.0.0.1"
+    words = [write_config(tmp_path), f"data.shards={shards}", f"run={tmp_path / 'run'}", "start_timeout_s=2"]
     began = time.monotonic()
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    run = forks.begin(main, words, at(port()) | {"RANK": "1", "WORLD_SIZE": "2"}).wait()
     assert run.returncode == 1, run.stderr
     assert "waited 2 s for rank 0 at 127.0.0.1:" in run.stderr
     assert "Traceback" not in run.stderr
@@ -178,24 +175,14 @@ def test_a_training_rank_whose_launcher_is_missing_ends_within_its_patience(tmp_
 def test_a_stop_signal_ends_the_wait(tmp_path: Path) -> None:
     """Before, the flag was set and the rank waited on: only SIGKILL ended it."""
     shards = make_shards(tmp_path / "shards")
-    command = [sys.executable, "-m", "training", str(write_config(tmp_path)), f"data.shards={shards}"]
-    environment = os.environ | {"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": str(port())}
-    environment["MASTER_ADDR"] = "127.0.0.1"
-    rank = subprocess.Popen(
-        [*command, f"run={tmp_path / 'run'}", "start_timeout_s=300"],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert rank.stderr is not None
-    heard = ""
-    while "rank 0 has waited" not in heard and rank.poll() is None:
-        heard += rank.stderr.readline()
-    rank.terminate()
-    _, rest = rank.communicate(timeout=180)
-    assert rank.returncode == 75, heard + rest
-    assert "error: stopped by a signal before all ranks had met; run the same command again" in rest
+    words = [write_config(tmp_path), f"data.shards={shards}", f"run={tmp_path / 'run'}"]
+    words.append("start_timeout_s=300")
+    rank = forks.begin(train, words, at(port()) | {"RANK": "0", "WORLD_SIZE": "2"})
+    assert heard(rank, "rank 0 has waited")
+    rank.process.terminate()
+    ended = rank.wait(180)
+    assert ended.returncode == 75, ended.stderr
+    assert "error: stopped by a signal before all ranks had met; run the same command again" in ended.stderr
 
 
 # A task of `srun --gpus-per-task=1`: it sees one GPU, and its number on the node is 3. Which devices are set?
