@@ -106,6 +106,7 @@ def test_it_sees_all_tokens_after_the_last_norm(kind: str, tmp_path: Path, tower
     assert relative_error(seen, wanted) < rounding(longest_sum(theirs))
 
 
+@pytest.mark.long
 def test_a_style_of_scale_one_and_shift_zero_is_the_models_plain_walk(opened: Machine) -> None:
     model, mask = opened.model, np.full((64, 64), 255, np.uint8)
     start = encode_start(Encoder(model, model.unet.device), asked(), STYLE, IMAGE, mask)
@@ -129,6 +130,7 @@ def test_a_style_of_scale_one_and_shift_zero_is_the_models_plain_walk(opened: Ma
     assert errors[0] < errors[1]
 
 
+@pytest.mark.long
 def test_a_text_model_learns_a_style_from_the_towers_view(opened: Machine, tmp_path: Path) -> None:
     model = opened.model
     result = invert_edit(model, asked(), STYLE)
@@ -178,6 +180,7 @@ def test_what_is_not_a_clip_tower_is_refused(tmp_path: Path) -> None:
 # -- commands, records and servers -----------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_command_learns_a_style_and_its_result_can_be_made_again(
     folder: Path, tower: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +192,7 @@ def test_the_command_learns_a_style_and_its_result_can_be_made_again(
     assert read_provenance(tmp_path / "out.png").style_tower is None
 
 
+@pytest.mark.long
 def test_a_changed_tower_is_noted(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = write_tower(tmp_path / "clip")
     assert run(folder, tmp_path, *SAY, "--style-tower", str(own)) == 0
@@ -222,6 +226,7 @@ def test_the_command_refuses_in_a_sentence(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_server_names_it_at_its_start_and_a_visitor_never(
     opened: Machine, folder: Path, tower: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
