@@ -31,6 +31,7 @@ class EditModel(nn.Module):
             None in a model whose noised encoder is trained.
         noised: noised encoder that guides, or is trained; None by default.
         upsampler: model that paints large windows again at their own resolution; None by default.
+        style_tower: image tower that sees the whole picture for the inversion `style`; None by default.
         vae: autoencoder, `AutoencoderKL`.
         image_encoder: frozen image tower, `CLIPVisionModel` by default; None without an exemplar.
         exemplar_encoder: trained encoder from features to tokens, `ExemplarEncoder` by default; None without
@@ -45,6 +46,7 @@ class EditModel(nn.Module):
         self.unet: Any = None
         self.noised: NoisedEncoder | None = None
         self.upsampler: EditModel | None = None
+        self.style_tower: Any = None
         if config.noised:
             self.noised = NoisedEncoder(config)
         else:
@@ -132,7 +134,8 @@ def build_model(config: ModelConfig, seed: int) -> EditModel:
     if autoencoder := init.vae or init.stable_diffusion:
         load_vae(model.vae, autoencoder)
     if init.image_encoder:
-        load_image_encoder(model, init.image_encoder)
+        title, otherwise = config.exemplar.row.title, ", or set model.exemplar.encoder to its kind"
+        load_image_encoder(model.image_encoder, model.tower, title, init.image_encoder, otherwise)
     if model.text_encoder is not None and init.stable_diffusion:
         load_text_encoder(model.text_encoder, init.stable_diffusion)
     if model.text_encoder is not None and model.tokenizer is None:

@@ -250,22 +250,26 @@ def widen(weight: Tensor, in_channels: int) -> Tensor:
     return torch.cat([weight, extra], dim=1)
 
 
-def load_image_encoder(model: Any, folder: Path) -> None:
-    """Fill an `EditModel`'s image tower from a folder of transformers with it, or with a model around it.
+def load_image_encoder(
+    network: nn.Module, tower: WeightNames, title: str, folder: Path, otherwise: str = ""
+) -> None:
+    """Fill an image tower from a folder of transformers with it, or with a model around it.
+
+    `title` names its kind; `otherwise` is what else to do if the folder has no such tower.
 
     Raises:
         UserError: if the folder has no such tower or the tower does not fit.
     """
     path = weights_file(folder, "model", "pytorch_model") if folder.is_dir() else folder
     state = read_weights(path)
-    prefix = model.tower.prefix(state.keys())
+    prefix = tower.prefix(state.keys())
     if prefix is None:
         raise UserError(
-            f"{path} contains no {model.config.exemplar.row.title} vision tower (no weight named "
-            f"{model.tower.probe}); name the right folder, or set model.exemplar.encoder to its kind"
+            f"{path} contains no {title} vision tower (no weight named {tower.probe}); name the right "
+            f"folder{otherwise}"
         )
-    check_geometry(model.image_encoder, path.parent)
-    load_tower(model.image_encoder, model.tower, without_prefix(state, prefix), path)
+    check_geometry(network, path.parent)
+    load_tower(network, tower, without_prefix(state, prefix), path)
 
 
 def load_text_encoder(text_encoder: nn.Module, path: Path) -> None:

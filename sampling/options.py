@@ -11,6 +11,7 @@ from intarsia.architecture import MAPS
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import is_same_file
+from intarsia.towers.settings import read_clip_vision
 from sampling.jobs import FILES, structure_sources
 from sampling.painters.options import check_painter, told_parts
 from sampling.samplers import SAMPLERS
@@ -237,6 +238,17 @@ def add_noised_option(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_style_option(group: argparse._ActionsContainer) -> None:
+    """Add the tower that the method style needs beside a model without an encoder of exemplars."""
+    group.add_argument(
+        "--style-tower",
+        type=Path,
+        metavar="DIR",
+        help="folder of CLIP's vision tower, whose view of the picture the method style learns from (for "
+        "Stable Diffusion 1: clip-vit-base-patch16)",
+    )
+
+
 def _add_known_region(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--known-region",
@@ -359,8 +371,15 @@ def edit_settings(arguments: argparse.Namespace, where: str) -> list[EditSetting
 
 
 def machine_settings(arguments: argparse.Namespace, where: str) -> MachineSettings:
-    """The `MachineSettings` of the arguments; raises as `upsampler.options.check_upsampler_option`."""
+    """The `MachineSettings` of the arguments.
+
+    Raises:
+        UsageError, UserError: as `upsampler.options.check_upsampler_option`, and for a style tower's folder
+            that is not one.
+    """
     content = {name: getattr(arguments, name) for name in MachineSettings.model_fields if name in arguments}
     machine = build_config(MachineSettings, content, where)
     check_upsampler_option(machine.upsampler, arguments)
+    if machine.style_tower:
+        read_clip_vision(machine.style_tower)
     return machine

@@ -20,7 +20,8 @@ from sampling.settings import EditSettings, ExemplarBackground, InversionSetting
 
 KEYWORD = "intarsia"  # keyword of the PNG's text entry
 PROVENANCE_VERSION = 1
-_PARTNERS = ("noised_clip", "upsampler")  # model folders beside the painter's, as in `MachineSettings`
+# Folders of models beside the painter's, as in `MachineSettings`.
+_PARTNERS = ("noised_clip", "upsampler", "style_tower")
 _OPTIONS = {  # settings whose option is not --name VALUE
     "karras": {True: "--karras"},
     "latent_blend": {True: "--latent-blend"},
@@ -57,6 +58,7 @@ class Provenance:
         noised_clip: folder of the noised encoder and its hash; None without one.
         iopaint_url: address of the IOPaint server that painted; empty for other painters.
         upsampler: folder of the upsampler and its hash; None without one.
+        style_tower: folder of the style tower and its hash; None for results that do not need one.
     """
 
     image: SourceFile
@@ -77,6 +79,7 @@ class Provenance:
     exemplar_mask: SourceFile | None = None
     iopaint_url: str = ""
     upsampler: SourceFile | None = None
+    style_tower: SourceFile | None = None
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
@@ -141,6 +144,7 @@ def pattern(
         noised_clip=_folder(machine.noised_clip) if machine.noised_clip else None,
         iopaint_url=machine.iopaint_url if painter == "iopaint" else "",
         upsampler=_folder(machine.upsampler) if machine.upsampler else None,
+        style_tower=_folder(machine.style_tower) if machine.style_tower else None,
     )
 
 
@@ -156,9 +160,16 @@ def made_from(
     prompt: str = "",
     structure: Mapping[str, SourceFile] | None = None,
 ) -> Provenance:
-    """`shared` completed with the files, seed, settings, prompt and sources of structure maps of one edit."""
+    """`shared` completed with the files, seed, settings, prompt and sources of structure maps of one edit.
+
+    A server's partners that have no part in this result, and no option in its command, are left out.
+    """
+    method = settings.get("method")  # None for an edit from noise
     return replace(
         shared,
+        noised_clip=shared.noised_clip if method is None else None,
+        upsampler=shared.upsampler if method is None else None,
+        style_tower=shared.style_tower if method == "style" else None,
         image=files["image"],
         mask=files.get("mask"),
         exemplar=files.get("exemplar"),

@@ -152,6 +152,7 @@ class MachineSettings(Config):
     iopaint_url: str = "http://127.0.0.1:8080"  # a running IOPaint server, for the painter iopaint
     noised_clip: Path | None = None  # folder of the noised encoder that `EditSettings.clip_guidance` uses
     upsampler: Path | None = None  # folder of the upsampler that paints large windows again
+    style_tower: Path | None = None  # folder of CLIP's vision tower, whose view the method style learns from
 
 
 _WALK = ("offset_every", "offset_to", "null_to", "regularise")  # what only a walk of both branches can do

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,6 +20,7 @@ from sampling.options import (
     add_machine_options,
     add_model_option,
     add_shard_option,
+    add_style_option,
     machine_settings,
 )
 from sampling.settings import CANVAS_SETTINGS, COUPLINGS, EditSettings, InversionSettings
@@ -98,6 +99,7 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--strength", type=float, metavar="S", help="share of the way where the edit starts")
     group.add_argument("--offset-scale", type=float, metavar="R", help="direct: added share (default 1)")
     group.add_argument("--inner-steps", type=int, metavar="N", help="null-text: most updates per step (10)")
+    add_style_option(group)
 
 
 def _add_estimate(parser: argparse.ArgumentParser) -> None:
@@ -137,9 +139,11 @@ def _run(arguments: argparse.Namespace) -> int:
     every, config = read_bench(arguments.bench), read_model_config(arguments.model)
     cases = _chosen(every, arguments)
     ways = _ways(arguments, config.parts)
+    _check_tower(arguments, ways.values(), config.parts)
     if arguments.dry_run:
         return _dry_run(arguments, list(ways.values()), len(cases), config)
-    check_ways(ways.values(), cases, config.extra_channels > 0, machine.compile)
+    masked, tower = config.extra_channels > 0, arguments.style_tower is not None
+    check_ways(ways.values(), cases, config.parts, masked, machine.compile, tower)
     check_bench_weights(PIE_BENCH, pie_cases(arguments.bench, cases, len(every)), arguments)
     run = _shared(arguments, config)
     counts = run_ways(ways, cases, run, lambda: open_model(arguments.model, machine))
@@ -155,13 +159,22 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 def _ways(arguments: argparse.Namespace, parts: tuple[str, ...]) -> dict[Path, Way]:
     """Folder of results -> way; a single way has the whole folder."""
     if arguments.all:
-        ways = all_ways(parts, arguments.protocol, _given(arguments), _WHERE)
+        tower = arguments.style_tower is not None
+        ways = all_ways(parts, arguments.protocol, _given(arguments), _WHERE, tower)
     else:
         methods, couplings = arguments.method.split(","), arguments.coupling or [None]
         ways = cross(methods, couplings, arguments.protocol, _given(arguments), _WHERE)
     if len(ways) == 1:
         return {arguments.results: ways[0]}
     return {arguments.results / way.name: way for way in ways}
+
+
+def _check_tower(arguments: argparse.Namespace, ways: Iterable[Way], parts: tuple[str, ...]) -> None:
+    """Refuse a style tower that no row needs, and say which published row is left out without one."""
+    if arguments.style_tower and all(way.settings.method != "style" for way in ways):
+        raise UsageError("--style-tower is for the method style; leave it out")
+    if arguments.all and "text" in parts and not arguments.style_tower:
+        print("note: the row StyleDiffusion + P2P is left out: it needs --style-tower", file=sys.stderr)
 
 
 def _chosen(cases: Sequence[PieCase], arguments: argparse.Namespace) -> Sequence[PieCase]:

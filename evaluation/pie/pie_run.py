@@ -60,7 +60,9 @@ class PieRun:
     def settings(self, way: Way) -> dict[str, Any]:
         """Everything that affects all results of a way except the model, as JSON values."""
         canvas = {name: getattr(self.canvas, name) for name in CANVAS_SETTINGS} if self.masked else {}
-        return way.plain | canvas | {"dtype": self.made_by.dtype}
+        tower = self.made_by.style_tower
+        seen = {"style_tower": tower.sha256[:12]} if tower and way.settings.method == "style" else {}
+        return way.plain | canvas | seen | {"dtype": self.made_by.dtype}
 
     def image(self, case: PieCase) -> Path:
         """The source picture of a case."""

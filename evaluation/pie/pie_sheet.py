@@ -1,7 +1,7 @@
 """An HTML page of one picture: what each method made of it, coupling by coupling, with errors and costs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,7 @@ def picture_sheet(ways: Mapping[Path, Way], case: PieCase, image: Path) -> str:
         "error: ‖reconstructed − own latents‖ / ‖own latents‖ of the source branch",
         "background PSNR: of the pictures whose edited part is black, over all pixels, as in the table",
         "seconds: inversion and edit, without encoding and decoding",
+        f"settings: {_settings(ways.values())}",
     ]
     return page(f"PIE-Bench {case.key}", [Table("cost and errors", header, body, notes)], galleries)
 
@@ -80,6 +81,25 @@ def cost_table(ways: Mapping[Path, Way]) -> Table:
 
 
 _SHORT = ("error", "background", "calls", "rows", "seconds")
+
+
+def _settings(ways: Collection[Way]) -> str:
+    """The settings that decide the cost, with every value that a way has."""
+    every = [way.settings for way in ways]
+    learning = [own for own in every if own.inversion in ("null-condition", "style")]
+    named: dict[str, list[float]] = {
+        "steps each way": [own.num_inference_steps for own in every],
+        "guidance scale": [own.guidance_scale for own in every],
+        "most updates before a step (of style 10 times as many at first)": [
+            own.inner_steps for own in learning
+        ],
+    }
+    texts = [
+        f"{name} {', '.join(f'{value:g}' for value in sorted(set(values)))}"
+        for name, values in named.items()
+        if values
+    ]
+    return "; ".join(texts)
 
 
 def _both(source: Picture, case: PieCase) -> dict[str, Image.Image]:

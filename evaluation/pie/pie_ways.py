@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from evaluation.pie.piebench import PieCase
 from intarsia.config import build_config
-from intarsia.errors import UsageError
+from intarsia.errors import UsageError, UserError
 from sampling.settings import InversionMethod, InversionSettings, LearnedMethod, PromptMethod
 from sampling.told import PartNames
 
@@ -122,7 +122,9 @@ def cross(
     ]
 
 
-def all_ways(parts: PartNames, protocol: Protocol, options: Mapping[str, Any], where: str) -> list[Way]:
+def all_ways(
+    parts: PartNames, protocol: Protocol, options: Mapping[str, Any], where: str, tower: bool = False
+) -> list[Way]:
     """The rows of the whole table: those that are published, then the paper's ablations.
 
     Args:
@@ -131,13 +133,14 @@ def all_ways(parts: PartNames, protocol: Protocol, options: Mapping[str, Any], w
         protocol: protocol of all rows.
         options: as for `make_way`.
         where: command, for errors.
+        tower: whether there is a style tower, without which the row of StyleDiffusion is left out.
     """
     if "text" not in parts:
         couplings = ["background", "context,background", "masactrl,background", "pnp,background"]
         methods = ["ddim", "null-condition", "negative-condition", "ddpm", "direct"]
         ways = cross(methods, couplings, protocol, options, where)
         return ways + _ablations("background", "null-condition", protocol, options, where)
-    prompts = ["ddim", "null-text", "negative-prompt", "direct"]
+    prompts = ["ddim", "null-text", "negative-prompt", *(["style"] if tower else []), "direct"]
     ways = cross(prompts, ["p2p"], protocol, options, where)
     ways += cross(["ddim", "direct"], ["masactrl", "pix2pix-zero", "pnp"], protocol, options, where)
     ways += cross(["ddpm"], ["p2p"], protocol, options, where)
@@ -180,7 +183,7 @@ def words_for(case: PieCase, way: Way, parts: PartNames) -> tuple[dict[str, Any]
         found["caption"] = case.source_prompt
         if published:
             found["negative_prompt"] = case.source_prompt
-    blended = "p2p" in names and not (published and way.settings.method == "ddpm")
+    blended = "p2p" in names and not (published and way.settings.method in ("ddpm", "style"))
     if not case.blend_words or not (blended or _MASKED in names):
         return found, []
     missing = missing_word(case)
@@ -197,19 +200,34 @@ def missing_word(case: PieCase) -> tuple[str, str] | None:
     return next(((word, prompt) for word, prompt in pairs if not _contains(prompt, word)), None)
 
 
-def check_ways(ways: Iterable[Way], cases: Sequence[PieCase], masked: bool, compiled: bool) -> None:
+def check_ways(
+    ways: Iterable[Way],
+    cases: Sequence[PieCase],
+    parts: PartNames,
+    masked: bool,
+    compiled: bool,
+    tower: bool = False,
+) -> None:
     """Refuse what would fail for every record, or for many, before the first edit.
 
     Args:
         ways: ways of the run.
         cases: its records.
+        parts: what the model takes.
         masked: whether the model gets the bench's masks.
         compiled: whether its UNet is compiled.
+        tower: whether there is a style tower.
 
     Raises:
         UsageError: with what to change.
     """
+    from sampling.methods.request import check_method
+
     for way in ways:
+        try:
+            check_method(way.settings, parts, tower)
+        except UserError as error:
+            raise UsageError(str(error)) from None
         changing = [name for name in way.couplings if name != "background"]
         if compiled and changing:
             raise UsageError(

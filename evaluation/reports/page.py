@@ -29,6 +29,7 @@ h2 { font-size: 1.05em; margin: 1.8em 0 .5em }
 p, li, figcaption, small { color: #555 }
 ul { margin: .5em 0; padding-left: 1.2em; font-size: .9em }
 div.wide { overflow-x: auto }
+figure:has(span):not(:has(span + span)) { width: min-content }
 table { border-collapse: collapse; background: #fff; font-variant-numeric: tabular-nums }
 th, td { padding: .3em .7em; border: 1px solid #ddd; text-align: right; white-space: nowrap }
 th:first-child, td:first-child, th.recipe { text-align: left }

@@ -55,10 +55,13 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
         if column.name not in row.values:
             return ""
         shown = f"{row.values[column.name]:.2f}"
+        found: dict[str, list[str]] = {}
+        for report, columns in zip(reports, own, strict=True):
+            if column.name in columns and (text := row.unlike(columns[column.name], report)):
+                found.setdefault(text, []).append(report.name)
         reason = "; ".join(
-            f"{report.name}: {text}" if len(reports) > 1 else text
-            for report, columns in zip(reports, own, strict=True)
-            if column.name in columns and (text := row.unlike(columns[column.name], report))
+            text if len(names) == len(reports) else f"{', '.join(names)}: {text}"
+            for text, names in found.items()
         )
         return f"{shown} ≠{reasons.setdefault(reason, len(reasons) + 1)}" if reason else shown
 

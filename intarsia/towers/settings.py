@@ -1,10 +1,13 @@
 """The frozen towers' geometry and how the exemplar becomes tokens, as plain values without torch."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from intarsia.config import Config, one_of
+from intarsia.config import Config, build_config, one_of
+from intarsia.errors import UserError
+from intarsia.files import read_json
 
 QUERIES = 16  # tokens of `resampled`
 
@@ -168,6 +171,40 @@ def check_tower(tower: ImageEncoderConfig, exemplar: ExemplarConfig) -> None:
         )
     if tower.use_swiglu_ffn and exemplar.encoder != "dinov2":
         raise ValueError(f"image_encoder.use_swiglu_ffn is DINOv2's; {title} has none: remove it")
+
+
+# What a config.json of a CLIP vision tower may leave out: the defaults of transformers' `CLIPVisionConfig`.
+CLIP_VISION_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+
+
+def read_clip_vision(folder: Path) -> ImageEncoderConfig:
+    """The geometry of the CLIP vision tower in a folder of transformers: the tower's own, or a whole CLIP's.
+
+    Raises:
+        UserError: if it is not a folder of CLIP.
+        UsageError: for values that are out of range.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} has no config.json; give a folder of transformers with CLIP's vision tower, such as "
+            "clip-vit-base-patch16"
+        )
+    whole = read_json(path)
+    kind = whole.get("model_type", "clip_vision_model") if isinstance(whole, dict) else None
+    if kind not in ("clip", "clip_vision_model"):
+        raise UserError(f"{path} has model_type={kind}; give a folder with CLIP's vision tower")
+    own = CLIP_VISION_DEFAULTS | whole.get("vision_config", whole)
+    return build_config(ImageEncoderConfig, {name: own[name] for name in CLIP_VISION_DEFAULTS}, str(path))
 
 
 def count_features(tower: ImageEncoderConfig, exemplar: ExemplarConfig) -> int:

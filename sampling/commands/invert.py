@@ -18,6 +18,7 @@ from sampling.options import (
     add_input_options,
     add_machine_options,
     add_model_option,
+    add_style_option,
     check_files,
     machine_settings,
 )
@@ -144,6 +145,7 @@ def _add_inversion_options(parser: argparse.ArgumentParser) -> None:
         help="null-condition: maximum of updates of the null exemplar at each step; style: of its network, "
         "10 times as many at the first step and fewer at later ones (default %(default)s)",
     )
+    add_style_option(group)
     group.add_argument("--seed", type=int, default=0, help="seed of ddpm and --regularise (default 0)")
 
 
@@ -191,7 +193,11 @@ def _run(arguments: argparse.Namespace) -> None:
     side_by_side = out.with_name(f"{out.stem}.side-by-side.png")
     names, texts = (*FILES, "source_exemplar"), _texts(arguments)
     files = {name: path for name in names if (path := getattr(arguments, name)) is not None}
-    check_files(arguments, [*outputs, side_by_side], partial(check_asked, settings, files, texts))
+    tower = machine.style_tower is not None
+    if tower and all(own.method != "style" for own in settings):
+        raise UsageError("--style-tower is for --method style; leave it out")
+    check = partial(check_asked, settings, files, texts, tower=tower)
+    check_files(arguments, [*outputs, side_by_side], check)
 
     from sampling.methods.read import read_inversion, said_of
 

@@ -16,6 +16,7 @@ from intarsia.errors import UsageError, UserError
 from sampling.options import (
     add_machine_options,
     add_noised_option,
+    add_style_option,
     machine_settings,
 )
 from sampling.painters.options import add_painter_options, check_painter
@@ -51,6 +52,7 @@ def add(commands: Commands) -> None:
     add_painter_options(files)
     add_noised_option(files)
     add_upsampler_option(files)
+    add_style_option(files)
     files.add_argument(
         "--input",
         type=Path,

@@ -75,6 +75,10 @@ def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
         from sampling.denoise.clip_guidance import attach_noised
 
         attach_noised(model, settings.noised_clip)
+    if settings.style_tower:
+        from sampling.denoise.style_tower import read_style_tower
+
+        model.style_tower = read_style_tower(settings.style_tower, home, dtype)
     return Machine(model, device)
 
 

@@ -101,7 +101,11 @@ def _named(texts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_asked(
-    settings: Sequence[InversionSettings], files: Collection[str], texts: Mapping[str, Any], parts: PartNames
+    settings: Sequence[InversionSettings],
+    files: Collection[str],
+    texts: Mapping[str, Any],
+    parts: PartNames,
+    tower: bool = False,
 ) -> None:
     """Refuse what does not fit together, before a picture is read or a model is loaded.
 
@@ -110,6 +114,7 @@ def check_asked(
         files: names of the files that are given.
         texts: prompts and words: fields of `InversionRequest`.
         parts: what the model is told.
+        tower: whether a style tower is named.
 
     Raises:
         UserError: with what to add or remove.
@@ -117,7 +122,7 @@ def check_asked(
     pictures = {name.replace("_", " "): name in files for name in ("exemplar", "source_exemplar", "mask")}
     check_inversion(parts, pictures, _named(texts))
     for own in settings:
-        check_method(own, parts)
+        check_method(own, parts, tower)
         if "background" in (own.coupling or ()) and not pictures["mask"]:
             raise UserError("the coupling background keeps what is outside the mask; give a mask")
         check_words(own, texts["words"], texts["reweight"], texts["caption"], pictures["mask"])
@@ -168,8 +173,13 @@ def check_inversion(parts: PartNames, pictures: dict[str, bool], texts: dict[str
     raise UserError("the target prompt is missing: a text that describes the edit, such as 'a dog'")
 
 
-def check_method(settings: InversionSettings, parts: PartNames) -> None:
-    """Refuse what only a model with prompts can do.
+def check_method(settings: InversionSettings, parts: PartNames, tower: bool = False) -> None:
+    """Refuse what only a model with prompts, or one with an encoder of exemplars, can do.
+
+    Args:
+        settings: settings with the method.
+        parts: what the model is told.
+        tower: whether it has a style tower.
 
     Raises:
         UserError: with what to use instead.
@@ -179,10 +189,10 @@ def check_method(settings: InversionSettings, parts: PartNames) -> None:
             f"the method {settings.method} is for models with prompts; this model takes an exemplar: use "
             f"{settings.inversion}"
         )
-    if settings.inversion == "style" and "exemplar" not in parts:
+    if settings.inversion == "style" and "exemplar" not in parts and not tower:
         raise UserError(
             "the method style looks at the picture through the encoder of exemplars, and this model has "
-            "none; use null-text, or a model of model.condition=both"
+            "none; give a folder of CLIP's vision tower, --style-tower, or use null-text"
         )
     for_text, for_exemplars = ("refine", "replace"), ("same", "similar")
     if settings.alignment in for_text and "text" not in parts:

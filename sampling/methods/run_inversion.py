@@ -23,6 +23,7 @@ from sampling.denoise.condition import Encoder
 from sampling.denoise.guidance import guided_noise
 from sampling.denoise.machine import visiting
 from sampling.denoise.sampler import OnStep, image_noise, new_noise_scheduler
+from sampling.denoise.style_tower import check_style_tower
 from sampling.editing import EditRequest
 from sampling.methods.coupled_walk import coupled_calls, invert_coupled
 from sampling.methods.inversion import Denoiser, Inverted, invert, most_calls, new_levels
@@ -113,10 +114,13 @@ def invert_edit(
 
     Raises:
         UserError: for a mask that does not fit its picture, marks nothing, or marks too small an area, for a
-            coupling without effect on this model, and for a request that says too little or too much.
+            coupling without effect on this model, for a style tower that does not fit it, and for a request
+            that says too little or too much.
     """
     request.check(model.config.parts)
-    check_method(settings, model.config.parts)
+    check_method(settings, model.config.parts, model.style_tower is not None)
+    if settings.inversion == "style":
+        check_style_tower(model)
     masked = request.edit_mask is not None
     check_words(settings, request.words, request.reweight, request.caption, masked)
     own = canvas_settings or EditSettings()

@@ -15,6 +15,7 @@ from sampling.couplings.alignment import Alignment, one_after_the_other, same_pl
 from sampling.couplings.coupling import CouplingInputs
 from sampling.couplings.words import align_prompts
 from sampling.denoise.condition import Encoder
+from sampling.denoise.machine import visiting
 from sampling.methods.inversion import Tokens
 from sampling.methods.request import InversionRequest
 from sampling.pictures import Picture
@@ -31,7 +32,7 @@ class Start:
         tokens: tokens of both branches.
         keep: [1, 1, h, w], 1 = keep; None without a mask.
         given: what couplings are made of.
-        features: tokens of the whole picture for the method "style", float32 [1, m, D]; None for others.
+        features: view of the whole picture for the method "style", float32 [1, m, D]; None for others.
     """
 
     latents: Tensor
@@ -82,13 +83,17 @@ def encode_start(
         CouplingInputs(
             config.num_tokens, keep, _alignment(encoder.model, parts, request, settings, len(sources))
         ),
-        encoder.tokens(_whole(request)).float() if settings.inversion == "style" else None,
+        _view(encoder, request) if settings.inversion == "style" else None,
     )
 
 
-def _whole(request: InversionRequest) -> Tensor:
-    """The whole picture as an exemplar, uint8 [1, 224, 224, 3]."""
-    return torch.from_numpy(fit_exemplar(request.image))[None]
+def _view(encoder: Encoder, request: InversionRequest) -> Tensor:
+    """What the style tower sees of the whole picture, or else the encoder of exemplars, float32 [1, m, D]."""
+    whole, tower = torch.from_numpy(fit_exemplar(request.image))[None], encoder.model.style_tower
+    if tower is None:
+        return encoder.tokens(whole).float()
+    with visiting(tower, encoder.device):
+        return tower(whole).float()
 
 
 def _exemplars(request: InversionRequest) -> list[Tensor | None]:

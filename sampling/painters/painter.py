@@ -126,7 +126,7 @@ def open_painter(name: str, model: Path | None, machine: MachineSettings) -> Pai
     row = painter_of(name)
     if row.float32 and machine.dtype not in ("auto", "float32"):
         raise UsageError(f"{name} computes in float32; leave --dtype {machine.dtype} out")
-    for field in ("compile", "low_vram", "noised_clip"):
+    for field in ("compile", "low_vram", "noised_clip", "style_tower"):
         if row.machine is not None and getattr(machine, field) and field not in row.machine:
             raise UsageError(f"{name} has no use for --{field.replace('_', '-')}; leave it out")
     return row.open(model, machine)

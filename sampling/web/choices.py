@@ -19,6 +19,7 @@ from sampling.settings import (
     Fit,
     InversionMethod,
     InversionSettings,
+    LearnedMethod,
     MatchColour,
 )
 from sampling.told import EXEMPLAR_ONLY, PartNames
@@ -130,7 +131,7 @@ def examples() -> dict[str, dict[str, Path]]:
 
 
 def page_choices(
-    fields: ModelFields, limits: Limits, folder: Folder | None, inverts: bool = False
+    fields: ModelFields, limits: Limits, folder: Folder | None, inverts: bool = False, tower: bool = False
 ) -> Mapping[str, Any]:
     """Everything that the page's scripts have to know, as JSON values.
 
@@ -139,10 +140,12 @@ def page_choices(
         limits: limits of a request.
         folder: pictures that are offered.
         inverts: whether the painter can start from the picture.
+        tower: whether the server has a style tower, with which the method style is offered.
     """
     defaults = EditSettings().model_dump(mode="json", exclude={"batch_size", "guidance_interval"})
     inversion = InversionSettings().model_dump(mode="json", include=set(_INVERSION))
     methods = (*get_args(InversionMethod), *(PROMPT_METHODS if "text" in fields.parts else ()))
+    methods += get_args(LearnedMethod) if tower else ()
     return {
         "parts": fields.parts,
         "maps": fields.maps,

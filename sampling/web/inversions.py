@@ -94,7 +94,8 @@ def read_order(service: Service, body: bytes) -> InvertOrder:
     chosen = {name: getattr(asked, name) for name in InversionSettings.model_fields}
     pictures = {name: text for name in _FILES if (text := getattr(asked, name)) is not None}
     settings = InversionSettings(**chosen)
-    check_asked([settings], pictures, texts, service.parts)
+    tower = service.pattern.style_tower is not None
+    check_asked([settings], pictures, texts, service.parts, tower)
     return InvertOrder(
         kept(service, pictures),
         texts,

@@ -59,7 +59,8 @@ class Page:
         """What the page offers with a `model`."""
         service, fields = self.models.of(query.get("model", ""))
         inverts = service.inverting is not None
-        offered = page_choices(fields, service.limits, self.folder, inverts)
+        tower = service.pattern.style_tower is not None
+        offered = page_choices(fields, service.limits, self.folder, inverts, tower)
         return JSONResponse({**offered, "models": self.models.names})
 
     def look(self, query: Mapping[str, str], body: bytes) -> Response:

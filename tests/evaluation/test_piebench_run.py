@@ -15,6 +15,7 @@ from evaluation.cli import main
 from evaluation.pie.pie_cost import count_arithmetic, way_cost
 from evaluation.pie.pie_ways import NEGATIVE_PROMPT, Way, all_ways, cross, words_for
 from evaluation.pie.piebench import read_bench
+from evaluation.reports.published import published_rows
 from intarsia.errors import UsageError
 from sampling.ledger import read_records
 from sampling.methods.request import InversionRequest
@@ -23,7 +24,7 @@ from sampling.pictures import read_picture
 from tests import forks
 from tests.evaluation.pie_bench import write_exemplar_model, write_pie_bench, write_text_model
 from tests.processes import starts_processes
-from tests.sampling.tiny import request, tiny_model
+from tests.sampling.tiny import request, tiny_model, write_tower
 from tests.text import text_model
 
 FEW = ("--num-inference-steps", "2")
@@ -213,6 +214,35 @@ def test_the_planned_rows_are_those_that_are_made(parts, scale) -> None:
         assert (way.name, planned.calls, planned.rows) == (way.name, result.calls, result.rows)
 
 
+def test_the_row_of_style_diffusion_needs_a_style_tower(bench) -> None:
+    plain, with_tower = (
+        {way.title: way for way in all_ways(("text",), "published", {}, "here", tower)}
+        for tower in (False, True)
+    )
+    assert [title for title in with_tower if title not in plain] == ["StyleDiffusion + P2P"]
+    assert {row.method for row in published_rows("PIE-Bench")} <= with_tower.keys()
+    assert [title for title in with_tower if title in plain] == list(plain)
+    way = with_tower["StyleDiffusion + P2P"]
+    assert (way.name, way.settings.steps_offset) == ("style+p2p", 0)
+    assert "words" not in words_for(read_bench(bench)[0], way, ("text",))[0], "as its published code"
+
+
+def test_a_style_tower_makes_that_row_and_another_one_is_refused(bench, text, tmp_path, capsys) -> None:
+    folder, key = tmp_path / "results", "000000000000"
+    chosen = "--method", "style", "--coupling", "p2p", "--inner-steps", "1", "--key", key
+    assert run(bench, text, folder, *chosen) == 2
+    assert "give a folder of CLIP's vision tower, --style-tower" in capsys.readouterr().err
+    assert not folder.exists()
+    assert run(bench, text, folder, *chosen, "--style-tower", str(write_tower(tmp_path / "clip"))) == 0
+    assert "StyleDiffusion + P2P" in capsys.readouterr().out
+    named = read_records(folder)[key]["settings"]["style_tower"]
+    other = str(write_tower(tmp_path / "other", seed=1))
+    assert run(bench, text, folder, *chosen, "--style-tower", other) == 1
+    assert f"has results made with style_tower={named}, and this command has" in capsys.readouterr().err
+    assert run(bench, text, folder, *P2P, "--style-tower", other) == 2
+    assert "--style-tower is for the method style; leave it out" in capsys.readouterr().err
+
+
 def test_direct_with_p2p_needs_200_rows_a_picture() -> None:
     ways: dict[str, Way] = {way.name: way for way in all_ways(("text",), "right", {}, "here")}
     assert way_cost(ways["direct+p2p"].settings, masked=False).rows == 200
@@ -239,9 +269,12 @@ def test_the_counted_arithmetic_is_that_of_the_real_layers() -> None:
 def test_the_dry_run_makes_nothing(bench, text, tmp_path, capsys) -> None:
     folder = tmp_path / "results"
     assert run(bench, text, folder, "--all", "--dry-run", "--gpu", "h100") == 0
-    shown = capsys.readouterr().out
+    captured = capsys.readouterr()
+    shown = captured.out
     assert "hours, h100" in shown
     assert "Direct Inversion + MasaCtrl" in shown
+    assert "the row StyleDiffusion + P2P is left out: it needs --style-tower" in captured.err
+    assert "StyleDiffusion" not in shown
     assert not folder.exists()
     gpu = "--dry-run", "--gpu", "h100"
     assert run(bench, text, folder, *P2P, *gpu, "--mfu", "0") == 2
@@ -259,6 +292,7 @@ def test_several_ways_make_one_table_and_a_sheet(bench, text, tmp_path, capsys) 
     assert page.count("<img") == 2 + 4
     record = read_records(folder / "ddim+masactrl")[key]
     assert f"{record['latent_error']:.2e}" in page
+    assert "settings: steps each way 2; guidance scale 7.5<" in page
     assert (folder / "report/table.md").is_file()
     assert run(bench, text, folder, *chosen) == 0
     assert "0 made, 4 already there" in capsys.readouterr().out
@@ -318,6 +352,7 @@ def test_a_bad_list_of_exemplars_is_refused(
         (("--key", "7"), "has no record 7; see mapping_file.json"),
         (("--key", "000000000001", "--sheet", "000000000000"), "is not among the records of --key"),
         (("--exemplars", "x.csv"), "takes prompts only; remove --exemplars"),
+        (("--method", "null-condition,style"), "give a folder of CLIP's vision tower, --style-tower"),
         (
             ("--method", "direct,ddim", "--coupling", "p2p", "--compile"),
             "cannot be coupled, and Direct Inversion + P2P has the coupling p2p; leave --compile out",

@@ -150,6 +150,11 @@ def test_models_with_an_encoder_of_exemplars_learn_a_style(condition: str) -> No
     assert (result.image != plain.image).any()
 
 
-def test_a_model_without_that_encoder_is_refused() -> None:
-    with pytest.raises(UserError, match=r"encoder of exemplars, and this model has none; use null-text"):
-        check_method(InversionSettings(method="style"), ("text",))
+def test_a_model_without_that_encoder_and_a_style_tower_is_refused() -> None:
+    own, sentence = (
+        InversionSettings(method="style"),
+        r"none; give a folder of CLIP's vision tower, --style-t",
+    )
+    with pytest.raises(UserError, match=sentence):
+        check_method(own, ("text",))
+    check_method(own, ("text",), tower=True)

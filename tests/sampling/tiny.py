@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from intarsia.architecture import ModelConfig
 from intarsia.config import Config, load_config
@@ -12,6 +14,15 @@ from intarsia.model import EditModel, build_model
 from sampling.cli import main
 from sampling.editing import EditRequest
 from tests.paths import ROOT
+
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": 32,
+    "patch_size": 8,
+}
 
 
 class ModelFragment(Config):
@@ -24,6 +35,13 @@ def tiny_config(*overrides: str) -> ModelConfig:
 
 def tiny_model(seed: int = 0, *overrides: str) -> EditModel:
     return build_model(tiny_config(*overrides), seed).eval()
+
+
+def write_tower(folder: Path, seed: int = 0, **geometry: int) -> Path:
+    """A folder of transformers with a CLIP vision tower, as wide as the tiny model's context."""
+    torch.manual_seed(seed)
+    CLIPVisionModel(CLIPVisionConfig(**VISION | geometry)).save_pretrained(folder)
+    return folder
 
 
 def request(seed: int, width: int = 64, height: int = 64) -> EditRequest:
