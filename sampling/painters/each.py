@@ -15,8 +15,8 @@ from sampling.painters.painter import Paint, finished
 from sampling.told import PartNames
 
 if TYPE_CHECKING:
+    from sampling.canvas.edits import EditRequest, EditResult
     from sampling.denoise.sampler import OnStep
-    from sampling.editing import EditRequest, EditResult
     from sampling.pictures import Mask, Picture
     from sampling.settings import EditSettings
 

@@ -117,7 +117,13 @@ def test_the_page_follows_the_chosen_model(client: TestClient) -> None:
     first = client.get("/page/choices").json()
     assert first["models"] == ["paint_by_example", "cv2", "lama", "mine"]
     assert first["parts"] == ["exemplar"]
-    assert client.get("/page/choices", params={"model": "lama"}).json()["parts"] == []
+    assert first["idle"] == []
+    lama = client.get("/page/choices", params={"model": "lama"}).json()
+    assert lama["parts"] == []
+    assert {"num_inference_steps", "scheduler", "guidance_scale", "seed"} <= set(lama["idle"])
+    assert not {"fit", "context", "blend", "match_colour"} & set(lama["idle"])
+    cv2 = client.get("/page/choices", params={"model": "cv2"}).json()
+    assert set(cv2["idle"]) - set(lama["idle"]) == {"fit", "context"}, "it sees the whole picture"
     refused = client.get("/page/choices", params={"model": "mat"})
     assert refused.status_code == 422
     assert "model 'mat' is not offered here; choose paint_by_example, cv2, lama, mine" in refused.text

@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from intarsia import original
+from sampling.canvas.edits import EditRequest
 from sampling.cli import main as sample
-from sampling.editing import EditRequest
 from sampling.painters.painter import painter_of
 from sampling.provenance import read_provenance
 from sampling.settings import EditSettings, MachineSettings
