@@ -72,7 +72,7 @@ PAINTER = Painter(
     open=_open,
     fingerprint=lambda model: fingerprint([sha256_file(path) for path in _named(model)]),
     parts=lambda model: (),
-    uses=lambda model: CANVAS_SETTINGS,
+    uses=lambda model: (*CANVAS_SETTINGS, "seed"),
     weights=("manga",),
     machine=(),
 )

@@ -88,8 +88,8 @@ class Painter:
             request and settings.
         parts: function from a model folder to what a request tells: exemplar, text (`ModelConfig.parts`);
             none for a painter that only erases.
-        uses: function from a model folder to the settings that have an effect; None = all. The page does not
-            show the others, and a note reports those that are not the defaults.
+        uses: function from a model folder to the settings that have an effect, with "seed" if the noise has
+            one; None = all. The page does not show the others, and a note reports those that are set.
         weights: names of its files or folders below `--model-dir`, the first that is there counts.
         named: whether `--model` is a name, not a file or folder.
         libraries: function that gives the versions of the libraries that affect the numbers.

@@ -86,7 +86,7 @@ def pipeline_painter(row: PipelineRow) -> Painter:
         open=lambda model, machine: _open(row, model, machine),
         fingerprint=lambda model: _fingerprint(row, model),
         parts=lambda model: ("text",),
-        uses=lambda model: (*_USES, *CANVAS_SETTINGS),
+        uses=lambda model: (*_USES, *CANVAS_SETTINGS, "seed"),
         weights=row.weights,
         machine=_MACHINE,
     )
@@ -249,6 +249,7 @@ def _on_square(
     from sampling.canvas.remarks import after_painting, before_painting
     from sampling.canvas.seam import colour_shift, known_ring, match_ring
 
+    taking.check(request)
     start, mask = time.perf_counter(), check_mask(request.edit_mask, request.image)
     canvas = lay_canvas(mask, side, settings)
     image, fitted = canvas.fit_image(request.image), canvas.fit_mask(mask)

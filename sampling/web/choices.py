@@ -63,7 +63,7 @@ class ModelFields:
         parts: what the model is told (`ModelConfig.parts`).
         maps: structure maps that it takes.
         size: side of its square in pixels; None if it sees the whole picture.
-        uses: settings that have an effect; None = all.
+        uses: settings that have an effect (`Painter.uses`); None = all.
     """
 
     parts: PartNames = EXEMPLAR_ONLY
@@ -73,10 +73,13 @@ class ModelFields:
 
     @property
     def idle(self) -> list[str]:
-        """The page's fields that have no effect; a painter that only erases draws no noise."""
-        uses = EditSettings.model_fields if self.uses is None else self.uses
-        idle = [name for name in EditSettings.model_fields if name not in uses]
-        return idle if self.parts else [*idle, "seed", "num_images", "sweep"]
+        """The page's fields that have no effect."""
+        if self.uses is None:
+            return []
+        used = set(self.uses)
+        idle = [name for name in (*EditSettings.model_fields, "seed") if name not in used]
+        idle += [] if "seed" in used else ["num_images"]
+        return idle + ([] if {"guidance_scale", "text_guidance_scale"} & used else ["sweep"])
 
 
 def fields_of(painter: str, model: Path | None, parts: PartNames) -> ModelFields:
