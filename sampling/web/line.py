@@ -172,8 +172,8 @@ def _make(line: EditLine, requests: list[tuple[Waiting, list[Any]]], make: Calla
             for one, _ in requests:
                 one.answer = type(error)(*error.args) if isinstance(error, Stopped) else error
         else:  # one of them causes it: make each by itself
-            for one in requests:
-                _make(line, [one], make)
+            for single in requests:
+                _make(line, [single], make)
         return
     for one, own in requests:
         one.answer, results = results[: len(own)], results[len(own) :]
