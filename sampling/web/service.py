@@ -277,8 +277,12 @@ class Service:
     def _provenance(
         self, order: Order, kept: Mapping[str, SourceFile], result: EditResult, others: int
     ) -> Provenance:
-        reading = {"invert_mask": order.invert_mask, "exemplar_background": order.exemplar_background}
-        shared = replace(self.pattern, **reading, painted_with=others)
+        shared = replace(
+            self.pattern,
+            invert_mask=order.invert_mask,
+            exemplar_background=order.exemplar_background,
+            painted_with=others,
+        )
         settings, maps = result.settings.plain(), map_files(order.structure)
         return made_from(shared, kept, result.request.seed, settings, result.request.prompt, maps)
 
