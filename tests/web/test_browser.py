@@ -321,7 +321,9 @@ def test_guidance_scales_are_compared(visit: Visit, tmp_path: Path) -> None:
     visit.setting("sweep", "2, 8")
     results = visit.edit(tmp_path)
     assert [read_provenance(path).settings["guidance_scale"] for path in results] == [2.0, 8.0]
-    expect(visit.page.locator("#gallery .thumb").nth(1)).to_contain_text("seed 0, guidance scale 8")
+    expect(visit.page.locator("#gallery .thumb").nth(1)).to_contain_text("seed 0, scale 8")
+    label = "document.querySelector('#gallery .thumb:nth-child(2) span')"
+    assert visit.page.evaluate(f"{label}.scrollWidth <= {label}.clientWidth"), "all of it is seen"
 
 
 def test_stop_ends_an_edit(visit: Visit, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ async function orders() {
   if (!scales.length) return [{ path: "/api/edit", content, label: "" }];
   const name = told("exemplar") ? "guidance_scale" : "text_guidance_scale";
   return scales.map((scale) => {
-    return { path: "/api/edit", content: { ...content, [name]: scale }, label: `guidance scale ${scale}` };
+    return { path: "/api/edit", content: { ...content, [name]: scale }, label: `scale ${scale}` };
   });
 }
 
