@@ -213,6 +213,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--input {arguments.input} is neither a folder nor a picture")
     _check_other_flags(arguments)
     check_painter(arguments)
+    if arguments.share_batch > 1 and arguments.painter != "own" and arguments.model_dir is None:
+        print(f"note: --share-batch has no effect: {arguments.painter} paints one at a time", file=sys.stderr)
 
 
 def _add_other_flags(parser: argparse.ArgumentParser) -> None:
