@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluation.measures.metrics import mse
 from intarsia.sample import Sample
-from sampling.editing import EditRequest, EditResult
+from sampling.canvas.edits import EditRequest, EditResult
 from sampling.painters.painter import Paint
 from sampling.settings import EditSettings
 

@@ -17,11 +17,12 @@ from intarsia.model import EditModel
 from intarsia.model_folder import frozen_hash
 from intarsia.sample import Sample
 from sampling.canvas.canvas import fit_exemplar
+from sampling.canvas.edits import EditRequest
+from sampling.canvas.sheets import sheet, with_hole
 from sampling.denoise.condition import Encoder
 from sampling.denoise.sampler import new_noise_scheduler
-from sampling.editing import EditRequest, edit
+from sampling.editing import edit
 from sampling.pictures import Picture
-from sampling.preview import sheet, with_hole
 from sampling.settings import EditSettings
 from sampling.upsampler.window import Told, upsample
 

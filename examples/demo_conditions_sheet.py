@@ -13,10 +13,10 @@ from evaluation.measures.metrics import mse
 from intarsia.conditions.structure import edges
 from intarsia.files import atomic_write
 from intarsia.sample import Sample
-from sampling.editing import EditRequest, EditResult
+from sampling.canvas.edits import EditRequest, EditResult
+from sampling.canvas.sheets import sheet, with_hole
 from sampling.painters.painter import Paint
 from sampling.pictures import Picture
-from sampling.preview import sheet, with_hole
 from sampling.settings import EditSettings
 
 SETTINGS = EditSettings(

@@ -15,7 +15,7 @@ from intarsia.files import atomic_path, atomic_write
 from intarsia.model import build_model
 from intarsia.sample import Sample
 from intarsia.weights import read_model
-from sampling.editing import EditResult
+from sampling.canvas.edits import EditResult
 from sampling.painters.own import painting_with
 from sampling.settings import EditSettings
 from training.config import TrainConfig

@@ -9,8 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sampling.canvas.edits import EditRequest, EditResult
     from sampling.denoise.machine import load_model
-    from sampling.editing import EditRequest, EditResult, edit
+    from sampling.editing import edit
     from sampling.pictures import read_exemplar, read_mask, read_picture, write_png
     from sampling.settings import EditSettings
 
@@ -27,8 +28,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EditRequest": "sampling.editing",
-    "EditResult": "sampling.editing",
+    "EditRequest": "sampling.canvas.edits",
+    "EditResult": "sampling.canvas.edits",
     "EditSettings": "sampling.settings",
     "edit": "sampling.editing",
     "load_model": "sampling.denoise.machine",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.errors import UsageError, UserError
-from sampling.editing import EditRequest, EditResult
+from sampling.canvas.edits import EditRequest, EditResult
 from sampling.inputs import read_inputs
 from sampling.jobs import Job
 from sampling.ledger import EditProgress, merge_records, read_records, records_name, sole_writer

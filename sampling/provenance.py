@@ -14,8 +14,9 @@ from PIL import Image
 from intarsia.errors import UserError
 from intarsia.files import fingerprint, sha256_file
 from intarsia.model_folder import model_hash
+from intarsia.words import counted
 from sampling.jobs import COMPUTED_OF, FILES
-from sampling.painters.painter import painter_of
+from sampling.painters.painter import Painter, painter_of
 from sampling.settings import EditSettings, ExemplarBackground, InversionSettings, MachineSettings
 
 KEYWORD = "intarsia"  # keyword of the PNG's text entry
@@ -28,7 +29,8 @@ _OPTIONS = {  # settings whose option is not --name VALUE
     "composite": {False: "--no-composite"},
     "regularise": {True: "--regularise"},
 }
-_OPTIONAL = ("mask", "exemplar", "prompt", "structure", *_PARTNERS, "exemplar_mask", "iopaint_url")
+_ELSEWHERE = ("iopaint_url", "painted_with")  # part of the machine, not of the work
+_OPTIONAL = ("mask", "exemplar", "prompt", "structure", *_PARTNERS, "exemplar_mask", *_ELSEWHERE)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Provenance:
         iopaint_url: address of the IOPaint server that painted; empty for other painters.
         upsampler: folder of the upsampler and its hash; None without one.
         style_tower: folder of the style tower and its hash; None for results that do not need one.
+        painted_with: number of pictures of other requests in the same batch, which changes the rounding.
     """
 
     image: SourceFile
@@ -80,6 +83,7 @@ class Provenance:
     iopaint_url: str = ""
     upsampler: SourceFile | None = None
     style_tower: SourceFile | None = None
+    painted_with: int = 0
 
     def to_text(self) -> dict[str, str]:
         """The PNG's text entry."""
@@ -93,7 +97,8 @@ class Provenance:
         if self.structure:
             content["structure"] = {name: file.sha256 or file.path for name, file in self.structure.items()}
         del content["device"], content["libraries"]
-        content.pop("iopaint_url", None)
+        for name in _ELSEWHERE:
+            content.pop(name, None)
         return fingerprint(content)
 
     def what_painted(self) -> dict[str, str]:
@@ -124,10 +129,8 @@ def pattern(
     painter: str = "own",
 ) -> Provenance:
     """The provenance that all edits of one command share, still without files, seed and settings."""
-    from sampling.denoise.machine import pick_device, pick_dtype
-
-    row, device = painter_of(painter), pick_device(machine.device)
-    dtype = str(pick_dtype("float32" if row.float32 else machine.dtype, device)).removeprefix("torch.")
+    row = painter_of(painter)
+    device, dtype = _computing(machine, row) if row.torch else ("cpu", "float32")
     return Provenance(
         image=_NOT_YET,
         mask=_NOT_YET,
@@ -137,7 +140,7 @@ def pattern(
         settings={},
         invert_mask=invert_mask,
         exemplar_background=exemplar_background,
-        device=device.type,
+        device=device,
         dtype=dtype,
         libraries=row.libraries(),
         painter=painter,
@@ -146,6 +149,15 @@ def pattern(
         upsampler=_folder(machine.upsampler) if machine.upsampler else None,
         style_tower=_folder(machine.style_tower) if machine.style_tower else None,
     )
+
+
+def _computing(machine: MachineSettings, painter: Painter) -> tuple[str, str]:
+    """Device and dtype of a painter that computes with PyTorch."""
+    from sampling.denoise.device import pick_device, pick_dtype
+
+    device = pick_device(machine.device)
+    dtype = pick_dtype("float32" if painter.float32 else machine.dtype, device)
+    return device.type, str(dtype).removeprefix("torch.")
 
 
 def _folder(path: Path) -> SourceFile:
@@ -265,7 +277,8 @@ def remake_command(provenance: Provenance, out: str) -> str:
         words.append("--invert-mask")
     if provenance.exemplar_background != "crop":
         words += ["--exemplar-background", provenance.exemplar_background]
-    words += ["--device", provenance.device, "--dtype", provenance.dtype]
+    if painter_of(provenance.painter).torch:
+        words += ["--device", provenance.device, "--dtype", provenance.dtype]
     return shlex.join(words)
 
 
@@ -285,6 +298,11 @@ def changed_files(provenance: Provenance) -> list[str]:
             remarks.append(f"{called} {path} does not exist, seen from this folder: the command cannot run")
         elif noted.sha256 != prints.get(name, sha256_file)(path):
             remarks.append(f"{called} {path} has changed: the command will make another picture")
+    if provenance.painted_with:
+        remarks.append(
+            f"it was painted in one batch with {counted(provenance.painted_with, 'picture')} of other "
+            "requests: rounding may differ"
+        )
     for name, version in painter.libraries().items():
         before = provenance.libraries.get(name, version)
         if before != version:

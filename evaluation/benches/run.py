@@ -98,7 +98,9 @@ def run_jobs(
     own = argparse.Namespace(**vars(arguments) | {"batch_size": arguments.edits_at_once})
     [settings], machine = edit_settings(own, _WHERE), machine_settings(own, _WHERE)
     check_painter(arguments)
-    jobs = [_without_untold(job, told_parts(arguments)) for job in jobs]
+    parts = told_parts(arguments)
+    jobs = [_without_untold(job, parts) for job in jobs]
+    _check_prompts(jobs, parts, arguments)
 
     from sampling.batch import BatchOptions, failures, pending, run_batch
     from sampling.painters.painter import open_painter
@@ -123,6 +125,19 @@ def run_jobs(
         )
     then(failed)
     return int(bool(failed))
+
+
+def _check_prompts(jobs: Sequence[Job], parts: PartNames, arguments: argparse.Namespace) -> None:
+    """Refuse a painter that is told a prompt for a bench that has none; without one it would paint anything.
+
+    A row without one in a bench that has them fails by itself.
+    """
+    if parts and not any(job.prompt or "exemplar" in job.files for job in jobs):
+        painter = arguments.painter if arguments.painter != "own" else arguments.model
+        raise UsageError(
+            f"{painter} is told a prompt, and this bench has none; give --model one that is told an "
+            "exemplar, or one that only erases, such as lama"
+        )
 
 
 def _without_untold(job: Job, parts: PartNames) -> Job:

@@ -84,7 +84,7 @@ def score_bench(
         UserError: for files, results or weights that are missing.
     """
     from evaluation.measures.weights import parse_weights
-    from sampling.denoise.machine import pick_device
+    from sampling.denoise.device import pick_device
 
     if content.refused and not (content.cases and arguments.only_present):
         raise UserError(content.refused)

@@ -118,7 +118,7 @@ def _measures(arguments: argparse.Namespace) -> tuple[Measure, Measure]:
     """The measures of A and of B."""
     from evaluation.measures import features
     from evaluation.measures.weights import parse_weights
-    from sampling.denoise.machine import pick_device
+    from sampling.denoise.device import pick_device
 
     given, device = parse_weights(arguments.weights), pick_device(arguments.device)
     if arguments.features.startswith("inception"):

@@ -1,1 +1,1 @@
-"""Fit a picture of any size to the model's square and back, without a visible seam."""
+"""An edit and its picture: any size to the model's square and back, without a visible seam."""

@@ -1,14 +1,19 @@
 """Notes on edits that may disappoint: one sentence for each visible cause, with what to do."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intarsia.model import EditModel
 from sampling.canvas.canvas import Canvas
 from sampling.pictures import Mask, Picture
 from sampling.settings import EditSettings, InversionSettings
+
+if TYPE_CHECKING:
+    from intarsia.model import EditModel
 
 _SMALL = 0.02  # share of the model's square; objects in training cover more
 _NEARLY_ALL = 0.9  # share of the picture

@@ -68,9 +68,9 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from sampling.editing import EditRequest
+    from sampling.canvas.edits import EditRequest
+    from sampling.canvas.sheets import grid, sweep_grid
     from sampling.painters.painter import open_painter
-    from sampling.preview import grid, sweep_grid
     from sampling.provenance import made_from, map_files, pattern, source_file
 
     paint = open_painter(arguments.painter, arguments.model, machine)

@@ -206,10 +206,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
+    from sampling.canvas.sheets import sheet
     from sampling.denoise.machine import open_model
     from sampling.methods.run_inversion import invert_edit
     from sampling.pictures import write_png
-    from sampling.preview import sheet
     from sampling.provenance import made_from, pattern, source_file
 
     model, device = open_model(arguments.model, machine)

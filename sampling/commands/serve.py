@@ -136,6 +136,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="limit of waiting requests; one is done at a time (default %(default)s)",
     )
+    limits.add_argument(
+        "--share-batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of pictures, at most, of waiting requests with equal settings that are painted in one "
+        "batch (default %(default)s: each request by itself)",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -162,6 +170,7 @@ def _run(arguments: argparse.Namespace) -> None:
             arguments.max_upload_mb,
             arguments.max_images,
             arguments.max_waiting,
+            arguments.share_batch,
             keep_seconds=None if arguments.output_dir else 3600.0,
             keep_mb=arguments.max_kept_mb,
         )
@@ -190,7 +199,7 @@ def _run(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.port < 65536:
         raise UsageError(f"--port {arguments.port} must be between 0 and 65535")
-    for name in ("max_megapixels", "max_upload_mb", "max_kept_mb", "max_images", "batch_size"):
+    for name in ("max_megapixels", "max_upload_mb", "max_kept_mb", "max_images", "batch_size", "share_batch"):
         if getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name):g} must be more than 0")
     if arguments.token and not re.fullmatch(_TOKEN, arguments.token):
@@ -206,6 +215,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--input {arguments.input} is neither a folder nor a picture")
     _check_other_flags(arguments)
     check_painter(arguments)
+    if arguments.share_batch > 1 and arguments.painter != "own" and arguments.model_dir is None:
+        print(f"note: --share-batch has no effect: {arguments.painter} paints one at a time", file=sys.stderr)
 
 
 def _add_other_flags(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Choose the device and precision of the model, and limit its memory."""
+"""Load the model onto its device, and limit its memory."""
 
 import ctypes
 import sys
@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from intarsia import weights
-from intarsia.errors import UsageError
 from intarsia.model import EditModel
+from sampling.denoise.device import pick_device, pick_dtype
 from sampling.settings import MachineSettings
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # values in glibc's malloc.h
@@ -91,31 +91,6 @@ def _made_ready(model: EditModel, device: torch.device) -> EditModel:
         model.vae.to(memory_format=torch.channels_last)
         model.vae.enable_slicing()
     return model
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" = a GPU if there is one.
-
-    Raises:
-        UsageError: if the device does not exist.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise UsageError(f"--device {name} does not exist on this machine; try cpu or auto") from None
-    return device
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype called `name`; "auto": bfloat16 on a GPU if supported, else float16; float32 on a CPU."""
-    if name != "auto":
-        return getattr(torch, name)
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from intarsia.conditioning import decode_latents, unit_to_image
 from intarsia.conditions.condition import Condition
 from intarsia.model import EditModel
 from sampling.canvas.canvas import check_mask, lay_canvas
+from sampling.canvas.edits import EditRequest
 from sampling.canvas.remarks import about_prompts, before_painting
 from sampling.canvas.seam import known_ring, match_ring
 from sampling.couplings.attention import coupled
@@ -24,7 +25,6 @@ from sampling.denoise.guidance import guided_noise
 from sampling.denoise.machine import visiting
 from sampling.denoise.sampler import OnStep, image_noise, new_noise_scheduler
 from sampling.denoise.style_tower import check_style_tower
-from sampling.editing import EditRequest
 from sampling.methods.coupled_walk import coupled_calls, invert_coupled
 from sampling.methods.inversion import Denoiser, Inverted, invert, most_calls, new_levels
 from sampling.methods.regularise import whitened

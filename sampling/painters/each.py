@@ -12,11 +12,11 @@ from PIL import Image
 
 from intarsia.boxes import Box
 from sampling.painters.painter import Paint, finished
-from sampling.told import PartNames
+from sampling.told import PartNames, check_told
 
 if TYPE_CHECKING:
+    from sampling.canvas.edits import EditRequest, EditResult
     from sampling.denoise.sampler import OnStep
-    from sampling.editing import EditRequest, EditResult
     from sampling.pictures import Mask, Picture
     from sampling.settings import EditSettings
 
@@ -46,6 +46,15 @@ class Taking:
     name: str
     parts: PartNames
     uses: tuple[str, ...]
+
+    def check(self, request: EditRequest) -> None:
+        """Refuse a request that has nothing of what the painter is told.
+
+        Raises:
+            UserError: with what to add.
+        """
+        has_exemplar = "exemplar" in self.parts and request.exemplar is not None
+        check_told(self.parts, has_exemplar, request.prompt.strip() if "text" in self.parts else "")
 
     def without_effect(self, request: EditRequest, settings: EditSettings) -> Iterator[str]:
         """A remark on what is given and has no effect, if there is any."""
@@ -89,6 +98,7 @@ def _painted(
 ) -> EditResult:
     from sampling.canvas.canvas import check_mask, lay_canvas
 
+    taking.check(request)
     start, mask = time.perf_counter(), check_mask(request.edit_mask, request.image)
     window = lay_canvas(mask, size, settings).window if size else Box(0, 0, mask.shape[1], mask.shape[0])
     image, inside = window.cut(request.image), window.cut(mask)

@@ -21,7 +21,7 @@ from sampling.pictures import png_bytes
 from sampling.settings import CANVAS_SETTINGS
 
 if TYPE_CHECKING:
-    from sampling.editing import EditRequest
+    from sampling.canvas.edits import EditRequest
     from sampling.pictures import Mask, Picture
     from sampling.settings import EditSettings, MachineSettings
     from sampling.told import PartNames
@@ -161,7 +161,9 @@ PAINTER = Painter(
     open=_open,
     fingerprint=lambda model: f"iopaint {_name(model)}",
     parts=_parts,
+    uses=lambda model: (*_uses(_name(model)), "seed"),
     named=True,
     libraries=dict,
     machine=(),
+    torch=False,
 )

@@ -14,7 +14,7 @@ from sampling.painters.torchscript import check_script, load_script, named_file,
 from sampling.settings import CANVAS_SETTINGS
 
 if TYPE_CHECKING:
-    from sampling.editing import EditRequest
+    from sampling.canvas.edits import EditRequest
     from sampling.pictures import Mask, Picture
     from sampling.settings import EditSettings, MachineSettings
 
@@ -30,7 +30,7 @@ def _named(model: Path | None) -> Path:
 def _open(model: Path | None, machine: MachineSettings) -> Paint:
     import torch
 
-    from sampling.denoise.machine import pick_device
+    from sampling.denoise.device import pick_device
 
     device = pick_device(machine.device)
     network = load_script(_named(model), device)
@@ -52,7 +52,7 @@ PAINTER = Painter(
     open=_open,
     fingerprint=lambda model: sha256_file(_named(model)),
     parts=lambda model: (),
-    uses=CANVAS_SETTINGS,
+    uses=lambda model: CANVAS_SETTINGS,
     weights=_FILES,
     machine=(),
 )

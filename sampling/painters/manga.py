@@ -17,7 +17,7 @@ from sampling.painters.torchscript import check_script, load_script, named_file,
 from sampling.settings import CANVAS_SETTINGS
 
 if TYPE_CHECKING:
-    from sampling.editing import EditRequest
+    from sampling.canvas.edits import EditRequest
     from sampling.pictures import Mask, Picture
     from sampling.settings import EditSettings, MachineSettings
 
@@ -47,7 +47,7 @@ def grey_of(image: Picture) -> NDArray[np.uint8]:
 def _open(model: Path | None, machine: MachineSettings) -> Paint:
     import torch
 
-    from sampling.denoise.machine import pick_device
+    from sampling.denoise.device import pick_device
 
     device = pick_device(machine.device)
     find_lines, draw = (load_script(path, device) for path in _named(model))
@@ -72,7 +72,7 @@ PAINTER = Painter(
     open=_open,
     fingerprint=lambda model: fingerprint([sha256_file(path) for path in _named(model)]),
     parts=lambda model: (),
-    uses=CANVAS_SETTINGS,
+    uses=lambda model: (*CANVAS_SETTINGS, "seed"),
     weights=("manga",),
     machine=(),
 )

@@ -12,7 +12,7 @@ from sampling.painters.each import Taking, painting_each
 from sampling.painters.painter import Paint, Painter
 
 if TYPE_CHECKING:
-    from sampling.editing import EditRequest
+    from sampling.canvas.edits import EditRequest
     from sampling.pictures import Mask, Picture
     from sampling.settings import EditSettings, MachineSettings
 
@@ -59,8 +59,9 @@ PAINTER = Painter(
     open=_open,
     fingerprint=lambda model: f"cv2 {_method(model)} {_RADIUS}",
     parts=lambda model: (),
-    uses=_USES,
+    uses=lambda model: _USES,
     named=True,
     libraries=lambda: {"opencv": _cv2().__version__},
     machine=(),
+    torch=False,
 )

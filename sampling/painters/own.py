@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
 
     from intarsia.model import EditModel
+    from sampling.canvas.edits import EditRequest, EditResult
     from sampling.denoise.sampler import OnStep
-    from sampling.editing import EditRequest, EditResult
     from sampling.methods.request import InversionRequest
     from sampling.methods.run_inversion import InversionResult
     from sampling.settings import EditSettings, InversionSettings, MachineSettings

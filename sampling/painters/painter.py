@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from intarsia.boxes import Box
+    from sampling.canvas.edits import EditRequest, EditResult
     from sampling.denoise.sampler import OnStep
-    from sampling.editing import EditRequest, EditResult
     from sampling.methods.request import InversionRequest
     from sampling.methods.run_inversion import InversionResult
     from sampling.pictures import Picture
@@ -88,22 +88,25 @@ class Painter:
             request and settings.
         parts: function from a model folder to what a request tells: exemplar, text (`ModelConfig.parts`);
             none for a painter that only erases.
-        uses: settings that have an effect; None = all. A note reports others that are not the defaults.
+        uses: function from a model folder to the settings that have an effect, with "seed" if the noise has
+            one; None = all. The page does not show the others, and a note reports those that are set.
         weights: names of its files or folders below `--model-dir`, the first that is there counts.
         named: whether `--model` is a name, not a file or folder.
         libraries: function that gives the versions of the libraries that affect the numbers.
         machine: fields of `MachineSettings` that it follows beside `device`; None = all.
+        torch: whether it computes with PyTorch; one that does not computes on the CPU, or elsewhere.
     """
 
     check: Callable[[Path | None], None]
     open: Callable[[Path | None, MachineSettings], Paint]
     fingerprint: Callable[[Path | None], str]
     parts: Callable[[Path | None], PartNames] = lambda model: EXEMPLAR_ONLY
-    uses: tuple[str, ...] | None = None
+    uses: Callable[[Path | None], tuple[str, ...] | None] = lambda model: None
     weights: tuple[str, ...] = ()
     named: bool = False
     libraries: Callable[[], Mapping[str, str]] = _torch_versions
     machine: tuple[str, ...] | None = None
+    torch: bool = True
 
     @property
     def float32(self) -> bool:
@@ -124,6 +127,8 @@ def open_painter(name: str, model: Path | None, machine: MachineSettings) -> Pai
         UserError: for weights that cannot be loaded.
     """
     row = painter_of(name)
+    if not row.torch and machine.device not in ("auto", "cpu"):
+        raise UsageError(f"{name} does not compute on --device {machine.device}; leave it out")
     if row.float32 and machine.dtype not in ("auto", "float32"):
         raise UsageError(f"{name} computes in float32; leave --dtype {machine.dtype} out")
     for field in ("compile", "low_vram", "noised_clip", "style_tower"):
@@ -156,8 +161,8 @@ def finished(
     """
     from intarsia.boxes import Box
     from sampling.canvas.canvas import Canvas, check_mask
+    from sampling.canvas.edits import EditResult
     from sampling.canvas.seam import colour_shift, match_ring
-    from sampling.editing import EditResult
 
     mask = check_mask(request.edit_mask, request.image)
     height, width = mask.shape

@@ -22,8 +22,8 @@ from sampling.settings import CANVAS_SETTINGS, EditSettings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sampling.canvas.edits import EditRequest, EditResult
     from sampling.denoise.sampler import OnStep
-    from sampling.editing import EditRequest, EditResult
     from sampling.pictures import Picture
     from sampling.settings import MachineSettings
 
@@ -86,7 +86,7 @@ def pipeline_painter(row: PipelineRow) -> Painter:
         open=lambda model, machine: _open(row, model, machine),
         fingerprint=lambda model: _fingerprint(row, model),
         parts=lambda model: ("text",),
-        uses=(*_USES, *CANVAS_SETTINGS),
+        uses=lambda model: (*_USES, *CANVAS_SETTINGS, "seed"),
         weights=row.weights,
         machine=_MACHINE,
     )
@@ -139,7 +139,7 @@ def _fingerprint(row: PipelineRow, model: Path | None) -> str:
 
 
 def _open(row: PipelineRow, model: Path | None, machine: MachineSettings) -> Paint:
-    from sampling.denoise.machine import pick_device, pick_dtype
+    from sampling.denoise.device import pick_device, pick_dtype
 
     device = pick_device(machine.device)
     pipeline = _loaded(row, _named(row, model), pick_dtype(machine.dtype, device))
@@ -245,10 +245,11 @@ def _on_square(
 ) -> EditResult:
     """Fit a request to the pipeline's square, paint, and put the square back, as `edit` does."""
     from sampling.canvas.canvas import check_mask, lay_canvas
+    from sampling.canvas.edits import EditResult
     from sampling.canvas.remarks import after_painting, before_painting
     from sampling.canvas.seam import colour_shift, known_ring, match_ring
-    from sampling.editing import EditResult
 
+    taking.check(request)
     start, mask = time.perf_counter(), check_mask(request.edit_mask, request.image)
     canvas = lay_canvas(mask, side, settings)
     image, fitted = canvas.fit_image(request.image), canvas.fit_mask(mask)

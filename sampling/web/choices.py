@@ -10,6 +10,7 @@ from typing import Any, get_args
 from intarsia.errors import UserError
 from intarsia.files import ROOT
 from sampling.jobs import PICTURES
+from sampling.painters.painter import painter_of
 from sampling.samplers import SAMPLERS
 from sampling.settings import (
     COUPLINGS,
@@ -63,11 +64,23 @@ class ModelFields:
         parts: what the model is told (`ModelConfig.parts`).
         maps: structure maps that it takes.
         size: side of its square in pixels; None if it sees the whole picture.
+        uses: settings that have an effect (`Painter.uses`); None = all.
     """
 
     parts: PartNames = EXEMPLAR_ONLY
     maps: tuple[str, ...] = ()
     size: int | None = None
+    uses: tuple[str, ...] | None = None
+
+    @property
+    def idle(self) -> list[str]:
+        """The page's fields that have no effect."""
+        if self.uses is None:
+            return []
+        used = set(self.uses)
+        idle = [name for name in (*EditSettings.model_fields, "seed") if name not in used]
+        idle += [] if "seed" in used else ["num_images"]
+        return idle + ([] if {"guidance_scale", "text_guidance_scale"} & used else ["sweep"])
 
 
 def fields_of(painter: str, model: Path | None, parts: PartNames) -> ModelFields:
@@ -79,7 +92,7 @@ def fields_of(painter: str, model: Path | None, parts: PartNames) -> ModelFields
         parts: what the painter is told.
     """
     if painter != "own" or model is None:
-        return ModelFields(parts)
+        return ModelFields(parts, uses=painter_of(painter).uses(model))
     from intarsia.weights import read_model_config
 
     config = read_model_config(model)
@@ -154,6 +167,7 @@ def page_choices(
         "defaults": defaults
         | {"seed": 0, "num_images": 1, "exemplar_background": "crop"}
         | {f"invert.{name}": value for name, value in inversion.items()},
+        "idle": fields.idle,
         "choices": _CHOICES | {"invert.method": methods},
         "invert": {"couplings": list(COUPLINGS)} if inverts else None,
         "presets": PRESETS,

@@ -22,6 +22,7 @@ from sampling.pictures import png_bytes, write_png
 from sampling.provenance import made_from, source_file
 from sampling.settings import CANVAS_SETTINGS, EditSettings, ExemplarBackground, InversionSettings
 from sampling.web.bodies import kept, object_of
+from sampling.web.line import Waiting
 from sampling.web.service import Service, named
 
 _FILES = (*FILES, "source_exemplar")
@@ -118,7 +119,7 @@ def make_inversion(
     """
     assert service.inverting is not None, "a painter that inverts"
     reading = order.invert_mask, order.exemplar_background
-    with service.working_on(order.files, stop):
+    with service.working_on(order.files, Waiting(stop)):
         source, request, remarks = read_inversion(order.files, order.texts, order.seed, *reading)
 
         def after_call(done: int, total: int) -> None:

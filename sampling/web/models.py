@@ -17,8 +17,8 @@ from sampling.web.choices import ModelFields, fields_of
 from sampling.web.service import Service
 
 if TYPE_CHECKING:
+    from sampling.canvas.edits import EditRequest, EditResult
     from sampling.denoise.sampler import OnStep
-    from sampling.editing import EditRequest, EditResult
     from sampling.methods.request import InversionRequest
     from sampling.methods.run_inversion import InversionResult
     from sampling.settings import EditSettings, InversionSettings
@@ -176,8 +176,9 @@ class Models:
 
     def _machine_of(self, painter: str) -> MachineSettings:
         """The server's options that a painter follows; the others are for other models."""
-        follows = painter_of(painter).machine
-        if follows is None:
+        row = painter_of(painter)
+        if row.machine is None:
             return self._machine
-        asked = {name: getattr(self._machine, name) for name in ("device", "iopaint_url", *follows)}
+        follows = ("iopaint_url", *row.machine, *(("device",) if row.torch else ()))
+        asked = {name: getattr(self._machine, name) for name in follows}
         return MachineSettings(**asked)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import uvicorn
 from PIL import Image
@@ -66,7 +66,7 @@ def serve(
         place: address, port and rules for visitors.
         browse: folder of pictures that the page offers.
         batch_size: edits of a request at the same time.
-        tidy: function called before the process ends without waiting for a step that takes long.
+        tidy: function called before the process ends, without a wait for a step that takes long.
         models: models to choose from, `service`'s the first; None for this one alone.
 
     Raises:
@@ -98,23 +98,26 @@ def serve(
     secret = f"?token={visitors.token}" if visitors.token else ""
     sys.stderr.write(f"ready on http://{shown}:{listening.getsockname()[1]}/{secret}  (Ctrl-C ends it)\n")
     sys.stderr.flush()
-    # uvicorn raises the signal again once it has closed: then by an exit that lets the caller tidy up.
+    # uvicorn raises the signal again once it has closed. Python would then take the libraries apart, which
+    # costs more than a second of CPU time, and no timer would end it any more.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, lambda *_: _end(tidy))
     _Server(config, lambda: _leave(service, tidy)).run(sockets=[listening])
 
 
 def _leave(service: Service, tidy: Callable[[], None]) -> None:
     """Stop all edits at their next step; one whose step takes longer ends with the process."""
-
-    def end() -> None:
-        tidy()
-        os._exit(0)
-
     service.line.close()
-    late = threading.Timer(_LAST_SECONDS, end)
+    late = threading.Timer(_LAST_SECONDS, _end, [tidy])
     late.daemon = True
     late.start()
+
+
+def _end(tidy: Callable[[], None]) -> NoReturn:
+    """End the process at once."""
+    tidy()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def build_app(

@@ -5,19 +5,20 @@ from __future__ import annotations
 import io
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, sha256_bytes
+from sampling.canvas.edits import EditRequest, EditResult
 from sampling.denoise.sampler import OnStep
-from sampling.editing import EditRequest, EditResult
-from sampling.inputs import read_inputs
+from sampling.inputs import Inputs, read_inputs
 from sampling.jobs import FILES
 from sampling.painters.painter import Inverting, Paint
 from sampling.pictures import write_png
@@ -25,7 +26,7 @@ from sampling.provenance import Provenance, SourceFile, made_from, map_files, so
 from sampling.settings import EditSettings, ExemplarBackground
 from sampling.told import EXEMPLAR_ONLY, PartNames
 from sampling.web.keeping import bytes_of, forget
-from sampling.web.line import Busy, EditLine, Stopped
+from sampling.web.line import Busy, EditLine, Stopped, Waiting, make_together
 
 # Pillow reads many more; a visitor's file gets only the common decoders.
 _SUFFIXES = {
@@ -55,6 +56,7 @@ class Limits:
         num_images: number of edits in one request.
         waiting: requests in line, beside the one that is worked on.
         keep_seconds: results and inputs older than this are deleted; None keeps them.
+        share_batch: pictures of waiting requests with equal settings that are painted in one batch, at most.
         keep_mb: size of all results and inputs that are not kept forever, in 2^20 bytes; the oldest go first.
     """
 
@@ -62,6 +64,7 @@ class Limits:
     upload_mb: int = 64
     num_images: int = 8
     waiting: int = 8
+    share_batch: int = 1
     keep_seconds: float | None = None
     keep_mb: int = 1024
 
@@ -195,45 +198,62 @@ class Service:
             Stopped: if `stop` or the end of the server stops them.
             UserError: for what cannot be edited; files are called image, mask and exemplar.
         """
-        stop = stop or threading.Event()
-
-        def after_step(done: int, total: int) -> None:
-            self.line.check(stop)
-            if on_step:
-                on_step(done, total)
-
         files = {name: path for name in FILES if (path := getattr(order, name)) is not None}
         maps = {f"map {name}": path for name, path in order.structure.items()}
-        with self.working_on(files | maps, stop):
-            inputs = read_inputs(files, order.invert_mask, order.exemplar_background, order.structure)
-            picture, mask = inputs.source, inputs.edit_mask
-            seeds = range(order.seed, order.seed + order.num_images)
-            told = picture.pixels, mask, inputs.exemplar
-            requests = [
-                EditRequest(*told, seed, prompt=order.prompt, structure=inputs.structure) for seed in seeds
-            ]
-            results = self.paint(requests, order.settings, after_step)
-            changed = mask if order.settings.composite else None
-            kept = {name: source_file(path) for name, path in files.items()}
-            made = []
-            for result in results:
-                own = self._provenance(order, kept, result)
-                path = self.folder / f"edit-{own.work()[:16]}.png"
-                write_png(result.image, path, picture, changed, own.to_text())
-                notes = (*inputs.remarks, *result.remarks)
-                made.append(Made(path, result, tuple(named(text, files) for text in notes)))
+        read: list[Inputs] = []
+
+        def requests() -> list[EditRequest]:
+            read.append(read_inputs(files, order.invert_mask, order.exemplar_background, order.structure))
+            return _requests(order, read[0])
+
+        # Other painters paint one picture after another: the first would wait for the last.
+        kind = (self.paint, order.settings) if self.pattern.painter == "own" else None
+        waiting = Waiting(stop or threading.Event(), kind, order.num_images, requests, on_step)
+        with self.working_on(files | maps, waiting) as together:
+            make_together(self.line, together, partial(self._paint, order.settings))
+            results = waiting.results()
+            self.line.check(waiting.stop)
+            return self._written(order, files, read[0], results, waiting.others)
+
+    def _paint(
+        self, settings: EditSettings, requests: list[EditRequest], on_step: OnStep
+    ) -> list[EditResult]:
+        room = max(settings.batch_size, self.limits.share_batch)
+        return self.paint(requests, settings.model_copy(update={"batch_size": room}), on_step)
+
+    def _written(
+        self,
+        order: Order,
+        files: Mapping[str, Path],
+        inputs: Inputs,
+        results: Sequence[EditResult],
+        others: int,
+    ) -> list[Made]:
+        changed = inputs.edit_mask if order.settings.composite else None
+        kept = {name: source_file(path) for name, path in files.items()}
+        made = []
+        for result in results:
+            own = self._provenance(order, kept, result, others)
+            path = self.folder / f"edit-{own.work()[:16]}.png"
+            write_png(result.image, path, inputs.source, changed, own.to_text())
+            notes = (*inputs.remarks, *result.remarks)
+            made.append(Made(path, result, tuple(named(text, files) for text in notes)))
         return made
 
     @contextmanager
-    def working_on(self, files: Mapping[str, Path], stop: threading.Event) -> Iterator[None]:
+    def working_on(self, files: Mapping[str, Path], waiting: Waiting) -> Iterator[list[Waiting]]:
         """Wait for a turn and hold it; the files, by the names that errors use, are not deleted meanwhile.
 
+        Yields:
+            The edits that share the turn; none if another's turn answered this one.
+
         Raises:
-            Stopped: if `stop` or the end of the server comes before.
+            Stopped: if the edit is stopped before, or the server ends.
         """
-        with self._needing(list(files.values())), self.line.turn(stop), called_by_name(files):
+        turn = self.line.turn(waiting, self.limits.share_batch)
+        with self._needing(list(files.values())), turn as together, called_by_name(files):
             self.forget()
-            yield
+            yield together
 
     @contextmanager
     def _needing(self, paths: list[Path]) -> Iterator[None]:
@@ -254,12 +274,24 @@ class Service:
             room = max(0, (self.limits.keep_mb << 20) - coming)
             forget([self.folder], self.limits.keep_seconds, room, set(self._needed))
 
-    def _provenance(self, order: Order, kept: Mapping[str, SourceFile], result: EditResult) -> Provenance:
+    def _provenance(
+        self, order: Order, kept: Mapping[str, SourceFile], result: EditResult, others: int
+    ) -> Provenance:
         shared = replace(
-            self.pattern, invert_mask=order.invert_mask, exemplar_background=order.exemplar_background
+            self.pattern,
+            invert_mask=order.invert_mask,
+            exemplar_background=order.exemplar_background,
+            painted_with=others,
         )
         settings, maps = result.settings.plain(), map_files(order.structure)
         return made_from(shared, kept, result.request.seed, settings, result.request.prompt, maps)
+
+
+def _requests(order: Order, inputs: Inputs) -> list[EditRequest]:
+    """One for each seed of an order."""
+    told = inputs.source.pixels, inputs.edit_mask, inputs.exemplar
+    seeds = range(order.seed, order.seed + order.num_images)
+    return [EditRequest(*told, seed, prompt=order.prompt, structure=inputs.structure) for seed in seeds]
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -13,7 +13,8 @@ import torch
 from intarsia.boxes import Box
 from intarsia.config import load_config
 from intarsia.sample import Sample
-from sampling.editing import EditRequest, EditResult, edit
+from sampling.canvas.edits import EditRequest, EditResult
+from sampling.editing import edit
 from sampling.painters.own import painting_with
 from sampling.settings import EditSettings
 from tests.paths import ROOT

@@ -23,6 +23,7 @@ from sampling.provenance import pattern, read_provenance
 from sampling.settings import MachineSettings
 from sampling.web.api import add_api
 from sampling.web.gate import BodyLimits, Gate
+from sampling.web.line import Waiting
 from sampling.web.service import Limits, Service
 from sampling.web.visitors import visitors_of
 from tests.sampling.tiny import request
@@ -209,7 +210,7 @@ def test_a_full_line_is_told_so(client: TestClient, service: Service) -> None:
 
 def test_waiting_edits_are_made_in_turn(client: TestClient, service: Service) -> None:
     answers: list[int] = []
-    with service.line.turn(threading.Event()):
+    with service.line.turn(Waiting(threading.Event())):
         ask = [
             threading.Thread(
                 target=lambda seed: answers.append(

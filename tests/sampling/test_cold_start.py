@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.paths import ROOT
-from tests.sampling.painter_weights import make_own
+from tests.sampling.painter_weights import MAKERS
 
-# Of data prep, training, evaluation and the page; other painters' come with the painter.
+# Of data prep, training, evaluation and the page.
 NEVER = [
     "ray",
     "deepspeed",
@@ -19,23 +19,29 @@ NEVER = [
     "gradio",
     "starlette",
     "uvicorn",
+    *("sampling.web.service", "sampling.methods", "sampling.couplings", "evaluation", "training", "slurm"),
 ]
-OURS = ["sampling.web.service", "sampling.methods", "sampling.couplings", "evaluation", "training", "slurm"]
+# Painter -> what other painters need, and this one not.
+OTHERS = {
+    "own": ["cv2"],
+    "lama": ["cv2", "diffusers", "transformers", "sampling.painters.own"],
+    "cv2": ["torch", "diffusers", "transformers", "sampling.painters.own"],
+}
 PICTURES = ["--image", "coco-mini/images/000000017029.jpg", "--mask", "edits/dog.mask.png"]
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("painter", ["own", "cv2"])
-def test_an_edit_imports_no_library_of_other_commands(painter: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("painter", OTHERS)
+def test_an_edit_imports_no_library_of_others(painter: str, tmp_path: Path) -> None:
+    weights = MAKERS[painter](tmp_path)
+    model = {"own": str(weights), "cv2": "cv2"}.get(painter, f"{painter}:{weights}")
     words = [str(ROOT / "examples" / word) if "/" in word else word for word in PICTURES]
-    model = str(make_own(tmp_path)) if painter == "own" else "cv2"
     words += ["--model", model, "--out", str(tmp_path / "out.png"), "--device", "cpu"]
     if painter == "own":
         words += ["--exemplar", str(ROOT / "examples/edits/dog.exemplar.jpg"), "--num-inference-steps", "2"]
-    unwanted = [*NEVER, *OURS, *(["cv2"] if painter == "own" else ["sampling.painters.own"])]
     code = (
         "import sys; from sampling.cli import main; code = main(sys.argv[1:]); "
-        f"print([name for name in {unwanted!r} if name in sys.modules]); sys.exit(code)"
+        f"print([name for name in {[*NEVER, *OTHERS[painter]]!r} if name in sys.modules]); sys.exit(code)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code, "edit", *words], cwd=ROOT, capture_output=True, text=True

@@ -9,8 +9,10 @@ import torch
 
 from intarsia.errors import UserError
 from intarsia.model import EditModel
-from sampling.editing import EditRequest, edit
-from sampling.preview import grid, preview_grid, with_hole
+from sampling.canvas.edits import EditRequest
+from sampling.canvas.sheets import grid, with_hole
+from sampling.editing import edit
+from sampling.preview import preview_grid
 from sampling.samplers import SAMPLERS
 from sampling.settings import EditSettings
 from tests.sampling.tiny import request

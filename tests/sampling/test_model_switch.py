@@ -12,11 +12,12 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from intarsia.command_line import Parser
+from intarsia.errors import UsageError
 from sampling.cli import main as sample
 from sampling.commands import serve
 from sampling.options import machine_settings
 from sampling.painters.naming import Chosen
-from sampling.painters.painter import painter_of
+from sampling.painters.painter import open_painter, painter_of
 from sampling.provenance import pattern, read_provenance
 from sampling.settings import MachineSettings
 from sampling.web.choices import Folder, fields_of
@@ -117,7 +118,13 @@ def test_the_page_follows_the_chosen_model(client: TestClient) -> None:
     first = client.get("/page/choices").json()
     assert first["models"] == ["paint_by_example", "cv2", "lama", "mine"]
     assert first["parts"] == ["exemplar"]
-    assert client.get("/page/choices", params={"model": "lama"}).json()["parts"] == []
+    assert first["idle"] == []
+    lama = client.get("/page/choices", params={"model": "lama"}).json()
+    assert lama["parts"] == []
+    assert {"num_inference_steps", "scheduler", "guidance_scale", "seed"} <= set(lama["idle"])
+    assert not {"fit", "context", "blend", "match_colour"} & set(lama["idle"])
+    cv2 = client.get("/page/choices", params={"model": "cv2"}).json()
+    assert set(cv2["idle"]) - set(lama["idle"]) == {"fit", "context"}, "it sees the whole picture"
     refused = client.get("/page/choices", params={"model": "mat"})
     assert refused.status_code == 422
     assert "model 'mat' is not offered here; choose paint_by_example, cv2, lama, mine" in refused.text
@@ -164,3 +171,21 @@ def test_flags_of_lama_cleaner(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         assert error.startswith(f"error: {flag}: ") and instead in error and error.count("\n") == 1
     assert sample(["serve", "--model", "cv2", "--input", str(tmp_path / "none.jpg")]) == 2
     assert "none.jpg is neither a folder nor a picture" in capsys.readouterr().err
+
+
+def test_a_painter_of_one_picture_at_a_time_has_no_batch_to_share(capsys: pytest.CaptureFixture[str]) -> None:
+    serve._check(parsed("--model", "cv2", "--share-batch", "4"))
+    assert capsys.readouterr().err == "note: --share-batch has no effect: cv2 paints one at a time\n"
+    serve._check(parsed("--model", "cv2"))
+    assert capsys.readouterr().err == ""
+    assert sample(["serve", "--model", "cv2", "--share-batch", "0"]) == 2
+    assert "--share-batch 0 must be more than 0" in capsys.readouterr().err
+
+
+def test_a_painter_without_pytorch_has_no_gpu(models: Models) -> None:
+    with pytest.raises(UsageError, match="cv2 does not compute on --device cuda; leave it out"):
+        open_painter("cv2", None, MachineSettings(device="cuda"))
+    models._machine = MachineSettings(device="cuda")  # for the other models
+    assert models._machine_of("cv2") == MachineSettings()
+    made = pattern(None, MachineSettings(device="cuda"), painter="cv2")
+    assert (made.device, made.dtype) == ("cpu", "float32")

@@ -16,12 +16,15 @@ from diffusers import (
 from PIL import Image
 from safetensors.torch import save_file
 
+from evaluation.cli import main as evaluate
 from intarsia import original
+from intarsia.errors import UserError
+from sampling.canvas.edits import EditRequest
 from sampling.cli import main as sample
-from sampling.editing import EditRequest
 from sampling.painters.painter import painter_of
 from sampling.provenance import read_provenance
 from sampling.settings import EditSettings, MachineSettings
+from tests.evaluation.exemplar_bench import write_bench, write_weights
 from tests.sampling.painter_weights import NO_CHECKER, make_inpainting, make_instruct
 from tests.sampling.tiny import request, tiny_config
 
@@ -63,6 +66,27 @@ def their_own(kind: Any, folder: Path, own: EditRequest, **options: Any) -> np.n
 
 def mask_of(own: EditRequest) -> Image.Image:
     return Image.fromarray(np.asarray(own.edit_mask).astype(np.uint8) * 255)
+
+
+def test_nothing_is_painted_without_a_prompt(inpainting: Path) -> None:
+    paint = painter_of("sd1.5").open(inpainting, CPU)
+    with pytest.raises(UserError, match="the prompt is missing: a text that says what to paint"):
+        paint([replace(asked(), prompt=" ", exemplar=request(5).exemplar)], EditSettings())
+
+
+@pytest.mark.parametrize("name", ["sd1.5", "instruct_pix2pix"])
+def test_a_bench_without_prompts_is_refused(
+    name: str, inpainting: Path, instruct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = inpainting if name == "sd1.5" else instruct
+    files = {"--bench": write_bench(tmp_path / "bench", 2), "--results": tmp_path / "results"}
+    files["--weights"] = write_weights(tmp_path / "weights")
+    words = [str(word) for pair in files.items() for word in pair]
+    command = ["cocoee", "run", *words, "--without", "inception", "--model", f"{name}:{weights}"]
+    assert evaluate([*command, "--store", str(tmp_path / "store")]) == 2
+    said = capsys.readouterr().err
+    assert f"{name} is told a prompt, and this bench has none; give --model one that is told" in said
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize("name", ["sd1.5", "sd2"])

@@ -11,15 +11,15 @@ import pytest
 from starlette.applications import Starlette
 
 from intarsia.model import EditModel
+from sampling.canvas.edits import EditRequest, EditResult
 from sampling.cli import main
 from sampling.denoise.sampler import OnStep
-from sampling.editing import EditRequest, EditResult
 from sampling.painters.own import painting_with
 from sampling.provenance import pattern
 from sampling.settings import EditSettings, MachineSettings
 from sampling.web.api import add_api
 from sampling.web.gate import BodyLimits, Gate
-from sampling.web.line import EditLine, Stopped
+from sampling.web.line import EditLine, Stopped, Waiting
 from sampling.web.service import Limits, Service
 from sampling.web.visitors import visitors_of
 from tests import forks
@@ -96,23 +96,23 @@ def test_turns_come_in_order_and_a_stopped_one_is_left_out() -> None:
 
     def wait(number: int) -> None:
         try:
-            with line.turn(stops[number]):
+            with line.turn(Waiting(stops[number])):
                 order.append(number)
         except Stopped:
             order.append(-number)
 
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(1, 5)]
-    with line.turn(stops[0]):
+    with line.turn(Waiting(stops[0])):
         for number, thread in enumerate(threads, 2):
             thread.start()
-            assert until(lambda wanted=number: len(line._tickets) == wanted)
+            assert until(lambda wanted=number: len(line._waiting) == wanted)
         stops[2].set()
         assert until(lambda: order == [-2])
     for thread in threads:
         thread.join()
     assert order == [-2, 1, 3, 4]
     line.close()
-    with pytest.raises(Stopped, match="the edit was stopped"), line.turn(threading.Event()):
+    with pytest.raises(Stopped, match="the edit was stopped"), line.turn(Waiting(threading.Event())):
         pass
 
 

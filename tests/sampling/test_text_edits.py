@@ -22,10 +22,11 @@ from intarsia.errors import UserError
 from intarsia.model import EditModel
 from intarsia.weights import read_model, save_model
 from sampling import editing
+from sampling.canvas.edits import EditRequest, EditResult
 from sampling.cli import main
 from sampling.denoise.guidance import guided_noise
 from sampling.denoise.sampler import image_noise
-from sampling.editing import EditRequest, EditResult, edit
+from sampling.editing import edit
 from sampling.jobs import read_jobs
 from sampling.painters.own import painting_with
 from sampling.preview import preview_grid

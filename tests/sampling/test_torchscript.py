@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from intarsia.files import sha256_file
+from sampling.canvas.edits import EditRequest
 from sampling.cli import main as sample
-from sampling.editing import EditRequest
 from sampling.painters.manga import grey_of
 from sampling.painters.painter import painter_of
 from sampling.provenance import read_provenance

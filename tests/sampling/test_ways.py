@@ -17,8 +17,10 @@ from intarsia.model import EditModel
 from intarsia.weights import read_model, save_model
 from sampling import editing
 from sampling.canvas.canvas import fit_exemplar
-from sampling.denoise.machine import keep_freed_memory, open_model, pick_dtype, visiting
-from sampling.editing import EditRequest, edit
+from sampling.canvas.edits import EditRequest
+from sampling.denoise.device import pick_dtype
+from sampling.denoise.machine import keep_freed_memory, open_model, visiting
+from sampling.editing import edit
 from sampling.settings import EditSettings, KnownRegion, MachineSettings
 from tests import forks
 from tests.sampling.tiny import request, tiny_model

@@ -131,7 +131,8 @@ def test_the_page_knows_the_model_and_the_settings(client: TestClient, model: Ed
     assert "000000017029.jpg" in choices["offered"]
     assert "context" in choices["invert"]["couplings"]
     assert choices["choices"]["invert.method"][:2] == ["ddim", "direct"]
-    assert fields_of("other", None, ("text",)) == ModelFields(("text",))
+    assert choices["idle"] == []
+    assert fields_of("cv2", None, ()) == ModelFields((), uses=("blend", "match_colour", "composite"))
 
 
 def test_a_picture_is_looked_at_upright_and_not_kept(client: TestClient, app: Gate, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from intarsia.architecture import ModelConfig
 from intarsia.config import Config, load_config
 from intarsia.model import EditModel, build_model
+from sampling.canvas.edits import EditRequest
 from sampling.cli import main
-from sampling.editing import EditRequest
 from tests.paths import ROOT
 
 VISION = {

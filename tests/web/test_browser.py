@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from intarsia.weights import save_model
 from sampling.pictures import read_exemplar, read_mask, read_picture
 from sampling.provenance import read_provenance
+from sampling.web.choices import fields_of
 from tests.paths import COCO_MINI, ROOT
 from tests.sampling.tiny import tiny_model
 from tests.web.visit import PATIENCE, Visit, in_memory
@@ -320,7 +321,9 @@ def test_guidance_scales_are_compared(visit: Visit, tmp_path: Path) -> None:
     visit.setting("sweep", "2, 8")
     results = visit.edit(tmp_path)
     assert [read_provenance(path).settings["guidance_scale"] for path in results] == [2.0, 8.0]
-    expect(visit.page.locator("#gallery .thumb").nth(1)).to_contain_text("seed 0, guidance scale 8")
+    expect(visit.page.locator("#gallery .thumb").nth(1)).to_contain_text("seed 0, scale 8")
+    label = "document.querySelector('#gallery .thumb:nth-child(2) span')"
+    assert visit.page.evaluate(f"{label}.scrollWidth <= {label}.clientWidth"), "all of it is seen"
 
 
 def test_stop_ends_an_edit(visit: Visit, tmp_path: Path) -> None:
@@ -469,15 +472,19 @@ def test_a_model_that_takes_prompts_says_what_the_picture_shows(visit: Visit, ad
 
 
 def test_a_painter_that_is_told_nothing_needs_a_mask_only(visit: Visit, address: str) -> None:
-    orders = visit.with_model(parts=[], invert=None)
+    orders = visit.with_model(parts=[], invert=None, idle=fields_of("cv2", None, ()).idle)
     visit.open(address)
     visit.picture(PICTURE)
-    expect(visit.page.locator("#exemplar")).to_be_hidden()
-    expect(visit.page.locator("#ways")).to_be_hidden()
+    for hidden in ("#exemplar", "#ways", "#presets"):
+        expect(visit.page.locator(hidden)).to_be_hidden()
+    visit.page.locator("details summary", has_text="More settings").click()
+    fields = visit.page.locator("#order [name]").all()
+    shown = [field.get_attribute("name") for field in fields if field.is_visible()]
+    assert shown == ["blend", "match_colour"]
     visit.stroke(*BAR)
     visit.page.click("#go")
     expect(visit.page.locator("#error")).to_have_text("seen")
-    assert not {"exemplar", "prompt", "guidance_scale"} & set(orders[0])
+    assert set(orders[0]) == {"image", "mask", "invert_mask", "blend", "match_colour", "structure"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -11,8 +11,9 @@ from intarsia.conditions.structure import trained_sources
 from intarsia.files import atomic_path
 from intarsia.model import EditModel
 from intarsia.sample import Sample
-from sampling.editing import EditRequest, EditResult
-from sampling.preview import grid_of_ways, preview_edits
+from sampling.canvas.edits import EditRequest, EditResult
+from sampling.canvas.sheets import grid_of_ways
+from sampling.preview import preview_edits
 from sampling.settings import EditSettings
 from training.config import TrainConfig
 from training.data.batches import RunDataset

@@ -27,7 +27,7 @@ from training.run.state import RunFolder, TrainState
 from training.tracking.wandb_run import WandbRun, code_version, start_wandb
 
 if TYPE_CHECKING:
-    from sampling.editing import EditResult
+    from sampling.canvas.edits import EditResult
 
 log = logging.getLogger(__name__)
 _EVENTS = RunFolder(Path()).events.name

@@ -224,7 +224,7 @@ async function orders() {
   if (!scales.length) return [{ path: "/api/edit", content, label: "" }];
   const name = told("exemplar") ? "guidance_scale" : "text_guidance_scale";
   return scales.map((scale) => {
-    return { path: "/api/edit", content: { ...content, [name]: scale }, label: `guidance scale ${scale}` };
+    return { path: "/api/edit", content: { ...content, [name]: scale }, label: `scale ${scale}` };
   });
 }
 
@@ -259,7 +259,9 @@ async function paint() {
 function edited(one, answer, before) {
   const seconds = Object.values(answer.seconds).reduce((sum, value) => sum + value, 0);
   return answer.images.map((image) => {
-    const label = [`seed ${image.seed}`, one.label].filter(Boolean).join(", ");
+    const seeded = !choices.idle.includes("seed");
+    const name = seeded ? `seed ${image.seed}` : (choices.model ?? choices.models[0]) || "edit";
+    const label = [name, one.label].filter(Boolean).join(", ");
     return entry(image.png, before, label, `${label}, painted in ${seconds.toFixed(1)} s`, image.notes);
   });
 }

@@ -26,8 +26,13 @@ export class Settings {
     });
   }
 
-  /** Show the fields of what the model is told. */
+  /** Show the fields of what the model is told, and of the settings that have an effect. */
   showParts() {
+    const idle = new Set(this.choices.idle);
+    for (const field of this.form.querySelectorAll("[name]")) {
+      field.closest("label")?.classList.toggle("idle", idle.has(field.name));
+    }
+    this.form.querySelector("#presets").classList.toggle("idle", idle.has("num_inference_steps"));
     for (const part of this.form.querySelectorAll("[data-part]")) {
       part.hidden = !this.choices.parts.includes(part.dataset.part);
     }
@@ -48,13 +53,13 @@ export class Settings {
     this._keep();
   }
 
-  /** The settings of an order, by names that begin with `prefix`; only those of what the model is told. */
+  /** The settings of an order, by names that begin with `prefix`; only those that have an effect. */
   values(prefix = "") {
     const found = {};
     for (const name of this.names) {
       const field = this.field(name);
       const own = prefix ? name.startsWith(prefix) : !name.includes(".");
-      if (!own || OWN.includes(name) || field.closest("[data-part][hidden]")) continue;
+      if (!own || OWN.includes(name) || field.closest("[data-part][hidden], .idle")) continue;
       const number = field.type === "number";
       if (number && field.value === "" && "optional" in field.dataset) continue;
       if (number && field.value === "") throw new Error(`${labelOf(field)}: give a number`);
@@ -65,6 +70,7 @@ export class Settings {
 
   /** The guidance scales to compare; empty for the one of the field. */
   sweep() {
+    if (this.field("sweep").closest(".idle")) return [];
     const text = this.field("sweep").value.trim();
     const scales = text ? text.split(/[\s,;]+/).filter(Boolean).map(Number) : [];
     if (scales.some((scale) => !Number.isFinite(scale))) {
