@@ -72,12 +72,15 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
         ]
         for row in rows
     ]
+    best = best_cells(columns, values)  # but none where a mean leaves out infinite cases, the best ones
+    partial = {p + 1 for p, c in enumerate(columns) if any(infinite_cases(report, c) for report in reports)}
+    best = frozenset(cell for cell in best if cell[1] not in partial)
     sources = dict.fromkeys(row.source for row in rows)
     notes = [f"≠{number} not comparable. {reason}" for reason, number in reasons.items()]
     notes += [f"published: {source}" for source in sources]
     notes.append("check yourself that weights, reference set and cases are the publishers'")
     header = ["", *(c.heading for c in columns)]
-    return Table("beside published numbers", header, body, notes, best_cells(columns, values))
+    return Table("beside published numbers", header, body, notes, best)
 
 
 def all_columns(report: Report) -> list[ReportColumn]:
@@ -152,17 +155,27 @@ def _tex(text: str) -> str:
     return "".join(_TEX.get(sign, sign) for sign in text)
 
 
+def infinite_cases(report: Report, column: ReportColumn) -> int:
+    """How many infinite cases a report's mean leaves out; 0 if all are infinite, which is then the mean."""
+    if column.name not in {own.name for own in report.columns}:
+        return 0
+    values = np.array(list(report.values(column.name).values()))
+    return int(np.isinf(values).sum()) if np.isfinite(values).any() else 0
+
+
 def shown_value(report: Report, column: ReportColumn) -> str:
-    """A report's number as text; empty where it has none by this name."""
+    """A report's number as text, with the infinite cases that it leaves out; empty where it has none."""
     if column.name not in {own.name for own in all_columns(report)}:
         return ""
-    value = set_value(report, column)
-    return "no background" if math.isnan(value) else number(value, column.digits)
+    value, infinite = set_value(report, column), infinite_cases(report, column)
+    if math.isnan(value):
+        return "no background"
+    return number(value, column.digits) + (f" ({infinite:,} ∞)" if infinite else "")
 
 
 def number(value: float, digits: int) -> str:
-    """A number with digits behind its point; infinity as a sign."""
-    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+    """A number with digits behind its point; infinity as a sign, and no sign before zeros."""
+    return "∞" if math.isinf(value) else f"{value:z.{digits}f}"
 
 
 def interval(estimate: Interval, digits: int) -> str:

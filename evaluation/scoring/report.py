@@ -3,6 +3,8 @@
 A report is `report.json`; tables, pages and comparisons are made of it alone.
 """
 
+import base64
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -94,7 +96,7 @@ class Report:
         settings: settings that made the results, if known.
         weights_checked: whether recipes mark weights that are not on the list of published files; False for
             files of earlier versions.
-        masks: case -> edit mask that is not a file, for the page; report.json does not keep it.
+        masks: case -> edit mask that is not a file, by `pack_mask`, for pages.
     """
 
     bench: str
@@ -109,7 +111,7 @@ class Report:
     remarks: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights_checked: bool = True
-    masks: Mapping[str, Mask] = field(default_factory=dict)
+    masks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -172,6 +174,7 @@ def write_report(report: Report, folder: Path) -> Path:
         "groups": dict(report.groups),
         "captions": dict(report.captions),
         "files": {key: dict(files) for key, files in report.files.items()},
+        **({"masks": dict(report.masks)} if report.masks else {}),
     }
     write_json(folder / FILE, content)
     return folder / FILE
@@ -206,9 +209,33 @@ def read_report(path: Path) -> Report:
             remarks=tuple(content["remarks"]),
             settings=content["settings"],
             weights_checked=content.get("weights_checked", False),
+            masks=content.get("masks", {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a report of `python -m evaluation`: {error!r}") from None
+
+
+def pack_mask(mask: Mask) -> str:
+    """A mask, bool [H, W], as the text that reports hold: a PNG of 1 bit in base64, about 1 KB."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def unpack_mask(text: str) -> Mask:
+    """The inverse of `pack_mask`.
+
+    Raises:
+        UserError: for a text that is not a mask.
+    """
+    from PIL import Image
+
+    try:
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("1"))
+    except (OSError, ValueError):
+        raise UserError("a mask of the report is damaged; score the results again") from None
 
 
 def incomplete(count: int, expected: int) -> tuple[str, ...]:
