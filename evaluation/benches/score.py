@@ -97,7 +97,7 @@ def score_bench(
         raise UserError(f"no case can be scored; {left_out(broken)[0]}")
     metrics = wanted_metrics(bench.metrics, arguments, set.intersection(*map(set, files.values())))
     check_weights(metrics, arguments)
-    store, given = ValueStore(arguments.store), parse_weights(arguments.weights)
+    store, given = ValueStore(arguments.store, arguments.hash_again), parse_weights(arguments.weights)
     score = scorer(arguments, store)
     loading = Loading(arguments, cases, given, str(pick_device(arguments.device)), score, store)
     numbers = load_numbers(metrics, loading)

@@ -155,7 +155,7 @@ def _fid(loading: Loading) -> Sequence[SetNumber]:
         from evaluation.scoring.references import pictures_digest
 
         own = answers.values["own"]
-        digest = pictures_digest([case.files["image"] for case in answers.cases])
+        digest = pictures_digest([case.files["image"] for case in answers.cases], loading.store)
         against = collect(_GROUND, theirs.identity, (row[None] for row in own), len(own), digest)
         recipe = f"frechet/{ours.identity} to {against.described}"
         column = ReportColumn("fid_fg", "FID_fg", "down", recipe)

@@ -88,7 +88,7 @@ def distances(
         against, results = reference, answers.values["result"]
         if against is None:
             own = answers.values["own"]
-            digest = pictures_digest([case.files["image"] for case in answers.cases])
+            digest = pictures_digest([case.files["image"] for case in answers.cases], store)
             against = collect(OWN, measure.identity, (row[None] for row in own), len(own), digest)
         recipe = f"frechet/{measure.identity} to {against.described}"
         figure, notes = frechet_figure(
@@ -114,7 +114,7 @@ def _to_reference(
 ) -> Sequence[SetNumber]:
     """Distances to the reference of these features; `look`: measure of a reference's pictures."""
     paths = parse_references(loading.options.reference)
-    reference = load_references(paths, {features: look}, loading.score).get(features)
+    reference = load_references(paths, {features: look}, loading.score, loading.store).get(features)
     folders = {path for path in paths.values() if path.is_dir()}
     notes = (skipped_files(folder) for folder in sorted(folders))
     loading.remarks += [note for note in notes if note and note not in loading.remarks]

@@ -1,19 +1,25 @@
-"""Choose the device and precision of the model, and limit its memory."""
+"""Choose the device and precision of the model, and limit its memory.
+
+The libraries of models are imported once one is opened: choosing a device needs none of them.
+"""
+
+from __future__ import annotations
 
 import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
-from intarsia import weights
 from intarsia.errors import UsageError
-from intarsia.model import EditModel
 from sampling.settings import MachineSettings
+
+if TYPE_CHECKING:
+    from intarsia.model import EditModel
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # values in glibc's malloc.h
 M = TypeVar("M", bound=nn.Module)
@@ -43,7 +49,9 @@ def load_model(
     Raises:
         UserError: as `intarsia.weights.read_model`.
     """
-    return _made_ready(weights.read_model(folder, device, dtype), torch.device(device))
+    from intarsia.weights import read_model
+
+    return _made_ready(read_model(folder, device, dtype), torch.device(device))
 
 
 def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
@@ -56,11 +64,13 @@ def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
         UsageError: if the device does not exist.
         UserError: as `load_model`.
     """
+    from intarsia.weights import read_model
+
     device = pick_device(settings.device)
     home, dtype = "cpu" if settings.low_vram else device, pick_dtype(settings.dtype, device)
 
     def ready(place: Path | str) -> EditModel:
-        one = _made_ready(weights.read_model(place, home, dtype), device)
+        one = _made_ready(read_model(place, home, dtype), device)
         if settings.low_vram:
             one.vae.enable_slicing()
             one.vae.enable_tiling()
