@@ -15,6 +15,7 @@ from evaluation.reports.tables import (
     published_table,
     set_value,
     shown_value,
+    unlisted_weights,
 )
 from evaluation.scoring.confidence import GROUPS, Interval, compare_cases, count_infinite, jackknife
 from evaluation.scoring.report import Report, ReportColumn, SetFigure
@@ -98,14 +99,15 @@ def compare_tables(reports: Sequence[Report], seed: int = 0) -> list[Table]:
                 notes.append(f"≠ {column.title}: {found[place].unlike}")
                 value = f"{value or 'none'} ≠"
             row.append(value)
-        body.append(row)
+        body.append([*row, column.recipe])
     for other in others:
         extra = [c.title for c in all_columns(other) if c.name not in {own.name for own in columns}]
         if extra:
             notes.append(f"only {other.name} has {', '.join(extra)}")
     title = f"{first.bench}: {first.name} and {', '.join(other.name for other in others)}"
-    names = [report.name for report in reports]
-    tables = [Table(title, ["", *names], body, [*dict.fromkeys(notes), *_counts(reports)], frozenset(best))]
+    header = ["", *(report.name for report in reports), "recipe"]
+    notes = [*dict.fromkeys(notes), *_counts(reports), *_cautions(reports)]
+    tables = [Table(title, header, body, notes, frozenset(best))]
     for other, found in zip(others, against, strict=True):
         tables.append(_change_table(first, other, found))
     if rows := published_rows(first.bench):
@@ -183,6 +185,19 @@ def _unlike(column: ReportColumn, other: ReportColumn | None) -> str:
     if other.recipe != column.recipe:
         return f"recipes differ: {column.recipe}; {other.recipe}"
     return ""
+
+
+def _cautions(reports: Sequence[Report]) -> list[str]:
+    """What the reports' own tables say below them, once where all say it."""
+    own = [[*report.remarks, *unlisted_weights(report)] for report in reports]
+    shared = [note for note in own[0] if all(note in notes for notes in own)]
+    alone = [
+        f"{report.name}: {note}"
+        for report, notes in zip(reports, own, strict=True)
+        for note in notes
+        if note not in shared
+    ]
+    return [*shared, *alone]
 
 
 def _counts(reports: Sequence[Report]) -> list[str]:

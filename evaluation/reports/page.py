@@ -44,7 +44,7 @@ figure { margin: 0; padding: .6em; background: #fff; border: 1px solid #ddd; bor
   box-sizing: border-box; max-width: 100% }
 figcaption { max-width: 900px; overflow-wrap: anywhere; padding-bottom: .4em }
 figcaption b { color: #222 }
-figure div { display: flex; flex-wrap: wrap; gap: 6px; overflow-x: auto }
+figure div { display: flex; gap: 6px; overflow-x: auto }
 svg { font: 10px system-ui, sans-serif; fill: #457 }
 svg text { fill: #555 }
 svg polyline { fill: none; stroke: #999 }
@@ -52,8 +52,14 @@ svg line.equal { stroke: #bbb; stroke-dasharray: 4 }
 svg circle { fill-opacity: .5 }
 img { cursor: zoom-in; max-width: 100% }
 img.full { width: auto !important; max-width: none; cursor: zoom-out }
-figure span { display: flex; flex-direction: column; font-size: .8em; color: #777 }
-@media (max-width: 600px) { figure span:not(:has(.full)) { max-width: calc(50% - 3px) } }
+figure span { display: flex; flex-direction: column; font-size: .8em; color: #777; min-width: 0 }
+figure span:has(.full) { flex-shrink: 0 }
+@media (max-width: 600px) {
+  figure div { flex-wrap: wrap }
+  figure span:not(:has(.full)) { max-width: calc(50% - 3px) }
+  th, td { padding: .3em .4em }
+  th:first-child, td:first-child { white-space: normal }
+}
 """
 
 

@@ -246,14 +246,15 @@ def _averages(report: Report, everything: Line) -> Table:
     infinite = any(average and 0 < average.infinite < average.count for average in everything.values.values())
     notes = ["infinite values (equal pixels) are counted and left out of averages"] if infinite else []
     header = ["", "value", "95 % interval", "cases", "recipe"]
-    return Table(title, header, rows, [*report.remarks, *notes, *_unlisted(report), *_making(report)])
+    return Table(title, header, rows, [*report.remarks, *notes, *unlisted_weights(report), *_making(report)])
 
 
 def _cases(average: Interval) -> str:
     return f"{average.count:,}" + (f", {average.infinite:,} ∞" if average.infinite else "")
 
 
-def _unlisted(report: Report) -> list[str]:
+def unlisted_weights(report: Report) -> list[str]:
+    """The caution about numbers of weights that are not known to be the published ones; empty without any."""
     titles = [column.title for column in all_columns(report) if column.unlisted]
     if not titles:
         return []

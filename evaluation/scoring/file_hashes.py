@@ -21,7 +21,7 @@ from intarsia.files import atomic_write
 log = logging.getLogger(__name__)
 
 SETTLED = 10.0  # seconds
-State: TypeAlias = tuple[int, int, int, int]  # size, time of change, time of status change (ns), inode
+FileState: TypeAlias = tuple[int, int, int, int]  # size, time of change, time of status change (ns), inode
 
 
 class FileHashes:
@@ -34,8 +34,8 @@ class FileHashes:
 
     def __init__(self, folder: Path, again: bool = False) -> None:
         self._folder, self._again = folder, again
-        self._own: dict[str, tuple[State, str]] = {}  # of this process
-        self._kept: dict[str, tuple[State, str]] = {}
+        self._own: dict[str, tuple[FileState, str]] = {}  # of this process
+        self._kept: dict[str, tuple[FileState, str]] = {}
         self._read = sorted(folder.glob("hashes-*.json"))
         for path in self._read:
             self._kept |= _entries(path)
@@ -77,12 +77,12 @@ class FileHashes:
         self._read = [path]
 
 
-def _state(descriptor: int) -> State:
+def _state(descriptor: int) -> FileState:
     found = os.fstat(descriptor)
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def _entries(path: Path) -> Mapping[str, tuple[State, str]]:
+def _entries(path: Path) -> Mapping[str, tuple[FileState, str]]:
     try:
         content = json.loads(path.read_text())
         return {

@@ -301,8 +301,8 @@ def test_cases_are_chosen_by_hand(pictured, tmp_path, capsys) -> None:
     out = ["--out", str(tmp_path / "out")]
     assert main(["compare", *paths, *out, "--cases", "003,001"]) == 0
     shown = (tmp_path / "out" / "compare.html").read_text()
-    assert shown.index("003 ·") < shown.index("001 ·")
-    assert "002 ·" not in shown
+    assert shown.index("<b>003</b> ·") < shown.index("<b>001</b> ·")
+    assert "<b>002</b>" not in shown
     assert "<svg" in shown
     assert main(["compare", *paths, *out, "--cases", "9"]) == 2
     assert "--cases 9: a has no such case; cases.csv lists them" in capsys.readouterr().err
@@ -351,6 +351,18 @@ def test_a_mean_without_its_infinite_cases_is_marked_and_is_not_the_best() -> No
     everywhere = compare_tables([replace(first, rows=rows), other])[0]
     assert everywhere.rows[place][1] == "∞"
     assert (place, 1) in everywhere.best
+
+
+def test_compare_prints_recipes_and_the_reports_own_cautions() -> None:
+    unlisted = ReportColumn("score", "score", "up", "score/x/v1@~abc")
+    first = replace(make(), columns=[unlisted, ERROR], remarks=("both say it", "only a says it"))
+    other = replace(make("b"), columns=[unlisted, ERROR], remarks=("both say it",))
+    table = compare_tables([first, other])[0]
+    assert table.header[-1] == "recipe"
+    assert [row[-1] for row in table.rows] == [column.recipe for column in all_columns(first)]
+    caution = "score: weights that are not on the list of published files (@~ in the recipe)"
+    assert list(table.notes) == ["both say it", caution, "a: only a says it"]
+    assert "score ↑  score/x/v1@~abc" in as_text(table)
 
 
 def test_charts_have_every_finite_value() -> None:
