@@ -105,5 +105,6 @@ def score_bench(
         numbers = list(bench.treat(arguments, cases, numbers))
     plan = ScoringPlan(content.title, name, content.expected, numbers, bench.sort)
     report = evaluate(cases, plan, score)
+    store.keep()
     remarks = (*report.remarks, *left_out(broken), *loading.remarks)
     return replace(report, settings=made_with(folder, report.rows), remarks=remarks)

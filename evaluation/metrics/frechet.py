@@ -18,7 +18,7 @@ from evaluation.scoring.references import (
 )
 from evaluation.scoring.report import ReportColumn, SetFigure
 from evaluation.scoring.scoring import Case, Request
-from evaluation.scoring.set_figures import Reference, collect, frechet_figure, kernel_figure
+from evaluation.scoring.set_figures import Reference, frechet_figure, kernel_figure, of_features
 
 if TYPE_CHECKING:
     from evaluation.measures.measures import Measure
@@ -89,7 +89,7 @@ def distances(
         if against is None:
             own = answers.values["own"]
             digest = pictures_digest([case.files["image"] for case in answers.cases], store)
-            against = collect(OWN, measure.identity, (row[None] for row in own), len(own), digest)
+            against = of_features(OWN, measure.identity, own, digest, store)
         recipe = f"frechet/{measure.identity} to {against.described}"
         figure, notes = frechet_figure(
             results, against, ReportColumn(f"frechet_{what.name}", what.title, "down", recipe), store=store

@@ -9,7 +9,7 @@ from evaluation.measures.measures import Measure, Value
 from evaluation.scoring.moments import Moments, Origin, read_moments
 from evaluation.scoring.scorer import Score
 from evaluation.scoring.scoring import WORKERS, Request
-from evaluation.scoring.set_figures import UNKNOWN, Reference, collect
+from evaluation.scoring.set_figures import UNKNOWN, Reference, collect, of_moments
 from evaluation.scoring.store import ValueStore
 from intarsia.errors import UsageError, UserError
 from intarsia.files import sha256_bytes, sha256_file
@@ -113,13 +113,13 @@ def network_of(recipe: str) -> tuple[str, str]:
 def _of_statistics(moments: Moments, path: Path, measure: Measure) -> Reference:
     origin = moments.origin
     if origin is None:
-        return Reference(_called(path.stem, None), UNKNOWN, moments, None, moments.digest)
+        return of_moments(_called(path.stem, None), UNKNOWN, moments, None, moments.digest)
     if network_of(origin.recipe) != network_of(measure.identity):
         raise UserError(
             f"{path} has statistics of {origin.recipe}, and the results have features of {measure.identity}; "
             "give statistics of the same network and weights"
         )
-    return Reference(_called(path.stem, origin), origin.recipe, moments, None, origin.digest)
+    return of_moments(_called(path.stem, origin), origin.recipe, moments, None, origin.digest)
 
 
 def _called(name: str, origin: Origin | None) -> str:

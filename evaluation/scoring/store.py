@@ -108,7 +108,10 @@ class ValueStore:
     def fact(self, what: str, files: Sequence[Path], find: Callable[[], str]) -> str:
         """A short text that `find` makes of the content of files, made once; `what`: name and version."""
         digest = sha256_bytes("\n".join(map(self.hash_of, files)).encode())
-        key = f"{what}/{digest[:40]}".replace("/", "|")
+        return self.text(f"{what}/{digest[:40]}".replace("/", "|"), find)
+
+    def text(self, key: str, find: Callable[[], str]) -> str:
+        """`computed` of a short text."""
         found = self.computed(key, lambda: np.frombuffer(find().encode(), np.uint8).astype(np.float64))
         return found.astype(np.uint8).tobytes().decode()
 
