@@ -1,6 +1,8 @@
 """Scoring again: nothing is read, loaded or computed that is kept, and the report is equal to the byte."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,16 @@ def test_a_network_is_loaded_when_it_is_needed_and_named_by_its_weights(tmp_path
     assert torch.equal(torch.tensor(late.images.run(pixels)), torch.tensor(at_once.images.run(pixels)))
     tiny_clip(tmp_path / "clip", seed=1)
     assert features.clip("clip-b32", given, kept=store).images.weights != at_once.images.weights
+
+
+@pytest.mark.processes
+def test_scoring_from_the_store_imports_no_library_of_models() -> None:
+    """They take more time than all else of a second scoring."""
+    modules = "evaluation.measures.vision, evaluation.benches.score, evaluation.reports.page"
+    probe = f"import sys, {modules}, sampling.denoise.machine; print(*sys.modules, sep=chr(10))"
+    shown = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
+    assert "torch" in shown.stdout.split()
+    assert not {"transformers", "diffusers"} & set(shown.stdout.split())
 
 
 def test_packs_are_read_as_numpy_reads_them(tmp_path) -> None:
