@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.reports.published import Published, published_rows
+from evaluation.reports.unlike import how_made, why_unlike
 from evaluation.scoring.confidence import Interval, bootstrap_mean
 from evaluation.scoring.report import Line, Report, ReportColumn, SetFigure, estimate_set, summarise
 
@@ -44,12 +45,22 @@ def report_tables(report: Report, seed: int = 0) -> list[Table]:
 
 
 def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Table:
-    """The reports above published rows; a number that cannot stand beside one of the reports' gets a note."""
+    """The reports above published rows; a number that cannot stand beside the reports' own gets a note.
+
+    Of several reports, the first is the one that the others are compared with.
+    """
     first = reports[0]
     own = [{column.name: column for column in all_columns(report)} for report in reports]
     columns = [column for column in all_columns(first) if any(column.name in row.values for row in rows)]
     rows = [row for row in rows if any(column.name in row.values for column in columns)]
     reasons: dict[str, int] = {}
+
+    def marked(shown: str, reason: str) -> str:
+        return f"{shown} ≠{reasons.setdefault(reason, len(reasons) + 1)}" if shown and reason else shown
+
+    def ours(report: Report, column: ReportColumn) -> str:
+        reason = why_unlike(column, first, report) if report is not first else ""
+        return marked(shown_value(report, column), reason)
 
     def theirs(row: Published, column: ReportColumn) -> str:
         if column.name not in row.values:
@@ -60,24 +71,22 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
             for report, columns in zip(reports, own, strict=True)
             if column.name in columns and (text := row.unlike(columns[column.name], report))
         )
-        return f"{shown} ≠{reasons.setdefault(reason, len(reasons) + 1)}" if reason else shown
+        return marked(shown, reason)
 
-    body = [[report.name, *(shown_value(report, column) for column in columns)] for report in reports]
+    body = [[report.name, *(ours(report, column) for column in columns)] for report in reports]
     body += [[row.method, *(theirs(row, column) for column in columns)] for row in rows]
-    values = [[set_value(report, column) for column in columns] for report in reports]
-    values += [
-        [
-            row.values[c.name] if c.name in row.values and "≠" not in theirs(row, c) else math.nan
-            for c in columns
-        ]
-        for row in rows
+    numbers = [[set_value(report, column) for column in columns] for report in reports]
+    numbers += [[row.values.get(column.name, math.nan) for column in columns] for row in rows]
+    values = [
+        [math.nan if "≠" in cell else value for cell, value in zip(cells[1:], own, strict=True)]
+        for cells, own in zip(body, numbers, strict=True)
     ]
     best = best_cells(columns, values)  # but none where a mean leaves out infinite cases, the best ones
     partial = {p + 1 for p, c in enumerate(columns) if any(infinite_cases(report, c) for report in reports)}
     best = frozenset(cell for cell in best if cell[1] not in partial)
     sources = dict.fromkeys(row.source for row in rows)
     notes = [f"≠{number} not comparable. {reason}" for reason, number in reasons.items()]
-    notes += [f"published: {source}" for source in sources]
+    notes += [*(how_made(reports) if len(reports) > 1 else ()), *(f"published: {one}" for one in sources)]
     notes.append("check yourself that weights, reference set and cases are the publishers'")
     header = ["", *(c.heading for c in columns)]
     return Table("beside published numbers", header, body, notes, best)
@@ -133,8 +142,12 @@ def as_latex(table: Table) -> str:
     body = [line(row, number) for number, row in enumerate(rows)]
     ruler = "l" + "r" * (len(header) - 1)
     lines = [f"\\begin{{tabular}}{{{ruler}}}", r"\toprule", line(header, -1), r"\midrule", *body]
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]
-    return "\n".join([f"% {table.title}", *lines]) + "\n"
+    lines += [r"\bottomrule", r"\end{tabular}", *map(_comment, table.notes)]
+    return "\n".join([_comment(table.title), *lines]) + "\n"
+
+
+def _comment(text: str) -> str:
+    return "% " + " ".join(text.split("\n"))
 
 
 _TEX = {
@@ -148,6 +161,9 @@ _TEX = {
     "⁴": "$^4$",
     "³": "$^3$",
     "²": "$^2$",
+    "\n": " ",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 

@@ -96,6 +96,8 @@ class Report:
         settings: settings that made the results, if known.
         weights_checked: whether recipes mark weights that are not on the list of published files; False for
             files of earlier versions.
+        inputs: case -> "image", "mask", "exemplar", "prompts" ... -> digest of what the case is made of, all
+            but its result; None for files of earlier versions, which did not note it.
         masks: case -> edit mask that is not a file, by `pack_mask`, for pages.
     """
 
@@ -111,6 +113,7 @@ class Report:
     remarks: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights_checked: bool = True
+    inputs: Mapping[str, Mapping[str, str]] | None = field(default_factory=dict)
     masks: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -174,6 +177,7 @@ def write_report(report: Report, folder: Path) -> Path:
         "groups": dict(report.groups),
         "captions": dict(report.captions),
         "files": {key: dict(files) for key, files in report.files.items()},
+        **({} if report.inputs is None else {"inputs": {k: dict(i) for k, i in report.inputs.items()}}),
         **({"masks": dict(report.masks)} if report.masks else {}),
     }
     write_json(folder / FILE, content)
@@ -196,12 +200,13 @@ def read_report(path: Path) -> Report:
     try:
         if content["version"] != REPORT_VERSION:
             raise UserError(f"{path} was written by another version; score the results again")
+        columns = [_column(column) for column in content["columns"]]
         return Report(
             bench=content["bench"],
-            name=content["name"],
-            expected=content["expected"],
-            columns=[ReportColumn(**column) for column in content["columns"]],
-            rows={key: {n: from_json(v) for n, v in row.items()} for key, row in content["rows"].items()},
+            name=str(content["name"]),
+            expected=int(content["expected"]),
+            columns=columns,
+            rows={k: {c.name: from_json(row[c.name]) for c in columns} for k, row in content["rows"].items()},
             figures=[_figure(figure) for figure in content["figures"]],
             groups=content["groups"],
             files=content["files"],
@@ -209,6 +214,7 @@ def read_report(path: Path) -> Report:
             remarks=tuple(content["remarks"]),
             settings=content["settings"],
             weights_checked=content.get("weights_checked", False),
+            inputs=content.get("inputs"),
             masks=content.get("masks", {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -275,8 +281,15 @@ def _plain_figure(figure: SetFigure) -> dict[str, Any]:
     }
 
 
+def _column(content: Mapping[str, Any]) -> ReportColumn:
+    column = ReportColumn(**content)
+    if not (isinstance(column.recipe, str) and isinstance(column.digits, int)):
+        raise ValueError(f"{column.name} has recipe {column.recipe!r} and digits {column.digits!r}")
+    return column
+
+
 def _figure(content: Mapping[str, Any]) -> SetFigure:
     replicates = tuple(from_json(value) for value in content["replicates"])
-    column = ReportColumn(**content["column"])
+    column = _column(content["column"])
     weak = bool(content.get("weak", False))
     return SetFigure(column, from_json(content["value"]), replicates, content["deviation"], weak)
