@@ -1,8 +1,10 @@
-"""The cost of scoring a bench: CPU time, memory and decodings of synthetic cases, twice."""
+"""The cost of scoring a bench: CPU time, memory and decodings of synthetic cases, twice, and as a command."""
 
 import argparse
 import functools
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -15,13 +17,14 @@ import torch
 from PIL import Image
 
 from benchmarks.nets import tiny_clip, waves
-from evaluation.benches.cocoee import COCOEE
+from evaluation.benches.cocoee import COCOEE, bench_files
 from evaluation.measures import features, resizing
 from evaluation.measures.measures import Measure, Network, Value
 from evaluation.metrics.evaluate import ScoringPlan, evaluate, load_numbers, wanted_metrics
 from evaluation.metrics.metric import EditCase, Loading
 from evaluation.reports.tables import report_tables
 from evaluation.scoring import scoring
+from evaluation.scoring.file_hashes import SETTLED
 from evaluation.scoring.scoring import Case, score
 from evaluation.scoring.store import ValueStore
 
@@ -62,6 +65,29 @@ def measure_speed(count: int, size: int) -> None:
         print(f"{len(tables)} tables with 2,000 draws: {time.process_time() - start:.1f} CPU-s")
         kept = [path.stat().st_size for path in (folder / "store").iterdir()]
         print(f"store: {sum(kept) / 2**20:.1f} MiB in {len(kept)} files")
+        measure_command(folder)
+
+
+def measure_command(folder: Path) -> None:
+    """Print what the whole command costs where everything is kept, beside its floor: to start at all."""
+    files = ["--bench", folder, "--results", folder / "results", "--without", "inception"]
+    command = ["-m", "evaluation", "cocoee", *files, "--store", folder / "store", "--weights", folder]
+    floor = child_seconds("-c", "import torch, evaluation.measures.features")
+    time.sleep(SETTLED)
+    child_seconds(*command)
+    spent = child_seconds(*command)
+    print(
+        f"whole command again, without Inception: {spent:.1f} CPU-s; floor, importing the networks' modules: "
+        f"{floor:.1f} CPU-s; ratio {spent / floor:.1f}"
+    )
+
+
+def child_seconds(*arguments: object) -> float:
+    """User and system seconds of Python in another process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *map(str, arguments)], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def score_cases(cases: Sequence[EditCase], folder: Path):
@@ -102,18 +128,20 @@ def peak_memory() -> float:
 
 
 def write_bench(folder: Path, count: int, size: int) -> list[EditCase]:
-    """Write result, picture and exemplar of each case, all different, and one mask."""
+    """Write COCOEE's files: result, picture and exemplar of each case, all different, and one mask."""
     base = waves(0, size, size)
     mask = np.zeros((size, size), bool)
     mask[size // 4 : size // 2, size // 3 : size // 2] = True
-    Image.fromarray(mask).save(folder / "mask.png")
+    np.save(folder / "id_list.npy", np.arange(count))
     cases = []
-    for number in range(count):
-        files = {"mask": folder / "mask.png"}
+    for number, (key, own) in enumerate(bench_files(folder).items()):
+        files = {**own, "result": folder / f"results/{key}.png"}
+        for path in files.values():
+            path.parent.mkdir(exist_ok=True)
+        Image.fromarray(mask).save(files["mask"])
         for kind, side in (("result", size), ("image", size), ("exemplar", 224)):
             picture = np.roll(base, (number, number // size), (0, 1))[:side, :side].copy()
             picture[0, 0] = number % 256, number // 256, len(kind)
-            files[kind] = folder / f"{number:06}-{kind}.png"
             Image.fromarray(picture).save(files[kind], compress_level=1)
-        cases.append(EditCase(f"{number:06}", files))
+        cases.append(EditCase(key, files))
     return cases

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from intarsia.errors import UserError
 from intarsia.files import read_json
 from intarsia.towers.names import WeightNames, own_prefix
-from intarsia.towers.text import TEXT_TOWER
-from intarsia.towers.tokenizer import read_tokenizer
 
 log = logging.getLogger(__name__)
 State = dict[str, Tensor]
@@ -282,6 +280,8 @@ def load_text_encoder(text_encoder: nn.Module, path: Path) -> None:
     Raises:
         UserError: if there is no such tower or it does not fit.
     """
+    from intarsia.towers.text import TEXT_TOWER  # it imports transformers, which other weights do not need
+
     where = path
     if path.is_dir():
         where = weights_file(path / "text_encoder", "model", "pytorch_model")
@@ -340,6 +340,8 @@ def load_model_folder(model: Any, folder: Path) -> None:
         load_image_encoder_state(model, read_weights(path), path)
     if model.text_encoder is not None:
         load_text_encoder(model.text_encoder, folder)
+        from intarsia.towers.tokenizer import read_tokenizer
+
         model.tokenizer = read_tokenizer(folder)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.benches.bench import EXEMPLAR_METRICS, Bench, BenchCases, add_results
 from evaluation.metrics.metric import EditCase
+from evaluation.reports.published import published_rows
 from intarsia.errors import UserError
 from intarsia.words import counted
 
@@ -30,7 +31,10 @@ def _read(arguments: argparse.Namespace) -> BenchCases:
     # Any painter runs the same list: prompts are for those that are told text.
     jobs = read_jobs(arguments.jobs, ("exemplar", "text"))
     jobs = [job if job.error or "exemplar" in job.files else replace(job, error=_NEEDED) for job in jobs]
-    return BenchCases(arguments.jobs.stem, _cases(jobs), len(jobs), jobs, _refused(jobs))
+    title = arguments.jobs.stem
+    if published_rows(title):
+        title += " (own list)"  # whose cases are not those of the publication
+    return BenchCases(title, _cases(jobs), len(jobs), jobs, _refused(jobs))
 
 
 def _cases(jobs: Sequence[Job]) -> list[EditCase]:

@@ -7,16 +7,21 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from evaluation.benches.bench import Bench, BenchCases
 from evaluation.benches.readable import broken_cases, left_out
 from evaluation.benches.run import made_with
 from evaluation.metrics.evaluate import ScoringPlan, check_weights, evaluate, load_numbers, wanted_metrics
-from evaluation.metrics.metric import METRICS, Loading, metric_of
+from evaluation.metrics.metric import METRICS, EditCase, Loading, metric_of
 from evaluation.reports.output import add_output_options
 from evaluation.scoring.report import Report
 from evaluation.scoring.scorer import add_scoring_options, scorer
 from evaluation.scoring.store import ValueStore
 from intarsia.errors import UserError
+from intarsia.files import sha256_bytes
+
+_DIGITS = 16  # of a hash that tells two files apart
 
 
 def add_bench_options(parser: argparse.ArgumentParser, bench: Bench, device: bool = True) -> None:
@@ -97,7 +102,7 @@ def score_bench(
         raise UserError(f"no case can be scored; {left_out(broken)[0]}")
     metrics = wanted_metrics(bench.metrics, arguments, set.intersection(*map(set, files.values())))
     check_weights(metrics, arguments)
-    store, given = ValueStore(arguments.store), parse_weights(arguments.weights)
+    store, given = ValueStore(arguments.store, arguments.hash_again), parse_weights(arguments.weights)
     score = scorer(arguments, store)
     loading = Loading(arguments, cases, given, str(pick_device(arguments.device)), score, store)
     numbers = load_numbers(metrics, loading)
@@ -105,5 +110,33 @@ def score_bench(
         numbers = list(bench.treat(arguments, cases, numbers))
     plan = ScoringPlan(content.title, name, content.expected, numbers, bench.sort)
     report = evaluate(cases, plan, score)
+    store.keep()
     remarks = (*report.remarks, *left_out(broken), *loading.remarks)
-    return replace(report, settings=made_with(folder, report.rows), remarks=remarks)
+    inputs = {case.key: inputs_of(case, arguments, store) for case in cases}
+    store.keep()
+    return replace(report, settings=made_with(folder, report.rows), remarks=remarks, inputs=inputs)
+
+
+def inputs_of(case: EditCase, options: argparse.Namespace, store: ValueStore) -> dict[str, str]:
+    """Kind -> digest of all that a case is made of but its result, which compared reports must share.
+
+    Args:
+        case: a case.
+        options: parsed options, among them folders of masks where the bench has numbers of identity.
+        store: knows the hashes of files.
+
+    Returns:
+        The first 16 digits of the sha256 of files; of the mask that is not a file, and of the prompts.
+    """
+    from evaluation.metrics.identity import mask_file
+
+    files = {kind: path for kind, path in case.files.items() if kind not in ("result", "result_mask")}
+    if getattr(options, "exemplar_masks", None):
+        files["exemplar_mask"] = mask_file(case, "exemplar_mask", options)
+    found = {kind: store.hash_of(path)[:_DIGITS] for kind, path in sorted(files.items()) if path.is_file()}
+    if case.edit_mask is not None:
+        shape = "×".join(map(str, case.edit_mask.shape)).encode()
+        found["mask"] = sha256_bytes(shape + np.packbits(case.edit_mask).tobytes())[:_DIGITS]
+    if any(case.prompts):
+        found["prompts"] = sha256_bytes("\n".join(case.prompts).encode())[:_DIGITS]
+    return found

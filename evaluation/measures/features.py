@@ -1,12 +1,14 @@
 """Feature networks: CLIP, FID's Inception, DINO, LPIPS; each gives measures with a recipe.
 
-Weights are found by `weights.find_weights` and never fetched. Networks run in float32 without TF32, which
+Weights are found by `weights.find_weights` and never fetched. With `kept`, a store of values, a network is
+loaded when it is first needed, if its fingerprint is known. Networks run in float32 without TF32, which
 would make a number depend on the GPU's generation; a batch's size moves features by about 1e-7.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -18,10 +20,17 @@ from torch import Tensor
 from evaluation.measures import resizing
 from evaluation.measures.dino import load_dino
 from evaluation.measures.inception import load_inception
-from evaluation.measures.lpips import Net, load_lpips
+from evaluation.measures.lpips import Lpips, Net, load_lpips
 from evaluation.measures.measures import Feed, Measure, Network, Prepare, Region, in_region, region_of
 from evaluation.measures.metrics import Mask, Picture, check_sizes, structure_distance
-from evaluation.measures.weights import UNLISTED, find_weights, fingerprint_weights, is_published
+from evaluation.measures.weights import (
+    UNLISTED,
+    Kept,
+    fact_of,
+    find_weights,
+    fingerprint_weights,
+    is_published,
+)
 from intarsia.errors import UserError
 from intarsia.pretrained import State, read_weights, weights_file
 
@@ -63,13 +72,43 @@ class Clip:
         return Measure(f"{self.images.name}/{how}/v1", prepare, self.images)
 
 
-def clip(name: str = "clip-b32", given: Given | None = None, device: Device = "cpu") -> Clip:
-    """Load a CLIP model of transformers' layout (`config.json`, weights, tokenizer).
+def clip(
+    name: str = "clip-b32", given: Given | None = None, device: Device = "cpu", kept: Kept | None = None
+) -> Clip:
+    """A CLIP model of transformers' layout (`config.json`, weights, tokenizer).
 
     Raises:
         UserError: if it is not found, or lacks weights.
     """
     folder = find_weights(name, given)
+    model = cache(lambda: _load_clip(folder, device))
+
+    def described() -> str:
+        config = model().config
+        activations = {part.hidden_act for part in (config.vision_config, config.text_config)}
+        weights = fingerprint_weights(model().state_dict())
+        return " ".join([weights, str(config.vision_config.image_size), *sorted(activations)])
+
+    file = weights_file(folder, "model", "pytorch_model")
+    found = fact_of(f"{name}/v1", [file, folder / "config.json"], described, kept)
+    weights, size, *activations = found.split(" ")
+    fingerprint = ("" if is_published(name, file, kept) else UNLISTED) + weights
+    if activations != ["quick_gelu"]:  # the same weights, but another network than OpenAI's
+        fingerprint = f"{UNLISTED}{fingerprint.removeprefix(UNLISTED)}{''.join(activations)}"
+
+    def images(pixels: Tensor) -> Tensor:
+        return model().visual_projection(model().vision_model(pixel_values=pixels).pooler_output)
+
+    def texts(descriptions: Sequence[str]) -> NDArray[np.float32]:
+        longest = model().config.text_config.max_position_embeddings
+        tokens = _tokens(folder, descriptions, longest).to(device)
+        with torch.inference_mode():
+            return model().text_projection(model().text_model(**tokens).pooler_output).cpu().numpy()
+
+    return Clip(Network(name, fingerprint, runner(images, device)), texts, int(size))
+
+
+def _load_clip(folder: Path, device: Device) -> Any:
     if not torch.cuda.is_available():  # transformers imports an installed DeepSpeed, which remarks on it
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from transformers import CLIPModel
@@ -85,25 +124,7 @@ def clip(name: str = "clip-b32", given: Given | None = None, device: Device = "c
         raise UserError(
             f"{folder} lacks {len(missing)} of CLIP's weights (first {missing[0]}); give a whole folder"
         )
-    model = model.float().eval().to(device)
-    fingerprint = fingerprint_files(
-        model.state_dict(), {name: weights_file(folder, "model", "pytorch_model")}
-    )
-    activations = {part.hidden_act for part in (model.config.vision_config, model.config.text_config)}
-    if activations != {"quick_gelu"}:  # the same weights, but another network than OpenAI's
-        fingerprint = f"{UNLISTED}{fingerprint.removeprefix(UNLISTED)}{''.join(sorted(activations))}"
-
-    def images(pixels: Tensor) -> Tensor:
-        return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
-
-    def texts(descriptions: Sequence[str]) -> NDArray[np.float32]:
-        longest = model.config.text_config.max_position_embeddings
-        tokens = _tokens(folder, descriptions, longest).to(device)
-        with torch.inference_mode():
-            return model.text_projection(model.text_model(**tokens).pooler_output).cpu().numpy()
-
-    network = Network(name, fingerprint, runner(images, device))
-    return Clip(network, texts, model.config.vision_config.image_size)
+    return model.float().eval().to(device)
 
 
 def _tokens(folder: Path, descriptions: Sequence[str], longest: int) -> Any:
@@ -129,16 +150,16 @@ def _tokens(folder: Path, descriptions: Sequence[str], longest: int) -> Any:
         ) from None
 
 
-def inception(given: Given | None = None, device: Device = "cpu") -> Measure:
+def inception(given: Given | None = None, device: Device = "cpu", kept: Kept | None = None) -> Measure:
     """FID's features [2048] of a picture: `bilinear299`, as pytorch-fid has them.
 
     Raises:
         UserError: if the weights are not found, or are of another network.
     """
     path = find_weights("inception", given)
-    module = load_inception(read_weights(path), str(path)).to(device)
-    fingerprint = fingerprint_files(module.state_dict(), {"inception": path})
-    network = Network("inception", fingerprint, runner(module, device))
+    module = cache(lambda: load_inception(read_weights(path), str(path)).to(device))
+    fingerprint = fingerprint_files(lambda: module().state_dict(), {"inception": path}, kept)
+    network = Network("inception", fingerprint, runner(lambda x: module()(x), device))
     return Measure("inception/bilinear299/v1", resizing.inception_bilinear, network)
 
 
@@ -167,7 +188,9 @@ def middle512(measure: Measure) -> Measure:
     )
 
 
-def structure(kind: Feed, given: Given | None = None, device: Device = "cpu") -> Measure:
+def structure(
+    kind: Feed, given: Given | None = None, device: Device = "cpu", kept: Kept | None = None
+) -> Measure:
     """The structure distance of two pictures: keys of DINO ViT-B/8's last block.
 
     Args:
@@ -175,23 +198,26 @@ def structure(kind: Feed, given: Given | None = None, device: Device = "cpu") ->
             normalisation for 0 to 1); `right` as the network was trained. See `resizing`.
         given: weights by name.
         device: device that computes.
+        kept: store of values.
 
     Raises:
         UserError: if the weights are not found, or are of another network.
     """
     path = find_weights("dino-b8", given)
     file = path if path.is_file() else weights_file(path, "model", "pytorch_model")
-    module = load_dino(read_weights(file), str(file)).to(device)
+    module = cache(lambda: load_dino(read_weights(file), str(file)).to(device))
     resize = resizing.dino_published if kind == "published" else resizing.dino_right
     how = "bilinear224-0to255" if kind == "published" else "antialias224"
 
     def keys(pairs: Tensor) -> Tensor:
-        return module(pairs.flatten(0, 1)).unflatten(0, (-1, 2))
+        return module()(pairs.flatten(0, 1)).unflatten(0, (-1, 2))
+
+    fingerprint = fingerprint_files(lambda: module().state_dict(), {"dino-b8": file}, kept)
 
     return Measure(
         f"structure-dino-b8-key11/{how}/v1",
         lambda a, b: np.stack([resize(a), resize(b)]),
-        Network("dino-b8", fingerprint_files(module.state_dict(), {"dino-b8": file}), runner(keys, device)),
+        Network("dino-b8", fingerprint, runner(keys, device)),
         lambda pair: np.asarray(structure_distance(pair[0], pair[1])),
     )
 
@@ -202,6 +228,7 @@ def lpips(
     given: Given | None = None,
     device: Device = "cpu",
     how: Literal["only", "blank"] = "blank",
+    kept: Kept | None = None,
 ) -> Measure:
     """LPIPS of two pictures, version 0.1.
 
@@ -212,18 +239,24 @@ def lpips(
         device: device that computes.
         how: `blank` = the rest painted black and the mean over everything, as published, so that the
             value grows with its area; `only` = each layer's differences averaged over the region.
+        kept: store of values.
 
     Raises:
         UserError: if the weights are not found, or are of another network.
     """
     backbone, linear = find_weights(net, given), find_weights(f"lpips-{net}", given)
-    files = read_weights(backbone), read_weights(linear)
-    module = load_lpips(net, *files, (str(backbone), str(linear))).to(device)
+
+    @cache
+    def module() -> Lpips:
+        files = read_weights(backbone), read_weights(linear)
+        return load_lpips(net, *files, (str(backbone), str(linear))).to(device)
+
+    files = {net: backbone, f"lpips-{net}": linear}
     network = Network(
         f"lpips-{net}",
-        fingerprint_files(module.state_dict(), {net: backbone, f"lpips-{net}": linear}),
+        fingerprint_files(lambda: module().state_dict(), files, kept),
         runner(
-            lambda parts: module(parts[:, 0], parts[:, 1], *(p[:, :1] for p in parts[:, 2:].unbind(1))),
+            lambda parts: module()(parts[:, 0], parts[:, 1], *(p[:, :1] for p in parts[:, 2:].unbind(1))),
             device,
         ),
     )
@@ -233,10 +266,18 @@ def lpips(
     return Measure(f"lpips-{net}-0.1/{how_named}/v1", in_region(_signed_pair, region), network)
 
 
-def fingerprint_files(state: State, files: Mapping[str, Path]) -> str:
-    """The fingerprint of weights, marked unless all their files, by name, are published ones."""
-    listed = all(is_published(name, file) for name, file in files.items())
-    return ("" if listed else UNLISTED) + fingerprint_weights(state)
+def fingerprint_files(state: Callable[[], State], files: Mapping[str, Path], kept: Kept | None = None) -> str:
+    """The fingerprint of weights, marked unless all their files, by name, are published ones.
+
+    Args:
+        state: function that loads them.
+        files: all their files by name.
+        kept: store of values.
+    """
+    listed = all(is_published(name, file, kept) for name, file in files.items())
+    what = f"{'+'.join(files)}/v1"
+    found = fact_of(what, list(files.values()), lambda: fingerprint_weights(state()), kept)
+    return ("" if listed else UNLISTED) + found
 
 
 def runner(

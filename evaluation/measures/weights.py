@@ -7,15 +7,26 @@ cache; for LPIPS' linear weights, an installed `lpips` or `torchmetrics`, which 
 import hashlib
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from intarsia.errors import UsageError, UserError
 from intarsia.files import sha256_file
 
 UNLISTED = "~"  # in a recipe, before the fingerprint of weights that are not on the list of published files
 FOLDER = "folder"  # the key of a folder that holds several of the files below
+
+
+class Kept(Protocol):
+    """What a store of values knows about files, so that weights are not read to be named."""
+
+    def hash_of(self, path: Path) -> str:
+        """The sha256 of a file in hexadecimal."""
+
+    def fact(self, what: str, files: Sequence[Path], find: Callable[[], str]) -> str:
+        """A short text that `find` makes of the content of files, made once; `what`: name and version."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +186,21 @@ def find_weights(name: str, given: Mapping[str, Path] | None = None) -> Path:
     )
 
 
-def is_published(name: str, file: Path) -> bool:
+def is_published(name: str, file: Path, kept: Kept | None = None) -> bool:
     """Whether a file of the weights `name` is one of those that their publishers offer, by its sha256."""
     hashes = WEIGHT_SOURCES[name].hashes
-    return bool(hashes) and sha256_file(file).startswith(hashes)
+    return bool(hashes) and (sha256_file if kept is None else kept.hash_of)(file).startswith(hashes)
+
+
+def fact_of(what: str, files: Sequence[Path], find: Callable[[], str], kept: Kept | None) -> str:
+    """A short text that `find` makes of the content of files, which is made once where something is kept.
+
+    An index of weights does not say what is in them: then it is made each time. Where a file is missing,
+    `find` says so.
+    """
+    if kept is None or any("index" in file.name or not file.is_file() for file in files):
+        return find()
+    return kept.fact(what, files, find)
 
 
 def fingerprint_weights(state: Mapping[str, object]) -> str:

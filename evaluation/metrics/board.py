@@ -18,7 +18,7 @@ from evaluation.metrics.identity import add_mask_folders, load_encoder, mask_fil
 from evaluation.metrics.metric import EditCase, Loading, Metric, Number, SetAnswers, SetNumber
 from evaluation.scoring.report import ReportColumn, SetFigure
 from evaluation.scoring.scoring import Case, Request
-from evaluation.scoring.set_figures import collect, frechet_figure
+from evaluation.scoring.set_figures import frechet_figure, of_features
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -155,8 +155,8 @@ def _fid(loading: Loading) -> Sequence[SetNumber]:
         from evaluation.scoring.references import pictures_digest
 
         own = answers.values["own"]
-        digest = pictures_digest([case.files["image"] for case in answers.cases])
-        against = collect(_GROUND, theirs.identity, (row[None] for row in own), len(own), digest)
+        digest = pictures_digest([case.files["image"] for case in answers.cases], loading.store)
+        against = of_features(_GROUND, theirs.identity, own, digest, loading.store)
         recipe = f"frechet/{ours.identity} to {against.described}"
         column = ReportColumn("fid_fg", "FID_fg", "down", recipe)
         figure, notes = frechet_figure(answers.values["result"], against, column, store=loading.store)

@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluation.measures.measures import Value
 from evaluation.metrics.metric import EditCase, Loading, Metric, Number, SetAnswers, SetNumber, metric_of
-from evaluation.scoring.report import Report, SetFigure, incomplete
+from evaluation.scoring.report import Report, SetFigure, incomplete, pack_mask
 from evaluation.scoring.scorer import Score
 from evaluation.scoring.scoring import Case
 from intarsia.errors import UsageError, UserError
@@ -115,7 +115,7 @@ def evaluate(cases: Sequence[EditCase], plan: ScoringPlan, score: Score) -> Repo
         figures=figures,
         groups={case.key: case.group for case in cases if case.group},
         files={case.key: {kind: str(path) for kind, path in case.files.items()} for case in cases},
-        masks={case.key: case.edit_mask for case in cases if case.edit_mask is not None},
+        masks={case.key: pack_mask(case.edit_mask) for case in cases if case.edit_mask is not None},
         captions={case.key: " → ".join(case.prompts) for case in cases if any(case.prompts)},
         remarks=(*incomplete(len(cases), plan.expected), *remarks),
     )

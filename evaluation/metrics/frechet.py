@@ -18,7 +18,7 @@ from evaluation.scoring.references import (
 )
 from evaluation.scoring.report import ReportColumn, SetFigure
 from evaluation.scoring.scoring import Case, Request
-from evaluation.scoring.set_figures import Reference, collect, frechet_figure, kernel_figure
+from evaluation.scoring.set_figures import Reference, frechet_figure, kernel_figure, of_features
 
 if TYPE_CHECKING:
     from evaluation.measures.measures import Measure
@@ -88,8 +88,8 @@ def distances(
         against, results = reference, answers.values["result"]
         if against is None:
             own = answers.values["own"]
-            digest = pictures_digest([case.files["image"] for case in answers.cases])
-            against = collect(OWN, measure.identity, (row[None] for row in own), len(own), digest)
+            digest = pictures_digest([case.files["image"] for case in answers.cases], store)
+            against = of_features(OWN, measure.identity, own, digest, store)
         recipe = f"frechet/{measure.identity} to {against.described}"
         figure, notes = frechet_figure(
             results, against, ReportColumn(f"frechet_{what.name}", what.title, "down", recipe), store=store
@@ -114,7 +114,7 @@ def _to_reference(
 ) -> Sequence[SetNumber]:
     """Distances to the reference of these features; `look`: measure of a reference's pictures."""
     paths = parse_references(loading.options.reference)
-    reference = load_references(paths, {features: look}, loading.score).get(features)
+    reference = load_references(paths, {features: look}, loading.score, loading.store).get(features)
     folders = {path for path in paths.values() if path.is_dir()}
     notes = (skipped_files(folder) for folder in sorted(folders))
     loading.remarks += [note for note in notes if note and note not in loading.remarks]

@@ -98,7 +98,8 @@ def _region(options: argparse.Namespace, masked: bool) -> tuple[str, Any]:
     keep = options.identity_background == "keep"
     ground = "" if keep else "-on-black"
     if options.identity_region == "object":
-        return f"object{ground}", partial(_object, keep=keep)
+        given = "given-" if options.result_masks else ""
+        return f"{given}object{ground}", partial(_object, keep=keep)
     if not masked:
         return "whole", lambda picture: picture
     return f"mask-box{ground}", partial(crop, keep=keep)

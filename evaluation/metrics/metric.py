@@ -158,10 +158,10 @@ class Loading:
     shared: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def once(self, function: Callable[..., T], *names: Any) -> T:
-        """`function(*names, given, device)`, computed once for all metrics: a feature network."""
+        """`function(*names, given, device, store)`, computed once for all metrics: a feature network."""
         key = function, *names
         if key not in self.shared:
-            self.shared[key] = function(*names, self.given, self.device)
+            self.shared[key] = function(*names, self.given, self.device, self.store)
         return cast(T, self.shared[key])
 
 

@@ -13,7 +13,7 @@ from evaluation.scoring.report import ReportColumn
 def _number(loading: Loading, region: Region) -> Number:
     from evaluation.measures import features
 
-    measure = features.lpips("alex", region, loading.given, loading.device, "only")
+    measure = features.lpips("alex", region, loading.given, loading.device, "only", loading.store)
     return Number(
         ReportColumn(f"{region}_lpips", f"{region} LPIPS ×10³", "down", measure.identity),
         lambda case: {"lpips": of_pair(case, "truth", measure, region)},

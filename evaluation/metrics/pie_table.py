@@ -38,7 +38,7 @@ def _number(
 def _structure(loading: Loading) -> Sequence[Number]:
     from evaluation.measures import features
 
-    measure = features.structure(loading.options.structure, loading.given, loading.device)
+    measure = features.structure(loading.options.structure, loading.given, loading.device, loading.store)
     return [_number("structure_distance", "structure ×10³", "down", 1e3, measure, masked=False)]
 
 
@@ -49,7 +49,7 @@ def _psnr(loading: Loading) -> Sequence[Number]:
 def _lpips(loading: Loading) -> Sequence[Number]:
     from evaluation.measures import features
 
-    measure = features.lpips("squeeze", "background", loading.given, loading.device)
+    measure = features.lpips("squeeze", "background", loading.given, loading.device, kept=loading.store)
     return [_number("lpips", "LPIPS ×10³", "down", 1e3, measure)]
 
 
@@ -63,7 +63,7 @@ def _errors(loading: Loading) -> Sequence[Number]:
 def _clip(loading: Loading) -> Sequence[Number]:
     from evaluation.measures import features
 
-    clip = features.clip("clip-l14", loading.given, loading.device)
+    clip = features.clip("clip-l14", loading.given, loading.device, loading.store)
     texts = clip.texts([case.prompts[1] for case in loading.cases])
     prompts = {case.key: text for case, text in zip(loading.cases, texts, strict=True)}
     what, how, version = clip.whole.recipe.split("/")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from evaluation.measures.measures import Value
 from evaluation.metrics.clip_score import clip_b32
-from evaluation.metrics.metric import Loading, Metric, Number
+from evaluation.metrics.metric import EditCase, Loading, Metric, Number, Values
 from evaluation.scoring.distributions import quality_scores, read_mixture
 from evaluation.scoring.report import ReportColumn
 from evaluation.scoring.scoring import Request
@@ -13,18 +16,31 @@ from evaluation.scoring.scoring import Request
 
 def _load(loading: Loading) -> Sequence[Number]:
     from evaluation.measures.weights import UNLISTED, find_weights, is_published
-    from intarsia.files import sha256_file
+    from intarsia.files import sha256_bytes, sha256_file
 
-    path = find_weights("mixture", loading.given)
-    mixture = read_mixture(path)
-    fingerprint = ("" if is_published("mixture", path) else UNLISTED) + sha256_file(path)[:12]
+    path, store = find_weights("mixture", loading.given), loading.store
+    mixture, whole_hash = read_mixture(path), sha256_file(path) if store is None else store.hash_of(path)
+    fingerprint = ("" if is_published("mixture", path) else UNLISTED) + whole_hash[:12]
     whole = clip_b32(loading).whole
+
+    def value(case: EditCase, values: Values) -> float:
+        """Kept, since each of the mixture's 20 matrices is multiplied for each picture."""
+        features = values["result"]
+
+        def compute() -> Value:
+            return np.asarray(quality_scores(features[None], mixture)[0])
+
+        if store is None:
+            return float(compute())
+        digest = sha256_bytes(f"{whole_hash} {features.dtype}".encode() + features.tobytes())
+        return float(store.computed(f"quality|v1|{digest[:40]}", compute))
+
     recipe = f"quality-gmm{len(mixture.weights)}@{fingerprint}/{whole.identity}"
     return [
         Number(
             ReportColumn("quality_score", "quality score", "up", recipe),
             lambda case: {"result": Request((case.files["result"],), whole)},
-            lambda case, values: float(quality_scores(values["result"][None], mixture)[0]),
+            value,
         )
     ]
 

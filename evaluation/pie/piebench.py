@@ -3,6 +3,7 @@
 The mask is 1 where the edit may change the picture, and its outermost pixels are set to 1.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from intarsia.errors import UserError
 from intarsia.files import read_json
 
 _SIZE = 512
+_BRACKETS = str.maketrans("", "", "[]")  # around the word that changes
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CATEGORIES = {
     "0": "random",
@@ -95,13 +97,15 @@ def _case(path: Path, key: str, record: Any) -> PieCase:
         CATEGORIES[category]
         return PieCase(
             key=key,
-            image_path=_text(record["image_path"]),
-            source_prompt=_plain(record["original_prompt"]),
-            target_prompt=_plain(record["editing_prompt"]),
+            image_path=_text(record, "image_path"),
+            source_prompt=_text(record, "original_prompt").translate(_BRACKETS),
+            target_prompt=_text(record, "editing_prompt").translate(_BRACKETS),
             category=category,
             edit_mask=decode_mask(record["mask"]),
             blend_words=_blend_words(record.get("blended_word") or ""),
         )
+    except UserError as error:
+        raise UserError(f"{path}, record {key}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}, record {key}: {error!r} is not as PIE-Bench has it") from None
 
@@ -146,11 +150,7 @@ def find_results(sources: Mapping[str, str], results: Path, only_present: bool =
     return found
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text")
-    return value
-
-
-def _plain(prompt: object) -> str:
-    return _text(prompt).replace("[", "").replace("]", "")
+def _text(record: Mapping[str, Any], name: str) -> str:
+    if not isinstance(record[name], str):
+        raise UserError(f"{name} is {json.dumps(record[name])}; it must be a text, as PIE-Bench has it")
+    return record[name]

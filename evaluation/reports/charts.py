@@ -87,8 +87,8 @@ def trade_offs(reports: Sequence[Report]) -> list[Plot]:
     for column in (shared[name] for name in _KEPT if name in shared):
         pairs = {r.name: (set_value(r, column), set_value(r, identity)) for r in reports}
         pairs = {name: pair for name, pair in pairs.items() if all(map(math.isfinite, pair))}
-        if not pairs:
-            continue
+        if not pairs or (len(pairs) > 1 and len({x for x, _ in pairs.values()}) == 1):
+            continue  # nothing is traded where all are equal
         across, up = (_ends([pair[place] for pair in pairs.values()]) for place in (0, 1))
         points = ""
         for name, (x, y) in pairs.items():

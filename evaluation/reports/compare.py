@@ -9,12 +9,15 @@ from evaluation.reports.tables import (
     Table,
     all_columns,
     best_cells,
+    infinite_cases,
     interval,
     number,
     published_table,
     set_value,
     shown_value,
+    unlisted_weights,
 )
+from evaluation.reports.unlike import how_made, other_cases, why_unlike, why_unpaired
 from evaluation.scoring.confidence import GROUPS, Interval, compare_cases, count_infinite, jackknife
 from evaluation.scoring.report import Report, ReportColumn, SetFigure
 from intarsia.errors import UserError
@@ -30,7 +33,8 @@ class Difference:
         change: other minus first, over the cases that both have; None if `unlike` is not empty or no case
             has it.
         verdict: result in words.
-        unlike: reason why they cannot be compared; empty if they can.
+        unlike: reason why the reports' values cannot stand side by side; empty if they can. Where only the
+            cases are different, those that both have are compared all the same.
     """
 
     column: ReportColumn
@@ -56,14 +60,9 @@ def check_bench(reports: Sequence[Report]) -> None:
 def differences(first: Report, other: Report, seed: int = 0) -> list[Difference]:
     """Every number of the first report against the other's, cases paired, in the order of `all_columns`."""
     figures = {figure.column.name: figure for figure in other.figures}
-    columns = {column.name: column for column in other.columns}
-    found = []
-    for figure in first.figures:
-        theirs = figures.get(figure.column.name)
-        found.append(_of_sets(figure, theirs, first, other))
+    found = [_of_sets(figure, figures.get(figure.column.name), first, other) for figure in first.figures]
     for column in first.columns:
-        theirs_column = columns.get(column.name)
-        unlike = _unlike(column, theirs_column)
+        unlike = why_unpaired(column, first, other)
         refused = Difference(column, None, "not comparable", unlike)
         found.append(refused if unlike else _of_cases(column, first, other, seed))
     by_name = {difference.column.name: difference for difference in found}
@@ -89,21 +88,23 @@ def compare_tables(reports: Sequence[Report], seed: int = 0) -> list[Table]:
             [math.nan if refused else set_value(report, column)]
             for report, refused in zip(reports, unlike, strict=True)
         ]
-        best |= {(place, 1 + number) for number, _ in best_cells([column], values)}
+        if not any(infinite_cases(report, column) for report in reports):  # means of other cases
+            best |= {(place, 1 + number) for number, _ in best_cells([column], values)}
         for other, found in zip(others, against, strict=True):
             value = shown_value(other, column)
             if found[place].unlike:
                 notes.append(f"≠ {column.title}: {found[place].unlike}")
                 value = f"{value or 'none'} ≠"
             row.append(value)
-        body.append(row)
+        body.append([*row, column.recipe])
     for other in others:
         extra = [c.title for c in all_columns(other) if c.name not in {own.name for own in columns}]
         if extra:
             notes.append(f"only {other.name} has {', '.join(extra)}")
     title = f"{first.bench}: {first.name} and {', '.join(other.name for other in others)}"
-    names = [report.name for report in reports]
-    tables = [Table(title, ["", *names], body, [*dict.fromkeys(notes), *_counts(reports)], frozenset(best))]
+    header = ["", *(report.name for report in reports), "recipe"]
+    notes = [*dict.fromkeys(notes), *how_made(reports), *_cautions(reports)]
+    tables = [Table(title, header, body, notes, frozenset(best))]
     for other, found in zip(others, against, strict=True):
         tables.append(_change_table(first, other, found))
     if rows := published_rows(first.bench):
@@ -142,8 +143,8 @@ def _of_cases(column: ReportColumn, first: Report, other: Report, seed: int) -> 
     verdict = [_verdict(column, found.difference, other.name, first.name)]
     verdict += _infinite(found.infinite, first, other)
     if found.missing:
-        verdict.append(f"{len(found.missing):,} cases not in both")
-    return Difference(column, found.difference, "; ".join(verdict))
+        verdict.append(f"{counted(len(found.missing), 'case')} not in both")
+    return Difference(column, found.difference, "; ".join(verdict), other_cases(first, other))
 
 
 def _infinite(counts: tuple[int, int, int], first: Report, other: Report) -> list[str]:
@@ -154,9 +155,7 @@ def _infinite(counts: tuple[int, int, int], first: Report, other: Report) -> lis
 
 def _of_sets(figure: SetFigure, theirs: SetFigure | None, first: Report, other: Report) -> Difference:
     column = figure.column
-    unlike = _unlike(column, theirs.column if theirs else None)
-    if not unlike and first.rows.keys() != other.rows.keys():
-        unlike = "the two have different cases, and a number of a set depends on them"
+    unlike = why_unlike(column, first, other)
     if unlike or theirs is None:
         return Difference(column, None, "not comparable", unlike)
     if not (math.isfinite(theirs.value) and math.isfinite(figure.value)):
@@ -175,17 +174,14 @@ def _verdict(column: ReportColumn, change: Interval, other: str, first: str) -> 
     return f"beyond noise, {better} is better"
 
 
-def _unlike(column: ReportColumn, other: ReportColumn | None) -> str:
-    if other is None:
-        return "only one of the reports has it"
-    if other.recipe != column.recipe:
-        return f"recipes differ: {column.recipe}; {other.recipe}"
-    return ""
-
-
-def _counts(reports: Sequence[Report]) -> list[str]:
-    return [
-        f"{report.name}: {len(report.rows):,} of {report.expected:,} cases"
-        for report in reports
-        if not report.whole
+def _cautions(reports: Sequence[Report]) -> list[str]:
+    """What the reports' own tables say below them, once where all say it."""
+    own = [[*report.remarks, *unlisted_weights(report)] for report in reports]
+    shared = [note for note in own[0] if all(note in notes for notes in own)]
+    alone = [
+        f"{report.name}: {note}"
+        for report, notes in zip(reports, own, strict=True)
+        for note in notes
+        if note not in shared
     ]
+    return [*shared, *alone]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from evaluation.reports.charts import Plot
 from evaluation.reports.tables import Table, number
-from evaluation.scoring.report import Report, ReportColumn
+from evaluation.scoring.report import Report, ReportColumn, unpack_mask
 from intarsia.errors import UserError
 from sampling.pictures import Mask, Picture, read_mask, read_picture
 
@@ -21,6 +21,7 @@ _LARGEST = 1024  # the same, after a click
 _CLICK = """onclick="this.classList.toggle('full')\""""
 SHOWN = 6  # cases of a gallery
 _HOLE = 128
+_WIDE = ("recipe", "verdict")  # headings of columns of text, which is to the left and wrapped
 _STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 76em; padding: 1em; color: #222;
   background: #fafafa }
@@ -36,20 +37,30 @@ th:first-child, td:first-child, th.recipe { text-align: left }
 th { background: #f0f0ee; font-weight: 600 }
 td.recipe { text-align: left; font: 12px ui-monospace, monospace; color: #666; white-space: normal;
   overflow-wrap: anywhere; min-width: 22em }
+th.verdict, td.verdict { text-align: left; white-space: normal; min-width: 14em }
 td.sure { background: #e5f2e2 }
 td.unlike { background: #fbe9dc }
 section { display: flex; flex-wrap: wrap; gap: .8em }
-figure { margin: 0; padding: .6em; background: #fff; border: 1px solid #ddd; border-radius: 4px }
+figure { margin: 0; padding: .6em; background: #fff; border: 1px solid #ddd; border-radius: 4px;
+  box-sizing: border-box; max-width: 100% }
 figcaption { max-width: 900px; overflow-wrap: anywhere; padding-bottom: .4em }
-figure div { display: flex; gap: 6px }
+figcaption b { color: #222 }
+figure div { display: flex; gap: 6px; overflow-x: auto }
 svg { font: 10px system-ui, sans-serif; fill: #457 }
 svg text { fill: #555 }
 svg polyline { fill: none; stroke: #999 }
 svg line.equal { stroke: #bbb; stroke-dasharray: 4 }
 svg circle { fill-opacity: .5 }
-img { cursor: zoom-in }
-img.full { width: auto !important; cursor: zoom-out }
-figure span { display: flex; flex-direction: column; font-size: .8em; color: #777 }
+img { cursor: zoom-in; max-width: 100% }
+img.full { width: auto !important; max-width: none; cursor: zoom-out }
+figure span { display: flex; flex-direction: column; font-size: .8em; color: #777; min-width: 0 }
+figure span:has(.full) { flex-shrink: 0 }
+@media (max-width: 600px) {
+  figure div { flex-wrap: wrap }
+  figure span:not(:has(.full)) { max-width: calc(50% - 3px) }
+  th, td { padding: .3em .4em }
+  th:first-child, td:first-child { white-space: normal }
+}
 """
 
 
@@ -170,7 +181,8 @@ def _pictures(report: Report, key: str) -> dict[str, Image.Image]:
         try:
             pixels = read_picture(files[kind])
             if kind == "image" and (key in report.masks or "mask" in files):
-                mask = report.masks[key] if key in report.masks else read_mask(files["mask"])
+                packed = report.masks.get(key)
+                mask = unpack_mask(packed) if packed else read_mask(files["mask"])
                 pixels, name = _with_hole(pixels, mask), "picture with the hole"
         except UserError:  # moved since it was scored
             continue
@@ -198,7 +210,7 @@ def _small(picture: Image.Image) -> Image.Image:
 
 def _table(table: Table) -> str:
     header = "".join(
-        f"<th{' class=recipe' if cell == 'recipe' else ''}>{html.escape(cell)}</th>" for cell in table.header
+        f"<th{f' class={cell}' if cell in _WIDE else ''}>{html.escape(cell)}</th>" for cell in table.header
     )
     rows = "\n".join(
         "<tr>"
@@ -217,15 +229,13 @@ def _table(table: Table) -> str:
 
 
 def _cell(heading: str, cell: str, best: bool = False) -> str:
-    kind = ""
-    if heading == "recipe":
-        kind = "recipe"
-    elif "≠" in cell or cell == "not comparable":
-        kind = "unlike"
+    kinds = [heading] if heading in _WIDE else []
+    if heading != "recipe" and ("≠" in cell or cell == "not comparable"):
+        kinds.append("unlike")
     elif cell.startswith("beyond noise"):
-        kind = "sure"
+        kinds.append("sure")
     text = f"<b>{html.escape(cell)}</b>" if best else html.escape(cell)
-    return f"<td{f' class={kind}' if kind else ''}>{text}</td>"
+    return f'<td class="{" ".join(kinds)}">{text}</td>' if kinds else f"<td>{text}</td>"
 
 
 def _gallery(gallery: Gallery) -> str:
@@ -238,7 +248,8 @@ def _figure(shown: Shown) -> str:
         f'<span><img src="{_data_uri(picture)}" {_size(picture)} alt="" {_CLICK}>{html.escape(name)}</span>'
         for name, picture in shown.pictures.items()
     )
-    return f"<figure><figcaption>{html.escape(shown.caption)}</figcaption><div>{pictures}</div></figure>"
+    key, dot, rest = map(html.escape, shown.caption.partition(" · "))
+    return f"<figure><figcaption><b>{key}</b>{dot}{rest}</figcaption><div>{pictures}</div></figure>"
 
 
 def _size(picture: Image.Image) -> str:

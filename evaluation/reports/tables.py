@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.reports.published import Published, published_rows
+from evaluation.reports.unlike import how_made, why_unlike
 from evaluation.scoring.confidence import Interval, bootstrap_mean
 from evaluation.scoring.report import Line, Report, ReportColumn, SetFigure, estimate_set, summarise
 
@@ -44,12 +45,22 @@ def report_tables(report: Report, seed: int = 0) -> list[Table]:
 
 
 def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Table:
-    """The reports above published rows; a number that cannot stand beside one of the reports' gets a note."""
+    """The reports above published rows; a number that cannot stand beside the reports' own gets a note.
+
+    Of several reports, the first is the one that the others are compared with.
+    """
     first = reports[0]
     own = [{column.name: column for column in all_columns(report)} for report in reports]
     columns = [column for column in all_columns(first) if any(column.name in row.values for row in rows)]
     rows = [row for row in rows if any(column.name in row.values for column in columns)]
     reasons: dict[str, int] = {}
+
+    def marked(shown: str, reason: str) -> str:
+        return f"{shown} ≠{reasons.setdefault(reason, len(reasons) + 1)}" if shown and reason else shown
+
+    def ours(report: Report, column: ReportColumn) -> str:
+        reason = why_unlike(column, first, report) if report is not first else ""
+        return marked(shown_value(report, column), reason)
 
     def theirs(row: Published, column: ReportColumn) -> str:
         if column.name not in row.values:
@@ -63,24 +74,25 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
             text if len(names) == len(reports) else f"{', '.join(names)}: {text}"
             for text, names in found.items()
         )
-        return f"{shown} ≠{reasons.setdefault(reason, len(reasons) + 1)}" if reason else shown
+        return marked(shown, reason)
 
-    body = [[report.name, *(shown_value(report, column) for column in columns)] for report in reports]
+    body = [[report.name, *(ours(report, column) for column in columns)] for report in reports]
     body += [[row.method, *(theirs(row, column) for column in columns)] for row in rows]
-    values = [[set_value(report, column) for column in columns] for report in reports]
-    values += [
-        [
-            row.values[c.name] if c.name in row.values and "≠" not in theirs(row, c) else math.nan
-            for c in columns
-        ]
-        for row in rows
+    numbers = [[set_value(report, column) for column in columns] for report in reports]
+    numbers += [[row.values.get(column.name, math.nan) for column in columns] for row in rows]
+    values = [
+        [math.nan if "≠" in cell else value for cell, value in zip(cells[1:], own, strict=True)]
+        for cells, own in zip(body, numbers, strict=True)
     ]
+    best = best_cells(columns, values)  # but none where a mean leaves out infinite cases, the best ones
+    partial = {p + 1 for p, c in enumerate(columns) if any(infinite_cases(report, c) for report in reports)}
+    best = frozenset(cell for cell in best if cell[1] not in partial)
     sources = dict.fromkeys(row.source for row in rows)
     notes = [f"≠{number} not comparable. {reason}" for reason, number in reasons.items()]
-    notes += [f"published: {source}" for source in sources]
+    notes += [*(how_made(reports) if len(reports) > 1 else ()), *(f"published: {one}" for one in sources)]
     notes.append("check yourself that weights, reference set and cases are the publishers'")
     header = ["", *(c.heading for c in columns)]
-    return Table("beside published numbers", header, body, notes, best_cells(columns, values))
+    return Table("beside published numbers", header, body, notes, best)
 
 
 def all_columns(report: Report) -> list[ReportColumn]:
@@ -133,8 +145,12 @@ def as_latex(table: Table) -> str:
     body = [line(row, number) for number, row in enumerate(rows)]
     ruler = "l" + "r" * (len(header) - 1)
     lines = [f"\\begin{{tabular}}{{{ruler}}}", r"\toprule", line(header, -1), r"\midrule", *body]
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]
-    return "\n".join([f"% {table.title}", *lines]) + "\n"
+    lines += [r"\bottomrule", r"\end{tabular}", *map(_comment, table.notes)]
+    return "\n".join([_comment(table.title), *lines]) + "\n"
+
+
+def _comment(text: str) -> str:
+    return "% " + " ".join(text.split("\n"))
 
 
 _TEX = {
@@ -148,6 +164,9 @@ _TEX = {
     "⁴": "$^4$",
     "³": "$^3$",
     "²": "$^2$",
+    "\n": " ",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
@@ -155,17 +174,27 @@ def _tex(text: str) -> str:
     return "".join(_TEX.get(sign, sign) for sign in text)
 
 
+def infinite_cases(report: Report, column: ReportColumn) -> int:
+    """How many infinite cases a report's mean leaves out; 0 if all are infinite, which is then the mean."""
+    if column.name not in {own.name for own in report.columns}:
+        return 0
+    values = np.array(list(report.values(column.name).values()))
+    return int(np.isinf(values).sum()) if np.isfinite(values).any() else 0
+
+
 def shown_value(report: Report, column: ReportColumn) -> str:
-    """A report's number as text; empty where it has none by this name."""
+    """A report's number as text, with the infinite cases that it leaves out; empty where it has none."""
     if column.name not in {own.name for own in all_columns(report)}:
         return ""
-    value = set_value(report, column)
-    return "no background" if math.isnan(value) else number(value, column.digits)
+    value, infinite = set_value(report, column), infinite_cases(report, column)
+    if math.isnan(value):
+        return "no background"
+    return number(value, column.digits) + (f" ({infinite:,} ∞)" if infinite else "")
 
 
 def number(value: float, digits: int) -> str:
-    """A number with digits behind its point; infinity as a sign."""
-    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+    """A number with digits behind its point; infinity as a sign, and no sign before zeros."""
+    return "∞" if math.isinf(value) else f"{value:z.{digits}f}"
 
 
 def interval(estimate: Interval, digits: int) -> str:
@@ -236,14 +265,15 @@ def _averages(report: Report, everything: Line) -> Table:
     infinite = any(average and 0 < average.infinite < average.count for average in everything.values.values())
     notes = ["infinite values (equal pixels) are counted and left out of averages"] if infinite else []
     header = ["", "value", "95 % interval", "cases", "recipe"]
-    return Table(title, header, rows, [*report.remarks, *notes, *_unlisted(report), *_making(report)])
+    return Table(title, header, rows, [*report.remarks, *notes, *unlisted_weights(report), *_making(report)])
 
 
 def _cases(average: Interval) -> str:
     return f"{average.count:,}" + (f", {average.infinite:,} ∞" if average.infinite else "")
 
 
-def _unlisted(report: Report) -> list[str]:
+def unlisted_weights(report: Report) -> list[str]:
+    """The caution about numbers of weights that are not known to be the published ones; empty without any."""
     titles = [column.title for column in all_columns(report) if column.unlisted]
     if not titles:
         return []

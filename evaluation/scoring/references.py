@@ -9,7 +9,8 @@ from evaluation.measures.measures import Measure, Value
 from evaluation.scoring.moments import Moments, Origin, read_moments
 from evaluation.scoring.scorer import Score
 from evaluation.scoring.scoring import WORKERS, Request
-from evaluation.scoring.set_figures import UNKNOWN, Reference, collect
+from evaluation.scoring.set_figures import UNKNOWN, Reference, collect, of_moments
+from evaluation.scoring.store import ValueStore
 from intarsia.errors import UsageError, UserError
 from intarsia.files import sha256_bytes, sha256_file
 from intarsia.words import counted
@@ -42,7 +43,10 @@ def parse_references(options: Sequence[str]) -> dict[str, Path]:
 
 
 def load_references(
-    given: Mapping[str, Path], looks: Mapping[str, Measure], score: Score
+    given: Mapping[str, Path],
+    looks: Mapping[str, Measure],
+    score: Score,
+    store: ValueStore | None = None,
 ) -> dict[str, Reference]:
     """The references by features, of those that are given.
 
@@ -50,6 +54,7 @@ def load_references(
         given: features -> path, from `parse_references`.
         looks: features -> measure of a reference's pictures.
         score: function that computes them.
+        store: store that keeps hashes of files; without it all are read.
 
     Raises:
         UserError: for a folder with fewer than two pictures, a file without statistics, or
@@ -62,7 +67,7 @@ def load_references(
         path = given[name]
         if path.is_dir():
             files = picture_files(path)
-            origin = origin_of(path, files, measure)
+            origin = origin_of(path, files, measure, store)
             rows = _rows(files, measure, score, path)
             called = _called(path.resolve().name, origin)
             found[name] = collect(called, measure.identity, rows, len(files), origin.digest)
@@ -71,10 +76,12 @@ def load_references(
     return found
 
 
-def origin_of(folder: Path, files: Sequence[Path], measure: Measure) -> Origin:
-    """The source of statistics of a folder's pictures, which are read to be hashed."""
+def origin_of(
+    folder: Path, files: Sequence[Path], measure: Measure, store: ValueStore | None = None
+) -> Origin:
+    """The source of statistics of a folder's pictures; `store` keeps hashes, without it all are read."""
     names = sorted(path.relative_to(folder).as_posix() for path in files)
-    return Origin(measure.identity, pictures_digest(files), tuple(names))
+    return Origin(measure.identity, pictures_digest(files, store), tuple(names))
 
 
 def skipped_files(folder: Path) -> str:
@@ -86,10 +93,16 @@ def skipped_files(folder: Path) -> str:
     return f"{folder}: {counted(len(others), 'file')} of other formats ({endings}) left out"
 
 
-def pictures_digest(files: Iterable[Path]) -> str:
-    """12 hexadecimal digits of the contents of files, whatever their names and order."""
+def pictures_digest(files: Iterable[Path], store: ValueStore | None = None) -> str:
+    """12 hexadecimal digits of the contents of files, whatever their names and order.
+
+    Args:
+        files: files.
+        store: store that keeps hashes of files; without it all are read.
+    """
+    hashed = sha256_file if store is None else store.hash_of
     with ThreadPoolExecutor(WORKERS) as pool:
-        return sha256_bytes("".join(sorted(pool.map(sha256_file, files))).encode())[:12]
+        return sha256_bytes("".join(sorted(pool.map(hashed, files))).encode())[:12]
 
 
 def network_of(recipe: str) -> tuple[str, str]:
@@ -100,13 +113,13 @@ def network_of(recipe: str) -> tuple[str, str]:
 def _of_statistics(moments: Moments, path: Path, measure: Measure) -> Reference:
     origin = moments.origin
     if origin is None:
-        return Reference(_called(path.stem, None), UNKNOWN, moments, None, moments.digest)
+        return of_moments(_called(path.stem, None), UNKNOWN, moments, None, moments.digest)
     if network_of(origin.recipe) != network_of(measure.identity):
         raise UserError(
             f"{path} has statistics of {origin.recipe}, and the results have features of {measure.identity}; "
             "give statistics of the same network and weights"
         )
-    return Reference(_called(path.stem, origin), origin.recipe, moments, None, origin.digest)
+    return of_moments(_called(path.stem, origin), origin.recipe, moments, None, origin.digest)
 
 
 def _called(name: str, origin: Origin | None) -> str:

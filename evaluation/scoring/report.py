@@ -3,6 +3,8 @@
 A report is `report.json`; tables, pages and comparisons are made of it alone.
 """
 
+import base64
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -94,7 +96,9 @@ class Report:
         settings: settings that made the results, if known.
         weights_checked: whether recipes mark weights that are not on the list of published files; False for
             files of earlier versions.
-        masks: case -> edit mask that is not a file, for the page; report.json does not keep it.
+        inputs: case -> "image", "mask", "exemplar", "prompts" ... -> digest of what the case is made of, all
+            but its result; None for files of earlier versions, which did not note it.
+        masks: case -> edit mask that is not a file, by `pack_mask`, for pages.
     """
 
     bench: str
@@ -109,7 +113,8 @@ class Report:
     remarks: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights_checked: bool = True
-    masks: Mapping[str, Mask] = field(default_factory=dict)
+    inputs: Mapping[str, Mapping[str, str]] | None = field(default_factory=dict)
+    masks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -172,6 +177,8 @@ def write_report(report: Report, folder: Path) -> Path:
         "groups": dict(report.groups),
         "captions": dict(report.captions),
         "files": {key: dict(files) for key, files in report.files.items()},
+        **({} if report.inputs is None else {"inputs": {k: dict(i) for k, i in report.inputs.items()}}),
+        **({"masks": dict(report.masks)} if report.masks else {}),
     }
     write_json(folder / FILE, content)
     return folder / FILE
@@ -193,12 +200,13 @@ def read_report(path: Path) -> Report:
     try:
         if content["version"] != REPORT_VERSION:
             raise UserError(f"{path} was written by another version; score the results again")
+        columns = [_column(column) for column in content["columns"]]
         return Report(
             bench=content["bench"],
-            name=content["name"],
-            expected=content["expected"],
-            columns=[ReportColumn(**column) for column in content["columns"]],
-            rows={key: {n: from_json(v) for n, v in row.items()} for key, row in content["rows"].items()},
+            name=str(content["name"]),
+            expected=int(content["expected"]),
+            columns=columns,
+            rows={k: {c.name: from_json(row[c.name]) for c in columns} for k, row in content["rows"].items()},
             figures=[_figure(figure) for figure in content["figures"]],
             groups=content["groups"],
             files=content["files"],
@@ -206,9 +214,34 @@ def read_report(path: Path) -> Report:
             remarks=tuple(content["remarks"]),
             settings=content["settings"],
             weights_checked=content.get("weights_checked", False),
+            inputs=content.get("inputs"),
+            masks=content.get("masks", {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a report of `python -m evaluation`: {error!r}") from None
+
+
+def pack_mask(mask: Mask) -> str:
+    """A mask, bool [H, W], as the text that reports hold: a PNG of 1 bit in base64, about 1 KB."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def unpack_mask(text: str) -> Mask:
+    """The inverse of `pack_mask`.
+
+    Raises:
+        UserError: for a text that is not a mask.
+    """
+    from PIL import Image
+
+    try:
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("1"))
+    except (OSError, ValueError):
+        raise UserError("a mask of the report is damaged; score the results again") from None
 
 
 def incomplete(count: int, expected: int) -> tuple[str, ...]:
@@ -248,8 +281,15 @@ def _plain_figure(figure: SetFigure) -> dict[str, Any]:
     }
 
 
+def _column(content: Mapping[str, Any]) -> ReportColumn:
+    column = ReportColumn(**content)
+    if not (isinstance(column.recipe, str) and isinstance(column.digits, int)):
+        raise ValueError(f"{column.name} has recipe {column.recipe!r} and digits {column.digits!r}")
+    return column
+
+
 def _figure(content: Mapping[str, Any]) -> SetFigure:
     replicates = tuple(from_json(value) for value in content["replicates"])
-    column = ReportColumn(**content["column"])
+    column = _column(content["column"])
     weak = bool(content.get("weak", False))
     return SetFigure(column, from_json(content["value"]), replicates, content["deviation"], weak)

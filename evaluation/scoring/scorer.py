@@ -37,6 +37,11 @@ def add_scoring_options(parser: argparse.ArgumentParser, device: bool = True) ->
         metavar="DIR",
         help="folder of computed values, by content (default %(default)s)",
     )
+    group.add_argument(
+        "--hash-again",
+        action="store_true",
+        help="read every file again to hash it, also those whose size, times and inode have not changed",
+    )
     machine = parser.add_argument_group("scoring")
     if device:
         machine.add_argument(
@@ -65,7 +70,7 @@ def default_store() -> Path:
 
 def scorer(arguments: argparse.Namespace, store: ValueStore | None = None) -> Score:
     """`scoring.score` with the options' machine and store, if none is given, and a progress line."""
-    store = ValueStore(arguments.store) if store is None else store
+    store = ValueStore(arguments.store, arguments.hash_again) if store is None else store
 
     def run(cases: Sequence[Case], what: str) -> Iterator[dict[str, Value]]:
         with progress(what) as report:

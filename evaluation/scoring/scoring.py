@@ -23,7 +23,7 @@ from evaluation.measures.measures import Measure, NothingLeft, Value
 from evaluation.measures.metrics import Mask
 from evaluation.scoring.store import ValueStore
 from intarsia.errors import UserError
-from intarsia.files import sha256_bytes, sha256_file
+from intarsia.files import sha256_bytes
 from sampling.pictures import read_mask, read_picture
 
 OnProgress: TypeAlias = Callable[[int, int], None]  # cases done, cases in all
@@ -87,6 +87,7 @@ def score(
             done += len(keys)
             if report:
                 report(done, len(cases))
+    store.keep()
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class _Reader:
     def _hash(self, path: Path) -> str:
         def hashed(path: Path) -> str:
             try:
-                return sha256_file(path)
+                return self._store.hash_of(path)
             except OSError as error:
                 raise UserError(f"{path} cannot be read: {error.strerror}") from None
 

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -31,23 +32,51 @@ class Reference:
     Attributes:
         name: name in tables, such as "test2017".
         recipe: recipe of its features; `UNKNOWN` for statistics that do not say.
-        moments: mean and covariance of all its features.
+        count: number of pictures; 0 = unknown.
+        width: D, dimensions of its features.
+        moments: function to the mean and the covariance of all its features.
+        moments_digest: fingerprint of these numbers.
         features: [n, D], of at most `KEPT` pictures; None if there are only statistics.
         digest: fingerprint of the pictures, or of statistics without them.
     """
 
     name: str
     recipe: str
-    moments: Moments
+    count: int
+    width: int
+    moments: Callable[[], Moments]
+    moments_digest: str
     features: Features | None
     digest: str
 
     @property
     def described(self) -> str:
         """Name, fingerprint, number and recipe, as other numbers' recipes hold it."""
-        count = f"{self.moments.count:,} pictures" if self.moments.count else "statistics"
+        count = f"{self.count:,} pictures" if self.count else "statistics"
         name = re.sub("[#@]", "_", self.name)  # these begin fingerprints
         return f"{name}#{self.digest} ({count}, {self.recipe})"
+
+
+def of_moments(name: str, recipe: str, moments: Moments, features: Features | None, digest: str) -> Reference:
+    """A reference whose moments are at hand."""
+    width = moments.mean.size
+    return Reference(name, recipe, moments.count, width, lambda: moments, moments.digest, features, digest)
+
+
+def of_features(
+    name: str, recipe: str, features: Features, digest: str, store: ValueStore | None = None
+) -> Reference:
+    """A reference whose features [N, D] are at hand: equal to `collect`, but with a store that knows the
+    fingerprint of the moments they are computed only if a distance is."""
+    count, width = features.shape
+    most = min(count, KEPT)
+    kept = features[[place * count // most for place in range(most)]]
+    moments = cache(lambda: moments_of([features]))
+    if store is None:
+        found = moments().digest
+    else:
+        found = store.text(f"moments|v1|{_digest(features)[:40]}", lambda: moments().digest)
+    return Reference(name, recipe, count, width, moments, found, kept, digest)
 
 
 def collect(name: str, recipe: str, rows: Iterable[Features], count: int, digest: str) -> Reference:
@@ -63,7 +92,7 @@ def collect(name: str, recipe: str, rows: Iterable[Features], count: int, digest
             yield row
 
     moments = moments_of(passing())
-    return Reference(name, recipe, moments, np.concatenate(kept), digest)
+    return of_moments(name, recipe, moments, np.concatenate(kept), digest)
 
 
 def frechet_figure(
@@ -88,7 +117,7 @@ def frechet_figure(
     grouped = intervals and len(features) >= 3 * GROUPS
 
     def compute() -> Float:
-        distance = frechet_to(reference.moments)
+        distance = frechet_to(reference.moments())
         with warnings.catch_warnings(action="ignore"):  # they are among the notes
             found = [distance(moments_of([features]))]
             if grouped:
@@ -96,9 +125,9 @@ def frechet_figure(
                 found += [distance(moments_of([features[groups != group]])) for group in range(GROUPS)]
         return np.array(found)
 
-    against = f"{reference.moments.count} {reference.moments.digest}"
+    against = f"{reference.count} {reference.moments_digest}"
     value, *replicates = _kept(store, f"frechet/v1/{grouped}", features, against, compute)
-    sets = (len(features), features.shape[1]), (reference.moments.count, reference.moments.mean.size)
+    sets = (len(features), features.shape[1]), (reference.count, reference.width)
     cautions = {message for count, width in sets if (message := rank_warning(count, width))}
     remarks = tuple(sorted(f"{column.title}: {message}" for message in cautions))
     return SetFigure(column, float(value), tuple(map(float, replicates)), weak=bool(cautions)), remarks

@@ -23,7 +23,7 @@ from evaluation.scoring.distributions import (
 )
 from evaluation.scoring.moments import moments_of, read_moments
 from evaluation.scoring.report import ReportColumn
-from evaluation.scoring.set_figures import collect, frechet_figure, kernel_figure
+from evaluation.scoring.set_figures import collect, frechet_figure, kernel_figure, of_features
 from evaluation.scoring.store import ValueStore
 from intarsia.errors import UserError
 
@@ -181,6 +181,27 @@ def test_a_pickle_is_never_read(tmp_path, fitted) -> None:
     )
     with pytest.raises(UserError, match="not a mixture with full covariances"):
         read_mixture(tmp_path / "diagonal.npz")
+
+
+def test_a_reference_of_features_at_hand_is_the_one_of_a_stream(tmp_path, monkeypatch) -> None:
+    """Its moments are computed once, and again only for a distance that is not stored."""
+    rng = np.random.default_rng(0)
+    own = rng.normal(size=(700, 12)).astype(np.float32)
+    monkeypatch.setattr(set_figures, "KEPT", 300)
+    stream = collect("own", "x/v1", (row[None] for row in own), len(own), "0")
+    for store in (None, ValueStore(tmp_path / "a")):
+        found = of_features("own", "x/v1", own, "0", store)
+        assert (found.count, found.width, found.described) == (700, 12, stream.described)
+        assert found.moments_digest == stream.moments_digest == stream.moments().digest
+        assert found.moments().digest == stream.moments_digest
+        assert np.array_equal(found.features, stream.features)
+        assert len(found.features) == 300
+    store = ValueStore(tmp_path / "b")
+    of_features("own", "x/v1", own, "0", store)
+    store.keep()
+    monkeypatch.setattr(set_figures, "moments_of", None)
+    again = of_features("own", "x/v1", own, "0", ValueStore(tmp_path / "b"))
+    assert again.moments_digest == stream.moments_digest
 
 
 def test_distances_of_sets_are_computed_once(tmp_path, monkeypatch) -> None:

@@ -238,7 +238,8 @@ def test_a_field_that_is_not_a_text_is_named(tmp_path, field, value) -> None:
     record = {"image_path": "a.jpg", "original_prompt": "x", "editing_prompt": "y", "mask": []}
     content = {"7": record | {"editing_type_id": "1", field: value}}
     (tmp_path / "mapping_file.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"record 7: ValueError.* is not a text"):
+    message = rf"record 7: {field} is {re.escape(json.dumps(value))}; it must be a text, as PIE-Bench has it"
+    with pytest.raises(UserError, match=message):
         read_bench(tmp_path)
 
 

@@ -21,7 +21,16 @@ from evaluation.reports.page import best_and_worst, chosen_cases, largest_change
 from evaluation.reports.published import published_rows
 from evaluation.reports.tables import all_columns, as_latex, as_markdown, as_text, cases_csv, report_tables
 from evaluation.scoring.confidence import GROUPS, group_of, jackknife
-from evaluation.scoring.report import Report, ReportColumn, SetFigure, read_report, summarise, write_report
+from evaluation.scoring.report import (
+    Report,
+    ReportColumn,
+    SetFigure,
+    pack_mask,
+    read_report,
+    summarise,
+    unpack_mask,
+    write_report,
+)
 from intarsia.errors import UserError
 
 SCORE = ReportColumn("score", "score", "up", "score/x/v1@abc")
@@ -133,8 +142,8 @@ def test_unlike_numbers_are_not_compared_and_what_one_lacks_is_told() -> None:
     other = replace(other, columns=others, rows=rows)
     frechet, score, error = differences(first, other)
     assert score.unlike == "recipes differ: score/x/v1@abc; score/x/v2@abc"
-    assert frechet.unlike.startswith("the two have different cases")
-    assert error.verdict.endswith("; 1 cases not in both")
+    assert frechet.unlike == "a has 60 cases, b has 59, and 1 is not in both"
+    assert error.verdict.endswith("; 1 case not in both")
     text = "\n".join(map(as_text, compare_tables([first, other])))
     assert "≠ score: recipes differ" in text
     assert "only b has extra" in text
@@ -294,8 +303,8 @@ def test_cases_are_chosen_by_hand(pictured, tmp_path, capsys) -> None:
     out = ["--out", str(tmp_path / "out")]
     assert main(["compare", *paths, *out, "--cases", "003,001"]) == 0
     shown = (tmp_path / "out" / "compare.html").read_text()
-    assert shown.index("003 ·") < shown.index("001 ·")
-    assert "002 ·" not in shown
+    assert shown.index("<b>003</b> ·") < shown.index("<b>001</b> ·")
+    assert "<b>002</b>" not in shown
     assert "<svg" in shown
     assert main(["compare", *paths, *out, "--cases", "9"]) == 2
     assert "--cases 9: a has no such case; cases.csv lists them" in capsys.readouterr().err
@@ -304,13 +313,58 @@ def test_cases_are_chosen_by_hand(pictured, tmp_path, capsys) -> None:
 def test_a_mask_that_is_not_a_file_is_shown_and_pictures_are_kept_large(pictured) -> None:
     mask = np.zeros((200, 300), bool)
     mask[:100] = True
-    report = replace(pictured[0], masks={"000": mask})
+    report = replace(pictured[0], masks={"000": pack_mask(mask)})
     [gallery] = chosen_cases(report, ["000"])
     picture = gallery.cases[0].pictures["picture with the hole"]
     assert picture.size == (300, 200)
     assert picture.getpixel((5, 5)) == (128, 128, 128)
     assert strip(gallery.cases[0]).height == 224
     assert "width:224px" in page("x", [], [gallery])
+
+
+def test_a_mask_that_is_not_a_file_is_shown_by_compare_too(pictured, tmp_path) -> None:
+    """PIE-Bench's masks are in its mapping file, so the report keeps them."""
+    mask = np.zeros((200, 300), bool)
+    mask[20:50, 7:101] = True
+    paths = [write_report(replace(r, masks={"000": pack_mask(mask)}), tmp_path / r.name) for r in pictured]
+    first, other = map(read_report, paths)
+    assert (unpack_mask(first.masks["000"]) == mask).all()
+    [gallery] = largest_changes(first, other, first.columns[0], keys=["000"])
+    picture = np.asarray(gallery.cases[0].pictures["picture with the hole"])
+    assert ((picture == 128).all(-1) == mask).all()
+    assert "masks" not in json.loads(write_report(pictured[0], tmp_path / "files").read_text())
+    with pytest.raises(UserError, match="a mask of the report is damaged; score the results again"):
+        unpack_mask("bm90IGEgcGljdHVyZQ==")
+
+
+def test_a_mean_without_its_infinite_cases_is_marked_and_is_not_the_best() -> None:
+    """Infinite cases are the best ones: the mean of the others says little beside another report's."""
+    first, other = make(), make("b", shift=1.0)
+    rows = {
+        key: {**row, "score": math.inf if key < "050" else row["score"]} for key, row in first.rows.items()
+    }
+    first = replace(first, rows=rows)
+    table = compare_tables([first, other])[0]
+    [place] = [place for place, row in enumerate(table.rows) if row[0] == "score ↑"]
+    assert table.rows[place][1].endswith(" (50 ∞)")
+    assert "∞" not in table.rows[place][2]
+    assert place not in {row for row, _ in table.best}
+    rows = {key: {**row, "score": math.inf} for key, row in first.rows.items()}
+    everywhere = compare_tables([replace(first, rows=rows), other])[0]
+    assert everywhere.rows[place][1] == "∞"
+    assert (place, 1) in everywhere.best
+
+
+def test_compare_prints_recipes_and_the_reports_own_cautions() -> None:
+    unlisted = ReportColumn("score", "score", "up", "score/x/v1@~abc")
+    first = replace(make(), columns=[unlisted, ERROR], remarks=("both say it", "only a says it"))
+    other = replace(make("b"), columns=[unlisted, ERROR], remarks=("both say it",))
+    table = compare_tables([first, other])[0]
+    assert table.header[-1] == "recipe"
+    assert [row[-1] for row in table.rows] == [column.recipe for column in all_columns(first)]
+    caution = "score: weights that are not on the list of published files (@~ in the recipe)"
+    assert list(table.notes) == ["both say it", caution, "a: only a says it"]
+    assert "score ↑  score/x/v1@~abc" in as_text(table)
 
 
 def test_charts_have_every_finite_value() -> None:
