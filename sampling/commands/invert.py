@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -179,6 +180,11 @@ def _settings(arguments: argparse.Namespace) -> list[InversionSettings]:
     return [build_config(InversionSettings, given | {"method": method}, _WHERE) for method in methods]
 
 
+def _outputs(out: Path, settings: Sequence[InversionSettings]) -> list[Path]:
+    """The file of each method; `out` itself for one alone."""
+    return [out.with_name(f"{out.stem}-{own.method}.png") for own in settings] if settings[1:] else [out]
+
+
 def _run(arguments: argparse.Namespace) -> None:
     from sampling.methods.request import check_asked
 
@@ -188,9 +194,8 @@ def _run(arguments: argparse.Namespace) -> None:
     machine = machine_settings(arguments, _WHERE)
     if not 0 <= arguments.seed < 2**63:
         raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
-    out = arguments.out
-    outputs = [out.with_name(f"{out.stem}-{own.method}.png") for own in settings] if settings[1:] else [out]
-    side_by_side = out.with_name(f"{out.stem}.side-by-side.png")
+    outputs = _outputs(arguments.out, settings)
+    side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
     names, texts = (*FILES, "source_exemplar"), _texts(arguments)
     files = {name: path for name in names if (path := getattr(arguments, name)) is not None}
     tower = machine.style_tower is not None
