@@ -94,14 +94,14 @@ def serve(
         limit_concurrency=200,  # connections; one more gets a 503
         timeout_graceful_shutdown=3,
     )
-    shown = f"[{host}]" if ":" in host else host
-    secret = f"?token={visitors.token}" if visitors.token else ""
-    sys.stderr.write(f"ready on http://{shown}:{listening.getsockname()[1]}/{secret}  (Ctrl-C ends it)\n")
-    sys.stderr.flush()
     # uvicorn raises the signal again once it has closed. Python would then take the libraries apart, which
     # costs more than a second of CPU time, and no timer would end it any more.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _end(tidy))
+    shown = f"[{host}]" if ":" in host else host
+    secret = f"?token={visitors.token}" if visitors.token else ""
+    sys.stderr.write(f"ready on http://{shown}:{listening.getsockname()[1]}/{secret}  (Ctrl-C ends it)\n")
+    sys.stderr.flush()
     _Server(config, lambda: _leave(service, tidy)).run(sockets=[listening])
 
 
