@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
         "serve",
         help="serve a page to paint masks in the browser, and a JSON endpoint",
         description="Serve a page to paint or upload a mask, choose an exemplar and edit the picture, and "
-        "POST /api/edit and /api/invert (docs/web.md). It never contacts another host.",
+        "POST /api/edit and /api/invert (docs/web.md). It contacts no other host but that of --iopaint-url.",
     )
     files = parser.add_argument_group("files")
     add_painter_options(files)
