@@ -81,7 +81,7 @@ def _newest_records(path: Path) -> dict[str, dict[str, Any]]:
     odd = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            record = json.loads(line)
+            record = json.loads(line.decode())
         except json.JSONDecodeError:  # a line that a crash cut short
             continue
         except UnicodeDecodeError:

@@ -63,17 +63,17 @@ def identity_encoder(
         pooled = not network.missing and any(key.startswith("pooler.") for key in state)
         weights = {key: value for key, value in state.items() if not key.startswith("pooler.")}
         own = fingerprint_network(fingerprint_weights(weights), network.fields)
-        return f"{own} {'pooler' if pooled else 'plain'}"
+        return f"{own} {fingerprint_network(network.weights, network.fields) if pooled else 'plain'}"
 
     own, pooled = fact_of(f"{name}/v2", [file, folder / "config.json"], described, kept).split(" ")
-    fingerprint = ("" if is_published(name, file, kept) else UNLISTED) + own
+    mark = "" if is_published(name, file, kept) else UNLISTED
     network = Network(
-        name, fingerprint, runner(lambda x: model()(pixel_values=x).last_hidden_state[:, 0], device)
+        name, mark + own, runner(lambda x: model()(pixel_values=x).last_hidden_state[:, 0], device)
     )
     pooler = Network(
-        f"{name}-pooler", fingerprint, runner(lambda x: model()(pixel_values=x).pooler_output, device)
+        f"{name}-pooler", mark + pooled, runner(lambda x: model()(pixel_values=x).pooler_output, device)
     )
-    return IdentityEncoder(network, resizing.imagenet_square, pooler if pooled == "pooler" else None)
+    return IdentityEncoder(network, resizing.imagenet_square, None if pooled == "plain" else pooler)
 
 
 def dreamsim(given: Given | None = None, device: Device = "cpu", kept: Kept | None = None) -> Network:

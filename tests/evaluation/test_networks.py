@@ -161,3 +161,18 @@ def test_an_encoder_of_another_geometry_has_another_fingerprint(tmp_path, name, 
         for place in (tmp_path / "plain", folder, tmp_path / "plain")
     ]
     assert prints[0] == prints[2] != prints[1]
+
+
+def test_another_pooler_has_another_fingerprint(tmp_path) -> None:
+    model = ViTModel(ViTConfig(**TOWER, patch_size=16))
+    fill(model)
+    prints = []
+    for name in ("one", "two"):
+        model.save_pretrained(tmp_path / name)
+        encoder = vision.identity_encoder("dino-s16", {"dino-s16": tmp_path / name})
+        assert encoder.pooler is not None
+        prints.append((encoder.network.weights, encoder.pooler.weights))
+        with torch.no_grad():
+            model.pooler.dense.bias += 1
+    assert prints[0][0] == prints[1][0]
+    assert prints[0][1] != prints[1][1]
