@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evaluation.benches.bench import Bench, BenchCases, bench_of
 from evaluation.benches.run import add_run_options, run_jobs
 from evaluation.benches.score import add_bench_options, check_bench_weights, score_bench
-from evaluation.reports.output import deliver
+from evaluation.reports.output import check_cases, deliver
 from intarsia.command_line import Commands
 
 if TYPE_CHECKING:
@@ -40,8 +40,18 @@ def _score(bench: Bench, arguments: argparse.Namespace, failed: Collection[str] 
 def _run(bench: Bench, arguments: argparse.Namespace) -> int:
     content = bench.read(arguments)
     check_bench_weights(bench, content, arguments)
+    check_bench_cases(content, arguments)
     jobs = _own_jobs(content, arguments.seed) if content.jobs is None else content.jobs
     return run_jobs(arguments, jobs, lambda failed: _deliver(bench, content, arguments, failed))
+
+
+def check_bench_cases(content: BenchCases, arguments: argparse.Namespace) -> None:
+    """Refuse a case of `--cases` that a bench does not have, before anything long begins.
+
+    Raises:
+        UsageError: for such a case.
+    """
+    check_cases(arguments.cases, {case.key for case in content.cases}, content.title)
 
 
 def _own_jobs(content: BenchCases, seed: int) -> list[Job]:
@@ -59,5 +69,6 @@ def _deliver(
     bench: Bench, content: BenchCases, arguments: argparse.Namespace, failed: Collection[str]
 ) -> None:
     name = arguments.name or arguments.results.resolve().name
+    check_bench_cases(content, arguments)
     report = score_bench(bench, content, arguments, arguments.results, name, failed)
     deliver(report, arguments, arguments.results)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import UsageError, UserError
 from intarsia.files import fingerprint
+from intarsia.words import counted
 from sampling.options import (
     add_canvas_options,
     add_input_options,
@@ -28,6 +29,8 @@ from sampling.painters.options import add_painter_options, check_painter, told_p
 if TYPE_CHECKING:
     from sampling.jobs import Job
     from sampling.told import PartNames
+
+log = logging.getLogger(__name__)
 
 _WHERE = "python -m evaluation run"
 _TOLD = 3  # failures named; results.jsonl has all of them
@@ -60,11 +63,7 @@ def made_with(results: Path, keys: Collection[str]) -> dict[str, Any]:
     path = results / "results.jsonl"
     if not path.is_file():
         return {}
-    newest: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with suppress(json.JSONDecodeError):  # a line that a crash cut short
-            record = json.loads(line)
-            newest[record["name"]] = record
+    newest = _newest_records(path)
     ways = {
         fingerprint([record["model"], record["settings"]]): record
         for key, record in newest.items()
@@ -74,6 +73,36 @@ def made_with(results: Path, keys: Collection[str]) -> dict[str, Any]:
         return {"differ": len(ways)} if ways else {}
     [record] = ways.values()
     return {"model": record["model"], "settings": record["settings"]}
+
+
+def _newest_records(path: Path) -> dict[str, dict[str, Any]]:
+    """Name -> last record of a results.jsonl; lines of another kind are left out with a warning."""
+    newest: dict[str, dict[str, Any]] = {}
+    odd = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            record = json.loads(line.decode())
+        except json.JSONDecodeError:  # a line that a crash cut short
+            continue
+        except UnicodeDecodeError:
+            record = None
+        if _is_record(record):
+            newest[record["name"]] = record
+        else:
+            odd.append(number)
+    if odd:
+        log.warning(
+            f"{path}, line {odd[0]}, is not a record of `sampling batch`; "
+            f"{counted(len(odd), 'such line')} left out, so the settings of these results may be unknown"
+        )
+    return newest
+
+
+def _is_record(record: Any) -> bool:
+    if not (isinstance(record, dict) and isinstance(record.get("name"), str)):
+        return False
+    made = {"model", "settings"} <= record.keys()
+    return isinstance(record.get("status"), str) and (made or record["status"] != "ok")
 
 
 def run_jobs(

@@ -10,6 +10,7 @@ from evaluation.reports.charts import scatters, trade_offs
 from evaluation.reports.compare import compare_tables
 from evaluation.reports.output import (
     add_cases_option,
+    add_seed_option,
     add_wandb_option,
     check_cases,
     log_to_wandb,
@@ -46,7 +47,7 @@ def add(commands: Commands) -> None:
         help="number that decides which pictures the page shows (default: the first)",
     )
     add_cases_option(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the intervals (default %(default)s)")
+    add_seed_option(parser, "intervals")
     add_wandb_option(parser)
     parser.set_defaults(run=_run)
 
@@ -58,12 +59,12 @@ def _run(arguments: argparse.Namespace) -> None:
     names = [report.name for report in reports]
     if len(set(names)) < len(names):  # distinguished by their paths
         reports = [replace(r, name=str(path)) for r, path in zip(reports, arguments.reports, strict=True)]
-    column = sort_column(reports[0], arguments.sort_by)
+    column = sort_column(reports, arguments.sort_by)
+    keys = check_cases(arguments.cases, reports[0].rows, reports[0].name)
     tables = compare_tables(reports, arguments.seed)
     print("\n\n".join(map(as_text, tables)))
     if not (arguments.out or arguments.wandb):
         return
-    keys = check_cases(reports[0], arguments.cases)
     galleries = [g for other in reports[1:] for g in largest_changes(reports[0], other, column, keys=keys)]
     charts = [*trade_offs(reports), *(c for other in reports[1:] for c in scatters(reports[0], other))]
     title = " and ".join(report.name for report in reports)

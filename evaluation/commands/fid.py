@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluation.measures.metrics import Features
+from evaluation.reports.output import add_seed_option
 from evaluation.scoring.distributions import frechet_distance, kernel_distance
 from evaluation.scoring.moments import moments_of, read_moments
 from evaluation.scoring.references import network_of, origin_of, picture_files, skipped_files
@@ -49,9 +50,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--kid", action="store_true", help="also compute the kernel distance; all features in memory"
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the subsets of --kid (default %(default)s)"
-    )
+    add_seed_option(parser, "subsets of --kid")
     parser.add_argument(
         "--save", type=Path, metavar="FILE.npz", help="file for the statistics of A, a folder"
     )

@@ -15,9 +15,9 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "judge import",
         help="make a report of a judge's scores, for intervals and `compare`",
-        description="Read the lines of `judge export` with `scores` in each, a number or a list of numbers "
-        "from 0 to 10, and write a report: semantic consistency and perceptual quality, each the least of "
-        "its scores, and their geometric mean.",
+        description="Read the lines of `judge export` with `scores` in each, a list of two numbers from 0 to "
+        "10, and write a report: semantic consistency and perceptual quality, each the least of its scores, "
+        "and their geometric mean. The pictures must still be those that were exported.",
     )
     parser.add_argument("report", type=Path, metavar="REPORT", help="report that was exported")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE.jsonl", help="lines with scores")

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from evaluation.benches.bench_commands import check_bench_cases
 from evaluation.benches.score import add_bench_options, check_bench_weights, score_bench
 from evaluation.pie.pie_score import PIE_BENCH, add_pie_files, pie_cases
 from evaluation.pie.pie_ways import METHODS, Protocol, Way, all_ways, check_ways, cross
@@ -144,7 +145,9 @@ def _run(arguments: argparse.Namespace) -> int:
         return _dry_run(arguments, list(ways.values()), len(cases), config)
     masked, tower = config.extra_channels > 0, arguments.style_tower is not None
     check_ways(ways.values(), cases, config.parts, masked, machine.compile, tower)
-    check_bench_weights(PIE_BENCH, pie_cases(arguments.bench, cases, len(every)), arguments)
+    content = pie_cases(arguments.bench, cases, len(every))
+    check_bench_weights(PIE_BENCH, content, arguments)
+    check_bench_cases(content, arguments)
     run = _shared(arguments, config)
     counts = run_ways(ways, cases, run, lambda: open_model(arguments.model, machine))
     print(f"{run.out}: {counts['made']} made, {counts['kept']} already there, {counts['failed']} failed")

@@ -5,12 +5,11 @@ loaded when it is first needed, if its fingerprint is known. Networks run in flo
 would make a number depend on the GPU's generation; a batch's size moves features by about 1e-7.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +18,14 @@ from torch import Tensor
 
 from evaluation.measures import resizing
 from evaluation.measures.dino import load_dino
+from evaluation.measures.hub_folders import (
+    fingerprint_network,
+    hash_files,
+    is_published_clip,
+    load_clip,
+    read_tokens,
+    tokenizer_files,
+)
 from evaluation.measures.inception import load_inception
 from evaluation.measures.lpips import Lpips, Net, load_lpips
 from evaluation.measures.measures import Feed, Measure, Network, Prepare, Region, in_region, region_of
@@ -31,7 +38,6 @@ from evaluation.measures.weights import (
     fingerprint_weights,
     is_published,
 )
-from intarsia.errors import UserError
 from intarsia.pretrained import State, read_weights, weights_file
 
 Given: TypeAlias = Mapping[str, Path]  # weights by name, as `weights.parse_weights` makes it
@@ -46,11 +52,13 @@ class Clip:
         images: normalised pictures [B, 3, S, S] -> features [B, D].
         texts: descriptions -> features float32 [N, D].
         size: S, pixels.
+        width: D.
     """
 
     images: Network
     texts: Callable[[Sequence[str]], NDArray[np.float32]]
     size: int
+    width: int
 
     @property
     def whole(self) -> Measure:
@@ -81,73 +89,33 @@ def clip(
         UserError: if it is not found, or lacks weights.
     """
     folder = find_weights(name, given)
-    model = cache(lambda: _load_clip(folder, device))
+    file = weights_file(folder, "model", "pytorch_model")
+    loaded = cache(lambda: load_clip(folder, file))
+    model = cache(lambda: loaded().model.to(device))
+    words = tokenizer_files(folder)
 
     def described() -> str:
-        config = model().config
-        activations = {part.hidden_act for part in (config.vision_config, config.text_config)}
-        weights = fingerprint_weights(model().state_dict())
-        return " ".join([weights, str(config.vision_config.image_size), *sorted(activations)])
+        weights, fields = loaded().weights, loaded().fields
+        own = fingerprint_network(weights, fields, hash_files(words))
+        kind = "published" if is_published_clip(name, fields, folder) else "own"
+        return f"{weights} {own} {fields['vision']['image_size']} {fields['projection_dim']} {kind}"
 
-    file = weights_file(folder, "model", "pytorch_model")
-    found = fact_of(f"{name}/v1", [file, folder / "config.json"], described, kept)
-    weights, size, *activations = found.split(" ")
-    fingerprint = ("" if is_published(name, file, kept) else UNLISTED) + weights
-    if activations != ["quick_gelu"]:  # the same weights, but another network than OpenAI's
-        fingerprint = f"{UNLISTED}{fingerprint.removeprefix(UNLISTED)}{''.join(activations)}"
+    what = "+".join([f"{name}/v2", *(path.name for path in words)])
+    found = fact_of(what, [file, folder / "config.json", *words], described, kept)
+    weights, own, size, width, kind = found.split(" ")
+    listed = kind == "published" and is_published(name, file, kept)
+    fingerprint = weights if listed else UNLISTED + own
 
     def images(pixels: Tensor) -> Tensor:
         return model().visual_projection(model().vision_model(pixel_values=pixels).pooler_output)
 
     def texts(descriptions: Sequence[str]) -> NDArray[np.float32]:
         longest = model().config.text_config.max_position_embeddings
-        tokens = _tokens(folder, descriptions, longest).to(device)
+        tokens = read_tokens(folder, descriptions, longest).to(device)
         with torch.inference_mode():
             return model().text_projection(model().text_model(**tokens).pooler_output).cpu().numpy()
 
-    return Clip(Network(name, fingerprint, runner(images, device)), texts, int(size))
-
-
-def _load_clip(folder: Path, device: Device) -> Any:
-    if not torch.cuda.is_available():  # transformers imports an installed DeepSpeed, which remarks on it
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    from transformers import CLIPModel
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    try:
-        model, report = CLIPModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} cannot be read as a CLIP model: {' '.join(str(error).split())}") from None
-    missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
-    if missing:  # transformers would fill them with random numbers
-        raise UserError(
-            f"{folder} lacks {len(missing)} of CLIP's weights (first {missing[0]}); give a whole folder"
-        )
-    return model.float().eval().to(device)
-
-
-def _tokens(folder: Path, descriptions: Sequence[str], longest: int) -> Any:
-    """Descriptions as CLIP's tokens, cut at `longest`: a tokenizer without its config would not cut them.
-
-    Raises:
-        UserError: if the tokenizer's files are missing or damaged.
-    """
-    from transformers import CLIPTokenizer
-
-    parts = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
-    if not (parts or (folder / "tokenizer.json").is_file()):
-        raise UserError(f"{folder} has no tokenizer (vocab.json and merges.txt); give a whole folder of CLIP")
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        return tokenizer(
-            list(descriptions), padding=True, truncation=True, max_length=longest, return_tensors="pt"
-        )
-    except Exception as error:  # noqa: BLE001 - its library raises plain exceptions for damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{folder}: the tokenizer cannot be read ({reason[:200]}); give a whole folder of CLIP"
-        ) from None
+    return Clip(Network(name, fingerprint, runner(images, device)), texts, int(size), int(width))
 
 
 def inception(given: Given | None = None, device: Device = "cpu", kept: Kept | None = None) -> Measure:

@@ -3,12 +3,9 @@
 Weights are found by `weights.find_weights` and never fetched.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 
 from evaluation.measures import resizing
 from evaluation.measures.features import Device, Given, runner
+from evaluation.measures.hub_folders import fingerprint_network, load_encoder
 from evaluation.measures.measures import Network
 from evaluation.measures.metrics import Picture
 from evaluation.measures.weights import (
@@ -55,48 +53,27 @@ def identity_encoder(
         UserError: if the weights are not found, or are of another network.
     """
     folder = find_weights(name, given)
-    loaded = cache(lambda: _load(name, folder, device))
+    file = weights_file(folder, "model", "pytorch_model")
+    loaded = cache(lambda: load_encoder(name, folder, file))
+    model = cache(lambda: loaded().model.to(device))
 
     def described() -> str:
-        model, pooled = loaded()
-        state = {key: value for key, value in model.state_dict().items() if not key.startswith("pooler.")}
-        return f"{fingerprint_weights(state)} {'pooler' if pooled else 'plain'}"
+        network = loaded()
+        state = network.model.state_dict()
+        pooled = not network.missing and any(key.startswith("pooler.") for key in state)
+        weights = {key: value for key, value in state.items() if not key.startswith("pooler.")}
+        own = fingerprint_network(fingerprint_weights(weights), network.fields)
+        return f"{own} {fingerprint_network(network.weights, network.fields) if pooled else 'plain'}"
 
-    file = weights_file(folder, "model", "pytorch_model")
-    weights, pooled = fact_of(f"{name}/v1", [file, folder / "config.json"], described, kept).split(" ")
-    fingerprint = ("" if is_published(name, file, kept) else UNLISTED) + weights
+    own, pooled = fact_of(f"{name}/v2", [file, folder / "config.json"], described, kept).split(" ")
+    mark = "" if is_published(name, file, kept) else UNLISTED
     network = Network(
-        name, fingerprint, runner(lambda x: loaded()[0](pixel_values=x).last_hidden_state[:, 0], device)
+        name, mark + own, runner(lambda x: model()(pixel_values=x).last_hidden_state[:, 0], device)
     )
     pooler = Network(
-        f"{name}-pooler", fingerprint, runner(lambda x: loaded()[0](pixel_values=x).pooler_output, device)
+        f"{name}-pooler", mark + pooled, runner(lambda x: model()(pixel_values=x).pooler_output, device)
     )
-    return IdentityEncoder(network, resizing.imagenet_square, pooler if pooled == "pooler" else None)
-
-
-def _load(name: str, folder: Path, device: Device) -> tuple[Any, bool]:
-    """The model, and whether its weights have a pooler."""
-    if not torch.cuda.is_available():  # transformers imports an installed DeepSpeed, which remarks on it
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    from transformers import Dinov2Model, ViTModel
-    from transformers.utils import logging as remarks
-
-    remarks.disable_progress_bar()
-    level = remarks.get_verbosity()
-    remarks.set_verbosity_error()  # its table of weights that are missing; those that matter are refused here
-    kind = Dinov2Model if name.startswith("dinov2") else ViTModel
-    try:
-        model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder} cannot be read as the folder of {name}: {reason}") from None
-    finally:
-        remarks.set_verbosity(level)
-    missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
-    if missing:  # transformers would fill them with random numbers
-        raise UserError(f"{folder} lacks {len(missing)} weights (first {missing[0]}); give a whole folder")
-    pooled = kind is ViTModel and len(missing) == len(report["missing_keys"])
-    return model.float().eval().to(device), pooled
+    return IdentityEncoder(network, resizing.imagenet_square, None if pooled == "plain" else pooler)
 
 
 def dreamsim(given: Given | None = None, device: Device = "cpu", kept: Kept | None = None) -> Network:

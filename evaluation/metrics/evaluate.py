@@ -11,6 +11,7 @@ import numpy as np
 
 from evaluation.measures.measures import Value
 from evaluation.metrics.metric import EditCase, Loading, Metric, Number, SetAnswers, SetNumber, metric_of
+from evaluation.reports.output import check_column
 from evaluation.scoring.report import Report, SetFigure, incomplete, pack_mask
 from evaluation.scoring.scorer import Score
 from evaluation.scoring.scoring import Case
@@ -45,7 +46,7 @@ def wanted_metrics(names: Iterable[str], options: argparse.Namespace, kinds: Ite
         kinds: kinds of files that all cases have.
 
     Raises:
-        UsageError: for a name of `--with` whose files the cases lack.
+        UsageError: for a name of `--with` whose files the cases lack, or if nothing is left.
     """
     have = set(kinds)
     chosen = [metric for name in names if have.issuperset((metric := metric_of(name)).needs)]
@@ -57,6 +58,8 @@ def wanted_metrics(names: Iterable[str], options: argparse.Namespace, kinds: Ite
                 f"--with {name} needs a file of each case that there is not: {', '.join(sorted(lost))}"
             )
         chosen.append(replace(metric, without=""))
+    if not chosen:
+        raise UsageError("no number is left to compute; omit one --without")
     return chosen
 
 
@@ -81,8 +84,15 @@ def check_weights(metrics: Iterable[Metric], options: argparse.Namespace) -> Non
 
 
 def load_numbers(metrics: Iterable[Metric], loading: Loading) -> list[Number | SetNumber]:
-    """The numbers of metrics, with their networks loaded."""
-    return [number for metric in metrics for number in metric.load(loading)]
+    """The numbers of metrics, with their networks loaded.
+
+    Raises:
+        UsageError: if `--sort-by` is not one of the cases' numbers.
+    """
+    numbers = [number for metric in metrics for number in metric.load(loading)]
+    if name := getattr(loading.options, "sort_by", None):
+        check_column(name, [number.column.name for number in numbers if isinstance(number, Number)])
+    return numbers
 
 
 def evaluate(cases: Sequence[EditCase], plan: ScoringPlan, score: Score) -> Report:

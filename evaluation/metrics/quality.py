@@ -12,16 +12,22 @@ from evaluation.metrics.metric import EditCase, Loading, Metric, Number, Values
 from evaluation.scoring.distributions import quality_scores, read_mixture
 from evaluation.scoring.report import ReportColumn
 from evaluation.scoring.scoring import Request
+from intarsia.errors import UserError
 
 
 def _load(loading: Loading) -> Sequence[Number]:
     from evaluation.measures.weights import UNLISTED, find_weights, is_published
-    from intarsia.files import sha256_bytes, sha256_file
+    from intarsia.files import sha256_bytes
 
     path, store = find_weights("mixture", loading.given), loading.store
-    mixture, whole_hash = read_mixture(path), sha256_file(path) if store is None else store.hash_of(path)
+    mixture, clip = read_mixture(path), clip_b32(loading)
+    if mixture.means.shape[1] != clip.width:
+        raise UserError(
+            f"{path} is a mixture of {mixture.means.shape[1]} dimensions, and CLIP's features have "
+            f"{clip.width}; give the mixture of this CLIP, or --without quality leaves it out"
+        )
+    whole, whole_hash = clip.whole, mixture.digest
     fingerprint = ("" if is_published("mixture", path) else UNLISTED) + whole_hash[:12]
-    whole = clip_b32(loading).whole
 
     def value(case: EditCase, values: Values) -> float:
         """Kept, since each of the mixture's 20 matrices is multiplied for each picture."""

@@ -64,7 +64,10 @@ def decode_mask(runs: Sequence[int], size: int = _SIZE) -> Mask:
     Raises:
         ValueError: for an odd number of entries, or a run that starts outside or is negative.
     """
-    pairs = np.asarray(runs, np.int64)
+    try:
+        pairs = np.asarray(runs, np.int64)
+    except OverflowError:
+        raise ValueError(f"a run is outside of {size} × {size} pixels") from None
     if pairs.size % 2:
         raise ValueError(f"{pairs.size} entries are no pairs of start and length")
     starts, lengths = pairs[::2], pairs[1::2]
@@ -97,7 +100,7 @@ def _case(path: Path, key: str, record: Any) -> PieCase:
         CATEGORIES[category]
         return PieCase(
             key=key,
-            image_path=_text(record, "image_path"),
+            image_path=_inner_path(record),
             source_prompt=_text(record, "original_prompt").translate(_BRACKETS),
             target_prompt=_text(record, "editing_prompt").translate(_BRACKETS),
             category=category,
@@ -154,3 +157,11 @@ def _text(record: Mapping[str, Any], name: str) -> str:
     if not isinstance(record[name], str):
         raise UserError(f"{name} is {json.dumps(record[name])}; it must be a text, as PIE-Bench has it")
     return record[name]
+
+
+def _inner_path(record: Mapping[str, Any]) -> str:
+    """The path of the source, which is also that of its result: one that leaves the folder is refused."""
+    path = _text(record, "image_path")
+    if Path(path).is_absolute() or ".." in Path(path).parts or not Path(path).name:
+        raise UserError(f"image_path is {json.dumps(path)}; it must be a path below annotation_images")
+    return path

@@ -6,15 +6,16 @@ consistency and perceptual quality from 0 to 10, each the least of its parts, an
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.scoring.report import Report, ReportColumn, incomplete
 from intarsia.errors import UserError
-from intarsia.files import sha256_bytes
+from intarsia.files import sha256_bytes, sha256_file
 
 HIGHEST = 10.0
+_PARTS = 2  # scores that each question asks for
 QUESTIONS = {
     "semantic_consistency": (
         ("image", "exemplar", "result"),
@@ -42,30 +43,28 @@ def prompt_hash(question: str) -> str:
 
 
 def question_lines(report: Report) -> Iterator[str]:
-    """A line of JSON for each case and question: case, question, prompt, its hash, and the pictures in order.
+    """A line of JSON for each case and question: case, question, prompt, its hash, the pictures in order, and
+    a hash of their contents.
 
     Raises:
         UserError: if a case lacks one of the pictures.
     """
     for key in report.rows:
-        files = report.files.get(key, {})
-        for question, (kinds, prompt) in QUESTIONS.items():
-            if lost := [kind for kind in kinds if not Path(files.get(kind, "")).is_file()]:
-                raise UserError(
-                    f"case {key} has no {lost[0]} where it was when it was scored; score the results again"
-                )
+        for question, (_, prompt) in QUESTIONS.items():
+            pictures = _pictures(report, key, question)
             content = {"case": key, "question": question, "prompt": prompt}
-            pictures = [str(Path(files[kind]).resolve()) for kind in kinds]
-            yield json.dumps(content | {"prompt_hash": prompt_hash(question), "pictures": pictures})
+            hashes = {"prompt_hash": prompt_hash(question), "pictures_hash": _hash_of(pictures)}
+            yield json.dumps(content | hashes | {"pictures": [str(path) for path in pictures]})
 
 
 def read_scores(path: Path, report: Report) -> dict[str, dict[str, float]]:
     """Case -> question -> score, the least of its parts, from lines of JSON.
 
-    A line has `case`, `question`, `prompt_hash` and `scores`, a number or a list of numbers from 0 to 10.
+    A line has `case`, `question`, `prompt_hash`, `pictures_hash` and `scores`, two numbers from 0 to 10.
 
     Raises:
-        UserError: for a line that is not so, that is of another prompt, of an unknown case, or appears twice.
+        UserError: for a line that is not so, that is of another prompt, of other pictures, of an unknown
+            case, or appears twice; if a case lacks one of the pictures.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -76,9 +75,14 @@ def read_scores(path: Path, report: Report) -> dict[str, dict[str, float]]:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        key, question, score = _score(line, where)
+        key, question, hashed, score = _score(line, where)
         if key not in report.rows:
             raise UserError(f"{where}: {report.name} has no case {key}; give scores of the same results")
+        if hashed != _hash_of(_pictures(report, key, question)):
+            raise UserError(
+                f"{where}: these scores are about other pictures than those of case {key} of {report.name}; "
+                "export its questions and ask again"
+            )
         if question in found.setdefault(key, {}):
             raise UserError(f"{where}: {question} of case {key} appears twice; keep one")
         found[key][question] = score
@@ -127,22 +131,41 @@ def judged(report: Report, scores: Mapping[str, Mapping[str, float]], judge: str
     )
 
 
-def _score(line: str, where: str) -> tuple[str, str, float]:
+def _pictures(report: Report, key: str, question: str) -> list[Path]:
+    """The pictures that a question about a case shows, in order."""
+    files = report.files.get(key, {})
+    kinds, _ = QUESTIONS[question]
+    if lost := [kind for kind in kinds if not Path(files.get(kind, "")).is_file()]:
+        raise UserError(
+            f"case {key} has no {lost[0]} where it was when it was scored; score the results again"
+        )
+    return [Path(files[kind]).resolve() for kind in kinds]
+
+
+def _hash_of(pictures: Sequence[Path]) -> str:
+    """12 hexadecimal digits of the contents of files, in order."""
+    return sha256_bytes("".join(map(sha256_file, pictures)).encode())[:12]
+
+
+def _score(line: str, where: str) -> tuple[str, str, str, float]:
+    """Case, question, hash of the pictures, and the least of the two scores."""
+    copied = ("case", "question", "prompt_hash", "pictures_hash")
     try:
         content: Any = json.loads(line)
-        key, question, hashed = (str(content[name]) for name in ("case", "question", "prompt_hash"))
+        key, question, prompt, pictures = (str(content[name]) for name in copied)
         given = content["scores"]
-        parts = [float(part) for part in (given if isinstance(given, list) else [given])]
-        score = min(parts)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{where} has no case, question, prompt_hash and scores ({error!r}); copy the first three from "
-            "the exported line"
+            f"{where} has no {', '.join(copied)} and scores ({error!r}); copy the first four from the "
+            "exported line"
         ) from None
     if question not in QUESTIONS:
         raise UserError(f"{where}: {question!r} is not one of {', '.join(QUESTIONS)}")
-    if hashed != prompt_hash(question):
-        raise UserError(f"{where}: the prompt {hashed} is not that of this version; export and ask again")
-    if not all(0 <= part <= HIGHEST for part in parts):
+    if prompt != prompt_hash(question):
+        raise UserError(f"{where}: the prompt {prompt} is not that of this version; export and ask again")
+    numbers = isinstance(given, list) and all(type(part) in (int, float) for part in given)
+    if not numbers or len(given) != _PARTS:
+        raise UserError(f"{where}: scores are {json.dumps(given)}; give a list of two numbers, as asked")
+    if not all(0 <= part <= HIGHEST for part in given):
         raise UserError(f"{where}: {given} is outside of 0 to 10; correct it")
-    return key, question, score
+    return key, question, pictures, float(min(given))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 
 from evaluation.reports.charts import Plot, histograms
@@ -32,8 +32,13 @@ def add_output_options(parser: argparse.ArgumentParser, default: str = "RESULTS/
         help="number that decides the page's best and worst cases (default: the first)",
     )
     add_cases_option(group)
-    group.add_argument("--seed", type=int, default=0, help="seed of the intervals (default %(default)s)")
+    add_seed_option(group, "intervals")
     add_wandb_option(group)
+
+
+def add_seed_option(parser: argparse._ArgumentGroup | argparse.ArgumentParser, what: str) -> None:
+    """Add `--seed` of something random; `what`: its name in the help."""
+    parser.add_argument("--seed", type=_seed, default=0, help=f"seed of the {what} (default %(default)s)")
 
 
 def add_cases_option(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
@@ -70,8 +75,9 @@ def deliver(report: Report, arguments: argparse.Namespace, results: Path) -> Non
     out = arguments.out or results / "report"
     write_report(report, out)
     atomic_write(out / "cases.csv", cases_csv(report))
-    chosen = check_cases(report, arguments.cases)
-    galleries = chosen_cases(report, chosen) or best_and_worst(report, sort_column(report, arguments.sort_by))
+    chosen = check_cases(arguments.cases, report.rows, report.name)
+    column = sort_column([report], arguments.sort_by)
+    galleries = chosen_cases(report, chosen) or (best_and_worst(report, column) if column else [])
     title, charts = f"{report.bench}: {report.name}", histograms(report)
     write_pages(out, "report", title, tables, galleries, charts)
     print(f"{out}: report.json, cases.csv, report.md, report.tex, report.html", file=sys.stderr)
@@ -94,28 +100,53 @@ def write_pages(
     atomic_write(out / f"{name}.html", page(title, tables, galleries, charts))
 
 
-def check_cases(report: Report, words: Sequence[str]) -> list[str]:
+def check_cases(words: Sequence[str], known: Container[str], name: str) -> list[str]:
     """The keys of `--cases`, each with commas between them.
 
+    Args:
+        words: values of the option.
+        known: keys of all cases.
+        name: name of what has them, for messages.
+
     Raises:
-        UsageError: for a case that the report does not have.
+        UsageError: for a case that is not among them.
     """
     keys = [key for word in words for key in word.split(",")]
-    if lost := [key for key in keys if key not in report.rows]:
-        raise UsageError(f"--cases {lost[0]}: {report.name} has no such case; cases.csv lists them")
+    if lost := [key for key in keys if key not in known]:
+        raise UsageError(f"--cases {lost[0]}: {name} has no such case; cases.csv lists them")
     return keys
 
 
-def sort_column(report: Report, name: str | None) -> ReportColumn:
-    """The column of the cases with that name; the first one without a name.
+def sort_column(reports: Sequence[Report], name: str | None) -> ReportColumn | None:
+    """The column of the cases with that name; the first that all reports have without a name.
+
+    None if no column is in all of them.
 
     Raises:
-        UsageError: if there is no such column.
+        UsageError: if a report has no such column.
     """
-    columns = {column.name: column for column in report.columns}
-    if name and name not in columns:
-        raise UsageError(f"--sort-by {name}: there is no such column; valid: {', '.join(columns)}")
-    return columns[name] if name else report.columns[0]
+    first, *others = reports
+    if name:
+        check_column(name, [column.name for column in first.columns])
+    shared = {
+        column.name: column
+        for column in first.columns
+        if all(column.name in {own.name for own in other.columns} for other in others)
+    }
+    if name and name not in shared:
+        valid = f"; valid: {', '.join(shared)}" if shared else ""
+        raise UsageError(f"--sort-by {name}: not all of the reports have this column{valid}")
+    return shared[name] if name else next(iter(shared.values()), None)
+
+
+def check_column(name: str, valid: Collection[str]) -> None:
+    """Refuse a name of `--sort-by` that is not in `valid`.
+
+    Raises:
+        UsageError: if it is not.
+    """
+    if name not in valid:
+        raise UsageError(f"--sort-by {name}: there is no such column; valid: {', '.join(valid)}")
 
 
 def log_to_wandb(
@@ -156,3 +187,9 @@ def log_to_wandb(
         content[f"cases of {report.name}"] = wandb.Table(columns=["case", *names], data=rows)
     run.log(content)
     run.finish()
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)

@@ -111,11 +111,16 @@ def best_and_worst(report: Report, column: ReportColumn, count: int = SHOWN) -> 
 
 
 def largest_changes(
-    first: Report, other: Report, column: ReportColumn, count: int = SHOWN, keys: Sequence[str] = ()
+    first: Report, other: Report, column: ReportColumn | None, count: int = SHOWN, keys: Sequence[str] = ()
 ) -> list[Gallery]:
-    """The cases where one report is furthest ahead of another; with `keys` these cases."""
+    """The cases where one report is furthest ahead of another; with `keys` these cases.
+
+    Without a column, only `keys` are shown.
+    """
     if chosen := [key for key in keys if key in other.rows]:
         return [Gallery(f"chosen cases, {other.name}", [_pair(first, other, column, key) for key in chosen])]
+    if column is None:
+        return []
     before, after = first.values(column.name), other.values(column.name)
     gain = {key: after[key] - before[key] for key in before.keys() & after.keys()}
     sign = 1 if column.better == "up" else -1
@@ -148,9 +153,12 @@ def strip(shown: Shown) -> Image.Image:
     return whole
 
 
-def _pair(first: Report, other: Report, column: ReportColumn, key: str) -> Shown:
+def _pair(first: Report, other: Report, column: ReportColumn | None, key: str) -> Shown:
     own, theirs = _pictures(first, key), _pictures(other, key)
-    values = [f"{r.name}: {number(r.rows[key][column.name], column.digits)}" for r in (first, other)]
+    values = [
+        f"{r.name}: {number(r.rows[key][column.name], column.digits)}" if column else r.name
+        for r in (first, other)
+    ]
     pictures = {name: picture for name, picture in own.items() if name != "result"}
     for report, found in ((first, own), (other, theirs)):
         if "result" in found:

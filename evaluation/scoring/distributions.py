@@ -11,6 +11,7 @@ import numpy as np
 from evaluation.measures.metrics import Features, Float
 from evaluation.scoring.moments import Moments, read_npz
 from intarsia.errors import UserError
+from intarsia.files import sha256_bytes
 
 SUBSET_SIZE = 1000  # pictures that a kernel distance is taken of at once
 QUALITY_SCALE = 300.0  # Paint by Example divides log-likelihoods by this
@@ -127,6 +128,13 @@ class Mixture:
     weights: Float
     means: Float
     precisions_cholesky: Float
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the numbers in hexadecimal, however a file holds them."""
+        arrays = self.weights, self.means, self.precisions_cholesky
+        parts = (f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes() for array in arrays)
+        return sha256_bytes(b"".join(parts))
 
     def log_likelihood(self, features: Features) -> Float:
         """The log density of each of features [N, D] -> [N]."""

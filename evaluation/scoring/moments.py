@@ -58,10 +58,11 @@ class Moments:
 
     def save(self, path: Path | str) -> None:
         """Write an npz with `mu` and `sigma`, as pytorch-fid reads and writes them, and `count`; with an
-        origin also `recipe`, `digest` and `pictures`."""
+        origin also `recipe`, `digest`, `pictures`, and `numbers`, a digest of all these."""
         more: dict[str, NDArray] = {}
         if self.origin:
             more = {name: np.array(getattr(self.origin, name)) for name in ("recipe", "digest", "pictures")}
+            more["numbers"] = np.array(_signed(self, self.origin))
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, mu=self.mean, sigma=self.covariance, count=self.count, **more)  # type: ignore[arg-type]
 
@@ -180,7 +181,19 @@ def _origin(arrays: dict[str, NDArray], moments: Moments, path: Path | str) -> O
             f"{path}: recipe, digest and pictures do not fit {moments.count:,} pictures; compute the "
             "statistics again with `fid --save`"
         )
-    return Origin(str(recipe), str(digest), tuple(str(name) for name in pictures))
+    origin = Origin(str(recipe), str(digest), tuple(str(name) for name in pictures))
+    if "numbers" in arrays and str(arrays["numbers"]) != _signed(moments, origin):
+        raise UserError(
+            f"{path} was changed after it was written: its numbers, recipe or pictures are not those that "
+            "`fid --save` wrote; compute the statistics again"
+        )
+    return origin
+
+
+def _signed(moments: Moments, origin: Origin) -> str:
+    """12 hexadecimal digits of everything that a file of statistics says."""
+    parts = (moments.digest, str(moments.count), origin.recipe, origin.digest, *origin.pictures)
+    return sha256_bytes("\n".join(parts).encode())[:12]
 
 
 def _blocks(pieces: Iterable[Features]) -> Iterator[Float]:

@@ -172,12 +172,21 @@ def test_one_case_is_scored_without_distances_of_sets(small, weights, tmp_path, 
     assert "no interval: too few cases" in capsys.readouterr().out
 
 
-def test_numbers_are_kept_where_no_column_has_the_name_to_sort_by(small, weights, tmp_path, capsys) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sort-by", "beauty"], "--sort-by beauty: there is no such column; valid: clip_score"),
+        (["--cases", "000000000007,nope"], "--cases nope: COCOEE has no such case"),
+    ],
+)
+def test_what_the_page_shows_is_checked_before_scoring(
+    small, weights, tmp_path, words, message, monkeypatch, capsys
+) -> None:
     bench, _ = small
     results = write_results(bench, tmp_path / "results", 5)
-    assert run(["cocoee", "--bench", str(bench)], results, weights, "--sort-by", "beauty") == 2
-    assert "--sort-by beauty: there is no such column; valid: clip_score" in capsys.readouterr().err
-    assert read(results)["rows"]
+    monkeypatch.setattr(scoring, "read_picture", lambda path: pytest.fail("a picture was read"))
+    assert run(["cocoee", "--bench", str(bench)], results, weights, *words) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_missing_weights_name_the_file_its_source_and_the_options(small, weights, tmp_path, capsys) -> None:
@@ -338,6 +347,16 @@ def test_run_tells_edits_that_failed_and_scores_the_others_when_told(weights, tm
     )
     assert run(score, tmp_path / "out", weights, "--only-present") == 0
     assert "2 of 4 results are missing: not comparable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "line", [b"null", b"[1]", b'{"name": 7}', b'{"name": "a", "status": "ok"}', b"\xff\xfe{}"]
+)
+def test_records_of_another_kind_are_left_out_with_a_warning(tmp_path, line, caplog) -> None:
+    record = {"name": "a", "status": "ok", "model": {"path": "m"}, "settings": {"seed": 1}}
+    (tmp_path / "results.jsonl").write_bytes(json.dumps(record).encode() + b"\n" + line + b"\n")
+    assert made_with(tmp_path, "a") == {"model": {"path": "m"}, "settings": {"seed": 1}}
+    assert "line 2, is not a record of `sampling batch`; 1 such line left out" in caplog.text
 
 
 def test_how_results_were_made_is_read_off_their_records(tmp_path) -> None:

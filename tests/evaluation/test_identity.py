@@ -246,6 +246,15 @@ def test_the_command_of_two_folders(bench, weights, tmp_path, capsys) -> None:
     assert "identity to exemplars" in capsys.readouterr().out
 
 
+def test_a_command_without_any_number_is_refused(bench, tmp_path, capsys) -> None:
+    words = ["identity", "--exemplars", str(bench / "results"), "--results", str(bench / "results")]
+    for name in ("clip-i-b32", "clip-i-l14", "dino-s16", "dinov2-b14", "dinov2-l14"):
+        words += ["--without", name]
+    assert main([*words, "--out", str(tmp_path / "out"), "--store", str(tmp_path / "store")]) == 2
+    assert "no number is left to compute; omit one --without" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 # -- the board ------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,12 +81,20 @@ def test_questions_name_their_pictures_and_scores_come_back(scored, tmp_path, ca
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scores": 11}, "line 1: 11 is outside of 0 to 10"),
-        ({"scores": []}, "line 1 has no case, question, prompt_hash and scores"),
+        ({"scores": [3, 11]}, "line 1: [3, 11] is outside of 0 to 10"),
+        ({"scores": [3, math.nan]}, "line 1: [3, nan] is outside of 0 to 10"),
+        ({"scores": 9}, "line 1: scores are 9; give a list of two numbers, as asked"),
+        ({"scores": []}, "line 1: scores are []; give a list of two numbers, as asked"),
+        ({"scores": [1, 2, 3]}, "line 1: scores are [1, 2, 3]; give a list of two numbers"),
+        ({"scores": [True, "7"]}, 'line 1: scores are [true, "7"]; give a list of two numbers'),
+        (
+            {"pictures_hash": "0" * 12},
+            "these scores are about other pictures than those of case case0",
+        ),
         ({"prompt_hash": "abc"}, "line 1: the prompt abc is not that of this version"),
         ({"case": "case9"}, "line 1: painter has no case case9"),
         ({"question": "beauty"}, "line 1: 'beauty' is not one of semantic_consistency"),
-        ({"case": "case1"}, "semantic_consistency of case case1 appears twice"),
+        ({"case": "case1"}, "these scores are about other pictures than those of case case1"),
     ],
 )
 def test_lines_that_are_wrong_are_named(scored, tmp_path, capsys, change, message) -> None:
@@ -98,6 +107,39 @@ def test_lines_that_are_wrong_are_named(scored, tmp_path, capsys, change, messag
     capsys.readouterr()
     assert main(asked) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_question_that_is_answered_twice_is_named(scored, tmp_path, capsys) -> None:
+    lines = export(scored, tmp_path / "questions.jsonl")
+    scores = answered([*lines, lines[0]], tmp_path / "scores.jsonl")
+    assert main(["judge", "import", str(scored), "--scores", str(scores), "--judge", "m"]) == 1
+    assert "semantic_consistency of case case0 appears twice" in capsys.readouterr().err
+
+
+def test_a_line_without_its_pictures_hash_is_named(scored, tmp_path, capsys) -> None:
+    lines = export(scored, tmp_path / "questions.jsonl")
+    del lines[0]["pictures_hash"]
+    scores = answered(lines, tmp_path / "scores.jsonl")
+    asked = ["judge", "import", str(scored), "--scores", str(scores), "--judge", "m"]
+    assert main(asked) == 1
+    expected = "line 1 has no case, question, prompt_hash, pictures_hash and scores"
+    assert expected in capsys.readouterr().err
+
+
+def test_answers_about_other_results_are_refused(scored, tmp_path, capsys) -> None:
+    """Another folder's results have the same cases and questions, but are other pictures."""
+    lines = export(scored, tmp_path / "questions.jsonl")
+    scores = answered(lines, tmp_path / "scores.jsonl")
+    report = read_report(scored)
+    files = {}
+    for key, paths in report.files.items():
+        other = tmp_path / f"other-{key}.png"
+        Image.new("RGB", (20, 20), (1, 2, 3)).save(other)
+        files[key] = {**paths, "result": str(other)}
+    write_report(replace(report, files=files), tmp_path / "others")
+    asked = ["judge", "import", str(tmp_path / "others"), "--scores", str(scores), "--judge", "m"]
+    assert main(asked) == 1
+    assert "are about other pictures than those of case case0 of painter; export" in capsys.readouterr().err
 
 
 def test_missing_scores_and_pictures_are_named(scored, tmp_path, capsys) -> None:

@@ -17,7 +17,9 @@ from evaluation.measures import features, metrics
 from evaluation.measures.dino import DinoGeometry, DinoKeys
 from evaluation.measures.lpips import Lpips
 from evaluation.pie.piebench import decode_mask, read_bench
+from evaluation.pie.result_files import named_format
 from evaluation.reports.published import published_rows
+from evaluation.scoring.report import ReportColumn
 from intarsia.errors import UserError
 from sampling.pictures import read_picture
 from tests.paths import ROOT, SHARED_DATA
@@ -286,8 +288,8 @@ def test_the_format_of_results_is_part_of_the_recipe(bench, weights, tmp_path, c
         assert recipes["psnr"].endswith(" of jpeg75 results") == published
         assert ("; here psnr/last512-background-blank/v1 of" in shown) != published
     assert found["png"][0].endswith("of png results")
-    assert found["fine"][0].endswith("of jpeg results")
-    assert found["full"][0].endswith("of jpeg results")
+    assert found["fine"][0].endswith("of jpeg q95 4:2:0 results")
+    assert found["full"][0].endswith("of jpeg q75 4:4:4 results")
     assert found["png"][1][:2] == ["inf", "inf"]
     assert found["jpeg75"] == found["again"] == found["kept"]  # also of a strip
     assert all(value < 45 for value in found["jpeg75"][1][:2])
@@ -306,6 +308,61 @@ def test_results_of_another_size_can_be_resized_as_another_recipe(
     assert "PIE-Bench needs 512 × 512, or --resize" in capsys.readouterr().err  # a strip was cut to a corner
     assert run(bench, folder, weights, "--resize") == 0
     assert "psnr/last512-background-blank/v1 of png results resized by bicubic512" in capsys.readouterr().out
+
+
+def named(folder: Path, *saved: tuple[str, int, dict], recompress: bool = False, resize: bool = False) -> str:
+    """The recipe of results that are saved so: ending, side and options of each."""
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for number, (ending, side, options) in enumerate(saved):
+        paths.append(folder / f"{number}.{ending}")
+        pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(paths[-1], **options)
+    [column] = named_format([ReportColumn("psnr", "PSNR", "up", "psnr/v1")], paths, recompress, resize)
+    return column.recipe.removeprefix("psnr/v1 of ")
+
+
+def test_formats_and_sizes_that_decide_numbers_have_names_of_their_own(tmp_path) -> None:
+    png, jpeg, best = ("png", 64, {}), ("jpg", 64, {}), ("webp", 64, {"lossless": True})
+    assert named(tmp_path, png, png) == "png results"
+    assert named(tmp_path, jpeg) == "jpeg75 results"
+    assert named(tmp_path, jpeg, png, recompress=True) == "jpeg75 results"
+    assert named(tmp_path, best) == "webp lossless results"
+    fine, poor = ({"quality": quality} for quality in (95, 10))
+    assert named(tmp_path, ("jpg", 64, fine)) == "jpeg q95 4:2:0 results"
+    assert named(tmp_path, ("jpg", 64, poor)) == "jpeg q10 4:2:0 results"
+    assert named(tmp_path, ("jpg", 64, poor), recompress=True) == "jpeg q10 4:2:0 then jpeg75 results"
+    own = [("jpg", 64, {"qtables": [[value] * 64] * 2}) for value in (3, 9)]
+    assert named(tmp_path, own[0]) != named(tmp_path, own[1])
+    assert named(tmp_path, png, jpeg, jpeg, jpeg) == "3 jpeg75 and 1 png results"
+    assert named(tmp_path, jpeg, png, png, png) == "1 jpeg75 and 3 png results"
+    webp = [named(tmp_path, ("webp", 64, {"quality": quality})) for quality in (5, 90)]
+    assert webp[0] != webp[1]  # no quality in the file: comparable with itself alone
+    assert all(name.startswith("webp #") for name in webp)
+    again = named(tmp_path, ("webp", 64, {"quality": 5}), recompress=True)
+    assert re.fullmatch(r"webp #\w{12} then jpeg75 results", again)
+    whole, small, tiny = ("png", 512, {}), ("png", 256, {}), ("png", 32, {})
+    assert named(tmp_path, whole, resize=True) == "png results resized by bicubic512"
+    assert named(tmp_path, small, resize=True) == "png results resized by bicubic512 from 256"
+    assert named(tmp_path, tiny, resize=True) == "png results resized by bicubic512 from 32"
+    mixed = named(tmp_path, tiny, whole, whole, resize=True)
+    assert mixed == "png results resized by bicubic512 from 1 of 32 and 2 of 512"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("image_path", "/elsewhere/a.jpg", "it must be a path below annotation_images"),
+        ("image_path", "../a.jpg", "it must be a path below annotation_images"),
+        ("mask", [10**30, 1], "a run is outside of 512 × 512 pixels"),
+    ],
+)
+def test_a_path_or_a_run_outside_is_named(tmp_path, field, value, message) -> None:
+    record = {"image_path": "a.jpg", "original_prompt": "x", "editing_prompt": "y", "mask": []}
+    content = {"7": record | {"editing_type_id": "1", field: value}}
+    (tmp_path / "mapping_file.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"record 7: .*{message}"):
+        read_bench(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", None])

@@ -1,6 +1,5 @@
 """The text tower and its tokenizer: ids, folders, single files, and what is refused."""
 
-import gzip
 import json
 import unicodedata
 from collections.abc import Iterator
@@ -19,9 +18,9 @@ from intarsia.model import build_model
 from intarsia.towers.tokenizer import TextTokenizer, bytes_tokenizer, read_tokenizer
 from intarsia.weights import read_model, save_model
 from tests.closeness import longest_sum, relative_error, rounding
-from tests.paths import ROOT
 from tests.sampling.tiny import tiny_config
 from tests.text import LENGTH, SD2, TEXT, make_stable_diffusion, text_model
+from tests.vocabulary import openai_tokenizer
 
 TEXTS = [
     "a photo of a cat",
@@ -34,12 +33,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def clips_tokenizer() -> TextTokenizer:
-    """Vocabulary and merges as CLIP makes them of its table: bytes, bytes at the end of a word, merges."""
-    lines = gzip.decompress((ROOT / "tests/data/bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode()
-    merges = lines.split("\n")[1 : 49152 - 256 - 2 + 1]
-    letters = list(bytes_tokenizer().vocab)[:512]
-    vocab = [*letters, *("".join(merge.split()) for merge in merges), "<|startoftext|>", "<|endoftext|>"]
-    return TextTokenizer({token: number for number, token in enumerate(vocab)}, merges)
+    return openai_tokenizer()
 
 
 def words_of(text: str) -> Iterator[str]:
