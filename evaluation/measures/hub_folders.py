@@ -118,7 +118,7 @@ def load_clip(folder: Path, file: Path) -> HubNetwork:
     return network
 
 
-def load_encoder(name: str, folder: Path, file: Path) -> HubNetwork:
+def open_hub_network(name: str, folder: Path, file: Path) -> HubNetwork:
     """The DINOv2 (`dinov2-...`) or ViT of a folder with `config.json`; `file`: its weights.
 
     A ViT may lack the weights of its pooler.

@@ -84,7 +84,7 @@ def test_a_network_is_loaded_when_it_is_needed_and_named_by_its_weights(tmp_path
 def test_scoring_from_the_store_imports_no_library_of_models() -> None:
     """They take more time than all else of a second scoring."""
     modules = "evaluation.measures.vision, evaluation.benches.score, evaluation.reports.page"
-    probe = f"import sys, {modules}, sampling.denoise.machine; print(*sys.modules, sep=chr(10))"
+    probe = f"import sys, {modules}, sampling.denoise.device; print(*sys.modules, sep=chr(10))"
     shown = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
     assert "torch" in shown.stdout.split()
     assert not {"transformers", "diffusers"} & set(shown.stdout.split())
