@@ -33,6 +33,7 @@ _DINO2 = (
     *(name for name in _TOWER if name != "intermediate_size"),
     *("num_channels", "patch_size", "image_size", "qkv_bias", "mlp_ratio", "use_swiglu_ffn"),
 )
+_LATER = {"pooler_act": "tanh"}  # fields that early versions of transformers do not have
 _TOKENIZER = (
     "added_tokens.json",
     "merges.txt",
@@ -230,7 +231,10 @@ def _quiet() -> None:
 
 
 def _fields(config: Any, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+    found = {name: getattr(config, name, _LATER.get(name)) for name in names}
+    if "pooler_output_size" in found:
+        found["pooler_output_size"] = found["pooler_output_size"] or found["hidden_size"]
+    return found
 
 
 def _read_config(kind: Any, folder: Path) -> Any:

@@ -244,33 +244,6 @@ def test_compare_from_the_command_line(pictured, tmp_path, capsys) -> None:
     assert "there is no such column; valid: score, error" in capsys.readouterr().err
 
 
-def test_the_page_of_two_sorts_by_a_column_of_both(pictured, tmp_path, capsys) -> None:
-    first, other = pictured
-    lost = {key: {"error": row["error"]} for key, row in other.rows.items()}
-    part = replace(other, columns=[c for c in other.columns if c.name == "error"], rows=lost)
-    none = replace(other, columns=[], rows={key: {} for key in other.rows})
-    paths = [str(tmp_path / name) for name in ("first", "part", "none")]
-    for path, report in zip(paths, (first, part, none), strict=True):
-        write_report(report, Path(path))
-    out = ["--out", str(tmp_path / "out"), "--seed", "3"]
-    assert main(["compare", *paths[:2], *out]) == 0
-    assert "furthest ahead by error" in (tmp_path / "out/compare.html").read_text()
-    assert main(["compare", *paths[:2], *out, "--sort-by", "score"]) == 2
-    message = "--sort-by score: not all of the reports have this column; valid: error"
-    assert message in capsys.readouterr().err
-    assert main(["compare", paths[0], paths[2], *out]) == 0
-    assert main(["compare", paths[0], paths[2], *out, "--cases", "001"]) == 0
-    assert "001 ·" in (tmp_path / "out/compare.html").read_text()
-
-
-@pytest.mark.parametrize("seed", ["-1", "1.5", "x"])
-def test_a_seed_is_a_whole_number_of_0_or_more(tmp_path, seed, capsys) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["compare", str(tmp_path), str(tmp_path), "--seed", seed])
-    assert caught.value.code == 2
-    assert f"argument --seed: '{seed}' is not a whole number of 0 or more" in capsys.readouterr().err
-
-
 @pytest.mark.processes
 def test_tables_and_pictures_go_to_wandb(pictured, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
