@@ -25,7 +25,7 @@ _SOURCE_ROWS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """The UNet's work for one picture; of null-text optimisation, which may stop early, the most.
+    """The UNet's work for one picture; the most of null-text and StyleDiffusion, which may stop early.
 
     Attributes:
         calls: number of calls.
@@ -140,7 +140,8 @@ def planned_table(
         body.append([way.title, f"{cost.calls:,}", f"{cost.rows:,}", f"{one:,.4g}", *spent(one * pictures)])
     header = ["", "UNet calls", "UNet rows", "TFLOP", "PFLOP in all", *(f"hours, {name}" for name in speeds)]
     notes = [
-        "calls, rows and TFLOP are of one picture; of null-text optimisation, which may stop early, the most"
+        "calls, rows and TFLOP are of one picture; the most of null-text and StyleDiffusion, which may stop "
+        "early"
     ]
     title = f"PIE-Bench, {pictures:,} {'picture' if pictures == 1 else 'pictures'}, planned"
     return Table(title, header, [*body, ["all", "", "", "", *spent(whole)]], notes)

@@ -221,17 +221,17 @@ def check_ways(
     Raises:
         UsageError: with what to change.
     """
-    from sampling.methods.request import check_method
+    from sampling.methods.request import check_method, first_changing
 
     for way in ways:
         try:
             check_method(way.settings, parts, tower)
         except UserError as error:
             raise UsageError(str(error)) from None
-        changing = [name for name in way.couplings if name != "background"]
+        changing = first_changing(way.settings)
         if compiled and changing:
             raise UsageError(
-                f"a compiled UNet cannot be coupled, and {way.title} has the coupling {changing[0]}; leave "
+                f"a compiled UNet cannot be coupled, and {way.title} couples it by {changing}; leave "
                 "--compile out"
             )
         without = [case for case in cases if not case.blend_words or missing_word(case)]

@@ -31,6 +31,7 @@ from sampling.settings import (
     InversionMethod,
     InversionSettings,
     LearnedMethod,
+    MachineSettings,
     PromptMethod,
 )
 
@@ -192,16 +193,12 @@ def _run(arguments: argparse.Namespace) -> None:
     canvas_options = {name: getattr(arguments, name) for name in CANVAS_SETTINGS}
     canvas = build_config(EditSettings, canvas_options, _WHERE)
     machine = machine_settings(arguments, _WHERE)
-    if not 0 <= arguments.seed < 2**63:
-        raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
+    _check(arguments, settings, machine)
     outputs = _outputs(arguments.out, settings)
     side_by_side = arguments.out.with_name(f"{arguments.out.stem}.side-by-side.png")
     names, texts = (*FILES, "source_exemplar"), _texts(arguments)
     files = {name: path for name in names if (path := getattr(arguments, name)) is not None}
-    tower = machine.style_tower is not None
-    if tower and all(own.method != "style" for own in settings):
-        raise UsageError("--style-tower is for --method style; leave it out")
-    check = partial(check_asked, settings, files, texts, tower=tower)
+    check = partial(check_asked, settings, files, texts, tower=machine.style_tower is not None)
     check_files(arguments, [*outputs, side_by_side], check)
 
     from sampling.methods.read import read_inversion, said_of
@@ -245,6 +242,21 @@ def _run(arguments: argparse.Namespace) -> None:
     print(side_by_side)
     for text in remarks:
         print(f"note: {text}", file=sys.stderr)
+
+
+def _check(
+    arguments: argparse.Namespace, settings: Sequence[InversionSettings], machine: MachineSettings
+) -> None:
+    """Refuse what needs no file to be wrong."""
+    from sampling.methods.request import first_changing
+
+    if not 0 <= arguments.seed < 2**63:
+        raise UsageError(f"--seed {arguments.seed} must be 0 or more and below 2^63")
+    if machine.style_tower and all(own.method != "style" for own in settings):
+        raise UsageError("--style-tower is for --method style; leave it out")
+    changing = next(filter(None, map(first_changing, settings)), "")
+    if machine.compile and changing:
+        raise UsageError(f"a compiled UNet cannot be coupled, and {changing} does that; leave --compile out")
 
 
 def _texts(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -207,6 +207,13 @@ def check_method(settings: InversionSettings, parts: PartNames, tower: bool = Fa
         )
 
 
+def first_changing(settings: InversionSettings) -> str:
+    """What first changes the UNet's layers, which a compiled UNet does not allow; empty if nothing does."""
+    names = ["style"] if settings.inversion == "style" else []
+    names += [name for name in settings.coupling or () if name != "background"]
+    return names[0] if names else ""
+
+
 def check_words(
     settings: InversionSettings,
     words: Words = (),

@@ -355,7 +355,7 @@ def test_a_bad_list_of_exemplars_is_refused(
         (("--method", "null-condition,style"), "give a folder of CLIP's vision tower, --style-tower"),
         (
             ("--method", "direct,ddim", "--coupling", "p2p", "--compile"),
-            "cannot be coupled, and Direct Inversion + P2P has the coupling p2p; leave --compile out",
+            "cannot be coupled, and Direct Inversion + P2P couples it by p2p; leave --compile out",
         ),
         (
             ("--coupling", "masactrl-masks"),

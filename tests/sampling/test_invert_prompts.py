@@ -237,6 +237,10 @@ def test_the_command_edits_by_prompts_and_its_result_can_be_made_again(
         (("--target", "a dog", "--words", "a=dog"), "act on attention to words; add the coupling p2p"),
         (("--target", "a dog", "--alignment", "same"), "alignment=same compares exemplars"),
         (
+            ("--target", "a dog", "--coupling", "p2p", "--compile"),
+            "a compiled UNet cannot be coupled, and p2p does that; leave --compile out",
+        ),
+        (
             ("--target", "a dog", "--coupling", "masactrl-masks"),
             "needs to know where the object is; give words",
         ),
