@@ -53,8 +53,7 @@ class FileHashes:
             if known and known[0] == state:
                 return known[1]
             found = hashlib.file_digest(file, "sha256").hexdigest()
-            settled = max(state[1:3]) < now - SETTLED * 1e9 and _state(file.fileno()) == state
-        if settled:
+        if max(state[1:3]) < now - SETTLED * 1e9:  # a change while it was read has changed its state
             self._own[name] = state, found
         return found
 
