@@ -274,7 +274,7 @@ def test_the_dry_run_makes_nothing(bench, text, tmp_path, capsys) -> None:
     assert "hours, h100" in shown
     assert "Direct Inversion + MasaCtrl" in shown
     assert "the row StyleDiffusion + P2P is left out: it needs --style-tower" in captured.err
-    assert "StyleDiffusion" not in shown
+    assert "StyleDiffusion + P2P" not in shown
     assert not folder.exists()
     gpu = "--dry-run", "--gpu", "h100"
     assert run(bench, text, folder, *P2P, *gpu, "--mfu", "0") == 2
