@@ -90,6 +90,7 @@ def _be(program: Program, arguments: list[str], environment: dict[str, str], pat
         os.dup2(os.open(folder / str(number), os.O_WRONLY | os.O_APPEND), number)
     os.chdir(ROOT)
     os.environ.update(environment)
+    tempfile.tempdir = None  # remembered from before; TMPDIR may name another
     os.environ.pop("WANDB_SERVICE", None)  # of a test that ran W&B in pytest's process, and has ended it
     sys.path[:0] = [path] if path else []
     code = program(arguments)
