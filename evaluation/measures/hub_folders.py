@@ -107,7 +107,7 @@ def load_clip(folder: Path, file: Path) -> HubNetwork:
     }
     config = CLIPConfig(
         vision_config=dict(fields["vision"]),
-        text_config=dict(fields["text"]),
+        text_config=fields["text"] | _unused(found.text_config),
         projection_dim=fields["projection_dim"],
     )
     network = _load(CLIPModel, config, fields, folder, file)
@@ -119,7 +119,7 @@ def load_clip(folder: Path, file: Path) -> HubNetwork:
     return network
 
 
-def open_hub_network(name: str, folder: Path, file: Path) -> HubNetwork:
+def load_vision(name: str, folder: Path, file: Path) -> HubNetwork:
     """The DINOv2 (`dinov2-...`) or ViT of a folder with `config.json`; `file`: its weights.
 
     A ViT may lack the weights of its pooler.
@@ -235,6 +235,11 @@ def _fields(config: Any, names: Sequence[str]) -> dict[str, Any]:
     if "pooler_output_size" in found:
         found["pooler_output_size"] = found["pooler_output_size"] or found["hidden_size"]
     return found
+
+
+def _unused(config: Any) -> dict[str, Any]:
+    """Tokens that only text generation reads; transformers remarks on those outside of the vocabulary."""
+    return {name: getattr(config, name, None) for name in ("bos_token_id", "pad_token_id")}
 
 
 def _read_config(kind: Any, folder: Path) -> Any:

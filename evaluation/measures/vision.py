@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evaluation.measures import resizing
 from evaluation.measures.features import Device, Given, runner
-from evaluation.measures.hub_folders import fingerprint_network, open_hub_network
+from evaluation.measures.hub_folders import fingerprint_network, load_vision
 from evaluation.measures.measures import Network
 from evaluation.measures.metrics import Picture
 from evaluation.measures.weights import (
@@ -54,7 +54,7 @@ def identity_encoder(
     """
     folder = find_weights(name, given)
     file = weights_file(folder, "model", "pytorch_model")
-    loaded = cache(lambda: open_hub_network(name, folder, file))
+    loaded = cache(lambda: load_vision(name, folder, file))
     model = cache(lambda: loaded().model.to(device))
 
     def described() -> str:
