@@ -58,7 +58,7 @@ def wanted_metrics(names: Iterable[str], options: argparse.Namespace, kinds: Ite
                 f"--with {name} needs a file of each case that there is not: {', '.join(sorted(lost))}"
             )
         chosen.append(replace(metric, without=""))
-    if not chosen:
+    if not chosen and options.without:
         raise UsageError("no number is left to compute; omit one --without")
     return chosen
 
