@@ -41,9 +41,7 @@ def write_sheets(models: Path, out: Path) -> str:
     save(sheet(TITLES, [one.row for one in painted], 256), out / "sheet.png")
     chosen = [one for one in painted if one.name in SHOWN]
     save(sheet(TITLES, [one.row for one in chosen], 256), out / "picture.png")
-    base, upsampled = (
-        float(np.mean([getattr(one, name) for one in painted])) for name in ("base", "upsampled")
-    )
+    base, upsampled = (np.mean([getattr(one, name) for one in painted]) for name in ("base", "upsampled"))
     return (
         f"In the holes of {len(painted)} pictures: base enlarged {base:.1f} dB, upsampled {upsampled:.1f} dB. "
         f"Look at {out}/picture.png and {out}/sheet.png."

@@ -28,6 +28,7 @@ from training.run.state import TrainState
 
 CPU = torch.device("cpu")
 FEW = EditSettings(num_inference_steps=3, scheduler="ddim")
+OPTIONS = ["task=noised-clip", "model.condition=text", "model.noised={patch: 4, group: 2}"]
 GUIDED = FEW.model_copy(update={"clip_guidance": 50.0})
 
 
@@ -112,7 +113,7 @@ def test_of_both_the_loss_is_the_mean_and_does_not_depend_on_the_micro_batch(tmp
 
 
 def test_what_is_compared_follows_from_the_model_unless_it_is_named(tmp_path: Path) -> None:
-    """A model told both has compared with exemplars alone before prompts could be compared, and goes on so."""
+    """Encoders of models told both compared with exemplars alone before, and do so by default."""
     for told, compared, parts in (
         ("exemplar", "null", ("exemplar",)),
         ("both", "null", ("exemplar",)),
@@ -173,15 +174,4 @@ def test_encoders_of_other_models_are_refused(tmp_path: Path) -> None:
     ):
         config_of(tmp_path, "exemplar", "both")
     with pytest.raises(UsageError, match=r"text_dropout=0\.1 has no effect with task=noised-clip"):
-        load_config(
-            TrainConfig,
-            write_config(tmp_path),
-            [
-                "task=noised-clip",
-                "model.condition=text",
-                TOWER,
-                "model.noised.group=2",
-                "model.noised.patch=4",
-            ]
-            + ["text_dropout=0.1"],
-        )
+        load_config(TrainConfig, write_config(tmp_path), [*OPTIONS, TOWER, "text_dropout=0.1"])
