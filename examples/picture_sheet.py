@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from demo_cascade_sheet import one_of_each, psnr
-from demo_gallery import read_samples, save
+from demo_cascade_sheet import psnr
+from demo_gallery import save
 
 from intarsia.sample import Sample
 from intarsia.weights import read_model
@@ -15,7 +15,7 @@ from sampling.pictures import Picture
 from sampling.preview import sheet, with_hole
 from sampling.settings import EditSettings
 
-SETTINGS = EditSettings(guidance_scale=1.0, num_inference_steps=25, scheduler="ddim", batch_size=8)
+SETTINGS = EditSettings(guidance_scale=1.0, num_inference_steps=12, scheduler="ddim", batch_size=8)
 SHOWN = ("000000012667", "000000017029", "000000015746")  # of the README's picture
 TITLES = ["hole", "exemplar", "base, 64 px", "with upsampler, 256 px", "truth"]
 
@@ -30,34 +30,38 @@ class Painted:
     upsampled: float
 
 
-def write_sheets(models: Path, out: Path) -> str:
+def write_sheets(
+    models: Path, samples: Sequence[Sample], out: Path, settings: EditSettings = SETTINGS
+) -> str:
     """Write `out`/sheet.png with all pictures and `out`/picture.png with three; what there is to say of them.
 
     Args:
         models: folder with base/ and upsampler/.
-        out: folder with shown/, shards of the pictures at 256 pixels.
+        samples: samples of 256 pixels, one of each picture.
+        out: existing folder.
+        settings: settings of the edits.
     """
-    painted = paint(models, one_of_each(read_samples(out / "shown")))
+    painted = paint(models, samples, settings)
     save(sheet(TITLES, [one.row for one in painted], 256), out / "sheet.png")
-    chosen = [one for one in painted if one.name in SHOWN]
+    chosen = [one for one in painted if one.name in SHOWN] or painted[:1]
     save(sheet(TITLES, [one.row for one in chosen], 256), out / "picture.png")
     base, upsampled = (np.mean([getattr(one, name) for one in painted]) for name in ("base", "upsampled"))
     return (
-        f"In the holes of {len(painted)} pictures: base enlarged {base:.1f} dB, upsampled {upsampled:.1f} dB. "
+        f"In the holes of {len(painted)} pictures: base {base:.1f} dB, upsampled {upsampled:.1f} dB. "
         f"Look at {out}/picture.png and {out}/sheet.png."
     )
 
 
-def paint(models: Path, samples: Sequence[Sample]) -> list[Painted]:
+def paint(models: Path, samples: Sequence[Sample], settings: EditSettings) -> list[Painted]:
     """Paint each sample's hole after its own exemplar, by the base alone and with the upsampler."""
     model = read_model(models / "base")
     requests = [
         EditRequest(sample.image, sample.edit_mask >= 128, sample.exemplar, number)
         for number, sample in enumerate(samples)
     ]
-    small = [result.image for result in edit(model, requests, SETTINGS)]
+    small = [result.image for result in edit(model, requests, settings)]
     model.upsampler = read_model(models / "upsampler")
-    large = [result.image for result in edit(model, requests, SETTINGS)]
+    large = [result.image for result in edit(model, requests, settings)]
     return [
         Painted(
             sample.meta.image_id,
