@@ -74,8 +74,8 @@ def train_upsampler(out: Path) -> None:
     step(["training", UPSAMPLER, f"data.shards={out / 'source'}", f"run={out / 'upsampler-1'}"])
     noisy = f"data.shards=[{{path: {out / 'source'}, weight: 1, timesteps: noisy}}]"
     start = ["model.init.vae=null", f"model.init.model_folder={out / 'upsampler-1' / 'model'}", "seed=1"]
-    rate = ["optimizer.lr=6.0e-4", "optimizer.warmup_steps=50", "optimizer.decay_until=1200"]
-    step(["training", UPSAMPLER, noisy, f"run={out / 'upsampler'}", *start, *rate, "max_steps=1200"])
+    rate = ["optimizer.lr=6.0e-4", "optimizer.warmup_steps=50", "optimizer.decay_until=900"]
+    step(["training", UPSAMPLER, noisy, f"run={out / 'upsampler'}", *start, *rate, "max_steps=900"])
 
 
 if __name__ == "__main__":

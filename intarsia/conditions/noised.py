@@ -159,10 +159,13 @@ def read_noised(folder: Path, model: Any) -> NoisedEncoder:
                 "train one for this model"
             )
     if content["frozen_hash"] != noised_hash(model, config.noised_parts):
-        tower = " or text tower" if "text" in config.noised_parts else ""
+        what = (
+            "autoencoder, image or text tower"
+            if "text" in config.noised_parts
+            else "autoencoder or image tower"
+        )
         raise UserError(
-            f"{folder} was trained with another autoencoder or image tower{tower} than this model has; train "
-            "one for this model"
+            f"{folder} was trained with another {what} than this model has; train one for this model"
         )
     encoder = NoisedEncoder(config)
     encoder.load_state_dict(load_file(folder / WEIGHTS))

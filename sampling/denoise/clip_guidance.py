@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from intarsia.conditions.noised import NoisedEncoder, read_noised
-from intarsia.errors import UsageError, UserError
+from intarsia.conditions.noised import NoisedEncoder
+from intarsia.errors import UserError
 from intarsia.model import EditModel
 from sampling.denoise.condition import Encoder
 from sampling.denoise.sampler import PredictNoise
@@ -142,15 +141,3 @@ def check_clip_guidance(model: EditModel, settings: EditSettings) -> None:
         raise UserError(
             f"clip_guidance={settings.clip_guidance:g} needs a noised encoder; give its folder, --noised-clip"
         )
-
-
-def attach_noised(model: EditModel, folder: Path) -> None:
-    """Give a model the noised encoder of a folder, in float32 on the model's device.
-
-    Raises:
-        UsageError: for a model in float16, whose weights cannot be compared with those of the training.
-        UserError: as `intarsia.conditions.noised.read_noised`.
-    """
-    if model.unet.dtype == torch.float16:
-        raise UsageError("--noised-clip works with --dtype float32 or bfloat16, not with float16")
-    model.noised = read_noised(folder, model).to(model.unet.device)

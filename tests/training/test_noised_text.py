@@ -167,7 +167,7 @@ def test_encoders_of_other_models_are_refused(tmp_path: Path) -> None:
         read_noised(folder, edit_model(tmp_path, "exemplar"))
     with pytest.raises(UserError, match="compares pictures with exemplars, which this model is not told"):
         read_noised(folder, edit_model(tmp_path, "text"))
-    with pytest.raises(UserError, match="another autoencoder or image tower or text tower than this model"):
+    with pytest.raises(UserError, match="another autoencoder, image or text tower than this model"):
         read_noised(folder, edit_model(tmp_path, "both", seed=6))
     with pytest.raises(
         UsageError, match=r"model\.noised\.condition=both compares pictures with what a model"

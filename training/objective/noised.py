@@ -45,7 +45,7 @@ class NoisedTrainee(nn.Module):
 
 
 @torch.no_grad()
-def prepare(model: EditModel, noise_scheduler: Any, batch: Batch, *more: Any) -> Step:
+def prepare_contrast(model: EditModel, noise_scheduler: Any, batch: Batch, *more: Any) -> Step:
     """The step of `edit.prepare`, with the prompts' vectors where they are compared."""
     step = edit.prepare(model, noise_scheduler, batch, *more)
     if "text" not in model.config.noised_parts:
@@ -54,7 +54,7 @@ def prepare(model: EditModel, noise_scheduler: Any, batch: Batch, *more: Any) ->
     return replace(step, pooled_text=model.pool_text(batch.texts, step.text))
 
 
-def made_up(config: TrainConfig, make: MakeTensor) -> Step:
+def made_up_contrast(config: TrainConfig, make: MakeTensor) -> Step:
     """The step of `edit.made_up`, with vectors of prompts where they are compared."""
     step = edit.made_up(config, make)
     if "text" not in config.model.noised_parts:
@@ -89,9 +89,9 @@ def sick_groups(logits: Tensor, step: Step | None = None) -> Tensor:
 
 TASK = Task(
     trainee=NoisedTrainee,
-    prepare=prepare,
+    prepare=prepare_contrast,
     loss=lambda logits, step: contrast_errors(logits).mean(),
     errors=lambda logits, step: contrast_errors(logits.detach()),
     sick=sick_groups,
-    made_up=made_up,
+    made_up=made_up_contrast,
 )
