@@ -37,6 +37,8 @@ def picture(argv: list[str]) -> None:
     out, models = arguments.out.resolve(), arguments.show and arguments.show.resolve()
     os.chdir(ROOT)
     out.mkdir(parents=True, exist_ok=True)
+    if out.is_relative_to(ROOT):
+        out = out.relative_to(ROOT)  # the models' cards name the shards
     models = models or train(out)
     step(shards_command(out / "shown", "--image-size", 256))
     from demo_gallery import first_draws
