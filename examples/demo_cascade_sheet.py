@@ -14,7 +14,6 @@ from evaluation.measures.metrics import mse
 from intarsia.conditions.low_res import area_mean
 from intarsia.files import atomic_write
 from intarsia.model import EditModel
-from intarsia.model_folder import frozen_hash
 from intarsia.sample import Sample
 from sampling.canvas.canvas import fit_exemplar
 from sampling.canvas.edits import EditRequest
@@ -51,7 +50,7 @@ class Cascade:
         from intarsia.weights import read_model
 
         model = read_model(out / "run" / "model")
-        model.noised = read_noised(out / "noised" / "noised", model.config, frozen_hash(model))
+        model.noised = read_noised(out / "noised" / "noised", model)
         model.upsampler = read_model(out / "upsampler" / "model")
         return Cascade(model, one_of_each(read_samples(out / "shards")))
 

@@ -236,6 +236,8 @@ class NoisedConfig(Config):
     patch: PositiveInt = 4  # side of a patch, in latent cells
     dim: PositiveInt = 512  # width of the vectors that are compared
     group: int = Field(default=4, ge=2)  # consecutive samples whose exemplars are compared with each other
+    # What noisy latents are compared with; null: the exemplar, or the prompt of a model without one.
+    condition: Literal["exemplar", "text", "both"] | None = None
 
 
 LOW_RES_LEVELS = 1000  # levels of noise of a low-resolution picture, one class embedding for each
@@ -332,6 +334,12 @@ class ModelConfig(Config):
     def parts(self) -> tuple[str, ...]:
         """What the UNet is told in tokens, in the order of its context: exemplar, text."""
         return CONDITIONS[self.condition].parts
+
+    @property
+    def noised_parts(self) -> tuple[str, ...]:
+        """What the noised encoder compares noisy latents with, some of `parts`."""
+        told = self.noised.condition if self.noised else None
+        return CONDITIONS[told].parts if told else self.parts[:1]
 
     @property
     def num_tokens(self) -> int:

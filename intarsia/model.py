@@ -107,9 +107,24 @@ class EditModel(nn.Module):
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Prompts -> tokens [B, n, D], without gradient; "" tells nothing. Longer prompts are cut."""
-        assert self.text_encoder is not None and self.tokenizer is not None, "the model is not told text"
-        ids = self.tokenizer(texts, self.config.text_encoder.max_position_embeddings)
-        return read_text(self.text_encoder, ids.to(self.text_encoder.device))
+        assert self.text_encoder is not None, "the model is not told text"
+        return read_text(self.text_encoder, self._ids(texts).to(self.text_encoder.device))
+
+    def pool_text(self, texts: Sequence[str], tokens: Tensor) -> Tensor:
+        """Tokens of prompts [B, n, D] -> one vector each, [B, D]: where the prompt ends, as in CLIP.
+
+        Args:
+            texts: prompts.
+            tokens: result of `encode_text` for them.
+        """
+        assert self.tokenizer is not None, "the model is not told text"
+        ends = (self._ids(texts) == self.tokenizer.end_id).int().argmax(dim=1)
+        return tokens[torch.arange(len(tokens)), ends.to(tokens.device)]
+
+    def _ids(self, texts: Sequence[str]) -> Tensor:
+        """Token ids of prompts, int64 [B, n], on the CPU."""
+        assert self.tokenizer is not None, "the model is not told text"
+        return self.tokenizer(texts, self.config.text_encoder.max_position_embeddings)
 
 
 def build_model(config: ModelConfig, seed: int) -> EditModel:

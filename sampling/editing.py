@@ -18,7 +18,12 @@ from sampling.canvas.canvas import Canvas, check_mask, fit_exemplar, lay_canvas
 from sampling.canvas.edits import EditRequest, EditResult
 from sampling.canvas.remarks import about_model, after_painting, before_painting
 from sampling.canvas.seam import colour_shift, known_ring, match_ring
-from sampling.denoise.clip_guidance import ClipGuidance, check_clip_guidance, guided_by_clip
+from sampling.denoise.clip_guidance import (
+    check_clip_guidance,
+    clip_guidance,
+    guided_by_clip,
+    remarks_on_guidance,
+)
 from sampling.denoise.condition import Encoder
 from sampling.denoise.guidance import guided_model
 from sampling.denoise.machine import visiting
@@ -110,13 +115,14 @@ def _edit_batch(
     with _timed(seconds, "encode", device):
         shown = settings.known_region != "replace"  # otherwise the UNet's mask covers everything
         seen_mask = fitted_mask if shown else fitted_mask | 255
-        told = encoder.told(exemplars, [request.prompt for request in requests])
+        prompts = [request.prompt for request in requests]
+        told = encoder.told(exemplars, prompts)
         structure = _structure(model, requests, squares)
         condition = encoder.condition(image, seen_mask, told, noise[0], structure)
         # Outside the hole a composing model's own latents mean nothing, and the decoder would mix them in.
         held = settings.known_region != "model" or settings.latent_blend or model.config.compose
         known = encoder.known(image, fitted_mask, noise) if held else None
-        clip = _clip_guidance(encoder, exemplars, condition.channels, settings)
+        clip = clip_guidance(encoder, exemplars, prompts, condition.channels, settings.clip_guidance)
     with _timed(seconds, "denoise", device), visiting(model.unet, device) as unet:
         scales = [
             scales_of(model.config.parts, r.own_settings(settings), r.exemplar is not None, r.prompt)
@@ -185,17 +191,6 @@ def _upsampled(
     return large
 
 
-def _clip_guidance(
-    encoder: Encoder, exemplars: Sequence[Tensor | None], channels: Tensor, settings: EditSettings
-) -> ClipGuidance | None:
-    """Guidance by the model's noised encoder; None without it, or without any exemplar."""
-    noised, told = encoder.model.noised, [exemplar is not None for exemplar in exemplars]
-    if noised is None or not settings.clip_guidance or not any(told):
-        return None
-    features, rows = encoder.features(exemplars), torch.tensor(told, device=encoder.device)
-    return ClipGuidance(noised.to(encoder.device), settings.clip_guidance, channels, features, rows)
-
-
 def _fitted_exemplars(requests: Sequence[EditRequest]) -> list[Tensor | None]:
     """The requests' exemplars, uint8 [224, 224, 3]; one that several requests share is fitted once."""
     fitted = {
@@ -261,6 +256,7 @@ def _result(
     remarks = [
         *before_painting(square.canvas, square.edit_mask, square.fitted_mask, request.exemplar, settings),
         *about_model(model, request.prompt, settings),
+        *remarks_on_guidance(model, request.exemplar is not None, request.prompt, settings),
         *remarks_on_window(model, square.canvas),
         *after_painting(edited, square.image, square.fitted_mask),
     ]

@@ -129,8 +129,11 @@ class TrainConfig(Config):
             raise ValueError(
                 f"model.noised.patch={noised.patch} does not divide latents of {self.model.latent_size} cells"
             )
-        if "exemplar" not in self.model.parts:
-            raise ValueError("task=noised-clip needs an exemplar; set model.condition=exemplar or both")
+        if not set(self.model.noised_parts) <= set(self.model.parts):
+            raise ValueError(
+                f"model.noised.condition={noised.condition} compares pictures with what a model with "
+                f"model.condition={self.model.condition} is not told; set both alike, or remove it"
+            )
         if self.micro_batch_size % noised.group:
             raise ValueError(
                 f"micro_batch_size={self.micro_batch_size} must be a multiple of model.noised.group="
@@ -147,6 +150,8 @@ class TrainConfig(Config):
             "model.low_res": self.model.low_res,
             f"exemplar_dropout={self.exemplar_dropout}": self.exemplar_dropout
             != type(self).model_fields["exemplar_dropout"].default,
+            f"text_dropout={self.text_dropout}": "text" in self.model.noised_parts
+            and self.text_dropout != type(self).model_fields["text_dropout"].default,
         }
         for option in (option for option, given in unused.items() if given):
             raise ValueError(f"{option} has no effect with task=noised-clip; remove it")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from intarsia.conditions.noised import save_noised
+from intarsia.conditions.noised import noised_hash, save_noised
 from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
 from intarsia.model import EditModel, build_model
-from intarsia.model_folder import card_words, frozen_hash
+from intarsia.model_folder import card_words
 from intarsia.weights import save_model
 from training.checkpoint.folder import another_base, checkpoint_name, read_state
 from training.checkpoint.rank_files import Parts
@@ -83,7 +83,7 @@ def write_result(model: EditModel, config: TrainConfig, folder: Path, card: str)
     if config.lora:
         write_adapters(model, config.lora, folder, card)
     elif model.noised is not None:
-        save_noised(model.noised, config.model, frozen_hash(model), folder, card)
+        save_noised(model.noised, config.model, noised_hash(model, model.noised.parts), folder, card)
     else:
         with exact_frozen(model):
             save_model(model, folder, card)
@@ -112,7 +112,8 @@ def model_card(config: TrainConfig, state: TrainState, average: str | None = Non
     learned = [f"learning rate {config.optimizer.lr:g}"]
     if config.model.noised:
         title = f"A noised encoder that guides an {words.kind}"
-        does = "Finds the exemplar that belongs to a noisy picture; its gradient guides edits towards theirs."
+        found = " and the ".join("prompt" if part == "text" else part for part in config.model.noised_parts)
+        does = f"Finds the {found} of a noisy picture; its gradient guides edits towards theirs."
     else:
         learned += [f"{part} dropout {getattr(config, f'{part}_dropout'):g}" for part in config.model.parts]
     averaged = average or ("averaged (EMA)" if config.optimizer.averages else "plain")

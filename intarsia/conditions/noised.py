@@ -1,10 +1,10 @@
-"""The noised encoder: which exemplar belongs to latents that are still full of noise.
+"""The noised encoder: which exemplar, or prompt, belongs to latents that are still full of noise.
 
-GLIDE's noised CLIP (Nichol et al. 2021, section 2.3) for exemplars. A transformer sees what the UNet sees,
-noisy latents with the channels of their surroundings, and its vector is compared with a projection of the
-frozen tower's vector of the exemplar. Trained to find an exemplar among others, the scaled cosine becomes
-log p(exemplar | latents) - log p(exemplar) plus a constant, so that its gradient is that of Bayes' rule
-(van den Oord et al. 2018, section 2.3).
+GLIDE's noised CLIP (Nichol et al. 2021, section 2.3), for exemplars, too. A transformer sees what the UNet
+sees, noisy latents with the channels of their surroundings, and its vector is compared with projections of
+the frozen towers' vectors of exemplar and prompt. Trained to find an exemplar among others, the scaled cosine
+becomes log p(exemplar | latents) - log p(exemplar) plus a constant, so that its gradient is that of Bayes'
+rule (van den Oord et al. 2018, section 2.3).
 """
 
 import json
@@ -23,13 +23,15 @@ from intarsia.conditions.condition import condition_kind
 from intarsia.config import build_config
 from intarsia.errors import UserError
 from intarsia.files import atomic_folder, read_json, write_json
+from intarsia.model_folder import frozen_hash
 
 SETTINGS, WEIGHTS = "noised.json", "noised.safetensors"
 _LARGEST_SCALE = 100.0  # CLIP's
+_NOUNS = {"exemplar": "exemplars", "text": "prompts"}
 
 
 class NoisedEncoder(nn.Module):
-    """Vectors of noisy latents and of exemplars whose scaled cosine says whether they belong together.
+    """Vectors of noisy latents, exemplars and prompts whose scaled cosine says whether they belong together.
 
     A Vision Transformer whose class token is an embedding of the timestep, as in GLIDE; the embedding is the
     UNet's, waves and two layers, which learns faster than GLIDE's table and takes any timestep.
@@ -50,9 +52,14 @@ class NoisedEncoder(nn.Module):
         self.layers = nn.ModuleList(_layer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, settings.dim, bias=False)
-        features = condition_kind(config).feature_shape(config)
-        self.project_exemplar = nn.Linear(features[-1], settings.dim, bias=False)
-        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.07)]))  # DeepSpeed takes no scalars
+        self.parts = config.noised_parts
+        if "exemplar" in self.parts:
+            features = condition_kind(config).feature_shape(config)
+            self.project_exemplar = nn.Linear(features[-1], settings.dim, bias=False)
+            self.log_scale = _log_scale()
+        if "text" in self.parts:
+            self.project_text = nn.Linear(config.text_encoder.hidden_size, settings.dim, bias=False)
+            self.log_scale_text = _log_scale()
 
     def see(self, noisy_latents: Tensor, timesteps: Tensor, channels: Tensor) -> Tensor:
         """Vectors of the UNet's input, float [B, dim], of length 1.
@@ -69,19 +76,25 @@ class NoisedEncoder(nn.Module):
             hidden = layer(hidden)
         return F.normalize(self.project(self.norm(hidden[:, 0])), dim=-1)
 
-    def know(self, features: Tensor) -> Tensor:
-        """Vectors of exemplars, float [B, dim], of length 1.
+    def know(self, features: Tensor, part: str = "exemplar") -> Tensor:
+        """Vectors of exemplars or prompts, float [B, dim], of length 1.
 
         Args:
             features: features of the frozen tower, [B, D], or [B, n, D], of which the mean is taken.
+            part: one of `parts`.
         """
         pooled = features if features.ndim == 2 else features.mean(dim=1)
-        return F.normalize(self.project_exemplar(pooled), dim=-1)
+        project = self.project_exemplar if part == "exemplar" else self.project_text
+        return F.normalize(project(pooled), dim=-1)
 
-    @property
-    def scale(self) -> Tensor:
-        """Factor of the cosines, float [1], at most 100."""
-        return self.log_scale.exp().clamp(max=_LARGEST_SCALE)
+    def scale(self, part: str = "exemplar") -> Tensor:
+        """Factor of the cosines with one of `parts`, float [1], at most 100."""
+        logarithm = self.log_scale if part == "exemplar" else self.log_scale_text
+        return logarithm.exp().clamp(max=_LARGEST_SCALE)
+
+
+def _log_scale() -> nn.Parameter:
+    return nn.Parameter(torch.tensor([math.log(1 / 0.07)]))  # DeepSpeed takes no scalars
 
 
 def _layer(width: int, heads: int) -> nn.Module:
@@ -96,7 +109,7 @@ def save_noised(encoder: NoisedEncoder, config: ModelConfig, frozen: str, folder
     Args:
         encoder: encoder to write.
         config: config of its edit model.
-        frozen: `frozen_hash` of autoencoder and tower.
+        frozen: `noised_hash` of its edit model.
         folder: folder to make.
         card: Markdown text of README.md.
 
@@ -107,18 +120,19 @@ def save_noised(encoder: NoisedEncoder, config: ModelConfig, frozen: str, folder
         state = {name: value.detach().float().contiguous() for name, value in encoder.state_dict().items()}
         save_file(state, out / WEIGHTS)
         assert config.noised is not None, "the config has a noised encoder"
-        noised = config.noised.model_dump(mode="json")
+        noised = config.noised.model_dump(mode="json", exclude={"condition"})
+        if "text" in config.noised_parts:  # a folder without this compares with exemplars alone
+            noised["condition"] = "both" if "exemplar" in config.noised_parts else "text"
         write_json(out / SETTINGS, {"noised": noised, "sees": _sees(config), "frozen_hash": frozen})
         (out / "README.md").write_text(card, encoding="utf-8")
 
 
-def read_noised(folder: Path, config: ModelConfig, frozen: str) -> NoisedEncoder:
-    """The encoder of a folder, for an edit model; in evaluation mode, float32 on the CPU.
+def read_noised(folder: Path, model: Any) -> NoisedEncoder:
+    """The encoder of a folder, for an `EditModel`; in evaluation mode, float32 on the CPU.
 
     Args:
         folder: folder that `save_noised` wrote.
-        config: config of the edit model.
-        frozen: `frozen_hash` of its autoencoder and tower.
+        model: the edit model.
 
     Raises:
         UserError: if it is no such folder, or was trained for another model.
@@ -129,6 +143,14 @@ def read_noised(folder: Path, config: ModelConfig, frozen: str) -> NoisedEncoder
             "writes one"
         )
     content = read_json(folder / SETTINGS)
+    settings = {"condition": "exemplar", **content["noised"]}
+    noised = build_config(NoisedConfig, settings, where=str(folder))
+    config = model.config.model_copy(update={"noised": noised})
+    if more := set(config.noised_parts) - set(config.parts):
+        raise UserError(
+            f"{folder} compares pictures with {_NOUNS[more.pop()]}, which this model is not told; train one "
+            "for this model"
+        )
     ours = json.loads(json.dumps(_sees(config)))
     for name, value in content["sees"].items():
         if ours.get(name) != value:
@@ -136,24 +158,42 @@ def read_noised(folder: Path, config: ModelConfig, frozen: str) -> NoisedEncoder
                 f"{folder} was trained for a model with {name}={value}, and this one has {ours.get(name)}; "
                 "train one for this model"
             )
-    if content["frozen_hash"] != frozen:
-        raise UserError(
-            f"{folder} was trained with another autoencoder or image tower than this model has; train one "
-            "for this model"
+    if content["frozen_hash"] != noised_hash(model, config.noised_parts):
+        what = (
+            "autoencoder, image or text tower"
+            if "text" in config.noised_parts
+            else "autoencoder or image tower"
         )
-    noised = build_config(NoisedConfig, content["noised"], where=str(folder))
-    encoder = NoisedEncoder(config.model_copy(update={"noised": noised}))
+        raise UserError(
+            f"{folder} was trained with another {what} than this model has; train one for this model"
+        )
+    encoder = NoisedEncoder(config)
     encoder.load_state_dict(load_file(folder / WEIGHTS))
     return encoder.eval().requires_grad_(False)
 
 
+def noised_hash(model: Any, parts: tuple[str, ...]) -> str:
+    """The sha256 of an `EditModel`'s autoencoder and of the towers that a noised encoder needs.
+
+    Args:
+        model: the edit model.
+        parts: what the encoder compares with (`ModelConfig.noised_parts`).
+    """
+    return frozen_hash(model, *([model.text_encoder] if "text" in parts else []))
+
+
 def _sees(config: ModelConfig) -> dict[str, Any]:
     """What its input depends on."""
+    features: dict[str, Any] = {}
+    if "exemplar" in config.noised_parts:
+        features["features"] = list(condition_kind(config).feature_shape(config))
+    if "text" in config.noised_parts:
+        features["text_encoder"] = config.text_encoder.model_dump(mode="json")
     return {
         "in_channels": config.in_channels,
         "input_layout": config.unet.input_layout,
         "structure.maps": list(config.structure.maps),
         "latent_size": config.latent_size,
-        "features": list(condition_kind(config).feature_shape(config)),
+        **features,
         "noise": config.noise.model_dump(mode="json", exclude={"prediction_type"}),
     }

@@ -136,6 +136,11 @@ class Encoder:
         rows = iter(known)
         return torch.stack([torch.zeros_like(known[0]) if one is None else next(rows) for one in exemplars])
 
+    def pooled(self, prompts: Sequence[str]) -> Tensor:
+        """One vector of each prompt from the frozen tower, [B, D] (`EditModel.pool_text`)."""
+        tokens = self._remembered(self._texts, list(prompts), self._encode_texts)
+        return self.model.pool_text(prompts, tokens).to(self.device)
+
     def _remembered(
         self, memory: dict[bytes, Tensor], rows: Tensor | list[str], encode: Callable[[Any], Tensor]
     ) -> Tensor:

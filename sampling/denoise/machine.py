@@ -72,14 +72,26 @@ def open_model(folder: Path | str, settings: MachineSettings) -> Machine:
     if settings.compile:
         model.unet.compile()
     if settings.noised_clip:
-        from sampling.denoise.clip_guidance import attach_noised
-
         attach_noised(model, settings.noised_clip)
     if settings.style_tower:
         from sampling.denoise.style_tower import read_style_tower
 
         model.style_tower = read_style_tower(settings.style_tower, home, dtype)
     return Machine(model, device)
+
+
+def attach_noised(model: EditModel, folder: Path) -> None:
+    """Give a model the noised encoder of a folder, in float32 on the model's device.
+
+    Raises:
+        UsageError: for a model in float16, whose weights cannot be compared with those of the training.
+        UserError: as `intarsia.conditions.noised.read_noised`.
+    """
+    from intarsia.conditions.noised import read_noised
+
+    if model.unet.dtype == torch.float16:
+        raise UsageError("--noised-clip works with --dtype float32 or bfloat16, not with float16")
+    model.noised = read_noised(folder, model).to(model.unet.device)
 
 
 def _made_ready(model: EditModel, device: torch.device) -> EditModel:

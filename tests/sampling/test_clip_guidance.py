@@ -33,6 +33,35 @@ def test_guided_samples_show_the_exemplar(encoder: noised.NoisedEncoder) -> None
     assert shares[2] > 0.85
 
 
+@pytest.fixture(scope="module")
+def of_both() -> noised.NoisedEncoder:
+    return noised.trained(1200, condition="both")
+
+
+@pytest.mark.long
+@pytest.mark.portable
+def test_an_encoder_of_both_gives_the_gradient_of_exemplar_prompt_and_their_sum(
+    of_both: noised.NoisedEncoder,
+) -> None:
+    """Each of three prompts names two of the six classes, so its gradient differs from the exemplar's."""
+    for parts in (["exemplar"], ["text"], ["exemplar", "text"]):
+        for timestep in (600, 900):
+            cosine, ratio = noised.agreement(of_both, timestep, parts=parts)
+            assert cosine > 0.6, parts
+            assert 0.4 < ratio < 1.3, parts
+
+
+@pytest.mark.long
+@pytest.mark.portable
+def test_guided_samples_show_what_the_prompt_names(of_both: noised.NoisedEncoder) -> None:
+    """The wanted prompt names classes whose priors are .2 and .1."""
+    shares = [
+        noised.share_of_wanted(of_both, scale, samples=200, steps=25, part="text") for scale in (0.0, 1.0)
+    ]
+    assert 0.2 < shares[0] < 0.4
+    assert shares[1] > 0.7
+
+
 def test_the_exact_classifier_brings_all_samples_home() -> None:
     assert noised.share_of_wanted(None, 1.0, samples=100, steps=25) > 0.95
 
@@ -69,7 +98,7 @@ def test_rows_do_not_depend_on_each_other_and_those_without_exemplar_stay() -> N
     both = guidance.gradient(latents, timestep)
     alone = noised.guidance_of(encoder, torch.tensor([1])).gradient(latents[1:], timestep)
     assert torch.allclose(both[1:], alone, rtol=1e-4, atol=1e-6)
-    guidance.told[0] = False
+    guidance.wanted[0].told[0] = False
     without = guidance.gradient(latents, timestep)
     assert not without[0].any()
     assert torch.allclose(without[1], both[1], rtol=1e-4, atol=1e-6)

@@ -10,7 +10,6 @@ from intarsia.conditions.noised import SETTINGS, WEIGHTS, read_noised
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.model import build_model
-from intarsia.model_folder import frozen_hash
 from intarsia.weights import read_model, save_model
 from sampling.denoise.machine import open_model
 from sampling.editing import edit
@@ -64,15 +63,15 @@ def test_a_sample_has_one_loss_in_any_micro_batch() -> None:
     def errors(size: int) -> torch.Tensor:
         parts = zip(seen.split(size), known.split(size), strict=True)
         groups = [(a.unflatten(0, (-1, 4)), b.unflatten(0, (-1, 4))) for a, b in parts]
-        return torch.cat([contrast_errors(a @ b.transpose(1, 2)) for a, b in groups])
+        return torch.cat([contrast_errors((a @ b.transpose(1, 2))[None]) for a, b in groups])
 
     assert torch.allclose(errors(32), errors(8), rtol=1e-6)
     assert torch.allclose(errors(32), errors(4), rtol=1e-6)
 
 
 def test_right_pairs_cost_nothing_and_equal_ones_the_logarithm_of_the_group() -> None:
-    assert contrast_errors(100 * torch.eye(4)[None]).max() < 1e-6
-    assert torch.allclose(contrast_errors(torch.ones(1, 4, 4)), torch.tensor(4.0).log())
+    assert contrast_errors(100 * torch.eye(4)[None, None]).max() < 1e-6
+    assert torch.allclose(contrast_errors(torch.ones(1, 1, 4, 4)), torch.tensor(4.0).log())
 
 
 def test_a_run_goes_on_bit_for_bit_and_with_other_ranks_to_rounding(runs: Runs) -> None:
@@ -99,14 +98,14 @@ def test_the_folder_guides_edits_of_its_model_alone(runs: Runs, tmp_path: Path) 
         edit(plain, [request(1)], FEW.model_copy(update={"clip_guidance": 50.0}))
     other = build_model(plain.config, 6)
     with pytest.raises(UserError, match="trained with another autoencoder or image tower than this model"):
-        read_noised(folder, other.config, frozen_hash(other))
-    narrow = plain.config.model_copy(
-        update={"noise": plain.config.noise.model_copy(update={"beta_end": 0.02})}
+        read_noised(folder, other)
+    narrow = build_model(
+        plain.config.model_copy(update={"noise": plain.config.noise.model_copy(update={"beta_end": 0.02})}), 5
     )
     with pytest.raises(UserError, match=r"was trained for a model with noise=.*train one for this model"):
-        read_noised(folder, narrow, frozen_hash(plain))
+        read_noised(folder, narrow)
     with pytest.raises(UserError, match=r"is not a noised encoder: it has no noised\.json"):
-        read_noised(base, plain.config, frozen_hash(plain))
+        read_noised(base, plain)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ class Step:
         text_dropped: rows that get these, bool [B].
         cells: weight of each cell in the samples' errors, float32 [B, 1, h, w], with mean 1; None = 1.
         levels: levels of the low-resolution pictures' noise, int64 [B]; None without these pictures.
+        pooled_text: vectors of the prompts, [B, D], for a noised encoder that compares with them.
     """
 
     noisy_latents: Tensor
@@ -45,6 +46,7 @@ class Step:
     text_dropped: Tensor | None = None
     cells: Tensor | None = None
     levels: Tensor | None = None
+    pooled_text: Tensor | None = None
 
 
 @dataclass(frozen=True)
