@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from intarsia import weights
+from intarsia.errors import UsageError
 from intarsia.model import EditModel
 from sampling.denoise.device import pick_device, pick_dtype
 from sampling.settings import MachineSettings
