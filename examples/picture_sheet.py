@@ -10,9 +10,10 @@ from demo_gallery import save
 
 from intarsia.sample import Sample
 from intarsia.weights import read_model
-from sampling.editing import EditRequest, edit
+from sampling.canvas.edits import EditRequest
+from sampling.canvas.sheets import sheet, with_hole
+from sampling.editing import edit
 from sampling.pictures import Picture
-from sampling.preview import sheet, with_hole
 from sampling.settings import EditSettings
 
 SETTINGS = EditSettings(guidance_scale=1.0, num_inference_steps=5, scheduler="ddim", batch_size=8)

@@ -12,7 +12,8 @@ from intarsia.conditions.noised import SETTINGS, noised_hash, read_noised, save_
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.model import EditModel, build_model
-from sampling.editing import EditRequest, edit
+from sampling.canvas.edits import EditRequest
+from sampling.editing import edit
 from sampling.settings import EditSettings
 from tests.sampling.tiny import request
 from tests.training.synthetic import write_config
