@@ -1,6 +1,7 @@
 """Who may ask the page's server: its own pages, by its own names, with its token."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from starlette.applications import Starlette
@@ -23,7 +24,8 @@ HOSTS = ["127.0.0.1:7860", "192.168.1.7:7860"]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Gate:
     """The whole server off loopback, with a folder of pictures."""
     folder = tmp_path_factory.mktemp("page")
-    service = Service(None, None, folder / "results", Limits())  # type: ignore[arg-type]
+    pattern = SimpleNamespace(style_tower=None)
+    service = Service(None, pattern, folder / "results", Limits())  # type: ignore[arg-type]
     return build_app(service, visitors_of("0.0.0.0"), COCO_MINI / "images", 4)
 
 
