@@ -86,7 +86,7 @@ def test_a_scaled_down_recipe_trains_and_leaves_a_model(runs: Path, path: Path) 
     assert made.unet.use_linear_projection == config.model.unet.use_linear_projection
 
 
-TOYS = ("demo", "picture")  # which make their own weights
+TOYS = ("demo", "picture", "upsampler-picture")  # which make their own weights
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
