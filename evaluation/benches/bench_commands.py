@@ -34,7 +34,9 @@ def add_bench(commands: Commands, name: str) -> None:
 
 
 def _score(bench: Bench, arguments: argparse.Namespace, failed: Collection[str] = ()) -> None:
-    _deliver(bench, bench.read(arguments), arguments, failed)
+    content = bench.read(arguments)
+    check_bench_cases(content, arguments)
+    _deliver(bench, content, arguments, failed)
 
 
 def _run(bench: Bench, arguments: argparse.Namespace) -> int:
@@ -69,6 +71,5 @@ def _deliver(
     bench: Bench, content: BenchCases, arguments: argparse.Namespace, failed: Collection[str]
 ) -> None:
     name = arguments.name or arguments.results.resolve().name
-    check_bench_cases(content, arguments)
     report = score_bench(bench, content, arguments, arguments.results, name, failed)
     deliver(report, arguments, arguments.results)

@@ -110,7 +110,6 @@ def score_bench(
         numbers = list(bench.treat(arguments, cases, numbers))
     plan = ScoringPlan(content.title, name, content.expected, numbers, bench.sort)
     report = evaluate(cases, plan, score)
-    store.keep()
     remarks = (*report.remarks, *left_out(broken), *loading.remarks)
     inputs = {case.key: inputs_of(case, arguments, store) for case in cases}
     store.keep()

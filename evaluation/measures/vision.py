@@ -22,10 +22,10 @@ from evaluation.measures.weights import (
     fact_of,
     find_weights,
     fingerprint_weights,
+    hash_of,
     is_published,
 )
 from intarsia.errors import UserError
-from intarsia.files import sha256_file
 from intarsia.pretrained import weights_file
 
 
@@ -96,4 +96,4 @@ def dreamsim(given: Given | None = None, device: Device = "cpu", kept: Kept | No
     if shape != (2,):
         raise UserError(f"{path} gives {list(shape)} for two pairs of pictures; one number each is needed")
     run = runner(lambda pairs: module(pairs[:, 0], pairs[:, 1]), device)
-    return Network("dreamsim", UNLISTED + (sha256_file if kept is None else kept.hash_of)(path)[:12], run)
+    return Network("dreamsim", UNLISTED + hash_of(path, kept)[:12], run)

@@ -189,7 +189,12 @@ def find_weights(name: str, given: Mapping[str, Path] | None = None) -> Path:
 def is_published(name: str, file: Path, kept: Kept | None = None) -> bool:
     """Whether a file of the weights `name` is one of those that their publishers offer, by its sha256."""
     hashes = WEIGHT_SOURCES[name].hashes
-    return bool(hashes) and (sha256_file if kept is None else kept.hash_of)(file).startswith(hashes)
+    return bool(hashes) and hash_of(file, kept).startswith(hashes)
+
+
+def hash_of(file: Path, kept: Kept | None) -> str:
+    """The sha256 of a file in hexadecimal; one that has not changed is read once where something is kept."""
+    return sha256_file(file) if kept is None else kept.hash_of(file)
 
 
 def fact_of(what: str, files: Sequence[Path], find: Callable[[], str], kept: Kept | None) -> str:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 
+from dataprep.pictures.reader import orientation_of
 from evaluation.measures.measures import Measure
 from evaluation.scoring.report import ReportColumn
 from evaluation.scoring.scoring import Case, Request
@@ -154,8 +155,7 @@ def _side_of(path: Path) -> str:
     """The side of a result's last square, in pixels."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
-            return str(image.width if turned else image.height)
+            return str(image.width if orientation_of(image) in _TURNED else image.height)
     except (OSError, ValueError, SyntaxError):  # reading it names what is wrong
         return "an unknown size"
 

@@ -9,7 +9,6 @@ from evaluation.reports.tables import (
     Table,
     all_columns,
     best_cells,
-    infinite_cases,
     interval,
     number,
     published_table,
@@ -88,8 +87,7 @@ def compare_tables(reports: Sequence[Report], seed: int = 0) -> list[Table]:
             [math.nan if refused else set_value(report, column)]
             for report, refused in zip(reports, unlike, strict=True)
         ]
-        if not any(infinite_cases(report, column) for report in reports):  # means of other cases
-            best |= {(place, 1 + number) for number, _ in best_cells([column], values)}
+        best |= {(place, 1 + number) for number, _ in best_cells([column], values, reports)}
         for other, found in zip(others, against, strict=True):
             value = shown_value(other, column)
             if found[place].unlike:

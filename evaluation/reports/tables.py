@@ -84,15 +84,12 @@ def published_table(reports: Sequence[Report], rows: Sequence[Published]) -> Tab
         [math.nan if "≠" in cell else value for cell, value in zip(cells[1:], own, strict=True)]
         for cells, own in zip(body, numbers, strict=True)
     ]
-    best = best_cells(columns, values)  # but none where a mean leaves out infinite cases, the best ones
-    partial = {p + 1 for p, c in enumerate(columns) if any(infinite_cases(report, c) for report in reports)}
-    best = frozenset(cell for cell in best if cell[1] not in partial)
     sources = dict.fromkeys(row.source for row in rows)
     notes = [f"≠{number} not comparable. {reason}" for reason, number in reasons.items()]
     notes += [*(how_made(reports) if len(reports) > 1 else ()), *(f"published: {one}" for one in sources)]
     notes.append("check yourself that weights, reference set and cases are the publishers'")
     header = ["", *(c.heading for c in columns)]
-    return Table("beside published numbers", header, body, notes, best)
+    return Table("beside published numbers", header, body, notes, best_cells(columns, values, reports))
 
 
 def all_columns(report: Report) -> list[ReportColumn]:
@@ -113,16 +110,21 @@ def set_value(report: Report, column: ReportColumn) -> float:
 
 
 def best_cells(
-    columns: Sequence[ReportColumn], values: Sequence[Sequence[float]]
+    columns: Sequence[ReportColumn], values: Sequence[Sequence[float]], reports: Sequence[Report]
 ) -> frozenset[tuple[int, int]]:
     """(row, column) of the best value of each column, if two rows have one; NaN has none.
+
+    A column where a report's mean leaves out infinite cases, the best ones, has no best value.
 
     Args:
         columns: columns, the first of which is column 1 of the table.
         values: values of each row.
+        reports: reports of the table.
     """
     found = set()
     for place, column in enumerate(columns):
+        if any(infinite_cases(report, column) for report in reports):
+            continue
         own = [row[place] for row in values if not math.isnan(row[place])]
         if len(own) > 1:
             best = max(own) if column.better == "up" else min(own)

@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from evaluation.measures.measures import Measure, Value
+from evaluation.measures.weights import hash_of
 from evaluation.scoring.moments import Moments, Origin, read_moments
 from evaluation.scoring.scorer import Score
 from evaluation.scoring.scoring import WORKERS, Request
 from evaluation.scoring.set_figures import UNKNOWN, Reference, collect, of_moments
 from evaluation.scoring.store import ValueStore
 from intarsia.errors import UsageError, UserError
-from intarsia.files import sha256_bytes, sha256_file
+from intarsia.files import sha256_bytes
 from intarsia.words import counted
 
 FEATURES = ("clip", "inception")
@@ -100,9 +101,9 @@ def pictures_digest(files: Iterable[Path], store: ValueStore | None = None) -> s
         files: files.
         store: store that keeps hashes of files; without it all are read.
     """
-    hashed = sha256_file if store is None else store.hash_of
     with ThreadPoolExecutor(WORKERS) as pool:
-        return sha256_bytes("".join(sorted(pool.map(hashed, files))).encode())[:12]
+        hashes = pool.map(lambda file: hash_of(file, store), files)
+        return sha256_bytes("".join(sorted(hashes)).encode())[:12]
 
 
 def network_of(recipe: str) -> tuple[str, str]:
