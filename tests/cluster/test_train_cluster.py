@@ -131,6 +131,12 @@ class Run:
         wait_for(lambda: f", restart {restarts}, run" in job.log, lambda: f"{job.info}\n{job.log}")
         return self.saved
 
+    @property
+    def last_words(self) -> str:
+        """Steps, and the end of each rank's output: what a failure is explained with."""
+        ends = [path.read_text()[-3000:] for path in sorted((self.folder / "logs").glob("rank-*.out"))]
+        return "\n".join([f"saved {self.saved}, recorded {self.metrics[-1]['step']}", *ends])
+
     def curve(self) -> list[tuple[float, ...]]:
         return [(line["step"], line["train/loss"], line["train/grad_norm"]) for line in self.metrics]
 
@@ -223,7 +229,7 @@ def test_what_operators_do(run: Run, undisturbed: Run, record_fault: Recorder) -
     assert "JobState=COMPLETED" in call("scontrol", "show", "job", "--oneliner", urgent)
     call("scancel", job.id)
     assert job.ends() == "CANCELLED"
-    wait_for(lambda: run.saved == run.metrics[-1]["step"], lambda: job.log)
+    wait_for(lambda: run.saved == run.metrics[-1]["step"], lambda: run.last_words)
     stops.append(run.saved)
     again = run.submit()
     assert again.ends() == "COMPLETED", again.log

@@ -1,6 +1,7 @@
 """Metrics: every step once, whatever happened, and W&B only as far as wanted."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,29 @@ def test_the_end_of_wandbs_own_process_does_not_end_ours(
     tracker.close(29, finished=True)
     assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [1, *steps]
     assert "W&B records no more" in caplog.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError])
+def test_wandb_cannot_end_our_process_whatever_it_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: type[Exception]
+) -> None:
+    """A request that its process leaves unanswered raises a class of its own; teardown calls exit."""
+    import wandb
+
+    class Run:
+        def log(self, values: dict[str, float], step: int) -> None:
+            raise error("no answer")
+
+    def teardown() -> None:
+        sys.exit(1)
+
+    monkeypatch.setattr(wandb, "teardown", teardown)
+    tracker = RunTracker(RunFolder(tmp_path), 0, Run())
+    for step in (1, 2):
+        tracker.log(step, {"train/loss": 1.0})
+    tracker.close(2, finished=False)
+    assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert caplog.text.count("W&B records no more (no answer)") == 1
 
 
 def test_where_wandb_cannot_write_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

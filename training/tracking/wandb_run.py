@@ -86,10 +86,11 @@ class WandbRun:
         wandb = _wandb()
         try:
             message(self._run)
-        except (OSError, wandb.Error) as error:
+        except Exception as error:  # noqa: BLE001 - what it raises without its process has no common class
             log.warning("W&B records no more (%s): the numbers go to %s alone", error, self._numbers)
             self._run = None
-            with suppress(OSError, wandb.Error):  # or it tries again, and fails again, when Python ends
+            # Or it tries again, and fails again, when Python ends. It exits with the code of its process.
+            with suppress(Exception, SystemExit):
                 wandb.teardown()
 
 
