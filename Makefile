@@ -7,7 +7,7 @@
 # make test-portable  the numeric tests again, as three other processors would compute; four minutes
 # make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; twenty minutes
 # make test-web       the page in a headless Chromium (root installs Debian's if it is missing)
-# make gpu            ten minutes on one GPU: correctness, speed, memory, against plain code and diffusers
+# make gpu            on one GPU: correctness, speed, memory, against plain code and diffusers
 # make check          lint (and format), types, laws (who imports whom, sizes, links in the docs)
 PYTHON ?= python3
 VENV ?= .venv

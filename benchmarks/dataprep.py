@@ -12,10 +12,8 @@ import itertools
 import multiprocessing
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.family import watched_family
 from benchmarks.peers.fixed_exemplar import augment_exemplar, cut_exemplar, draw_augmentation
 from benchmarks.peers.least_dataprep import Known, mask_as_recorded, write_least
 from benchmarks.stages import profile
@@ -55,7 +54,6 @@ SHORT_SIDE = 640
 COPIES = 4  # copies of each picture in the shard for the whole path, so that a shard's fixed cost is small
 VIDEOS, FRAMES = 3, 20
 FRAME_SIZE = (854, 480)  # (width, height), as DAVIS has them
-TICK = 0.2  # seconds between two readings of Ray's processes
 
 
 @dataclass(frozen=True)
@@ -192,15 +190,23 @@ def measure_path(pictures: Path, folder: Path, rounds: int) -> None:
     sidecar = build_shard(longer)
     finish(many, [sidecar])
     known, number = read_known(many), sidecar["samples"]
+    (twice,) = plan_jobs(make_request(folder / "twice", pictures, COPIES, draws_per_image=2))
+    further = build_shard(twice)["samples"] - number
 
     def least() -> None:
         sha256 = write_least(folder / "least.tar", known, many.config.image_size)
         assert sha256 == sidecar["sha256"], "the floor's tar is not the build's"
 
-    works = {"whole": lambda: build_shard(longer), "least": least, "old": lambda: decode_and_encode(cases)}
+    works = {
+        "whole": lambda: build_shard(longer),
+        "least": least,
+        "old": lambda: decode_and_encode(cases),
+        "twice": lambda: build_shard(twice),
+    }
     best = in_turns(works, rounds)
     whole, floor, old = best["whole"] / number, best["least"] / number, best["old"] / len(cases)
     line("whole path", whole, 1)
+    line("each further draw of a picture", best["twice"] - best["whole"], further)
     line("floor: all that the tar needs", floor, 1)
     line("floor of before: decode, 3 encodes", old, 1)
     print(f"share of the floor: {floor / whole:.0%}, of the floor of before {old / whole:.0%}")
@@ -295,15 +301,18 @@ def measure_ray(pictures: Path, folder: Path, target: float) -> None:
     for name, run in (("processes", run_processes), ("Ray", run_shards)):
         walls = []
         for workers in (1, 2):
-            with cpu_of_family() as spent:
+            with watched_family() as watched:
                 start = time.monotonic()
                 for _ in run(jobs, workers):
                     pass
                 walls.append(time.monotonic() - start)
-            used = spent()
+            used = watched().seconds
             line(f"{name}, workers: {workers}", used, number)
             over = f"{used - plain:.1f} CPU-s, {used / plain - 1:.1%}"
             print(f"  over the loop: {over}; wall {walls[-1]:.1f} s")
+            print(
+                f"  memory: {watched().worker:.0f} MB the largest worker, {watched().others:.0f} MB the rest"
+            )
         print(f"  two workers against one, wall: {walls[0] / walls[1]:.2f} x, load {os.getloadavg()[0]:.1f}")
 
 
@@ -311,55 +320,6 @@ def run_processes(jobs: list[ShardJob], workers: int) -> Iterator[dict[str, obje
     """Build the shards with Python processes instead of Ray, as a bound for this machine."""
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap_unordered(build_shard, jobs)
-
-
-@contextmanager
-def cpu_of_family() -> Iterator[Callable[[], float]]:
-    """CPU-seconds of this process and all its descendants.
-
-    They are read periodically, because this process cannot wait for Ray's processes.
-    """
-    seen: dict[int, float] = {}
-    stop = threading.Event()
-    start = time.process_time()
-
-    def look() -> None:
-        while not stop.wait(TICK):
-            seen.update(cpu_of_descendants())
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    own: list[float] = []
-    try:
-        yield lambda: own[0] + sum(seen.values())
-    finally:
-        stop.set()
-        thread.join()
-        own.append(time.process_time() - start)
-
-
-def cpu_of_descendants() -> dict[int, float]:
-    """CPU-seconds of every running descendant of this process."""
-    parents, seconds = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:  # the process has just ended
-            continue
-        pid = int(path.parent.name)
-        parents[pid], seconds[pid] = (
-            int(fields[1]),
-            (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
-        )
-
-    def descends(pid: int) -> bool:
-        while pid in parents:
-            pid = parents[pid]
-            if pid == os.getpid():
-                return True
-        return False
-
-    return {pid: spent for pid, spent in seconds.items() if descends(pid)}
 
 
 def finish(request: BuildRequest, sidecars: list[dict[str, object]]) -> None:

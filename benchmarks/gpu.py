@@ -1,4 +1,4 @@
-"""Measure correctness, speed and memory on one GPU in ten minutes, with comparisons.
+"""Measure correctness, speed and memory on one GPU, with comparisons.
 
     make gpu                                        # one GPU, the real geometry, nothing downloaded
     python -m benchmarks.gpu --out FOLDER --write   # the tables go into benchmarks/RESULTS.md and README.md

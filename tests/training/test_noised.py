@@ -1,5 +1,6 @@
 """The task noised-clip: its loss by groups, its runs, and what they leave for guidance."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ from tests.processes import starts_processes
 from tests.sampling.tiny import request
 from tests.training.launch import Runs, largest_difference, launch
 from tests.training.synthetic import LR, SAME_LOSS, make_shards, write_config
+from tests.training.test_text import TOWER
 from training.config import TrainConfig
 from training.objective.noised import contrast_errors
 
+MODELS = {"model": [], "both": ["model.condition=both", TOWER]}
 NOISED = ["task=noised-clip", "model.noised={size: toy, patch: 4, dim: 8, group: 2}"]
 FEW = EditSettings(num_inference_steps=3, scheduler="ddim")
 
@@ -28,10 +31,14 @@ FEW = EditSettings(num_inference_steps=3, scheduler="ddim")
 @pytest.fixture(scope="module")
 @starts_processes
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Runs `whole`, `resumed` (stopped after two steps), and `elastic`, begun by two ranks at stage 2."""
+    """Runs `whole`, `resumed` (stopped after two steps), and `elastic`, begun by two ranks at stage 2.
+
+    `prompts` and `prompts-resumed` are told exemplar and prompt, and compare with both.
+    """
     root = tmp_path_factory.mktemp("noised")
     config, shards = write_config(root), make_shards(root / "shards")
-    save_model(build_model(load_config(TrainConfig, config).model, 5), root / "model")
+    for name, told in MODELS.items():
+        save_model(build_model(load_config(TrainConfig, config, told).model, 5), root / name)
     common = [
         f"data.shards={shards}",
         f"model.init.model_folder={root / 'model'}",
@@ -48,7 +55,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
     launch(root, "pair", [job("elastic", "micro_batch_size=2", "zero_stage=2", stop_after=2)], ranks=2)
     jobs = [job("whole"), job("resumed", stop_after=2), job("resumed"), job("elastic", "micro_batch_size=2")]
-    launch(root, "alone", jobs)
+    both = [*MODELS["both"], f"model.init.model_folder={root / 'both'}", "model.noised.condition=both"]
+    jobs += [job("prompts", *both), job("prompts-resumed", *both, stop_after=2)]
+    launch(root, "alone", [*jobs, job("prompts-resumed", *both)])
     return Runs(root)
 
 
@@ -80,6 +89,19 @@ def test_a_run_goes_on_bit_for_bit_and_with_other_ranks_to_rounding(runs: Runs) 
     assert runs.losses("elastic") == pytest.approx(runs.losses("whole"), rel=SAME_LOSS)
     assert largest_difference(weights(runs, "elastic"), weights(runs, "whole")) < LR / 100
     assert runs.metrics("whole")[-1]["val/loss"] > 0
+
+
+def test_a_run_with_prompts_goes_on_bit_for_bit_and_its_folder_guides_by_either(runs: Runs) -> None:
+    assert runs.losses("prompts-resumed") == runs.losses("prompts") != runs.losses("whole")
+    assert largest_difference(weights(runs, "prompts-resumed"), weights(runs, "prompts")) == 0
+    plain = read_model(runs.root / "both")
+    guided, _ = open_model(
+        runs.root / "both", MachineSettings(device="cpu", noised_clip=runs.root / "prompts" / "noised")
+    )
+    strong = FEW.model_copy(update={"clip_guidance": 50.0})
+    for own in (replace(request(1), prompt=""), replace(request(1), prompt="a dog", exemplar=None)):
+        [expected], [changed] = edit(plain, [own], FEW), edit(guided, [own], strong)
+        assert (changed.image != expected.image).any()
 
 
 def test_the_folder_guides_edits_of_its_model_alone(runs: Runs, tmp_path: Path) -> None:
