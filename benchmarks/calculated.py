@@ -10,7 +10,7 @@ CPU, but no data and no weights.
 import argparse
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,7 +48,7 @@ def main() -> int:
     return run_command(compare)
 
 
-def compare(argv: list[str]) -> None:
+def compare(argv: Sequence[str]) -> None:
     """Print each row as it is calculated, and whether its file says the same.
 
     Raises:
@@ -110,7 +110,7 @@ def figures(recipe: str, overrides: tuple[str, ...], world: int) -> dict[str, An
     tflop["trained"] = tflop["forward"] + tflop["backward"]
     tflop["frozen"] = tflop["whole"] - tflop["trained"]
     step, guided = tflop["forward"], 2 * tflop["forward"]  # guidance asks the UNet twice
-    speed, gpus = MFU * GPUS["a100-80"].bf16_tflops, found["gpus"].items()
+    speed = MFU * GPUS["a100-80"].bf16_tflops
     return {
         "gb": SimpleNamespace(**gb),
         "tflop": SimpleNamespace(**tflop),
@@ -122,15 +122,21 @@ def figures(recipe: str, overrides: tuple[str, ...], world: int) -> dict[str, An
         "cpu": (cpu["optimizer"] + cpu["checkpoint"]) / 1e9,
         "cpu_optimizer": cpu["optimizer"] / 1e9,
         "cpu_copy": cpu["checkpoint"] / 1e9,
-        "hours": {name: gpu.get("hours") for name, gpu in gpus},
-        "gpu_hours": {name: gpu.get("gpu_hours") for name, gpu in gpus},
-        "rate": {name: gpu.get("images_per_s_per_gpu") for name, gpu in gpus},
-        "peak": {name: gpu["bf16_tflops"] for name, gpu in gpus},
+        "hours": by_gpu(found, "hours"),
+        "gpu_hours": by_gpu(found, "gpu_hours"),
+        "rate": by_gpu(found, "images_per_s_per_gpu"),
+        "peak": by_gpu(found, "bf16_tflops"),
         "step": round(1e3 * step, -1),
         "guided": round(1e3 * guided, -1),
         "step_seconds": STEPS * step / speed,
         "guided_seconds": STEPS * guided / speed,
     }
+
+
+def by_gpu(found: Mapping[str, Any], figure: str) -> dict[str | int, float | None]:
+    """A figure of each GPU; the hole {rate[4090]} looks for a number."""
+    gpus = found["gpus"].items()
+    return {int(name) if name.isdecimal() else name: gpu.get(figure) for name, gpu in gpus}
 
 
 def words_of(text: str) -> str:

@@ -179,6 +179,13 @@ def line(name: str, seconds: float, samples: int) -> None:
     print(f"{name:34} {seconds / samples * 1e3:8.2f} ms  {samples / seconds:9.1f} /CPU-s")
 
 
+def print_size(request: BuildRequest) -> None:
+    """Print the mean size of a sample in the finished folder's shards."""
+    shards = find_shards([str(request.out)])
+    size = sum(shard.bytes for shard in shards) / sum(shard.count for shard in shards)
+    print(f"  {size / 1e3:.0f} kB per sample, profile {request.config.profile}")
+
+
 def measure_path(pictures: Path, folder: Path, rounds: int) -> None:
     """Measure the whole path against both floors, its stages, the recipe, and the peer."""
     request = make_request(folder / "one", pictures)
@@ -206,6 +213,7 @@ def measure_path(pictures: Path, folder: Path, rounds: int) -> None:
     best = in_turns(works, rounds)
     whole, floor, old = best["whole"] / number, best["least"] / number, best["old"] / len(cases)
     line("whole path", whole, 1)
+    print_size(many)
     line("each further draw of a picture", best["twice"] - best["whole"], further)
     line("floor: all that the tar needs", floor, 1)
     line("floor of before: decode, 3 encodes", old, 1)
@@ -229,6 +237,7 @@ def measure_loader(pictures: Path, folder: Path, rounds: int, short_side: int | 
     draws, number = fresh_draws(request)
     what = f"short side {short_side}" if short_side else "pictures as they are"
     line(f"loader, fresh draw: {what}", in_turns({what: draws}, rounds)[what], number)
+    print_size(request)
 
 
 def fresh_draws(request: BuildRequest) -> tuple[Callable[[], object], int]:
