@@ -3,9 +3,9 @@
     python examples/picture.py [--out picture]
 
 Makes shards, trains both models side by side, each on one core, writes them in half precision and paints a
-hole of every picture. It takes two hours on two cores. Running it again continues: what is done is kept. The
-two models are part of the project, examples/picture/base and examples/picture/upsampler; with them the sheets
-take minutes:
+hole of every picture. It takes less than two hours on two cores. Running it again continues: what is done is
+kept. The two models are part of the project, examples/picture/base and examples/picture/upsampler; with them
+the sheets take a minute:
 
     python examples/picture.py --show examples/picture --out picture
 """
@@ -76,8 +76,8 @@ def train_upsampler(out: Path) -> None:
     step(["training", UPSAMPLER, f"data.shards={out / 'source'}", f"run={out / 'upsampler-1'}"])
     noisy = f"data.shards=[{{path: {out / 'source'}, weight: 1, timesteps: noisy}}]"
     start = ["model.init.vae=null", f"model.init.model_folder={out / 'upsampler-1' / 'model'}", "seed=1"]
-    rate = ["optimizer.lr=6.0e-4", "optimizer.warmup_steps=50", "optimizer.decay_until=900"]
-    step(["training", UPSAMPLER, noisy, f"run={out / 'upsampler'}", *start, *rate, "max_steps=900"])
+    rate = ["optimizer.lr=6.0e-4", "optimizer.warmup_steps=50", "optimizer.decay_until=5000"]
+    step(["training", UPSAMPLER, noisy, f"run={out / 'upsampler'}", *start, *rate, "max_steps=5000"])
 
 
 if __name__ == "__main__":
