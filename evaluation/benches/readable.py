@@ -1,12 +1,14 @@
 """Cases with files that cannot be used: found before scoring, and left out only where that is asked for."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from evaluation.scoring.scoring import WORKERS
 from intarsia.errors import UserError
 from sampling.pictures import read_mask, read_picture
+
+_NAMED = 10  # cases without a file that a remark names
 
 
 def broken_cases(cases: Mapping[str, Mapping[str, Path]], one_size: Collection[str]) -> dict[str, str]:
@@ -24,6 +26,12 @@ def broken_cases(cases: Mapping[str, Mapping[str, Path]], one_size: Collection[s
 def left_out(broken: Mapping[str, str]) -> tuple[str, ...]:
     """A remark for each broken case."""
     return tuple(f"left out: {key}: {reason}" for key, reason in broken.items())
+
+
+def lacking(keys: Sequence[str]) -> tuple[str, ...]:
+    """One remark about the cases that lack a file, if there are any; it names the first ten."""
+    named = ", ".join(keys[:_NAMED]) + (f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else "")
+    return (f"left out, for lack of a file: {named}",) if keys else ()
 
 
 def _reason(files: Mapping[str, Path], one_size: Collection[str]) -> str:

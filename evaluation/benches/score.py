@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.benches.bench import Bench, BenchCases
-from evaluation.benches.readable import broken_cases, left_out
+from evaluation.benches.readable import broken_cases, lacking, left_out
 from evaluation.benches.run import made_with
 from evaluation.metrics.evaluate import ScoringPlan, check_weights, evaluate, load_numbers, wanted_metrics
 from evaluation.metrics.metric import METRICS, EditCase, Loading, metric_of
@@ -110,7 +110,8 @@ def score_bench(
         numbers = list(bench.treat(arguments, cases, numbers))
     plan = ScoringPlan(content.title, name, content.expected, numbers, bench.sort)
     report = evaluate(cases, plan, score)
-    remarks = (*report.remarks, *left_out(broken), *loading.remarks)
+    lost = lacking([case.key for case in made if case.key not in files])
+    remarks = (*report.remarks, *lost, *left_out(broken), *loading.remarks)
     inputs = {case.key: inputs_of(case, arguments, store) for case in cases}
     store.keep()
     return replace(report, settings=made_with(folder, report.rows), remarks=remarks, inputs=inputs)

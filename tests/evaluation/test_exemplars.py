@@ -155,7 +155,10 @@ def test_missing_files_are_refused_or_counted(small, weights, tmp_path, capsys) 
     assert run(command, some, weights) == 1
     assert "2 of 6 cases lack a file (first" in capsys.readouterr().err
     assert run(command, some, weights, "--only-present") == 0
-    assert "2 of 6 results are missing: not comparable" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 6 results are missing: not comparable" in said
+    lost = sorted(path.stem for path in results.glob("*.png"))[4:6]
+    assert f"left out, for lack of a file: {', '.join(lost)}\n" in said
     assert run(command, tmp_path / "none", weights, "--only-present") == 1
 
 
