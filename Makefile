@@ -1,6 +1,6 @@
 # make setup          .venv with everything (a second call is instant)
 # make demo           boxes -> shards -> training -> edits, into demo/index.html
-# make demo-conditions  what exemplar, text and edges each do, in numbers; about six minutes on two cores (estimated)
+# make demo-conditions  what exemplar, text and edges each do, in numbers; about six minutes on two idle cores
 # make demo-cascade   a noised encoder and an upsampler for the demo's model; under six minutes on two idle cores
 # make test           the test suite, on two cores thirteen minutes
 # make test-quick     without what starts other programs (Ray, DeepSpeed) or computes for seconds: under two minutes
