@@ -4,8 +4,8 @@
     python examples/cross.py [--model demo/run/model] [--out demo/cross]
 
 Shows a bench of one record in PIE-Bench's layout, and `evaluation piebench run --sheet` on it. A model that
-takes an exemplar paints a hydrant in the place of the dog, one that takes prompts a bear. Takes about three
-minutes on one core, most of them for null-condition or null-text (`--method` leaves methods out, `--steps 5`
+takes an exemplar paints a hydrant in the place of the dog, one that takes prompts a bear. Takes about a
+minute on two cores, most of it for null-condition or null-text (`--method` leaves methods out, `--steps 5`
 is faster); run it again and only what is missing is made. Under each picture stand error, background PSNR,
 calls and seconds.
 """

@@ -4,7 +4,7 @@
     python examples/evaluate.py [--model demo/run/model] [--out demo/evaluate]
 
 Shows a bench of one's own from four bundled pictures: the object's box is the hole, the object itself the
-exemplar, the picture the truth. Takes about 20 seconds on one core. A low error shows that the model has
+exemplar, the picture the truth. Takes about 10 seconds on one core. A low error shows that the model has
 learned the task, not that its edits are good: many edits are right, and only one of them is the truth.
 """
 

@@ -3,7 +3,7 @@
     make demo && python examples/own_boxes.py        # once: the model and the shards
     python examples/finetune.py [--model demo/run/model] [--shards demo/own_boxes/shards]
 
-Shows configs/train/finetune.yaml at the demo's size. Takes about one minute on one core. The second call is
+Shows configs/train/finetune.yaml at the demo's size. Takes half a minute on one core. The second call is
 the first one with more steps: it continues from the checkpoint, as it would after a crash.
 """
 

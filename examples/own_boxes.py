@@ -2,7 +2,7 @@
 
     python examples/own_boxes.py [--out demo/own_boxes]
 
-Shows the shortest way from annotations of your own to training data. Takes about 20 seconds on two cores,
+Shows the shortest way from annotations of your own to training data. Takes about 10 seconds on two cores,
 most of them for starting Ray. The same command again continues: finished shards are left as they are.
 """
 
