@@ -30,7 +30,7 @@ h2 { font-size: 1.05em; margin: 1.8em 0 .5em }
 p, li, figcaption, small { color: #555 }
 ul { margin: .5em 0; padding-left: 1.2em; font-size: .9em }
 div.wide { overflow-x: auto }
-figure:has(span):not(:has(span + span)) { width: min-content }
+figure:has(span):not(:has(span + span)) { width: 18em }
 table { border-collapse: collapse; background: #fff; font-variant-numeric: tabular-nums }
 th, td { padding: .3em .7em; border: 1px solid #ddd; text-align: right; white-space: nowrap }
 th:first-child, td:first-child, th.recipe { text-align: left }
@@ -57,7 +57,7 @@ figure span { display: flex; flex-direction: column; font-size: .8em; color: #77
 figure span:has(.full) { flex-shrink: 0 }
 @media (max-width: 600px) {
   figure div { flex-wrap: wrap }
-  figure span:not(:has(.full)) { max-width: calc(50% - 3px) }
+  figure :is(span + span, span:has(+ span)):not(:has(.full)) { max-width: calc(50% - 3px) }
   th, td { padding: .3em .4em }
   th:first-child, td:first-child { white-space: normal }
 }

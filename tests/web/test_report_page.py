@@ -38,3 +38,23 @@ def test_pictures_and_sentences_fit_every_window(tmp_path: Path) -> None:
         window.set_viewport_size({"width": 390, "height": 800})
         assert window.evaluate("document.documentElement.scrollWidth") <= 390
         browser.close()
+
+
+def test_a_picture_alone_has_its_size_and_a_caption_that_can_be_read(tmp_path: Path) -> None:
+    picture = {"result": Image.new("RGB", (512, 512), "red")}
+    shown = Gallery(
+        "cases", [Shown("Direct Inversion + P2P · error 0.00e+00 · background 17.21 dB", picture)] * 3
+    )
+    (tmp_path / "report.html").write_text(page("a", [], [shown]))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        window = browser.new_page()
+        window.goto((tmp_path / "report.html").as_uri())
+        for width in (390, 1400):
+            window.set_viewport_size({"width": width, "height": 800})
+            assert window.evaluate("document.documentElement.scrollWidth") <= width
+            [size, *others] = [image.bounding_box()["width"] for image in window.query_selector_all("img")]
+            assert {size, *others} == {224}
+            caption = window.query_selector("figcaption").bounding_box()
+            assert caption["width"] > 3 * caption["height"] / 2
+        browser.close()
