@@ -90,7 +90,7 @@ def compared(own: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any
     return {
         "more": SimpleNamespace(**more),
         "beside": SimpleNamespace(**beside),
-        "guidance": 100 * gradient / (2 * beside["tflop"].forward),
+        "guidance": 100 * gradient / beside["tflop"].guided,
     }
 
 
@@ -109,7 +109,7 @@ def figures(recipe: str, overrides: tuple[str, ...], world: int) -> dict[str, An
     tflop = {name: value / 1e12 for name, value in flops.items()}
     tflop["trained"] = tflop["forward"] + tflop["backward"]
     tflop["frozen"] = tflop["whole"] - tflop["trained"]
-    step, guided = tflop["forward"], 2 * tflop["forward"]  # guidance asks the UNet twice
+    tflop["guided"] = 2 * tflop["forward"]  # guidance asks the UNet twice
     speed = MFU * GPUS["a100-80"].bf16_tflops
     return {
         "gb": SimpleNamespace(**gb),
@@ -126,10 +126,10 @@ def figures(recipe: str, overrides: tuple[str, ...], world: int) -> dict[str, An
         "gpu_hours": by_gpu(found, "gpu_hours"),
         "rate": by_gpu(found, "images_per_s_per_gpu"),
         "peak": by_gpu(found, "bf16_tflops"),
-        "step": round(1e3 * step, -1),
-        "guided": round(1e3 * guided, -1),
-        "step_seconds": STEPS * step / speed,
-        "guided_seconds": STEPS * guided / speed,
+        "step": round(1e3 * tflop["forward"], -1),
+        "guided": round(1e3 * tflop["guided"], -1),
+        "step_seconds": STEPS * tflop["forward"] / speed,
+        "guided_seconds": STEPS * tflop["guided"] / speed,
     }
 
 

@@ -319,9 +319,9 @@ def measure_ray(pictures: Path, folder: Path, target: float) -> None:
             line(f"{name}, workers: {workers}", used, number)
             over = f"{used - plain:.1f} CPU-s, {used / plain - 1:.1%}"
             print(f"  over the loop: {over}; wall {walls[-1]:.1f} s")
-            print(
-                f"  memory: {watched().worker:.0f} MB the largest worker, {watched().others:.0f} MB the rest"
-            )
+            if run is run_shards:
+                memory = f"{watched().worker:.0f} MB the largest worker, {watched().others:.0f} MB the rest"
+                print(f"  memory: {memory}")
         print(f"  two workers against one, wall: {walls[0] / walls[1]:.2f} x, load {os.getloadavg()[0]:.1f}")
 
 

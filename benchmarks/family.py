@@ -1,20 +1,24 @@
 """CPU time and memory of this process and of all that it has started, Ray's processes among them."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-TICK = 0.2  # seconds between two readings
+import psutil
+
+TICK = 0.2  # seconds between two readings of CPU times
+MEMORY_TICKS = 10  # memory is read less often, because the kernel walks through all of it
 WORKER = "ray::"  # start of a worker's name while it works
 
 
 @dataclass(frozen=True)
 class Family:
-    """CPU-seconds of this process and all its descendants; MB of its largest worker, and of the others."""
+    """CPU-seconds of this process and all its descendants; MB of Ray's largest worker, and of the others.
+
+    Of memory that several processes share, each has its part.
+    """
 
     seconds: float
     worker: float
@@ -25,20 +29,26 @@ class Family:
 def watched_family() -> Iterator[Callable[[], Family]]:
     """What this process and its descendants have used, once the block is over; memory at its peak.
 
-    They are read periodically, because this process cannot wait for Ray's processes.
+    They are read periodically, because this process cannot wait for Ray's processes. What the reading itself
+    takes is not counted.
     """
     seen: dict[int, float] = {}
-    peaks = [0.0, 0.0]
+    peaks, reading = [0.0, 0.0], [0.0]
     stop = threading.Event()
     start = time.process_time()
 
     def look() -> None:
+        tick = 0
         while not stop.wait(TICK):
-            running = descendants()
-            seen.update({pid: seconds for pid, (_, seconds) in running.items()})
-            workers = [memory(pid) for pid, (name, _) in running.items() if name.startswith(WORKER)]
-            others = sum(memory(pid) for pid, (name, _) in running.items() if not name.startswith(WORKER))
-            peaks[:] = max(peaks[0], *workers, 0), max(peaks[1], others)
+            running = psutil.Process().children(recursive=True)
+            seen.update(read_each(running, cpu_seconds))
+            if tick % MEMORY_TICKS == 0:
+                workers = [process for process in running if is_worker(process)]
+                sizes = read_each(running, megabytes)
+                largest = max((sizes.pop(process.pid, 0.0) for process in workers), default=0.0)
+                peaks[:] = max(peaks[0], largest), max(peaks[1], sum(sizes.values()))
+            tick += 1
+        reading[0] = time.thread_time()
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -48,35 +58,31 @@ def watched_family() -> Iterator[Callable[[], Family]]:
     finally:
         stop.set()
         thread.join()
-        own.append(time.process_time() - start)
+        own.append(time.process_time() - start - reading[0])
 
 
-def descendants() -> dict[int, tuple[str, float]]:
-    """Name and CPU-seconds of every running descendant of this process."""
-    parents, found = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
-        except OSError:  # the process has just ended
-            continue
-        pid, fields = int(path.parent.name), rest.split()
-        parents[pid] = int(fields[1])
-        found[pid] = name, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def descends(pid: int) -> bool:
-        while pid in parents:
-            pid = parents[pid]
-            if pid == os.getpid():
-                return True
-        return False
-
-    return {pid: one for pid, one in found.items() if descends(pid)}
+def read_each(processes: list[psutil.Process], read: Callable[[psutil.Process], float]) -> dict[int, float]:
+    """What `read` finds of each process, by its number; those that have just ended are left out."""
+    found = {}
+    for process in processes:
+        with suppress(psutil.Error):
+            found[process.pid] = read(process)
+    return found
 
 
-def memory(pid: int) -> float:
-    """MB of a process; of memory that several processes share, its part."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0.0
-    return next((int(row.split()[1]) / 1e3 for row in text.splitlines() if row.startswith("Pss:")), 0.0)
+def cpu_seconds(process: psutil.Process) -> float:
+    """Of all its threads, in user and in system mode."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def megabytes(process: psutil.Process) -> float:
+    """Memory of a process, of what it shares its part."""
+    return float(process.memory_full_info().pss) / 1e6
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether Ray's worker is at work in it."""
+    with suppress(psutil.Error):
+        return process.name().startswith(WORKER)
+    return False

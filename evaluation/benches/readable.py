@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evaluation.scoring.scoring import WORKERS
 from intarsia.errors import UserError
+from intarsia.words import first_of
 from sampling.pictures import read_mask, read_picture
 
 _NAMED = 10  # cases without a file that a remark names
@@ -30,8 +31,7 @@ def left_out(broken: Mapping[str, str]) -> tuple[str, ...]:
 
 def lacking(keys: Sequence[str]) -> tuple[str, ...]:
     """One remark about the cases that lack a file, if there are any; it names the first ten."""
-    named = ", ".join(keys[:_NAMED]) + (f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else "")
-    return (f"left out, for lack of a file: {named}",) if keys else ()
+    return (f"left out, for lack of a file: {first_of(keys, _NAMED)}",) if keys else ()
 
 
 def _reason(files: Mapping[str, Path], one_size: Collection[str]) -> str:

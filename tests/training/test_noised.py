@@ -54,10 +54,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         }
 
     launch(root, "pair", [job("elastic", "micro_batch_size=2", "zero_stage=2", stop_after=2)], ranks=2)
-    jobs = [job("whole"), job("resumed", stop_after=2), job("resumed"), job("elastic", "micro_batch_size=2")]
     both = [*MODELS["both"], f"model.init.model_folder={root / 'both'}", "model.noised.condition=both"]
-    jobs += [job("prompts", *both), job("prompts-resumed", *both, stop_after=2)]
-    launch(root, "alone", [*jobs, job("prompts-resumed", *both)])
+    jobs = [job("whole"), job("resumed", stop_after=2), job("resumed"), job("elastic", "micro_batch_size=2")]
+    jobs += [
+        job("prompts", *both),
+        job("prompts-resumed", *both, stop_after=2),
+        job("prompts-resumed", *both),
+    ]
+    launch(root, "alone", jobs)
     return Runs(root)
 
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from intarsia.errors import UserError
+from intarsia.words import first_of
 
 _SAY_AFTER_S = 10.0  # and again after twice as long, and so on
 _TRY_S = 5.0  # of one attempt to connect
@@ -171,9 +172,7 @@ def strangers(ranks: Sequence[dict[str, Any]]) -> str:
 
 
 def _listed(ranks: set[int]) -> str:
-    names = ", ".join(map(str, sorted(ranks)[:_NAMES]))
-    more = f" and {len(ranks) - _NAMES} more" if len(ranks) > _NAMES else ""
-    return f"rank{'s' if len(ranks) > 1 else ''} {names}{more}"
+    return f"rank{'s' if len(ranks) > 1 else ''} {first_of(sorted(ranks), _NAMES)}"
 
 
 def _say(sentence: str) -> None:

@@ -83,15 +83,12 @@ class WandbRun:
     def _tell(self, message: Callable[[Any], Any]) -> None:
         if self._run is None:
             return
-        wandb = _wandb()
         try:
             message(self._run)
         except Exception as error:  # noqa: BLE001 - what it raises without its process has no common class
             log.warning("W&B records no more (%s): the numbers go to %s alone", error, self._numbers)
             self._run = None
-            # Or it tries again, and fails again, when Python ends. It exits with the code of its process.
-            with suppress(Exception, SystemExit):
-                wandb.teardown()
+            _end_process()  # or it tries again, and fails again, when Python ends
 
 
 def start_wandb(config: TrainConfig, folder: RunFolder, state: TrainState, origin: Mapping[str, Any]) -> Any:
@@ -140,14 +137,14 @@ def _begin(
         "without": _WITHOUT,
         "offline": "set tracker.wandb=offline",
     }
-    run = _connect(wandb, options, mode, strict=config.tracker.wandb == "online")
+    run = _connect(options, mode, strict=config.tracker.wandb == "online")
     for name, summary in _SUMMARIES.items():
         run.define_metric(name, summary=summary)
     _note_shards(wandb, run, config, state, online=mode == "online")
     return run
 
 
-def _connect(wandb: Any, options: dict[str, Any], mode: str, strict: bool) -> Any:
+def _connect(options: dict[str, Any], mode: str, strict: bool) -> Any:
     if mode == "online":
         try:
             return start_tracking_run(mode="online", resume="allow", **options)
@@ -155,7 +152,7 @@ def _connect(wandb: Any, options: dict[str, Any], mode: str, strict: bool) -> An
             if strict:
                 raise
             log.warning("W&B cannot be reached (%s): recording offline", error.__cause__)
-            wandb.teardown()  # its process holds the run's id
+            _end_process()  # which holds the run's id
     return start_tracking_run(mode="offline", **options)
 
 
@@ -227,6 +224,12 @@ def _in_netrc(environ: Mapping[str, str]) -> bool:
         return path.is_file() and netrc.netrc(path).authenticators(host) is not None
     except (netrc.NetrcParseError, OSError):
         return False
+
+
+def _end_process() -> None:
+    """End W&B's own process, and not ours: teardown exits with the code of a process that had a bad end."""
+    with suppress(Exception, SystemExit):
+        _wandb().teardown()
 
 
 def _wandb() -> Any:
