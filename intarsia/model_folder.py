@@ -78,6 +78,7 @@ def card_words(config: ModelConfig) -> CardWords:
 
 
 ADAPTERS = "pytorch_lora_weights.safetensors"  # marks a folder of adapters
+NOISED_ENCODER = "noised.json"  # marks that of a noised encoder
 
 
 def check_model_folder(folder: Path | str) -> None:
@@ -104,6 +105,8 @@ def _way_out(folder: Path) -> str:
         return f"; use {folder / 'model'}"
     if (folder / ADAPTERS).is_file():
         return f" but adapters; run python -m sampling merge-lora --lora {folder} --model BASE --out DIR"
+    if (folder / NOISED_ENCODER).is_file():
+        return f" but a noised encoder; give it as --noised-clip {folder} beside the model that it guides"
     if folder.parent.name == "checkpoints":
         return " but a training checkpoint; the run writes RUN/model when it finishes"
     if (folder / "checkpoints").is_dir():

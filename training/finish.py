@@ -1,6 +1,5 @@
 """The end of a run: the model folder, and what to do with it."""
 
-import shlex
 from pathlib import Path
 
 from torch import Tensor
@@ -9,7 +8,6 @@ from intarsia.conditions.noised import noised_hash, save_noised
 from intarsia.errors import UserError
 from intarsia.files import read_json, write_json
 from intarsia.model import EditModel, build_model
-from intarsia.model_folder import card_words
 from intarsia.weights import save_model
 from training.checkpoint.folder import another_base, checkpoint_name, read_state
 from training.checkpoint.rank_files import Parts
@@ -20,6 +18,7 @@ from training.model.frozen import exact_frozen
 from training.model.lora import write_adapters
 from training.objective.task import task_of
 from training.optimizer.ema import KEY
+from training.run.result import next_command, result_of
 from training.run.state import RunFolder, TrainState
 from training.tracking.progress import log
 
@@ -61,21 +60,21 @@ def _base_weights(config: TrainConfig, digest: str) -> dict[str, Tensor]:
 
 
 def write_model(model: EditModel, config: TrainConfig, state: TrainState, run: RunFolder) -> None:
-    """Write RUN/model (RUN/lora for adapters) from the state's checkpoint, unless this step's exists.
+    """Write the run's result from the state's checkpoint, unless this step's exists.
 
     Says what to run next.
     """
-    result = run.adapters if config.lora else run.noised if config.model.noised else run.model
-    content = {"step": state.step, "model": result.name}
+    result = result_of(config)
+    folder = run.root / result.folder
+    content = {"step": state.step, "model": result.folder}
     if not (run.finished.is_file() and read_json(run.finished) == content):
         run.finished.unlink(missing_ok=True)
         card = model_card(config, state)
         whole = consolidate(config, model, run.checkpoints / checkpoint_name(state.step))
-        write_result(whole, config, result, card)
+        write_result(whole, config, folder, card)
         write_json(run.finished, content)
-    what = "adapters" if config.lora else "noised encoder" if config.model.noised else "model"
-    log.info("%s after %d steps: %s", what, state.step, result)
-    log.info("next: %s", _next_command(config, result))
+    log.info("%s after %d steps: %s", result.name, state.step, folder)
+    log.info("next: %s", next_command(config, folder))
 
 
 def write_result(model: EditModel, config: TrainConfig, folder: Path, card: str) -> None:
@@ -89,32 +88,11 @@ def write_result(model: EditModel, config: TrainConfig, folder: Path, card: str)
             save_model(model, folder, card)
 
 
-def _next_command(config: TrainConfig, folder: Path | str) -> str:
-    result = shlex.quote(str(folder))
-    if config.lora:
-        base = shlex.quote(str(config.model.init.model_folder))
-        return f"python -m sampling merge-lora --model {base} --lora {result} --out MODEL"
-    words = card_words(config.model)
-    if config.model.noised:
-        guided = f"--noised-clip {result} --clip-guidance 1"
-        model = f"--model MODEL {guided}"
-    else:
-        model = words.model(result)
-    return f"python -m sampling edit {model} --image I.png --mask M.png {words.options} --out O.png"
-
-
 def model_card(config: TrainConfig, state: TrainState, average: str | None = None) -> str:
-    """README.md of the model folder; `average` says how its weights were averaged, if not as the run does."""
-    words = card_words(config.model)
-    title = words.kind[0].upper() + words.kind[1:]
-    title = f"Adapters (LoRA, rank {config.lora.rank}) for an {words.kind}" if config.lora else title
-    does = f"Repaints the masked part of a picture so that it shows {words.shows}."
+    """README.md of the result; `average` says how its weights were averaged, if not as the run does."""
+    result = result_of(config)
     learned = [f"learning rate {config.optimizer.lr:g}"]
-    if config.model.noised:
-        title = f"A noised encoder that guides an {words.kind}"
-        found = " and the ".join("prompt" if part == "text" else part for part in config.model.noised_parts)
-        does = f"Finds the {found} of a noisy picture; its gradient guides edits towards theirs."
-    else:
+    if result.drops:
         learned += [f"{part} dropout {getattr(config, f'{part}_dropout'):g}" for part in config.model.parts]
     averaged = average or ("averaged (EMA)" if config.optimizer.averages else "plain")
     size = config.model.image_size
@@ -123,16 +101,16 @@ def model_card(config: TrainConfig, state: TrainState, average: str | None = Non
 library_name: diffusers
 pipeline_tag: image-to-image
 ---
-# {title}
+# {result.title(config)}
 
-{does}
+{result.does(config)}
 
 - trained for {state.step:,} steps on {state.position:,} samples of {", ".join(config.data.shards)}
 - pictures of {size}×{size} pixels, seed {config.seed}, {averaged} weights
 - {", ".join([*learned, config.precision])}
 - {libraries}
 
-    {_next_command(config, "FOLDER")}
+    {next_command(config, "FOLDER")}
 
 The licence of the weights it was initialised from, and of the pictures, holds for it, too.
 """

@@ -23,9 +23,9 @@ from intarsia.conditions.condition import condition_kind
 from intarsia.config import build_config
 from intarsia.errors import UserError
 from intarsia.files import atomic_folder, read_json, write_json
-from intarsia.model_folder import frozen_hash
+from intarsia.model_folder import NOISED_ENCODER, frozen_hash
 
-SETTINGS, WEIGHTS = "noised.json", "noised.safetensors"
+WEIGHTS = "noised.safetensors"
 _LARGEST_SCALE = 100.0  # CLIP's
 _NOUNS = {"exemplar": "exemplars", "text": "prompts"}
 
@@ -116,14 +116,14 @@ def save_noised(encoder: NoisedEncoder, config: ModelConfig, frozen: str, folder
     Raises:
         UsageError: if the folder exists and contains something else.
     """
-    with atomic_folder(folder, SETTINGS) as out:
+    with atomic_folder(folder, NOISED_ENCODER) as out:
         state = {name: value.detach().float().contiguous() for name, value in encoder.state_dict().items()}
         save_file(state, out / WEIGHTS)
         assert config.noised is not None, "the config has a noised encoder"
         noised = config.noised.model_dump(mode="json", exclude={"condition"})
         if "text" in config.noised_parts:  # a folder without this compares with exemplars alone
             noised["condition"] = "both" if "exemplar" in config.noised_parts else "text"
-        write_json(out / SETTINGS, {"noised": noised, "sees": _sees(config), "frozen_hash": frozen})
+        write_json(out / NOISED_ENCODER, {"noised": noised, "sees": _sees(config), "frozen_hash": frozen})
         (out / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -137,12 +137,12 @@ def read_noised(folder: Path, model: Any) -> NoisedEncoder:
     Raises:
         UserError: if it is no such folder, or was trained for another model.
     """
-    if not (folder / SETTINGS).is_file():
+    if not (folder / NOISED_ENCODER).is_file():
         raise UserError(
-            f"{folder} is not a noised encoder: it has no {SETTINGS}; a training with task=noised-clip "
+            f"{folder} is not a noised encoder: it has no {NOISED_ENCODER}; a training with task=noised-clip "
             "writes one"
         )
-    content = read_json(folder / SETTINGS)
+    content = read_json(folder / NOISED_ENCODER)
     settings = {"condition": "exemplar", **content["noised"]}
     noised = build_config(NoisedConfig, settings, where=str(folder))
     config = model.config.model_copy(update={"noised": noised})

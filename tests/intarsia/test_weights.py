@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from intarsia.errors import UserError
 from intarsia.model import EditModel, build_model
-from intarsia.model_folder import ADAPTERS, check_model_folder
+from intarsia.model_folder import ADAPTERS, NOISED_ENCODER, check_model_folder
 from intarsia.weights import read_model, save_model
 from tests.closeness import longest_sum, relative_error, rounding
 from tests.sampling.tiny import files_of, tiny_config, tiny_model
@@ -246,10 +246,13 @@ def test_a_folder_of_training_is_told_from_a_model_folder(tmp_path: Path) -> Non
     checkpoint.mkdir(parents=True)
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / ADAPTERS).touch()
+    (tmp_path / "noised").mkdir()
+    (tmp_path / "noised" / NOISED_ENCODER).touch()
     for folder, way_out in (
         (checkpoint, "but a training checkpoint; the run writes RUN/model when it finishes"),
         (tmp_path / "run", r"run its command again"),
         (tmp_path / "lora", "but adapters; run python -m sampling merge-lora --lora .*lora --model BASE"),
+        (tmp_path / "noised", "but a noised encoder; give it as --noised-clip .*noised beside the model"),
     ):
         with pytest.raises(UserError, match=f"{folder} is not a model folder.*{way_out}"):
             check_model_folder(folder)

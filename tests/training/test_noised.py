@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from intarsia.conditions.noised import SETTINGS, WEIGHTS, read_noised
+from intarsia.conditions.noised import WEIGHTS, read_noised
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.model import build_model
+from intarsia.model_folder import NOISED_ENCODER
 from intarsia.weights import read_model, save_model
 from sampling.denoise.machine import open_model
 from sampling.editing import edit
@@ -110,7 +111,7 @@ def test_a_run_with_prompts_goes_on_bit_for_bit_and_its_folder_guides_by_either(
 
 def test_the_folder_guides_edits_of_its_model_alone(runs: Runs, tmp_path: Path) -> None:
     folder, base = runs.root / "whole" / "noised", runs.root / "model"
-    assert {path.name for path in folder.iterdir()} == {SETTINGS, WEIGHTS, "README.md"}
+    assert {path.name for path in folder.iterdir()} == {NOISED_ENCODER, WEIGHTS, "README.md"}
     card = (folder / "README.md").read_text()
     assert "--noised-clip" in card
     assert "Finds the exemplar" in card and "dropout" not in card and "Repaints" not in card

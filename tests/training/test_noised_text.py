@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from intarsia.conditions.noised import SETTINGS, noised_hash, read_noised, save_noised
+from intarsia.conditions.noised import noised_hash, read_noised, save_noised
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.model import EditModel, build_model
+from intarsia.model_folder import NOISED_ENCODER
 from sampling.canvas.edits import EditRequest
 from sampling.editing import edit
 from sampling.settings import EditSettings
@@ -125,7 +126,7 @@ def test_what_is_compared_follows_from_the_model_unless_it_is_named(tmp_path: Pa
         config = config_of(tmp_path, told, compared)
         assert config.model.noised_parts == parts
         folder = saved(tmp_path / f"{told}-{compared}", told, compared)
-        written = json.loads((folder / SETTINGS).read_text())["noised"]
+        written = json.loads((folder / NOISED_ENCODER).read_text())["noised"]
         assert written.get("condition") == {1: "text" if parts == ("text",) else None, 2: "both"}[len(parts)]
         assert read_noised(folder, edit_model(tmp_path, told)).parts == parts
         card = model_card(config, TrainState())

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from intarsia.conditions.noised import SETTINGS
 from intarsia.config import load_config
 from intarsia.files import read_json
 from intarsia.model import build_model
-from intarsia.model_folder import ADAPTERS
+from intarsia.model_folder import ADAPTERS, NOISED_ENCODER
 from intarsia.weights import read_model_config, save_model
 from tests.paths import ROOT
 from tests.processes import starts_processes
@@ -79,7 +78,7 @@ def test_a_scaled_down_recipe_trains_and_leaves_a_model(runs: Path, path: Path) 
     config = load_config(TrainConfig, path)
     result = run / read_json(run / "finished.json")["model"]
     if config.lora or config.model.noised:
-        assert (result / (ADAPTERS if config.lora else SETTINGS)).is_file()
+        assert (result / (ADAPTERS if config.lora else NOISED_ENCODER)).is_file()
         return
     made = read_model_config(result)
     assert made.noise == config.model.noise

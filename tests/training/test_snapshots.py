@@ -224,3 +224,18 @@ def test_a_folder_of_something_else_is_not_replaced(
     assert "model is a result of the run itself; choose another folder" in capsys.readouterr().err
     assert main(["ema", "run", "--sigma-rel", "0.1"]) == 2
     assert "nothing to do: add --out DIR" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_noised_encoder_replaces_only_one_of_its_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    one(run)
+    run.keep_config(dump_config(load_config(TrainConfig, write_config(tmp_path), ["task=noised-clip"])))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").touch()
+    command = ["ema", str(run.root), "--sigma-rel", "0.05", "--out"]
+    assert main([*command, str(tmp_path / "model")]) == 2
+    assert "contains model_index.json but no noised.json and is not replaced" in capsys.readouterr().err
+    assert main([*command, str(run.root / "noised")]) == 2
+    assert "noised is a result of the run itself; choose another folder" in capsys.readouterr().err

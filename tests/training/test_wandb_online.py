@@ -15,6 +15,7 @@ from tests.sampling.tiny import request, tiny_model
 from tests.wandb_server import WandbServer, wandb_server
 from training.config import TrainConfig
 from training.option_groups import PreviewConfig
+from training.run.result import RUN_RESULTS, Result
 from training.run.state import RunFolder, TrainState
 from training.tracking import wandb_run
 from training.tracking.previews import PreviewRequest, preview_table, write_preview
@@ -85,6 +86,18 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *words, **options: self.calls.append((name, words, options))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("result", RUN_RESULTS.values(), ids=RUN_RESULTS)
+def test_what_a_run_leaves_is_an_artifact_whatever_its_kind(tmp_path: Path, result: Result) -> None:
+    recorder = Recorder()
+    tracker = RunTracker(RunFolder(tmp_path), 0, recorder)
+    (tmp_path / result.folder).mkdir()
+    (tmp_path / result.folder / result.marker).write_bytes(b"12345")
+    tracker.close(5, finished=True)
+    [artifact] = [given[0] for name, given, _ in recorder.calls if name == "log_artifact"]
+    assert (artifact.type, list(artifact.manifest.entries)) == ("model", [result.marker])
 
 
 @pytest.mark.processes

@@ -11,9 +11,9 @@ from intarsia.command_line import Commands
 from intarsia.config import load_config
 from intarsia.errors import UsageError, UserError
 from intarsia.files import check_replaceable
-from intarsia.model_folder import ADAPTERS, INDEX
 from training.config import TrainConfig
 from training.option_groups import NARROWEST, WIDEST
+from training.run.result import RUN_RESULTS, result_of
 from training.run.state import RunFolder
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ def _make(arguments: argparse.Namespace) -> None:
     config = load_config(TrainConfig, run.config) if run.config.is_file() else snapshots[-1].config
     state = snapshots[-1].state
     if arguments.out:
-        if arguments.out.resolve() in (path.resolve() for path in (run.model, run.adapters)):
+        if arguments.out.resolve() in ((run.root / row.folder).resolve() for row in RUN_RESULTS.values()):
             raise UsageError(f"--out={arguments.out} is a result of the run itself; choose another folder")
-        check_replaceable(arguments.out, ADAPTERS if config.lora else INDEX)
+        check_replaceable(arguments.out, result_of(config).marker)
     print(f"{len(snapshots)} snapshot(s) up to step {state.step}, {state.updates} updates", file=sys.stderr)
 
     from intarsia.model import build_model

@@ -84,23 +84,8 @@ class RunFolder:
 
     @property
     def finished(self) -> Path:
-        """Written last of all: the step that the model folder was made at."""
+        """Written last of all: the step that the result was made at."""
         return self.root / "finished.json"
-
-    @property
-    def model(self) -> Path:
-        """The finished model."""
-        return self.root / "model"
-
-    @property
-    def noised(self) -> Path:
-        """The finished noised encoder, of a run with task=noised-clip."""
-        return self.root / "noised"
-
-    @property
-    def adapters(self) -> Path:
-        """The finished adapters, of a run that trains no more than them."""
-        return self.root / "lora"
 
 
 @dataclass

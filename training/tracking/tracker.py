@@ -23,6 +23,7 @@ from intarsia.files import atomic_write, naming
 from training.checkpoint.folder import LATEST, step_of
 from training.config import TrainConfig
 from training.data.shards import manifests_of
+from training.run.result import RUN_RESULTS
 from training.run.state import RunFolder, TrainState
 from training.tracking.wandb_run import WandbRun, code_version, start_wandb
 
@@ -135,9 +136,9 @@ class RunTracker:
         self._note_checkpoint()
         if finished:
             self.event(step, "finished", "")
-            for model in (self._folder.model, self._folder.adapters):
-                if model.is_dir():
-                    self._wandb.artifact(f"{self._name}-model", "model", model, [f"step-{step}"])
+            for result in RUN_RESULTS.values():
+                if (folder := self._folder.root / result.folder).is_dir():
+                    self._wandb.artifact(f"{self._name}-model", "model", folder, [f"step-{step}"])
         else:
             self.event(step, "stopped", "by a signal, after a save; the same command goes on")
             self._wandb.will_continue()
