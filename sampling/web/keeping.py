@@ -26,10 +26,13 @@ def own_folder(parent: Path | None = None) -> Iterator[Path]:
     """
     parent = parent or Path(tempfile.gettempdir())
     remove_left(parent)
-    made = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True)
-    with made as name, (Path(name) / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it however this process ends
-        yield Path(name)
+    while True:
+        made = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True)
+        with made as name, (Path(name) / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it however this process ends
+            if Path(lock.name).exists():  # else a server that begins now has taken it for one that has ended
+                yield Path(name)
+                return
 
 
 def remove_left(parent: Path) -> None:

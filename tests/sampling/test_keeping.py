@@ -1,15 +1,17 @@
 """Visitors' files go by age and by size, and after a server's sudden end."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sampling.web.keeping import forget, look_regularly, own_folder
+from sampling.web.keeping import forget, look_regularly, own_folder, remove_left
 
 HOLD = """
 import sys, time
@@ -79,4 +81,24 @@ def test_the_folder_of_a_killed_server_goes_with_the_next_and_a_running_one_stay
         assert sorted(tmp_path.iterdir()) == sorted([own, folders[1]])
     servers[1].kill()
     servers[1].wait()
+    assert not own.exists()
+
+
+def test_a_folder_that_another_server_takes_for_an_ended_ones_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one begins at the same moment, and has the lock between its file and our hold of it."""
+    hold, taken = fcntl.flock, []
+
+    def late(lock: Any, operation: int) -> None:
+        if not taken:
+            taken.append(Path(lock.name).parent)
+            remove_left(tmp_path)
+        hold(lock, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with own_folder(tmp_path) as own:
+        assert list(tmp_path.iterdir()) == [own] != taken
+        remove_left(tmp_path)
+        assert own.exists()
     assert not own.exists()
