@@ -2,7 +2,8 @@
 # make demo           boxes -> shards -> training -> edits, into demo/index.html
 # make demo-conditions  what exemplar, text and edges each do, in numbers; about six minutes on two idle cores
 # make demo-cascade   a noised encoder and an upsampler for the demo's model; under six minutes on two idle cores
-# make test           the test suite, on two cores thirteen minutes
+# make test           the test suite, on two cores ten minutes
+# make test-whole     examples, benchmarks and an installed copy; toys that learn known answers; three minutes
 # make test-quick     without what starts other programs (Ray, DeepSpeed) or computes for seconds: under two minutes
 # make test-portable  the numeric tests again, as three other processors would compute; four minutes
 # make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; twenty minutes
@@ -18,7 +19,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export WANDB_MODE ?= offline
 
-.PHONY: setup demo demo-conditions demo-cascade test test-quick test-portable test-cluster test-web gpu check lint types laws format clean
+.PHONY: setup demo demo-conditions demo-cascade test test-whole test-quick test-portable test-cluster test-web gpu check lint types laws format clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt docker/install.sh
@@ -39,8 +40,11 @@ TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 test: setup
 	$(BIN)/python -m pytest $(TWO)
 
+test-whole: setup
+	$(BIN)/python -m pytest $(TWO) -m whole
+
 test-quick: setup
-	$(BIN)/python -m pytest $(TWO) -m 'not cluster and not web and not processes and not long'
+	$(BIN)/python -m pytest $(TWO) -m 'not cluster and not web and not whole and not processes and not long'
 
 # oneDNN, MKL and PyTorch's own kernels (ATen) keep to another processor's instructions and so add up in another
 # order. Threads that wait without spinning do not take the cores from each other.

@@ -14,7 +14,7 @@ from tests.faults import Recorder, section_of, write_table
 # Programs that take a second or more. A test that starts one is marked `processes`, or it fails.
 SLOW_PROGRAMS = re.compile(r"python[\d.]*|torchrun|bash|gcs_server|raylet|wandb-core|chromium\S*|slurm\w*")
 SHARED = ("hard_runs", "ray_with_two_workers")  # fixtures of several files, the most expensive first
-SLOW_MARKS = ("processes", "cluster", "web")
+SLOW_MARKS = ("processes", "cluster", "web", "whole")
 _started: list[str] = []
 _HAD_RANKS = pytest.StashKey[bool]()
 _ROWS = pytest.StashKey[dict[str, dict[str, str]]]()  # section -> fault -> outcome

@@ -13,7 +13,7 @@ from tests.paths import ROOT
 from tests.sampling.tiny import tiny_model
 
 
-@pytest.mark.processes
+@pytest.mark.whole
 def test_the_sampler_of_the_example_edits(tmp_path: Path) -> None:
     """In a process of its own: choices of options and settings are read when they are imported."""
     [row] = examples()["sampling/samplers.py"].splitlines()

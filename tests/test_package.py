@@ -82,7 +82,7 @@ def test_the_image_and_make_setup_install_with_one_script() -> None:
     assert "make setup" in (ROOT / ".ci/run").read_text().splitlines()
 
 
-@pytest.mark.processes
+@pytest.mark.whole
 def test_the_wheel_holds_everything_under_one_name(source: Path, wheel: Path) -> None:
     wanted = [
         path
@@ -100,7 +100,7 @@ def test_the_wheel_holds_everything_under_one_name(source: Path, wheel: Path) ->
     assert zipfile.ZipFile(wheel).read(listed) == b"intarsia\n"
 
 
-@pytest.mark.processes
+@pytest.mark.whole
 def test_an_archive_of_the_source_makes_the_same_wheel(source: Path, wheel: Path, tmp_path: Path) -> None:
     build = "import setuptools.build_meta as b; print(b.build_sdist('.'))"
     archive = source / call([sys.executable, "-c", build], source).split()[-1]
@@ -111,7 +111,7 @@ def test_an_archive_of_the_source_makes_the_same_wheel(source: Path, wheel: Path
     assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
 
 
-@pytest.mark.processes
+@pytest.mark.whole
 def test_foreign_packages_of_our_names_stay_and_ours_come_after_intarsia(
     python: Path, tmp_path: Path
 ) -> None:
@@ -125,7 +125,7 @@ def test_foreign_packages_of_our_names_stay_and_ours_come_after_intarsia(
     assert (Path(printed.strip()) / "configs/train/demo.yaml").is_file()
 
 
-@pytest.mark.processes
+@pytest.mark.whole
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_each_console_script_finds_ours(script: str, python: Path, tmp_path: Path) -> None:
     (tmp_path / "training").mkdir()  # also in the user's own folder
@@ -137,7 +137,7 @@ def test_each_console_script_finds_ours(script: str, python: Path, tmp_path: Pat
         assert call([python, "-m", "intarsia", name, "--help"], tmp_path) == printed
 
 
-@pytest.mark.processes
+@pytest.mark.whole
 def test_a_folder_with_a_package_called_dataprep_is_refused_by_build(python: Path, tmp_path: Path) -> None:
     (tmp_path / "dataprep").mkdir()
     (tmp_path / "dataprep/__init__.py").touch()
@@ -150,8 +150,7 @@ def test_a_folder_with_a_package_called_dataprep_is_refused_by_build(python: Pat
     assert run.returncode == 1 and sentence in run.stderr
 
 
-@pytest.mark.long
-@pytest.mark.processes
+@pytest.mark.whole
 def test_an_installed_copy_builds_trains_and_edits(python: Path, tmp_path: Path) -> None:
     intarsia = [python, "-m", "intarsia"]
     for name in ("configs", "examples"):

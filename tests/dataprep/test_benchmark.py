@@ -8,7 +8,7 @@ from benchmarks.dataprep import BUNDLED, main
 from benchmarks.stages import REST, STAGES
 
 
-@pytest.mark.long
+@pytest.mark.whole
 def test_the_benchmark_prints_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     main([str(BUNDLED), "--rounds", "1"])
     printed = capsys.readouterr().out

@@ -56,6 +56,7 @@ def test_what_has_an_effect_and_what_has_none_is_said() -> None:
     assert "has NO EFFECT beyond what differs" in sheet.sentences(columns, enlarged(2.0, -2.5, 0.1))[-1]
 
 
+@pytest.mark.whole
 def test_everything_is_measured_and_shown(model: EditModel, tmp_path: Path) -> None:
     samples = [make_sample(number, 64) for number in range(3)]
     samples = [replace(s, meta=replace(s.meta, image_id=str(n))) for n, s in enumerate(samples)]

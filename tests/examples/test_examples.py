@@ -20,7 +20,7 @@ from tests.forks import Ended, script
 from tests.paths import ROOT
 from tests.sampling.tiny import ModelFragment
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.whole
 
 
 def run(name: str, *options: object) -> str:

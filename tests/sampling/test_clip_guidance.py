@@ -13,7 +13,7 @@ def encoder() -> noised.NoisedEncoder:
     return noised.trained(1200)
 
 
-@pytest.mark.long
+@pytest.mark.whole
 @pytest.mark.portable
 def test_its_gradient_is_that_of_the_exact_classifier(encoder: noised.NoisedEncoder) -> None:
     """Seen after 6,000 steps (`python -m benchmarks.noised`): cosines of .88 and .91, ratios of .83, .88."""
@@ -23,7 +23,7 @@ def test_its_gradient_is_that_of_the_exact_classifier(encoder: noised.NoisedEnco
         assert 0.5 < ratio < 1.3
 
 
-@pytest.mark.long
+@pytest.mark.whole
 @pytest.mark.portable
 def test_guided_samples_show_the_exemplar(encoder: noised.NoisedEncoder) -> None:
     """Seen after 6,000 steps: shares of .10, .92 and 1.00 of the samples at W = 0, 1 and 2."""
@@ -38,7 +38,7 @@ def of_both() -> noised.NoisedEncoder:
     return noised.trained(1200, condition="both")
 
 
-@pytest.mark.long
+@pytest.mark.whole
 @pytest.mark.portable
 def test_an_encoder_of_both_gives_the_gradient_of_exemplar_prompt_and_their_sum(
     of_both: noised.NoisedEncoder,
@@ -51,7 +51,7 @@ def test_an_encoder_of_both_gives_the_gradient_of_exemplar_prompt_and_their_sum(
             assert 0.4 < ratio < 1.3, parts
 
 
-@pytest.mark.long
+@pytest.mark.whole
 @pytest.mark.portable
 def test_guided_samples_show_what_the_prompt_names(of_both: noised.NoisedEncoder) -> None:
     """The wanted prompt names classes whose priors are .2 and .1."""

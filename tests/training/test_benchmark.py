@@ -36,7 +36,7 @@ def test_the_peer_sees_and_answers_the_same(tmp_path: Path) -> None:
     assert relative_error(ours, theirs) < rounding(longest_sum(model.unet))
 
 
-@pytest.mark.long
+@pytest.mark.whole
 def test_the_peer_learns(tmp_path: Path) -> None:
     config = load_config(TrainConfig, write_config(tmp_path))
     data = pictures(config, batch_shape(config, 1))

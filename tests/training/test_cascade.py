@@ -11,7 +11,7 @@ def upsampler() -> EditModel:
     return cascade.trained(250)
 
 
-@pytest.mark.long
+@pytest.mark.whole
 @pytest.mark.portable
 def test_it_continues_known_pixels_and_keeps_to_low_resolution(upsampler: EditModel) -> None:
     """Seen after 1,500 steps (`python -m benchmarks.cascade`): 8 dB above bilinear, 1.00, .99, 4.0."""
@@ -22,7 +22,7 @@ def test_it_continues_known_pixels_and_keeps_to_low_resolution(upsampler: EditMo
     assert found["mean_error"] < 12
 
 
-@pytest.mark.long
+@pytest.mark.whole
 @pytest.mark.portable
 def test_without_known_pixels_the_phase_is_left_to_chance(upsampler: EditModel) -> None:
     found = cascade.figures(upsampler, blind=True, number=16, steps=8)

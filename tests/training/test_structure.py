@@ -138,7 +138,7 @@ def test_the_estimate_counts_the_channel(tmp_path: Path) -> None:
 
 
 @pytest.mark.portable
-@pytest.mark.long
+@pytest.mark.whole
 def test_after_200_steps_the_map_is_worth_half_of_the_masked_error(tmp_path: Path) -> None:
     """Pictures whose hole shows a random colour in each cell, which noise of t = 400 hides and the map shows.
 

@@ -98,7 +98,7 @@ class World:
         return (seen == pairs).float().mean(dim=0).tolist()
 
 
-@pytest.mark.long
+@pytest.mark.whole
 def test_each_scale_steers_its_own_condition_and_leaves_the_other_at_its_prior() -> None:
     world = World(build_config(ModelConfig, TINY, where="the toy"))
     levels, trainee = noise_levels(world.model.config.noise), EditTrainee(world.model)
