@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from tests.paths import ROOT
+from tests.training.synthetic import write_config
 from training.__main__ import main
-
-CONFIG = str(ROOT / "configs/train/demo.yaml")
 
 
 def test_help_names_each_command_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,11 +24,11 @@ def test_help_names_each_command_with_a_line(capsys: pytest.CaptureFixture[str])
         assert re.search(rf" {name} \w+ \w+ \w+", text)
 
 
-@pytest.mark.parametrize("words", [["estimate", CONFIG, "--json"], [CONFIG, "--dry-run"]], ids="-".join)
+@pytest.mark.parametrize(("command", "option"), [(["estimate"], "--json"), ([], "--dry-run")])
 def test_options_may_stand_between_the_overrides(
-    words: list[str], capsys: pytest.CaptureFixture[str]
+    command: list[str], option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    *command, config, option = words
+    config = str(write_config(tmp_path))
     assert main([*command, config, "micro_batch_size=2", option, "seed=7"]) == 0
     mixed = capsys.readouterr().out
     assert main([*command, option, config, "micro_batch_size=2", "seed=7"]) == 0
