@@ -39,6 +39,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.whole
 def test_every_piece_keeps_its_tensors_on_one_device_in_dtypes_that_go_together(
     outcomes: dict[str, str],
 ) -> None:
@@ -48,6 +49,7 @@ def test_every_piece_keeps_its_tensors_on_one_device_in_dtypes_that_go_together(
     assert sum("four tokens" in name for name in outcomes) == 2 + 3 * 2  # queries and keys learn
 
 
+@pytest.mark.whole
 def test_mistakes_are_found(outcomes: dict[str, str]) -> None:
     planted = {name: error for name, error in outcomes.items() if name.startswith("mistake")}
     assert len(planted) == 3
