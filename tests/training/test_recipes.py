@@ -69,6 +69,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_scaled_down_recipe_trains_and_leaves_a_model(runs: Path, path: Path) -> None:
     run = runs / path.stem
