@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import runpy
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -88,6 +89,8 @@ def script(arguments: list[str]) -> None:
 def _be(program: Program, arguments: list[str], environment: dict[str, str], path: str, folder: Path) -> None:
     for number in (1, 2):
         os.dup2(os.open(folder / str(number), os.O_WRONLY | os.O_APPEND), number)
+    # Blocked where a test of the loader's workers in pytest's process started the fork server.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.chdir(ROOT)
     os.environ.update(environment)
     tempfile.tempdir = None  # remembered from before; TMPDIR may name another
