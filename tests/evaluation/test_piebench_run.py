@@ -209,9 +209,12 @@ def test_the_planned_rows_are_those_that_are_made(parts, scale) -> None:
         ways += cross(["ddim", "direct", "negative-condition"], [None], "right", options, "here")
         ways += cross(["style"], [None, "context,background"], "right", options, "here")
     for way in ways:
-        result = invert_edit(model, small_request(parts), way.settings)
+        announced: set[int] = set()
+        asked = small_request(parts), way.settings
+        result = invert_edit(model, *asked, on_step=lambda _, most, announced=announced: announced.add(most))
         planned = way_cost(way.settings, masked="exemplar" in parts)
         assert (way.name, planned.calls, planned.rows) == (way.name, result.calls, result.rows)
+        assert announced == {planned.calls}, way.name
 
 
 def test_the_row_of_style_diffusion_needs_a_style_tower(bench) -> None:
