@@ -298,6 +298,8 @@ def test_several_ways_make_one_table_and_a_sheet(bench, text, tmp_path, capsys) 
     record = read_records(folder / "ddim+masactrl")[key]
     assert f"{record['latent_error']:.2e}" in page
     assert "settings: steps each way 2; guidance scale 7.5<" in page
+    assert "of this picture alone" in page
+    assert "95 %" not in page, "one picture has no interval"
     assert (folder / "report/table.md").is_file()
     assert run(bench, text, folder, *chosen) == 0
     assert "0 made, 4 already there" in capsys.readouterr().out
