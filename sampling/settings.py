@@ -181,13 +181,17 @@ class InversionSettings(Config):
 
     @field_validator("coupling", mode="before")
     @classmethod
-    def _known_couplings(cls, value: Any) -> Any:
-        names = value.split(",") if isinstance(value, str) else value
-        for name in names or ():
+    def _split(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
+
+    @field_validator("coupling")
+    @classmethod
+    def _known_couplings(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for place, name in enumerate(names or ()):
             if name not in COUPLINGS:
-                raise ValueError(f"coupling {name!r} is not one of {', '.join(COUPLINGS)}")
-        if names and len(set(names)) < len(names):
-            raise ValueError(f"coupling={','.join(names)} names one twice")
+                raise ValueError(f"{name!r} is not one of {', '.join(COUPLINGS)}")
+            if name in names[:place]:  # type: ignore[index]
+                raise ValueError(f"{name} appears twice; name it once")
         return names
 
     @model_validator(mode="after")

@@ -124,6 +124,8 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.all and (arguments.coupling or arguments.method != InversionSettings().method):
         raise UsageError("--all has its own methods and couplings; remove --method and --coupling, or --all")
+    if arguments.all and arguments.offset_scale is not None:
+        raise UsageError("--all has its own scales of the offset; remove --offset-scale, or --all")
     if not 0 < arguments.mfu <= 1:
         raise UsageError(f"--mfu={arguments.mfu:g} must be above 0 and at most 1")
     if arguments.model is None:
@@ -136,15 +138,17 @@ def _run(arguments: argparse.Namespace) -> int:
     from evaluation.pie.piebench import read_bench
     from intarsia.weights import read_model_config
     from sampling.denoise.machine import open_model
+    from sampling.methods.request import without_effect
 
     every, config = read_bench(arguments.bench), read_model_config(arguments.model)
     cases = _chosen(every, arguments)
     ways = _ways(arguments, config.parts)
     _check_tower(arguments, ways.values(), config.parts)
+    check_ways(ways.values(), cases, config, machine.compile, arguments.style_tower is not None)
+    for text in without_effect([way.settings for way in ways.values()]):
+        print(f"note: {text}", file=sys.stderr)
     if arguments.dry_run:
         return _dry_run(arguments, list(ways.values()), len(cases), config)
-    masked, tower = config.extra_channels > 0, arguments.style_tower is not None
-    check_ways(ways.values(), cases, config.parts, masked, machine.compile, tower)
     content = pie_cases(arguments.bench, cases, len(every))
     check_bench_weights(PIE_BENCH, content, arguments)
     check_bench_cases(content, arguments)
@@ -169,6 +173,10 @@ def _ways(arguments: argparse.Namespace, parts: tuple[str, ...]) -> dict[Path, W
         ways = cross(methods, couplings, arguments.protocol, _given(arguments), _WHERE)
     if len(ways) == 1:
         return {arguments.results: ways[0]}
+    names = [way.name for way in ways]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"{twice} appears twice among --method and --coupling; name it once")
     return {arguments.results / way.name: way for way in ways}
 
 

@@ -11,17 +11,6 @@ from sampling.settings import InversionSettings
 if TYPE_CHECKING:
     from intarsia.architecture import ModelConfig
 
-# Coupling -> rows of the source that it needs in the batch of each step down.
-_SOURCE_ROWS = {
-    "background": frozenset[str](),
-    "context": frozenset({"source_null", "source"}),
-    "masactrl": frozenset({"source_null", "source"}),
-    "masactrl-masks": frozenset({"source_null", "source"}),
-    "pnp": frozenset({"source_null"}),
-    "p2p": frozenset({"source"}),
-    "pix2pix-zero": frozenset[str](),
-}
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -62,33 +51,32 @@ def way_cost(settings: InversionSettings, masked: bool) -> Cost:
         settings: method, couplings and their settings.
         masked: whether the picture has a mask, with which the default coupling is the background.
     """
+    import torch
+
+    from sampling.couplings.coupling import CouplingInputs, Walk, make_couplings
+    from sampling.methods.coupled_walk import coupled_calls, walked_rows
+    from sampling.methods.inversion import most_calls
+
     steps, method = settings.num_inference_steps, settings.inversion
-    start, guided = settings.start(steps), settings.guidance_scale != 1
-    target = 2 if guided else 1
-    up = 0 if method == "ddpm" else steps
+    start, target = settings.start(steps), 1 if settings.guidance_scale == 1 else 2
     optimised = settings.inner_steps * start if method == "null-condition" else 0
     if method == "style":
         optimised = sum(settings.updates(done, start) for done in range(start))
-    whole = settings.offset_scale == 1 and settings.offset_every == 1 and settings.offset_to == "source"
-    known = method in ("ddpm", "null-condition", "style") or (method == "direct" and whole)
-    # The source's own step down, where its latents are not known from the way up.
-    own = frozenset[str]() if known else frozenset({"source", "source_null"} if guided else {"source"})
-    if method == "negative-condition":
-        own = frozenset({"source"})
     # Walked before the edit: DDPM for its noise; null-text with prompt, then `inner_steps` + 1 times without;
     # StyleDiffusion without, then with prompt for each update and once more.
     learned = target * start + optimised
     before = {"ddpm": start, "null-condition": 2 * start + optimised, "style": learned}.get(method, 0)
-    alone = settings.coupling is None and masked and settings.is_plain() and method != "style"
-    needed = own.union(*(_SOURCE_ROWS[name] for name in settings.coupling or ()))
-    if method == "negative-condition" and "source_null" in needed:
-        needed = needed - {"source_null"} | {"source"}  # the same row
-    apart = start * bool(own) if alone else 0
+    up = 0 if method == "ddpm" else steps
     aside = start if settings.offset_to == "own" else 0  # the target's step from the way up, both rows
-    # Maps of source and target, and their gradient, before each step.
-    guidance = start if "pix2pix-zero" in (settings.coupling or ()) else 0
-    rows = up + before + 2 * aside + 2 * guidance * target + start * (target + len(needed))
-    return Cost(up + before + aside + guidance + start + apart, rows, optimised + 2 * guidance * target)
+
+    alone = settings.coupling is None and masked and settings.is_plain() and method != "style"
+    any_inputs = CouplingInputs(2, torch.zeros(1, 1, 1, 1))  # of which every coupling can be made
+    couplings = make_couplings(settings.coupling or (), any_inputs)
+    walk = Walk(0, start, walked_rows(settings, couplings), 1)
+    asked = start * sum(len(coupling.asks(walk)) for coupling in couplings)
+    calls = most_calls(settings) if alone else coupled_calls(settings, couplings)
+    rows = up + before + 2 * aside + asked + start * len(set(walk.rows.values()))
+    return Cost(calls, rows, optimised + asked)
 
 
 def count_arithmetic(config: "ModelConfig") -> Arithmetic:

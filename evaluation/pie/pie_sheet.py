@@ -60,7 +60,9 @@ def picture_sheet(ways: Mapping[Path, Way], case: PieCase, image: Path) -> str:
         "seconds: inversion and edit, without encoding and decoding",
         f"settings: {_settings(ways.values())}",
     ]
-    return page(f"PIE-Bench {case.key}", [Table("cost and errors", header, body, notes)], galleries)
+    about = "What each method makes of this picture, coupling by coupling. Figures are of this picture alone."
+    table = Table("cost and errors", header, body, notes)
+    return page(f"PIE-Bench {case.key}", [table], galleries, about=about)
 
 
 def cost_table(ways: Mapping[Path, Way]) -> Table:

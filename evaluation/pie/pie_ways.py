@@ -7,13 +7,16 @@ method and coupling; "right" treats all rows alike.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from evaluation.pie.piebench import PieCase
 from intarsia.config import build_config
 from intarsia.errors import UsageError, UserError
 from sampling.settings import InversionMethod, InversionSettings, LearnedMethod, PromptMethod
 from sampling.told import PartNames
+
+if TYPE_CHECKING:
+    from intarsia.architecture import ModelConfig
 
 Protocol = Literal["published", "right"]
 METHODS = (*get_args(InversionMethod), *get_args(PromptMethod), *get_args(LearnedMethod))
@@ -203,8 +206,7 @@ def missing_word(case: PieCase) -> tuple[str, str] | None:
 def check_ways(
     ways: Iterable[Way],
     cases: Sequence[PieCase],
-    parts: PartNames,
-    masked: bool,
+    config: "ModelConfig",
     compiled: bool,
     tower: bool = False,
 ) -> None:
@@ -213,19 +215,21 @@ def check_ways(
     Args:
         ways: ways of the run.
         cases: its records.
-        parts: what the model takes.
-        masked: whether the model gets the bench's masks.
+        config: model; one that sees the picture around a mask gets the bench's masks.
         compiled: whether its UNet is compiled.
         tower: whether there is a style tower.
 
     Raises:
         UsageError: with what to change.
     """
+    from sampling.couplings.coupling import check_couplings
     from sampling.methods.request import check_method, first_changing
 
+    masked = config.extra_channels > 0
     for way in ways:
         try:
-            check_method(way.settings, parts, tower)
+            check_method(way.settings, config.parts, tower)
+            check_couplings(way.couplings, config.num_tokens, masked)
         except UserError as error:
             raise UsageError(str(error)) from None
         changing = first_changing(way.settings)

@@ -80,19 +80,28 @@ class Gallery:
     cases: Sequence[Shown]
 
 
+_OF_AVERAGES = (
+    "95 % intervals: of averages by bootstrap over the cases, of numbers of a whole set by leaving out "
+    "groups of cases. An arrow shows which way is better. A recipe names everything that decides a number; "
+    "compare numbers of one recipe only."
+)
+
+
 def page(
-    title: str, tables: Sequence[Table], galleries: Sequence[Gallery], charts: Sequence[Plot] = ()
+    title: str,
+    tables: Sequence[Table],
+    galleries: Sequence[Gallery],
+    charts: Sequence[Plot] = (),
+    about: str = _OF_AVERAGES,
 ) -> str:
-    """The page."""
+    """The page; `about`: plain text under its title."""
     drawn = [_charts(charts)] if charts else []
     body = "\n".join([*map(_table, tables), *drawn, *map(_gallery, galleries)])
     return f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>
 <style>{_STYLE}</style>
 <h1>{html.escape(title)}</h1>
-<p>95 % intervals: of averages by bootstrap over the cases, of numbers of a whole set by leaving out groups of
-cases. An arrow shows which way is better. A recipe names everything that decides a number; compare numbers of
-one recipe only.</p>
+<p>{html.escape(about)}</p>
 {body}
 </html>
 """

@@ -42,6 +42,7 @@ class Published:
         values: column -> number.
         methods: column -> recipe without weights, as `ReportColumn.method`.
         cases: number of cases.
+        masked: whether the bench's masks were given to the model, so that it knew what to keep.
     """
 
     method: str
@@ -49,9 +50,12 @@ class Published:
     values: Mapping[str, float]
     methods: Mapping[str, str]
     cases: int
+    masked: bool = True
 
     def unlike(self, column: ReportColumn, report: Report) -> str:
         """Why its number of a column cannot be compared with the report's; empty if it can."""
+        if not self.masked and "composite" in report.settings.get("settings", {}):  # a setting of masks
+            return f"{self.source}: without the bench's masks; {report.name}: the model was given them"
         if column.method != self.methods[column.name]:
             return f"{self.source}: {self.methods[column.name]}; here {column.method}"
         if not report.weights_checked:
@@ -74,7 +78,7 @@ def published_rows(bench: str) -> tuple[Published, ...]:
 
 def _pie(method: str, *values: float) -> Published:
     source = "Direct Inversion (Ju et al. 2024), table 1, Stable Diffusion 1.4 (PnP: 1.5)"
-    return Published(method, source, dict(zip(_PIE, values, strict=True)), _PIE, 700)
+    return Published(method, source, dict(zip(_PIE, values, strict=True)), _PIE, 700, masked=False)
 
 
 def _board(method: str, *values: float) -> Published:

@@ -187,7 +187,7 @@ def _outputs(out: Path, settings: Sequence[InversionSettings]) -> list[Path]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from sampling.methods.request import check_asked
+    from sampling.methods.request import check_asked, without_effect
 
     settings = _settings(arguments)
     canvas_options = {name: getattr(arguments, name) for name in CANVAS_SETTINGS}
@@ -218,7 +218,7 @@ def _run(arguments: argparse.Namespace) -> None:
     model.requires_grad_(False)
     shared = pattern(arguments.model, machine, *reading)
     kept = {name: source_file(path) for name, path in files.items() if name in FILES}
-    rows, remarks = [], dict.fromkeys(notes)
+    rows, remarks = [], dict.fromkeys([*notes, *without_effect(settings)])
     exemplar = [] if request.exemplar is None else [request.exemplar]
     _line("method", "reconstruction", "background", "seconds", "UNet calls")
     for path, own in zip(outputs, settings, strict=True):

@@ -111,8 +111,9 @@ def coupled(unet: UNet2DConditionModel, couplings: Sequence[Coupling], walk: Wal
         walk: where the walk begins, and the rows of its batch.
 
     Raises:
-        UserError: if a coupling changes the UNet and it is compiled, or has no layer of the kind. In the
-            published implementations a layer class with another name is coupled nowhere, without a word.
+        UserError: if a coupling changes the UNet and it is compiled, or has no layer of the kind or no module
+            of that name. In the published implementations a layer class with another name is coupled nowhere,
+            without a warning.
     """
     changing = any(one.cross or one.own or one.features_of for one in couplings)
     if changing and getattr(unet, "_compiled_call_impl", None) is not None:
@@ -122,7 +123,7 @@ def coupled(unet: UNet2DConditionModel, couplings: Sequence[Coupling], walk: Wal
     try:
         layers = attention_layers(unet)
         for coupling in couplings:
-            _check(coupling, layers)
+            _check(coupling, layers, unet)
         for layer, module in layers:
             acting = [one for one in couplings if (one.cross if layer.cross else one.own)]
             if acting:
@@ -153,7 +154,7 @@ def attention_layers(unet: UNet2DConditionModel) -> list[tuple[AttentionLayer, A
     ]
     blocks.sort(key=lambda item: order.index(item[0].split(".")[0]))  # stable: down, mid, up
     halved = [_times_halved(name, len(unet.down_blocks)) for name, _ in blocks]
-    most = max((n for n in halved if n is not None), default=0)
+    most = max((n for n in halved if n is not None), default=None)  # None: only the middle attends
     found = []
     for number, (name, block) in enumerate(blocks):
         for child, cross in (("attn1", False), ("attn2", True)):
@@ -179,14 +180,19 @@ def _times_halved(name: str, levels: int) -> int | None:
     return int(level) if part == "down_blocks" else levels - 1 - int(level)
 
 
-def _check(coupling: Coupling, layers: Sequence[tuple[AttentionLayer, Attention]]) -> None:
+def _check(
+    coupling: Coupling, layers: Sequence[tuple[AttentionLayer, Attention]], unet: UNet2DConditionModel
+) -> None:
+    name = type(coupling).__name__
     for wanted, cross, kind in (
         (coupling.cross, True, "cross-attention"),
         (coupling.own, False, "self-attention"),
     ):
         if wanted and not any(layer.cross is cross for layer, _ in layers):
-            name = type(coupling).__name__
             raise UserError(f"the UNet has no layer of {kind}, which {name} changes; choose another coupling")
+    features = coupling.features_of
+    if features and features not in dict(unet.named_modules()):
+        raise UserError(f"the UNet has no module {features}, which {name} changes; choose another coupling")
 
 
 def _hook(coupling: Coupling, place: WalkPlace) -> Callable[[nn.Module, Any, Tensor], Tensor]:

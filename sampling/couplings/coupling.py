@@ -184,21 +184,37 @@ def make_couplings(names: Sequence[str], given: CouplingInputs) -> list[Coupling
     Raises:
         UserError: for one that would have no effect on this model, or needs a mask that is not there.
     """
-    made = []
+    check_couplings(names, given.num_tokens, given.keep is not None)
+    return [_row(name).make(given) for name in names]
+
+
+def check_couplings(names: Sequence[str], num_tokens: int, masked: bool) -> None:
+    """Refuse couplings that would have no effect on a model, or need a mask that is not there.
+
+    Args:
+        names: names of couplings.
+        num_tokens: number of tokens that the UNet attends to.
+        masked: whether there is a mask.
+
+    Raises:
+        UserError: with what to leave out or add.
+    """
     for name in names:
-        row = cast(CouplingRow, import_module(COUPLINGS[name]).COUPLING)
-        if given.num_tokens < row.fewest_tokens:
+        row = _row(name)
+        if num_tokens < row.fewest_tokens:
             raise UserError(
                 f"the coupling {name} needs {row.fewest_tokens} tokens or more to choose between, and this "
-                f"model attends to {given.num_tokens}, so that its effect would be exactly 0; leave it out, "
-                "or train a model with more exemplar tokens"
+                f"model attends to {num_tokens}, so that its effect would be exactly 0; leave it out, or "
+                "train a model with more exemplar tokens"
             )
-        if row.masked and given.keep is None:
+        if row.masked and not masked:
             raise UserError(
                 f"the coupling {name} keeps what is outside the mask; give a mask, or leave it out"
             )
-        made.append(row.make(given))
-    return made
+
+
+def _row(name: str) -> CouplingRow:
+    return cast(CouplingRow, import_module(COUPLINGS[name]).COUPLING)
 
 
 def needed_rows(couplings: Sequence[Coupling]) -> frozenset[Row]:

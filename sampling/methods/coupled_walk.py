@@ -64,7 +64,7 @@ def invert_coupled(
             couplings = [style, *couplings]
         source = _Source(*what, noise, tidy, styled)
         start = settings.start(levels.steps)
-        rows = _rows(needed_rows(couplings) | source.asks, settings)
+        rows = walked_rows(settings, couplings)
         walk = Walk(0, start, rows, latents.shape[-2])
         here = edit = source.latents[start]
         with couple(couplings, walk) as on_the_way:
@@ -88,15 +88,37 @@ def invert_coupled(
     return Inverted(here, edit)
 
 
-def _rows(needed: frozenset[Row], settings: InversionSettings) -> dict[Row, int]:
-    """The place of each row in the batch, for those that are needed."""
-    wanted = needed | {"target"} | ({"target_null"} if settings.guidance_scale != 1 else set())
+def walked_rows(settings: InversionSettings, couplings: Sequence[Coupling]) -> dict[Row, int]:
+    """The place of each row in the batch of a step down, for those that are needed.
+
+    Args:
+        settings: method and its settings.
+        couplings: couplings of the walk.
+    """
+    wanted = needed_rows(couplings) | _own_rows(settings) | {"target"}
+    wanted |= {"target_null"} if settings.guidance_scale != 1 else set()
     shared = settings.inversion == "negative-condition" and "source_null" in wanted
     if shared:
         wanted |= {"source"}  # its null tokens are the source's own, so that both are one row
     order = [row for row in ROWS if row in wanted and not (shared and row == "source_null")]
     rows: dict[Row, int] = {row: place for place, row in enumerate(order)}
     return rows | {"source_null": rows["source"]} if shared else rows
+
+
+def _own_rows(settings: InversionSettings) -> frozenset[Row]:
+    """The rows whose noise the source's own step needs, if its latents are not known before."""
+    if _knows_source(settings):
+        return frozenset()
+    alone = settings.inversion == "negative-condition" or settings.guidance_scale == 1
+    return frozenset({"source"} if alone else {"source", "source_null"})
+
+
+def _knows_source(settings: InversionSettings) -> bool:
+    """Whether the source's latents are known before the walk down, by the method or from the way up."""
+    if settings.inversion == "direct":
+        whole = settings.offset_scale == 1.0 and settings.offset_every == 1
+        return whole and settings.offset_to == "source"
+    return settings.inversion in ("ddpm", "null-condition", "style")
 
 
 def _predict(
@@ -134,15 +156,18 @@ def _guided(found: Mapping[Row, Tensor], branch: str, scale: float) -> Tensor:
     return own if scale == 1 or null is None else guide(null, own, scale)
 
 
-def coupled_calls(settings: InversionSettings, levels: Levels) -> int:
-    """The largest number of denoiser calls in `invert_coupled`."""
-    together = settings.start(levels.steps)
+def coupled_calls(settings: InversionSettings, couplings: Sequence[Coupling]) -> int:
+    """The largest number of denoiser calls in `invert_coupled`; its arguments."""
+    steps = settings.num_inference_steps
+    together = settings.start(steps)
+    walk = Walk(0, together, walked_rows(settings, couplings), 1)
+    asking = together * sum(bool(coupling.asks(walk)) for coupling in couplings)
     if settings.inversion == "style":
         learned = sum(settings.updates(done, together) for done in range(together))
-        return levels.steps + learned + together * (2 if settings.guidance_scale == 1 else 3)
+        return steps + learned + together * (2 if settings.guidance_scale == 1 else 3) + asking
     if settings.inversion in ("ddpm", "null-condition"):
-        return most_calls(settings, levels)
-    return levels.steps + together * (2 if settings.offset_to == "own" else 1)
+        return most_calls(settings) + asking
+    return steps + together * (2 if settings.offset_to == "own" else 1) + asking
 
 
 class _Source:
@@ -150,7 +175,6 @@ class _Source:
 
     Attributes:
         latents: latents at the places that are known.
-        asks: rows whose noise its own step needs.
         step: function (latents, guided noise, place) -> latents one place below.
     """
 
@@ -169,18 +193,15 @@ class _Source:
         start, method = settings.start(levels.steps), settings.inversion
         self._share = settings.offset_scale if method == "direct" else 0.0
         self._scale = 1.0 if method == "negative-condition" else settings.guidance_scale
-        stored = self._share == 1.0 and settings.offset_every == 1 and settings.offset_to == "source"
-        self.asks: frozenset[Row] = frozenset()
         self._upwards: list[Tensor] = []
         if styled is not None:
             known = styled
-        elif method in ("ddpm", "null-condition") or stored:
+        elif _knows_source(settings):
             known = find_source(denoiser, latents, tokens, settings, levels, noise, tidy)
         else:
             self._upwards = ddim_inversion(denoiser, latents, tokens.source, levels, tidy)
             nulls = dict.fromkeys(range(start + 1), tokens.source) if method == "negative-condition" else {}
             known = SourceBranch({start: self._upwards[start]}, self._ddim, nulls)
-            self.asks = frozenset({"source"} if self._scale == 1 else {"source", "source_null"})
         self.latents, self.step, self._nulls = dict(known.latents), known.step, known.nulls
         self._own: dict[int, Tensor] = {}
         if settings.offset_to == "own":

@@ -192,10 +192,11 @@ def move(latents: Tensor, noise: Tensor, signal: float, to: float) -> Tensor:
     return to**0.5 * clean + (1 - to) ** 0.5 * noise
 
 
-def most_calls(settings: InversionSettings, levels: Levels) -> int:
+def most_calls(settings: InversionSettings) -> int:
     """The largest number of denoiser calls in `invert`; the null optimisation may stop earlier."""
-    start = settings.start(levels.steps)
-    up = 0 if settings.inversion == "ddpm" else levels.steps
+    steps = settings.num_inference_steps
+    start = settings.start(steps)
+    up = 0 if settings.inversion == "ddpm" else steps
     down = start * (2 + settings.inner_steps if settings.inversion == "null-condition" else 1)
     stored = settings.inversion == "direct" and settings.offset_scale == 1.0
     return up + (0 if stored else down) + start

@@ -1,5 +1,6 @@
 """What an inversion is asked: a picture, and what the model is told of it and of the edit."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -214,6 +215,27 @@ def first_changing(settings: InversionSettings) -> str:
     return names[0] if names else ""
 
 
+def without_effect(settings: Sequence[InversionSettings]) -> list[str]:
+    """The settings that are not the default ones and change nothing, a sentence for each.
+
+    Args:
+        settings: settings of each method; what one of them heeds is not named.
+    """
+    learning = ("null-condition", "style")
+    heeded = {
+        "offset_scale": ("the method direct", lambda own: own.inversion == "direct"),
+        "inner_steps": ("null-condition, null-text and style", lambda own: own.inversion in learning),
+        "alignment": ("the coupling p2p", lambda own: "p2p" in (own.coupling or ())),
+    }
+    found = []
+    for name, (what, heeds) in heeded.items():
+        default = InversionSettings.model_fields[name].default
+        changed = [own for own in settings if getattr(own, name) != default]
+        if changed and not any(map(heeds, changed)):
+            found.append(f"{name}={getattr(changed[0], name)} is for {what}, and changes nothing here")
+    return found
+
+
 def check_words(
     settings: InversionSettings,
     words: Words = (),
@@ -221,7 +243,7 @@ def check_words(
     caption: str = "",
     masked: bool = False,
 ) -> None:
-    """Refuse words, for a blend or with a factor, that would have no effect, and couplings that lack them.
+    """Refuse words that would have no effect or no finite factor, and couplings that lack words.
 
     Args:
         settings: settings with the couplings.
@@ -231,6 +253,9 @@ def check_words(
     Raises:
         UserError: with what to add or remove.
     """
+    endless = next((pair for pair in reweight if not math.isfinite(pair[1])), None)
+    if endless:
+        raise UserError(f"the factor of {endless[0]!r} is {endless[1]}; give a finite number, such as 2")
     couplings = settings.coupling or ()
     if (reweight and "p2p" not in couplings) or (words and not {"p2p", "masactrl-masks"} & set(couplings)):
         raise UserError(

@@ -175,7 +175,7 @@ def _walk(
         and start.features is None
     )
     couplings = [] if alone else make_couplings(_coupling(settings, start), start.given)
-    most = most_calls(settings, levels) if alone else coupled_calls(settings, levels)
+    most = most_calls(settings) if alone else coupled_calls(settings, couplings)
     with visiting(encoder.model.unet, encoder.device) as unet:
         denoiser = _Counted(model_denoiser(unet, start.condition, config.noise), most, on_step)
         began, what = time.perf_counter(), (denoiser, start.latents, start.tokens, settings, levels)

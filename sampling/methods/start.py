@@ -125,12 +125,13 @@ def _alignment(
     sources: int,
 ) -> Alignment:
     """How the tokens of all parts correspond; with a caption both branches have the caption's."""
-    found = []
+    found, coupling = [], settings.coupling or ()
+    replace = settings.alignment == "replace" and "p2p" in coupling  # the others compare no words
     for part in parts:
         length = part.tokens.shape[1]
         if part.name == "text" and not request.caption:
             assert model.tokenizer is not None
-            prompts, replace = (request.source_prompt, request.target_prompt), settings.alignment == "replace"
+            prompts = request.source_prompt, request.target_prompt
             aligned = align_prompts(
                 model.tokenizer, prompts, length, replace, request.words, request.reweight
             )

@@ -16,7 +16,7 @@ from intarsia.config import build_config
 from sampling.denoise.sampler import OnStep
 from sampling.jobs import FILES
 from sampling.methods.read import read_inversion, said_of
-from sampling.methods.request import check_asked
+from sampling.methods.request import check_asked, without_effect
 from sampling.methods.run_inversion import InversionResult
 from sampling.pictures import png_bytes, write_png
 from sampling.provenance import made_from, source_file
@@ -136,7 +136,8 @@ def make_inversion(
         path = service.folder / f"invert-{made.work()[:16]}.png"
         changed = request.edit_mask if order.canvas.composite else None
         write_png(result.image, path, source, changed, made.to_text())  # type: ignore[arg-type]
-        notes = [named(text, order.files) for text in (*remarks, *result.remarks)]
+        every = *remarks, *without_effect([order.settings]), *result.remarks
+        notes = [named(text, order.files) for text in every]
         return _told(result, path.read_bytes(), notes)
 
 

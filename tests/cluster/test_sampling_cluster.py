@@ -14,6 +14,7 @@ from intarsia.weights import save_model
 from sampling.cli import main
 from tests.cluster.virtual import Job, call, make_healthy, preempt, sbatch, two_nodes, wait_for
 from tests.evaluation.exemplar_bench import write_bench, write_weights
+from tests.evaluation.pie_bench import write_pie_bench, write_text_model
 from tests.faults import Recorder
 from tests.paths import COCO_MINI, ROOT
 from tests.sampling.tiny import tiny_model
@@ -202,3 +203,23 @@ def test_a_bench_is_edited_in_parts_and_scored_by_the_last(
     compare = sbatch(tmp_path, "slurm/evaluate.sh", "compare", *folders, options=tuple(single))
     assert compare.ends() == "COMPLETED", compare.log
     assert "usage" not in compare.log
+
+
+def test_all_rows_of_pie_bench_are_made_in_parts(cluster: None, tmp_path: Path) -> None:
+    bench, model = write_pie_bench(tmp_path / "bench", count=2), write_text_model(tmp_path / "model")
+    command = ["piebench", "run", "--all", "--bench", str(bench), "--model", str(model), "--device", "cpu"]
+    command += [word for name in ("structure", "lpips", "clip") for word in ("--without", name)]
+    command += ["--num-inference-steps", "1", "--store", str(tmp_path / "store"), "--results"]
+    assert evaluate([*command, str(tmp_path / "alone")]) == 0
+    array = sbatch(tmp_path, "slurm/evaluate.sh", *command, str(tmp_path / "parts"), options=SBATCH)
+    parts = [array.part(number) for number in range(2)]
+    assert [part.ends() for part in parts] == ["COMPLETED"] * 2, [part.log for part in parts]
+    assert all("20 made, 0 already there, 0 failed" in part.log for part in parts)
+    results = [
+        {p.relative_to(f): p.read_bytes() for p in f.rglob("*.png")}
+        for f in (tmp_path / "alone", tmp_path / "parts")
+    ]
+    assert len(results[0]) == 40 and results[0] == results[1]
+    table = (tmp_path / "parts/report/table.md").read_text()
+    for title in ("Direct Inversion + PnP", "Null-text + P2P, source branch only"):
+        assert title in table

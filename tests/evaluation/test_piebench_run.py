@@ -116,7 +116,9 @@ def test_parts_give_the_files_of_one_process(bench, text, whole, tmp_path, capsy
     assert "2 of 4 edits are still to be made; the last part scores" in capsys.readouterr().out
     assert run(bench, text, folder, *P2P, "--shard", "2/3") == 0
     assert run(bench, text, folder, *P2P, "--shard", "1/3") == 0
-    assert "beside published numbers" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "beside published numbers" in shown
+    assert "masks" not in shown, "a model of four channels has none"
     assert pictures(folder) == pictures(whole)
     lines = (folder / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["name"] for line in lines] == [case.key for case in read_bench(bench)]
@@ -209,9 +211,12 @@ def test_the_planned_rows_are_those_that_are_made(parts, scale) -> None:
         ways += cross(["ddim", "direct", "negative-condition"], [None], "right", options, "here")
         ways += cross(["style"], [None, "context,background"], "right", options, "here")
     for way in ways:
-        result = invert_edit(model, small_request(parts), way.settings)
+        announced: set[int] = set()
+        asked = small_request(parts), way.settings
+        result = invert_edit(model, *asked, on_step=lambda _, most, announced=announced: announced.add(most))
         planned = way_cost(way.settings, masked="exemplar" in parts)
         assert (way.name, planned.calls, planned.rows) == (way.name, result.calls, result.rows)
+        assert announced == {planned.calls}, way.name
 
 
 def test_the_row_of_style_diffusion_needs_a_style_tower(bench) -> None:
@@ -293,6 +298,8 @@ def test_several_ways_make_one_table_and_a_sheet(bench, text, tmp_path, capsys) 
     record = read_records(folder / "ddim+masactrl")[key]
     assert f"{record['latent_error']:.2e}" in page
     assert "settings: steps each way 2; guidance scale 7.5<" in page
+    assert "of this picture alone" in page
+    assert "95 %" not in page, "one picture has no interval"
     assert (folder / "report/table.md").is_file()
     assert run(bench, text, folder, *chosen) == 0
     assert "0 made, 4 already there" in capsys.readouterr().out
@@ -318,7 +325,9 @@ def test_exemplar_models_edit_with_a_list_of_exemplars(bench, takes_exemplar, tm
     assert "000000000002 has no line in --exemplars" in captured.err
     assert "2 of 4 edits could not be made" in captured.err
     assert run(bench, takes_exemplar, folder, *listed, "--only-present") == 1
-    assert "2 of 4 results are missing: not comparable" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 of 4 results are missing: not comparable" in shown
+    assert "without the bench's masks; Direct Inversion: the model was given them" in shown
     assert read_records(folder)["000000000001"]["source_exemplar"].endswith("a.png")
     source = read_picture(bench / "annotation_images/1_change/000000000000.jpg")
     edited = read_picture(folder / "1_change/000000000000.png")
@@ -348,7 +357,10 @@ def test_a_bad_list_of_exemplars_is_refused(
     [
         (("--all", "--coupling", "p2p"), "--all has its own methods and couplings; remove"),
         (("--method", "best"), "method 'best' is not one of ddim, direct"),
-        (("--coupling", "glue"), "coupling 'glue' is not one of"),
+        (("--all", "--offset-scale", "0.5"), "--all has its own scales of the offset; remove"),
+        (("--coupling", "glue"), "coupling='glue': 'glue' is not one of"),
+        (("--method", "ddim,ddim"), "ddim appears twice among --method and --coupling; name it once"),
+        (("--coupling", "background"), "background keeps what is outside the mask; give a mask, or leave"),
         (("--key", "7"), "has no record 7; see mapping_file.json"),
         (("--key", "000000000001", "--sheet", "000000000000"), "is not among the records of --key"),
         (("--exemplars", "x.csv"), "takes prompts only; remove --exemplars"),
@@ -371,6 +383,10 @@ def test_wrong_usage_is_one_sentence(bench, text, tmp_path, capsys, more, messag
 def test_a_model_of_exemplars_needs_the_list(bench, takes_exemplar, tmp_path, capsys) -> None:
     assert run(bench, takes_exemplar, tmp_path / "results") == 2
     assert "takes an exemplar; give --exemplars FILE.csv with key" in capsys.readouterr().err
+    assert run(bench, takes_exemplar, tmp_path / "results", "--coupling", "p2p", "--dry-run") == 2
+    assert "p2p needs 2 tokens or more to choose between, and this model attends to 1" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_picture_of_another_size_fails_alone(text, tmp_path, capsys) -> None:

@@ -35,7 +35,7 @@ from tests.sampling.test_stop import until
 from tests.sampling.tiny import tiny_model
 
 PICTURES = {name: text(content) for name, content in FILES.items()}
-SHORT = {"num_inference_steps": 2, "inner_steps": 2}
+SHORT = {"num_inference_steps": 2}
 SAID = {"image": PICTURES["image"], "source": "a round cat", "target": "a round dog"} | SHORT
 __all__ = ["folder", "model"]  # fixtures: a tiny model with prompts, and its folder
 
@@ -73,7 +73,7 @@ def test_the_answer_is_the_inversion_that_python_makes(prompts: TestClient, mode
     answer = prompts.post("/api/invert", json=SAID | more)
     assert answer.status_code == 200, answer.text
     told = answer.json()
-    own = InversionSettings(num_inference_steps=2, inner_steps=2, coupling=("p2p",))
+    own = InversionSettings(num_inference_steps=2, coupling=("p2p",))
     request = InversionRequest(
         ASKED.image,
         source_prompt="a round cat",
@@ -91,7 +91,13 @@ def test_the_answer_is_the_inversion_that_python_makes(prompts: TestClient, mode
 
 
 def test_the_result_says_how_it_was_made(prompts: TestClient, tmp_path: Path) -> None:
-    more = {"coupling": ["masactrl-masks"], "words": {"cat": "dog"}, "method": "null-text", "seed": 5}
+    more = {
+        "coupling": ["masactrl-masks"],
+        "words": {"cat": "dog"},
+        "method": "null-text",
+        "seed": 5,
+        "inner_steps": 2,
+    }
     told = prompts.post("/api/invert", json=SAID | more).json()
     (tmp_path / "it.png").write_bytes(base64.b64decode(told["png"]))
     provenance = read_provenance(tmp_path / "it.png")
@@ -119,7 +125,9 @@ def test_an_exemplar_model_keeps_what_is_outside_the_mask(exemplars: TestClient)
         ({"target": ""}, 400, "the target prompt is missing"),
         ({"words": {"cat": "dog"}}, 400, "act on attention to words; add the coupling p2p"),
         ({"words": "cat=dog"}, 400, "words"),
-        ({"coupling": "p2q"}, 400, "coupling 'p2q' is not one of"),
+        ({"coupling": "p2q"}, 400, "coupling='p2q': 'p2q' is not one of"),
+        ({"coupling": "pnp,pnp"}, 400, "coupling='pnp,pnp': pnp appears twice; name it once"),
+        ({"coupling": 5}, 400, "coupling=5: Input should be a valid tuple"),
         ({"coupling": "background"}, 400, "keeps what is outside the mask; give a mask"),
         ({"coupling": "masactrl-masks"}, 400, "needs to know where the object is"),
         ({"method": "style"}, 400, "method"),

@@ -12,10 +12,11 @@ from intarsia.errors import UserError
 from sampling.couplings.attention import attention_layers, coupled
 from sampling.couplings.background import Background
 from sampling.couplings.context import SharedContext
-from sampling.couplings.coupling import Coupling, Row, Walk, needed_rows
+from sampling.couplings.coupling import Coupling, CouplingInputs, Row, Walk, make_couplings, needed_rows
 from sampling.couplings.masactrl import MutualSelfAttention
 from sampling.couplings.plug_and_play import PlugAndPlay
 from sampling.couplings.prompt_to_prompt import Alignment, PromptToPrompt
+from sampling.settings import COUPLINGS
 
 SIDE, TOKENS, WIDTH, STEPS = 16, 7, 12, 10
 ROWS: tuple[Row, ...] = ("source_null", "source", "target_null", "target")
@@ -230,6 +231,18 @@ def test_the_background_is_the_sources() -> None:
     assert torch.equal(mixed[..., 4:, :], target[..., 4:, :])
 
 
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_no_map_of_self_attention_is_computed(unet: UNet2DConditionModel, name: str) -> None:
+    given = CouplingInputs(TOKENS, torch.ones(1, 1, SIDE, SIDE), alignment(torch.ones(2, TOKENS)))
+    [coupling] = make_couplings([name], given)
+    layers = [layer for layer, _ in attention_layers(unet) if not layer.cross]
+    assert not any(
+        coupling.own and coupling.reads_maps(walk(done), layer, SIDE**2)
+        for done in range(STEPS)
+        for layer in layers
+    )
+
+
 def test_a_compiled_network_is_refused(unet: UNet2DConditionModel) -> None:
     compiled = copy.deepcopy(unet)
     compiled.compile()
@@ -268,6 +281,20 @@ def test_layers_are_counted_in_the_order_of_the_forward_pass(unet: UNet2DConditi
     assert order == list(range(7))
 
 
+def level(kind: str, levels: int) -> UNet2DConditionModel:
+    """A UNet of equal levels, of blocks with attention (kind CrossAttn) or without, and a middle with."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        block_out_channels=(8,) * levels,
+        down_block_types=(f"{kind}DownBlock2D",) * levels,
+        up_block_types=(f"{kind}UpBlock2D",) * levels,
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=WIDTH,
+    ).double()
+
+
 def test_a_network_without_such_layers_is_refused() -> None:
     plain = UNet2DConditionModel(
         block_out_channels=(8, 8),
@@ -282,3 +309,24 @@ def test_a_network_without_such_layers_is_refused() -> None:
         coupled(plain, [MutualSelfAttention()], walk()),
     ):
         pass
+    shallow = level("CrossAttn", 1)
+    before = dict(shallow.attn_processors)
+    with (
+        pytest.raises(UserError, match=r"no module up_blocks\.1\.resnets\.1\.conv2, which PlugAndPlay"),
+        coupled(shallow, [PlugAndPlay()], walk()),
+    ):
+        pass
+    assert shallow.attn_processors == before
+
+
+def test_where_only_the_middle_attends_the_blend_is_of_its_maps() -> None:
+    blended = PromptToPrompt(alignment(torch.eye(TOKENS)[:2]), 1, 0, blend_from=0)
+    states, tokens = batch()
+    unet = level("", 2)
+    with coupled(unet, [blended], walk()), torch.no_grad():
+        unet(states, 500, encoder_hidden_states=tokens)
+        source, target = states[1:2], states[3:4]
+        mixed = blended.after_step(walk(), source, target)
+    from_source, from_target = (mixed == source).all(1), (mixed == target).all(1)
+    assert (from_source | from_target).all()
+    assert from_target.any()

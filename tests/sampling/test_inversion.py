@@ -198,12 +198,11 @@ def test_calls_are_announced_and_direct_takes_fewer_than_null_condition(method: 
         return gaussian(latents, timestep, token)
 
     settings = InversionSettings(method=method, num_inference_steps=10)
-    levels = new_levels(NOISE, 10)
     run(denoiser=counted, method=method, num_inference_steps=10)
-    assert 0 < calls <= most_calls(settings, levels)
+    assert 0 < calls <= most_calls(settings)
     if method != "null-condition":
-        assert calls == most_calls(settings, levels)
-        assert calls <= 3 * levels.steps
+        assert calls == most_calls(settings)
+        assert calls <= 3 * settings.num_inference_steps
 
 
 def test_the_levels_are_those_of_the_model() -> None:

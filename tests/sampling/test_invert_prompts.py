@@ -1,6 +1,7 @@
 """Inversion with prompts: from a picture and two prompts, by function and by command."""
 
 import shlex
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,19 @@ def test_a_source_exemplar_takes_the_place_of_the_mask() -> None:
     assert (result.image != result.reconstruction).any()
 
 
+def test_exemplars_of_many_tokens_correspond_by_place_or_by_likeness() -> None:
+    several, own = tiny_model(2, "model.exemplar.tokens=class+patches"), request(1)
+    towards = InversionRequest(own.image, None, own.exemplar, own.image)
+    edits = {
+        name: made(several, towards, coupling=coupling, alignment=name).image
+        for name, coupling in ((None, ()), ("same", "p2p"), ("similar", "p2p"))
+    }
+    assert all((edits[one] != edits[other]).any() for one, other in combinations(edits, 2))
+    same = InversionRequest(own.image, None, own.exemplar, own.exemplar)
+    result = made(several, same, method="ddim", coupling="p2p", alignment="same")
+    assert np.abs(result.image.astype(int) - result.reconstruction).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("settings", "exact"),
     [
@@ -237,6 +251,10 @@ def test_the_command_edits_by_prompts_and_its_result_can_be_made_again(
         (("--target", "a dog", "--words", "a=dog"), "act on attention to words; add the coupling p2p"),
         (("--target", "a dog", "--alignment", "same"), "alignment=same compares exemplars"),
         (
+            ("--target", "a dog", "--coupling", "p2p", "--reweight", "dog=nan"),
+            "the factor of 'dog' is nan; give a finite number",
+        ),
+        (
             ("--target", "a dog", "--coupling", "p2p", "--compile"),
             "a compiled UNet cannot be coupled, and p2p does that; leave --compile out",
         ),
@@ -260,3 +278,19 @@ def test_pairs_that_cannot_be_read_are_refused(
     with pytest.raises(SystemExit):
         run(folder, tmp_path, "--target", "a dog", option, value)
     assert f"{value!r} must be" in capsys.readouterr().err
+
+
+def test_a_setting_without_effect_is_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "--target", "a dog", "--num-inference-steps", "1"
+    assert run(folder, tmp_path, *said, "--method", "ddim", "--offset-scale", "0.5") == 0
+    assert "note: offset_scale=0.5 is for the method direct, and changes nothing here" in (
+        capsys.readouterr().err
+    )
+    assert run(folder, tmp_path, *said, "--offset-scale", "0.5", "--alignment", "replace") == 0
+    noted = capsys.readouterr().err
+    assert "alignment=replace is for the coupling p2p, and changes nothing here" in noted
+    assert "offset_scale" not in noted
+    assert run(folder, tmp_path, *said, "--method", "all", "--inner-steps", "1") == 0
+    assert "inner_steps" not in capsys.readouterr().err

@@ -114,8 +114,9 @@ def test_its_loss_falls_and_the_source_comes_nearer_to_the_picture(unet: UNet2DC
 
 def test_calls_and_rows_are_as_counted(unet: UNet2DConditionModel) -> None:
     own = settings()
-    found, denoiser = styled(unet, [PromptToPrompt(alignment(), 1, 1)], own)
-    assert len(denoiser.rows) - 1 <= coupled_calls(own, new_levels(NoiseConfig(), STEPS))
+    couplings = [PromptToPrompt(alignment(), 1, 1)]
+    found, denoiser = styled(unet, couplings, own)
+    assert len(denoiser.rows) - 1 <= coupled_calls(own, couplings)
     assert denoiser.rows[-1] == 3
     assert not distance(found.edit, found.reconstruction) < 1e-4
 
