@@ -9,6 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from benchmarks.couplings import SIDE, TOKENS, WIDTH, same_tokens
 from intarsia.architecture import NoiseConfig
 from sampling.couplings.attention import coupled
 from sampling.couplings.background import Background
@@ -20,7 +21,7 @@ from sampling.couplings.prompt_to_prompt import PromptToPrompt
 from sampling.methods.coupled_walk import invert_coupled
 from sampling.methods.inversion import Inverted, Tokens, invert, new_levels
 from sampling.settings import InversionMethod, InversionSettings
-from tests.sampling.test_couplings import EXACT, SIDE, TOKENS, WIDTH, alignment, unet
+from tests.sampling.test_couplings import EXACT, unet
 
 STEPS = 5
 METHODS = [*get_args(InversionMethod), "direct .5"]
@@ -111,7 +112,7 @@ def test_couplings_leave_the_source_and_change_the_edit(
         "masactrl": MutualSelfAttention(0, 0),
         "pnp": PlugAndPlay(1, 1, 0),
         "context": SharedContext(),
-        "p2p": PromptToPrompt(alignment(), 1, 1),
+        "p2p": PromptToPrompt(same_tokens(), 1, 1),
     }
     ours, alone = walked(unet, method, [made[name]])[0], plain(unet, method)
     assert distance(ours.reconstruction, alone.reconstruction) < 1e3 * EXACT
@@ -119,7 +120,7 @@ def test_couplings_leave_the_source_and_change_the_edit(
 
 
 @pytest.mark.parametrize(
-    "coupling", [MutualSelfAttention(0, 0), SharedContext(), PromptToPrompt(alignment(), 1, 1)]
+    "coupling", [MutualSelfAttention(0, 0), SharedContext(), PromptToPrompt(same_tokens(), 1, 1)]
 )
 def test_equal_tokens_under_ddim_give_the_source_itself(
     unet: UNet2DConditionModel, coupling: Coupling
@@ -130,7 +131,7 @@ def test_equal_tokens_under_ddim_give_the_source_itself(
 
 def test_direct_is_the_picture_and_equal_tokens_are_not_the_source(unet: UNet2DConditionModel) -> None:
     """The source is corrected, the target is not: that the source is exact says nothing about the edit."""
-    found = walked(unet, "direct", [PromptToPrompt(alignment(), 1, 1)], equal=True)[0]
+    found = walked(unet, "direct", [PromptToPrompt(same_tokens(), 1, 1)], equal=True)[0]
     assert torch.equal(found.reconstruction, start()[0])
     assert distance(found.edit, found.reconstruction) > 1e-3
 

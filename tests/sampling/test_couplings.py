@@ -1,140 +1,98 @@
 """Couplings on a small UNet in double precision: off is off, equal rows stay equal, nothing stays behind."""
 
 import copy
-from collections.abc import Callable, Sequence
+import sys
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from benchmarks.couplings import (
+    OFF,
+    ON,
+    ROWS,
+    SIDE,
+    STEPS,
+    TOKENS,
+    TURNED,
+    WIDTH,
+    batch_of,
+    between_equal_rows,
+    largest,
+    main,
+    noise_by_row,
+    place_of,
+    same_tokens,
+    small_unet,
+)
 from intarsia.errors import UserError
 from sampling.couplings.attention import attention_layers, coupled
 from sampling.couplings.background import Background
 from sampling.couplings.context import SharedContext
-from sampling.couplings.coupling import Coupling, CouplingInputs, Row, Walk, make_couplings, needed_rows
+from sampling.couplings.coupling import Coupling, CouplingInputs, Walk, make_couplings
 from sampling.couplings.masactrl import MutualSelfAttention
 from sampling.couplings.plug_and_play import PlugAndPlay
 from sampling.couplings.prompt_to_prompt import Alignment, PromptToPrompt
 from sampling.settings import COUPLINGS
 
-SIDE, TOKENS, WIDTH, STEPS = 16, 7, 12, 10
-ROWS: tuple[Row, ...] = ("source_null", "source", "target_null", "target")
 EXACT = 1e-11  # double precision through a random network of some tens of layers
-
-
-@pytest.fixture(scope="module")
-def unet() -> UNet2DConditionModel:
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=SIDE,
-        block_out_channels=(8, 16, 16),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
-    with torch.no_grad():  # else the maps are flat, and couplings of them invisible
-        for name, weight in unet.named_parameters():
-            if ".to_q." in name or ".to_k." in name:
-                weight *= 6
-    return unet.double().eval().requires_grad_(False)
-
-
-def walk(done: int = 5, rows: Sequence[Row] = ROWS) -> Walk:
-    return Walk(done, STEPS, {row: place for place, row in enumerate(rows)}, SIDE)
-
-
-def batch(rows: Sequence[Row] = ROWS, equal: bool = False) -> tuple[Tensor, Tensor]:
-    """Latents and tokens of the rows; with `equal` those of source and target are the same."""
-    rng = torch.Generator().manual_seed(1)
-    latents = {name: torch.randn(4, SIDE, SIDE, generator=rng).double() for name in ("source", "target")}
-    tokens = {
-        name: torch.randn(TOKENS, WIDTH, generator=rng).double() for name in ("null", "source", "target")
-    }
-    if equal:
-        latents["target"], tokens["target"] = latents["source"], tokens["source"]
-    states = torch.stack([latents[row.removesuffix("_null")] for row in rows])
-    return states, torch.stack([tokens["null" if row.endswith("null") else row] for row in rows])
-
-
-def answer(
-    unet: UNet2DConditionModel, couplings: Sequence[Coupling], where: Walk, equal: bool = False
-) -> dict[Row, Tensor]:
-    rows = list(where.rows)
-    latents, tokens = batch(rows, equal)
-    with coupled(unet, couplings, where):
-        noise = unet(latents, 500, encoder_hidden_states=tokens).sample
-    return dict(zip(rows, noise, strict=True))
-
-
-def alignment(blend: Tensor | None = None, share: float = 1.0) -> Alignment:
-    return Alignment(share * torch.eye(TOKENS), torch.full((TOKENS,), 1 - share), blend)
-
-
-ALL: dict[str, Callable[[], Coupling]] = {
-    "masactrl": lambda: MutualSelfAttention(0, 0),
-    "pnp": lambda: PlugAndPlay(1, 1, 0),
-    "context": SharedContext,
-    "p2p": lambda: PromptToPrompt(alignment(), 1, 1),
-}
-OFF: dict[str, Callable[[], Coupling]] = {
-    "masactrl": lambda: MutualSelfAttention(1.0, 0),
+NOTHING = OFF | {
     "masactrl beyond": lambda: MutualSelfAttention(0, 1.0),
-    "pnp": lambda: PlugAndPlay(0, 0),
-    "context": lambda: SharedContext(torch.zeros(1, 1, SIDE, SIDE)),
-    "p2p": lambda: PromptToPrompt(alignment(share=0.0), 1, 0),
-    "p2p over": lambda: PromptToPrompt(alignment(), 0, 0),
+    "p2p over": lambda: PromptToPrompt(same_tokens(), 0, 0),
     "nothing": Coupling,
 }
 
 
-def largest(one: dict[Row, Tensor], other: dict[Row, Tensor], *rows: Row) -> float:
-    return max(float((one[row] - other[row]).abs().max()) for row in rows or one)
+@pytest.fixture(scope="module")
+def unet() -> UNet2DConditionModel:
+    return small_unet()
 
 
-@pytest.mark.parametrize("name", OFF)
+@pytest.mark.parametrize("name", NOTHING)
 def test_what_is_off_changes_nothing(unet: UNet2DConditionModel, name: str) -> None:
-    plain = answer(unet, [], walk())
-    assert largest(plain, answer(unet, [OFF[name]()], walk())) < EXACT
+    plain = noise_by_row(unet, [], place_of())
+    assert largest(plain, noise_by_row(unet, [NOTHING[name]()], place_of())) < EXACT
 
 
-@pytest.mark.parametrize("name", ALL)
+def test_the_table_has_a_line_for_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["couplings"])
+    main()
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split("`")[1] for line in lines] == list(ON)
+    assert all(float(figure) < EXACT for line in lines for figure in line.split("|")[2:6])
+
+
+@pytest.mark.parametrize("name", ON)
 def test_each_changes_the_target_and_leaves_the_source(unet: UNet2DConditionModel, name: str) -> None:
-    plain, other = answer(unet, [], walk()), answer(unet, [ALL[name]()], walk())
+    plain, other = noise_by_row(unet, [], place_of()), noise_by_row(unet, [ON[name]()], place_of())
     assert largest(plain, other, "source", "source_null") < EXACT
     assert largest(plain, other, "target") > 1e-4
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ON)
 def test_equal_rows_stay_equal(unet: UNet2DConditionModel, name: str) -> None:
-    found = answer(unet, [ALL[name]()], walk(), equal=True)
-    rows = needed_rows([ALL[name]()])
-    other: Row = "source" if "source" in rows else "source_null"
-    target: Row = "target" if other == "source" else "target_null"
-    assert float((found[target] - found[other]).abs().max()) < EXACT
+    assert between_equal_rows(unet, ON[name]()) < EXACT
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ON)
 def test_the_order_of_the_rows_does_not_matter(unet: UNet2DConditionModel, name: str) -> None:
-    turned: tuple[Row, ...] = ("target", "source_null", "target_null", "source")
-    assert (
-        largest(answer(unet, [ALL[name]()], walk()), answer(unet, [ALL[name]()], walk(rows=turned))) < EXACT
-    )
+    found = noise_by_row(unet, [ON[name]()], place_of())
+    assert largest(found, noise_by_row(unet, [ON[name]()], place_of(rows=TURNED))) < EXACT
 
 
 def test_several_act_together(unet: UNet2DConditionModel) -> None:
-    both = answer(unet, [ALL["masactrl"](), ALL["p2p"]()], walk())
+    both = noise_by_row(unet, [ON["masactrl"](), ON["p2p"]()], place_of())
     for name in ("masactrl", "p2p"):
-        assert largest(both, answer(unet, [ALL[name]()], walk()), "target") > 1e-4
+        assert largest(both, noise_by_row(unet, [ON[name]()], place_of()), "target") > 1e-4
 
 
 def test_the_source_row_that_is_there_serves_both_rows_of_the_target(unet: UNet2DConditionModel) -> None:
-    assert walk(rows=("source", "target_null", "target")).pairs() == [(0, 1), (0, 2)]
-    assert walk().pairs() == [(0, 2), (1, 3)]
-    assert walk(rows=("source", "target")).pairs() == [(0, 1)]
+    assert place_of(rows=("source", "target_null", "target")).pairs() == [(0, 1), (0, 2)]
+    assert place_of().pairs() == [(0, 2), (1, 3)]
+    assert place_of(rows=("source", "target")).pairs() == [(0, 1)]
 
 
 def test_maps_of_replaced_words_are_the_sources(unet: UNet2DConditionModel) -> None:
@@ -150,7 +108,7 @@ def test_maps_of_replaced_words_are_the_sources(unet: UNet2DConditionModel) -> N
             seen.append((maps, changed))
             return changed
 
-    answer(unet, [Watched(Alignment(transfer, keep), 1, 0)], walk())
+    noise_by_row(unet, [Watched(Alignment(transfer, keep), 1, 0)], place_of())
     source, target = ROWS.index("source"), ROWS.index("target")
     for before, after in seen:
         wanted = before[target].clone()
@@ -162,10 +120,10 @@ def test_maps_of_replaced_words_are_the_sources(unet: UNet2DConditionModel) -> N
 
 
 def test_one_token_leaves_prompt_to_prompt_without_any_effect(unet: UNet2DConditionModel) -> None:
-    latents, tokens = batch()
+    latents, tokens = batch_of()
     one = Alignment(torch.ones(1, 1), torch.zeros(1))
     plain = unet(latents, 500, encoder_hidden_states=tokens[:, :1]).sample
-    with coupled(unet, [PromptToPrompt(one, 1, 0)], walk()):
+    with coupled(unet, [PromptToPrompt(one, 1, 0)], place_of()):
         other = unet(latents, 500, encoder_hidden_states=tokens[:, :1]).sample
     assert float((plain - other).abs().max()) < EXACT
 
@@ -176,9 +134,9 @@ def test_the_blend_keeps_the_source_where_the_words_are_weak(
 ) -> None:
     weights = torch.zeros(2, TOKENS)
     weights[:, words] = 1
-    coupling = PromptToPrompt(alignment(weights), 1, 0, blend_from=0)
-    latents, tokens = batch()
-    with coupled(unet, [coupling], walk(done=0)) as place:
+    coupling = PromptToPrompt(same_tokens(weights), 1, 0, blend_from=0)
+    latents, tokens = batch_of()
+    with coupled(unet, [coupling], place_of(done=0)) as place:
         unet(latents, 500, encoder_hidden_states=tokens)
         source, target = latents[[1]], latents[[3]]
         mixed = coupling.after_step(place.now, source, target)
@@ -190,11 +148,11 @@ def test_the_blend_keeps_the_source_where_the_words_are_weak(
 
 
 def test_a_blend_of_no_words_is_the_source_of_all_words_the_target(unet: UNet2DConditionModel) -> None:
-    latents, tokens = batch()
+    latents, tokens = batch_of()
     source, target = latents[[1]], latents[[3]]
     for weight, expected in ((0.0, source), (1.0, target)):
-        coupling = PromptToPrompt(alignment(torch.full((2, TOKENS), weight)), 1, 0, blend_from=0)
-        with coupled(unet, [coupling], walk(done=0)) as place:
+        coupling = PromptToPrompt(same_tokens(torch.full((2, TOKENS), weight)), 1, 0, blend_from=0)
+        with coupled(unet, [coupling], place_of(done=0)) as place:
             unet(latents, 500, encoder_hidden_states=tokens)
             assert torch.allclose(coupling.after_step(place.now, source, target), expected, atol=1e-14)
 
@@ -202,7 +160,7 @@ def test_a_blend_of_no_words_is_the_source_of_all_words_the_target(unet: UNet2DC
 def test_context_sees_what_is_kept_and_nothing_of_the_hole(unet: UNet2DConditionModel) -> None:
     keep = torch.ones(1, 1, SIDE, SIDE)
     keep[..., 4:12, 4:12] = 0
-    latents, tokens = batch()
+    latents, tokens = batch_of()
     other = latents.clone()
     other[:2, :, 6:10, 6:10] += 3.0  # inside the hole of the source, for layers that look at the cells alone
 
@@ -211,13 +169,13 @@ def test_context_sees_what_is_kept_and_nothing_of_the_hole(unet: UNet2DCondition
 
     found = []
     for states in (latents, other):
-        with coupled(unet, [First(keep)], walk()):
+        with coupled(unet, [First(keep)], place_of()):
             found.append(unet(states, 500, encoder_hidden_states=tokens).sample)
-    allowed = First(keep).may_see(walk(), attention_layers(unet)[0][0], 4, SIDE * SIDE, 2 * SIDE * SIDE)
+    allowed = First(keep).may_see(place_of(), attention_layers(unet)[0][0], 4, SIDE * SIDE, 2 * SIDE * SIDE)
     assert allowed[3, 0, 0, SIDE * SIDE :].sum() == SIDE * SIDE - 64
     assert not allowed[1, 0, 0, SIDE * SIDE :].any()
     cells = (SIDE // 2) ** 2
-    coarse = First(keep).may_see(walk(), attention_layers(unet)[0][0], 4, cells, 2 * cells)
+    coarse = First(keep).may_see(place_of(), attention_layers(unet)[0][0], 4, cells, 2 * cells)
     assert coarse[3, 0, 0, (SIDE // 2) ** 2 :].sum() == (SIDE // 2) ** 2 - 16
     assert float((found[0][3] - found[1][3]).abs().max()) > 0  # by the convolutions before the attention
 
@@ -225,19 +183,19 @@ def test_context_sees_what_is_kept_and_nothing_of_the_hole(unet: UNet2DCondition
 def test_the_background_is_the_sources() -> None:
     keep = torch.zeros(1, 1, SIDE, SIDE)
     keep[..., :4, :] = 1
-    source, target = batch()[0][[1]], batch()[0][[3]]
-    mixed = Background(keep).after_step(walk(), source, target)
+    source, target = batch_of()[0][[1]], batch_of()[0][[3]]
+    mixed = Background(keep).after_step(place_of(), source, target)
     assert torch.equal(mixed[..., :4, :], source[..., :4, :])
     assert torch.equal(mixed[..., 4:, :], target[..., 4:, :])
 
 
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_no_map_of_self_attention_is_computed(unet: UNet2DConditionModel, name: str) -> None:
-    given = CouplingInputs(TOKENS, torch.ones(1, 1, SIDE, SIDE), alignment(torch.ones(2, TOKENS)))
+    given = CouplingInputs(TOKENS, torch.ones(1, 1, SIDE, SIDE), same_tokens(torch.ones(2, TOKENS)))
     [coupling] = make_couplings([name], given)
     layers = [layer for layer, _ in attention_layers(unet) if not layer.cross]
     assert not any(
-        coupling.own and coupling.reads_maps(walk(done), layer, SIDE**2)
+        coupling.own and coupling.reads_maps(place_of(done), layer, SIDE**2)
         for done in range(STEPS)
         for layer in layers
     )
@@ -249,17 +207,17 @@ def test_a_compiled_network_is_refused(unet: UNet2DConditionModel) -> None:
     before = dict(compiled.attn_processors)
     with (
         pytest.raises(UserError, match="a compiled UNet cannot be coupled; leave --compile out"),
-        coupled(compiled, [MutualSelfAttention()], walk()),
+        coupled(compiled, [MutualSelfAttention()], place_of()),
     ):
         pass
     assert compiled.attn_processors == before
-    with coupled(compiled, [Background(torch.ones(1, 1, SIDE, SIDE))], walk()):
+    with coupled(compiled, [Background(torch.ones(1, 1, SIDE, SIDE))], place_of()):
         assert compiled.attn_processors == before, "this one changes latents only"
 
 
 def test_processors_are_restored_also_after_an_error(unet: UNet2DConditionModel) -> None:
     before = dict(unet.attn_processors)
-    with pytest.raises(RuntimeError, match="stop"), coupled(unet, [ALL["pnp"](), ALL["p2p"]()], walk()):
+    with pytest.raises(RuntimeError, match="stop"), coupled(unet, [ON["pnp"](), ON["p2p"]()], place_of()):
         raise RuntimeError("stop")
     assert unet.attn_processors == before
     assert not unet.get_submodule(PlugAndPlay.features_of)._forward_hooks
@@ -275,7 +233,7 @@ def test_layers_are_counted_in_the_order_of_the_forward_pass(unet: UNet2DConditi
         for layer, module in attention_layers(unet)
         if layer.cross
     ]
-    unet(batch()[0], 500, encoder_hidden_states=batch()[1])
+    unet(batch_of()[0], 500, encoder_hidden_states=batch_of()[1])
     for hook in hooks:
         hook.remove()
     assert order == list(range(7))
@@ -306,27 +264,27 @@ def test_a_network_without_such_layers_is_refused() -> None:
     )
     with (
         pytest.raises(UserError, match="no layer of self-attention, which MutualSelfAttention changes"),
-        coupled(plain, [MutualSelfAttention()], walk()),
+        coupled(plain, [MutualSelfAttention()], place_of()),
     ):
         pass
     shallow = level("CrossAttn", 1)
     before = dict(shallow.attn_processors)
     with (
         pytest.raises(UserError, match=r"no module up_blocks\.1\.resnets\.1\.conv2, which PlugAndPlay"),
-        coupled(shallow, [PlugAndPlay()], walk()),
+        coupled(shallow, [PlugAndPlay()], place_of()),
     ):
         pass
     assert shallow.attn_processors == before
 
 
 def test_where_only_the_middle_attends_the_blend_is_of_its_maps() -> None:
-    blended = PromptToPrompt(alignment(torch.eye(TOKENS)[:2]), 1, 0, blend_from=0)
-    states, tokens = batch()
+    blended = PromptToPrompt(same_tokens(torch.eye(TOKENS)[:2]), 1, 0, blend_from=0)
+    states, tokens = batch_of()
     unet = level("", 2)
-    with coupled(unet, [blended], walk()), torch.no_grad():
+    with coupled(unet, [blended], place_of()), torch.no_grad():
         unet(states, 500, encoder_hidden_states=tokens)
         source, target = states[1:2], states[3:4]
-        mixed = blended.after_step(walk(), source, target)
+        mixed = blended.after_step(place_of(), source, target)
     from_source, from_target = (mixed == source).all(1), (mixed == target).all(1)
     assert (from_source | from_target).all()
     assert from_target.any()

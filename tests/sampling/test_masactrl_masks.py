@@ -8,6 +8,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from benchmarks.couplings import SIDE, TOKENS, largest, noise_by_row, place_of
 from intarsia.errors import UserError
 from sampling.couplings.attention import CoupledProcessor, WalkPlace
 from sampling.couplings.context import SharedContext
@@ -16,7 +17,7 @@ from sampling.couplings.masactrl import MutualSelfAttention
 from sampling.couplings.masactrl_masks import MaskedMutualSelfAttention
 from sampling.methods.request import check_words
 from sampling.settings import InversionSettings
-from tests.sampling.test_couplings import EXACT, SIDE, TOKENS, answer, largest, unet, walk
+from tests.sampling.test_couplings import EXACT, unet
 
 OWN = AttentionLayer("up", 3, 4, cross=False)
 WIDTH, HEADS = 12, 2
@@ -39,7 +40,7 @@ def attention() -> Attention:
 
 
 def attend(couplings: Sequence[Coupling], states: Tensor) -> Tensor:
-    return CoupledProcessor(OWN, couplings, WalkPlace(walk()))(attention(), states)
+    return CoupledProcessor(OWN, couplings, WalkPlace(place_of()))(attention(), states)
 
 
 def states() -> Tensor:
@@ -83,8 +84,10 @@ def test_the_object_does_not_see_the_sources_background() -> None:
 @pytest.mark.parametrize("value", [True, False])
 def test_one_side_alone_is_the_plain_coupling(unet: UNet2DConditionModel, value: bool) -> None:
     whole = torch.full((2, SIDE, SIDE), value)
-    plain = answer(unet, [MutualSelfAttention(0, 0)], walk())
-    assert largest(plain, answer(unet, [MaskedMutualSelfAttention(whole, None, 0, 0)], walk())) < EXACT
+    plain = noise_by_row(unet, [MutualSelfAttention(0, 0)], place_of())
+    assert (
+        largest(plain, noise_by_row(unet, [MaskedMutualSelfAttention(whole, None, 0, 0)], place_of())) < EXACT
+    )
 
 
 def test_words_find_the_object_in_each_branch() -> None:
@@ -101,9 +104,9 @@ def test_words_find_the_object_in_each_branch() -> None:
         grid[3, 3], grid[3, 4] = floor + 0.12 * 0.5, floor + 0.08 * 0.5
         maps[row, :, :, token] = grid.flatten()
     layer = AttentionLayer("down", 1, 4, cross=True, coarsest=True)
-    assert coupling.reads_maps(walk(), layer, side * side)
-    assert coupling.maps(walk(), layer, maps) is maps, "they are looked at only"
-    allowed = coupling.may_see(walk(), OWN, 4, side * side, side * side)
+    assert coupling.reads_maps(place_of(), layer, side * side)
+    assert coupling.maps(place_of(), layer, maps) is maps, "they are looked at only"
+    allowed = coupling.may_see(place_of(), OWN, 4, side * side, side * side)
     assert allowed is not None
     wanted = torch.zeros(2, side, side, dtype=torch.bool)
     for number, (where, _) in enumerate(squares.values()):
@@ -113,21 +116,23 @@ def test_words_find_the_object_in_each_branch() -> None:
     assert torch.equal(allowed[3, 0], target[:, None] == source[None])
     assert torch.equal(allowed[2], allowed[3])
     assert allowed[:2].all()
-    coupling.after_step(walk(), states(), states())
-    assert coupling.may_see(walk(), OWN, 4, 4, 4) is None, "each step has its own maps"
+    coupling.after_step(place_of(), states(), states())
+    assert coupling.may_see(place_of(), OWN, 4, 4, 4) is None, "each step has its own maps"
 
 
 def test_flat_maps_have_no_object_and_change_nothing(unet: UNet2DConditionModel) -> None:
-    plain = answer(unet, [MutualSelfAttention(0, 0)], walk())
+    plain = noise_by_row(unet, [MutualSelfAttention(0, 0)], place_of())
     words = torch.zeros(2, TOKENS)
-    assert largest(plain, answer(unet, [MaskedMutualSelfAttention(None, words, 0, 0)], walk())) < EXACT
+    assert (
+        largest(plain, noise_by_row(unet, [MaskedMutualSelfAttention(None, words, 0, 0)], place_of())) < EXACT
+    )
 
 
 def test_words_of_a_network_have_an_effect(unet: UNet2DConditionModel) -> None:
     words = torch.zeros(2, TOKENS)
     words[:, 3] = 1
-    plain = answer(unet, [MutualSelfAttention(0, 0.5)], walk())
-    found = answer(unet, [MaskedMutualSelfAttention(None, words, 0, 0.5)], walk())
+    plain = noise_by_row(unet, [MutualSelfAttention(0, 0.5)], place_of())
+    found = noise_by_row(unet, [MaskedMutualSelfAttention(None, words, 0, 0.5)], place_of())
     assert largest(plain, found, "target") > 1e-4
     assert largest(plain, found, "source", "source_null") < EXACT
 

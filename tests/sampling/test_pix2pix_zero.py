@@ -15,6 +15,7 @@ from diffusers import (
 )
 from torch import Tensor
 
+from benchmarks.couplings import SIDE
 from intarsia.architecture import NoiseConfig
 from sampling.couplings.attention import coupled
 from sampling.couplings.pix2pix_zero import MapGuidance
@@ -23,7 +24,7 @@ from sampling.methods.inversion import Inverted, Tokens, ddim_inversion, invert,
 from sampling.methods.regularise import whitened
 from sampling.settings import InversionSettings
 from tests.sampling.test_coupled_walk import Counted, distance, start, tokens
-from tests.sampling.test_couplings import SIDE, unet
+from tests.sampling.test_couplings import unet
 
 STEPS, SCALE = 3, 2.0
 NOISE, LEVELS = NoiseConfig(), new_levels(NoiseConfig(), STEPS)

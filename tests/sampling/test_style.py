@@ -9,6 +9,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from benchmarks.couplings import TOKENS, WIDTH, batch_of, place_of, same_tokens
 from intarsia.architecture import NoiseConfig
 from intarsia.errors import UserError
 from sampling.couplings.attention import CoupledProcessor, WalkPlace, coupled
@@ -22,7 +23,7 @@ from sampling.methods.run_inversion import invert_edit
 from sampling.methods.style import Look, Style, ValueStyle, find_style, mapping_network
 from sampling.settings import InversionSettings
 from tests.sampling.test_coupled_walk import Counted, distance, plain, start, tokens, walked
-from tests.sampling.test_couplings import EXACT, TOKENS, WIDTH, alignment, batch, unet, walk
+from tests.sampling.test_couplings import EXACT, unet
 from tests.sampling.test_invert_prompts import asked
 from tests.sampling.tiny import request, tiny_model
 from tests.text import text_model
@@ -68,7 +69,7 @@ def test_scale_one_and_shift_zero_is_the_plain_walk(unet: UNet2DConditionModel, 
 def test_the_values_are_those_of_the_styled_context_and_the_keys_are_not() -> None:
     torch.manual_seed(1)
     layer = Attention(8, cross_attention_dim=WIDTH, heads=2, dim_head=4).double().requires_grad_(False)
-    states, context = torch.randn(4, 10, 8).double(), batch()[1]
+    states, context = torch.randn(4, 10, 8).double(), batch_of()[1]
     own = torch.rand(1, TOKENS, WIDTH).double(), torch.rand(1, TOKENS, WIDTH).double()
     query, key = (
         part(inputs).unflatten(-1, (2, 4)).transpose(1, 2)
@@ -80,7 +81,7 @@ def test_the_values_are_those_of_the_styled_context_and_the_keys_are_not() -> No
         value = layer.to_v(changed).unflatten(-1, (2, 4)).transpose(1, 2)
         mixed = (query @ key.transpose(-1, -2) * layer.scale).softmax(-1) @ value
         expected = layer.to_out[0](mixed.transpose(1, 2).flatten(2))
-        place = WalkPlace(walk(done=done))
+        place = WalkPlace(place_of(done=done))
         processor = CoupledProcessor(AttentionLayer("up", 1, 2, cross=True), [ValueStyle([own] * 10)], place)
         assert torch.allclose(processor(layer, states, context), expected, rtol=0, atol=1e-12)
 
@@ -114,7 +115,7 @@ def test_its_loss_falls_and_the_source_comes_nearer_to_the_picture(unet: UNet2DC
 
 def test_calls_and_rows_are_as_counted(unet: UNet2DConditionModel) -> None:
     own = settings()
-    couplings = [PromptToPrompt(alignment(), 1, 1)]
+    couplings = [PromptToPrompt(same_tokens(), 1, 1)]
     found, denoiser = styled(unet, couplings, own)
     assert len(denoiser.rows) - 1 <= coupled_calls(own, couplings)
     assert denoiser.rows[-1] == 3
