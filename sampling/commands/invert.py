@@ -208,12 +208,17 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
+    from intarsia.weights import read_model_config
     from sampling.canvas.sheets import sheet
+    from sampling.couplings.coupling import check_couplings
     from sampling.denoise.machine import open_model
     from sampling.methods.run_inversion import invert_edit
     from sampling.pictures import write_png
     from sampling.provenance import made_from, pattern, source_file
 
+    tokens = read_model_config(arguments.model).num_tokens
+    for own in settings:
+        check_couplings(own.coupling or (), tokens, request.edit_mask is not None)
     model, device = open_model(arguments.model, machine)
     model.requires_grad_(False)
     shared = pattern(arguments.model, machine, *reading)

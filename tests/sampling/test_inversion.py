@@ -273,6 +273,18 @@ def test_the_command_edits_inside_the_mask_alone_and_tells_its_figures(
     assert (tmp_path / "out-ddpm-again.png").read_bytes() == (tmp_path / "out-ddpm.png").read_bytes()
 
 
+def test_a_coupling_without_effect_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(tmp_path, "--coupling", "p2p") == 1
+    printed = capsys.readouterr()
+    assert not printed.out, "the table's header follows the model"
+    assert (
+        "the coupling p2p needs 2 tokens or more to choose between, and this model attends to 1"
+        in printed.err
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
