@@ -97,8 +97,9 @@ def _number(
         files = _files(case, loading)
         return {"result": Request(files, ours, case.mask), "exemplar": Request(files, theirs, case.mask)}
 
+    given = "given masks" if loading.options.result_masks else "the bench's masks"
     return Number(
-        ReportColumn(*column, "up", f"board-fg/{ours.identity} and {theirs.identity} with given masks"),
+        ReportColumn(*column, "up", f"board-fg/{ours.identity} and {theirs.identity} with {given}"),
         wanted,
         lambda case, values: 100 * float(cosine(values["result"], values["exemplar"])),
     )

@@ -7,6 +7,7 @@ consistency and perceptual quality from 0 to 10, each the least of its parts, an
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,17 +118,13 @@ def judged(report: Report, scores: Mapping[str, Mapping[str, float]], judge: str
     ]
     both_recipes = " and ".join(recipes.values())
     overall = ReportColumn("overall", "√(SC · PQ)", "up", f"geometric mean of {both_recipes}")
-    return Report(
+    return replace(
+        report,
         bench=f"{report.bench}, judged",
-        name=report.name,
-        expected=report.expected,
         columns=[overall, *columns],
         rows=rows,
-        groups={key: group for key, group in report.groups.items() if key in rows},
-        files={key: files for key, files in report.files.items() if key in rows},
-        captions={key: text for key, text in report.captions.items() if key in rows},
+        figures=(),
         remarks=incomplete(len(rows), report.expected),
-        settings=report.settings,
     )
 
 

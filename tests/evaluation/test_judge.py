@@ -5,12 +5,15 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from evaluation.cli import main
 from evaluation.reports.judge import QUESTIONS, prompt_hash
-from evaluation.scoring.report import Report, ReportColumn, read_report, write_report
+from evaluation.scoring.report import Report, ReportColumn, pack_mask, read_report, write_report
+
+HOLE = {"case0": pack_mask(np.eye(20, dtype=bool))}
 
 
 @pytest.fixture
@@ -76,6 +79,29 @@ def test_questions_name_their_pictures_and_scores_come_back(scored, tmp_path, ca
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "c")]) == 0
     assert "not comparable" in capsys.readouterr().out  # another judge is another recipe
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        ({"exemplar": "2"}, "case case0 has not the same exemplar in b as in a"),
+        (None, "b is a report of an earlier version, which noted no files: score again"),
+    ],
+)
+def test_scores_about_other_exemplars_are_not_compared(scored, tmp_path, capsys, inputs, reason) -> None:
+    """A judged report forgot of what its cases are made, so any two were comparable."""
+    report = read_report(scored)
+    for name, own in (("a", {"exemplar": "1"}), ("b", inputs)):
+        noted = None if own is None else dict.fromkeys(report.rows, own)
+        folder = tmp_path / name
+        write_report(replace(report, inputs=noted, masks=HOLE), folder)
+        scores = answered(export(folder, tmp_path / "questions.jsonl"), tmp_path / "scores.jsonl")
+        asked = ["judge", "import", str(folder), "--scores", str(scores), "--judge", "m", "--name", name]
+        assert main([*asked, "--out", str(tmp_path / f"judged-{name}"), "--sort-by", "overall"]) == 0
+        assert read_report(tmp_path / f"judged-{name}").masks == HOLE
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "judged-a"), str(tmp_path / "judged-b")]) == 0
+    assert f"≠ √(SC · PQ): {reason}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
