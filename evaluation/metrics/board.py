@@ -113,7 +113,7 @@ def _files(case: EditCase, loading: Loading) -> tuple:
 def _clip(loading: Loading) -> Sequence[Number]:
     from evaluation.measures.resizing import clip_square
 
-    network = clip_b32(loading).images
+    network = clip_b32(loading).of_squares
     return [_number(("clip_fg", "CLIP_fg"), network, clip_square, "square224", loading)]
 
 
@@ -138,7 +138,7 @@ def _fid(loading: Loading) -> Sequence[SetNumber]:
     from evaluation.measures.features import of_crop
     from evaluation.measures.resizing import clip_square
 
-    network = clip_b32(loading).images
+    network = clip_b32(loading).of_squares
     ours = Measure(
         f"{network.name}/square224-box-square224/v1",
         lambda picture, mask: clip_square(small_crop(picture, mask)),

@@ -69,8 +69,10 @@ def read_scores(path: Path, report: Report) -> dict[str, dict[str, float]]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: {error}") from None
     found: dict[str, dict[str, float]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

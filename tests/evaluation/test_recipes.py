@@ -70,6 +70,16 @@ def test_statistics_without_a_recipe_are_of_an_unknown_one(small, weights, tmp_p
     assert re.search(r"Paint by Example .*3\.18 ≠", capsys.readouterr().out)
 
 
+def test_statistics_of_another_width_are_named(small, weights, tmp_path, capsys) -> None:
+    path = tmp_path / "narrow.npz"
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+    assert cocoee(small, weights, tmp_path, "--reference", f"clip={path}") == 1
+    message = (
+        "CLIP Fréchet: the reference narrow has statistics of 3 dimensions, and the results have features"
+    )
+    assert message in capsys.readouterr().err
+
+
 def test_statistics_keep_the_recipe_that_made_them(small, weights, tmp_path, capsys) -> None:
     bench, _ = small
     recipes = []
