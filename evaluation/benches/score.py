@@ -16,6 +16,7 @@ from evaluation.metrics.evaluate import ScoringPlan, check_weights, evaluate, lo
 from evaluation.metrics.metric import METRICS, EditCase, Loading, metric_of
 from evaluation.reports.output import add_output_options
 from evaluation.scoring.report import Report
+from evaluation.scoring.result_files import name_formats
 from evaluation.scoring.scorer import add_scoring_options, scorer
 from evaluation.scoring.store import ValueStore
 from intarsia.errors import UserError
@@ -110,6 +111,8 @@ def score_bench(
         numbers = list(bench.treat(arguments, cases, numbers))
     plan = ScoringPlan(content.title, name, content.expected, numbers, bench.sort)
     report = evaluate(cases, plan, score)
+    if not bench.treat:
+        report = name_formats(report, [case.files["result"] for case in cases])
     lost = lacking([case.key for case in made if case.key not in files])
     remarks = (*report.remarks, *lost, *left_out(broken), *loading.remarks)
     inputs = {case.key: inputs_of(case, arguments, store) for case in cases}

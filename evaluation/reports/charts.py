@@ -100,10 +100,11 @@ def trade_offs(reports: Sequence[Report]) -> list[Plot]:
             continue  # nothing is traded where all are equal
         across, up = (_ends([pair[place] for pair in pairs.values()]) for place in (0, 1))
         points = ""
-        for name, (x, y) in pairs.items():
-            left, top = _x(_share(x, across)), _y(_share(y, up))
+        for name, (along, high) in pairs.items():
+            left, top = _x(_share(along, across)), _y(_share(high, up))
             points += f'<circle cx="{left:.1f}" cy="{top:.1f}" r="4"/>'
-            points += f'<text x="{left + 6:.1f}" y="{top - 5:.1f}">{html.escape(name)}</text>'
+            end, x = ("end", left - 6) if left > WIDTH / 2 else ("start", left + 6)  # nothing is cut off
+            points += f'<text x="{x:.1f}" y="{top - 5:.1f}" text-anchor="{end}">{html.escape(name)}</text>'
         axes = _axes(across, up, column.heading, identity.heading, (column.digits, identity.digits))
         lost = [report.name for report in reports if report.name not in pairs]
         more = f"; not drawn: {', '.join(lost)}" if lost else ""

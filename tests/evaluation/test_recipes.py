@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from benchmarks.nets import tiny_clip
 from evaluation.cli import main
 from evaluation.measures import features
 from evaluation.measures.weights import WEIGHT_SOURCES, find_weights, is_published
+from evaluation.reports.compare import differences
 from evaluation.reports.published import published_rows
+from evaluation.reports.tables import all_columns
 from evaluation.scoring.moments import Origin, moments_of, read_moments
 from evaluation.scoring.report import Report, ReportColumn, read_report, write_report
 from intarsia.errors import UserError
@@ -78,6 +81,25 @@ def test_statistics_of_another_width_are_named(small, weights, tmp_path, capsys)
         "CLIP Fréchet: the reference narrow has statistics of 3 dimensions, and the results have features"
     )
     assert message in capsys.readouterr().err
+
+
+def test_formats_of_results_that_are_no_png_in_spite_of_their_names_are_in_each_recipe(
+    small, weights, tmp_path
+) -> None:
+    """The losses of a JPEG file called KEY.png stood beside those of true PNG files without a mark."""
+    bench, results = small
+    shutil.copytree(results, tmp_path / "mixed")
+    first = min((tmp_path / "mixed").glob("*.png"))
+    Image.open(first).save(first, format="JPEG", quality=75)
+    reports = []
+    for folder in (results, tmp_path / "mixed"):
+        assert cocoee((bench, folder), weights, tmp_path / "out") == 0
+        reports.append(read_report(tmp_path / "out"))
+    plain, mixed = (all_columns(report) for report in reports)
+    assert [column.recipe for column in mixed] == [
+        f"{column.recipe} of 1 jpeg75 and 5 png results" for column in plain
+    ]
+    assert all(difference.unlike.startswith("recipes differ") for difference in differences(*reports))
 
 
 def test_statistics_keep_the_recipe_that_made_them(small, weights, tmp_path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from argparse import Namespace
 from dataclasses import replace
@@ -133,6 +134,8 @@ def test_a_trade_off_names_reports_that_cannot_stand_in_it() -> None:
     [chart] = trade_offs([first, second, *others])
     assert chart.title == "dinov2_b14 against background_psnr; not drawn: few, weights, infinite"
     assert chart.svg.count("<circle") == 2
+    texts = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)">([ab])</text>', chart.svg)
+    assert [(anchor, name) for _, anchor, name in texts] == [("end", "a"), ("start", "b")]  # inwards
     assert all(trade_offs([first, other]) == [] for other in others)
 
 
