@@ -134,7 +134,12 @@ def _pictures(report: Report, key: str, question: str) -> list[Path]:
     """The pictures that a question about a case shows, in order."""
     files = report.files.get(key, {})
     kinds, _ = QUESTIONS[question]
-    if lost := [kind for kind in kinds if not Path(files.get(kind, "")).is_file()]:
+    if none := [kind for kind in kinds if kind not in files]:
+        raise UserError(
+            f"{report.bench} has no {none[0]} of case {key}, which {question} asks about; judge results of a "
+            f"bench with {', '.join(kinds)}"
+        )
+    if lost := [kind for kind in kinds if not Path(files[kind]).is_file()]:
         raise UserError(
             f"case {key} has no {lost[0]} where it was when it was scored; score the results again"
         )

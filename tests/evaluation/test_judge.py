@@ -176,6 +176,12 @@ def test_missing_scores_and_pictures_are_named(scored, tmp_path, capsys) -> None
     assert "lacks scores of 1 of 4 cases (first case0)" in capsys.readouterr().err
     assert main([*asked, "--only-present"]) == 0
     assert "1 of 4 results are missing: not comparable" in capsys.readouterr().out
+    report = read_report(scored)
+    no_scene = {key: {k: p for k, p in files.items() if k != "image"} for key, files in report.files.items()}
+    write_report(replace(report, files=no_scene), tmp_path / "two-folders")
+    assert main(["judge", "export", str(tmp_path / "two-folders"), "--out", str(tmp_path / "x.jsonl")]) == 1
+    message = "mine has no image of case case0, which semantic_consistency asks about; judge results"
+    assert message in capsys.readouterr().err
     (tmp_path / "2-exemplar.png").unlink()
     assert main(["judge", "export", str(scored), "--out", str(tmp_path / "x.jsonl")]) == 1
     assert "case case2 has no exemplar where it was when it was scored" in capsys.readouterr().err
