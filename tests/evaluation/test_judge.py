@@ -81,6 +81,18 @@ def test_questions_name_their_pictures_and_scores_come_back(scored, tmp_path, ca
     assert "not comparable" in capsys.readouterr().out  # another judge is another recipe
 
 
+def test_a_second_judge_does_not_take_the_first_ones_place(scored, tmp_path, capsys) -> None:
+    scores = answered(export(scored, tmp_path / "questions.jsonl"), tmp_path / "scores.jsonl")
+    asked = ["judge", "import", str(scored), "--scores", str(scores), "--judge"]
+    assert [main([*asked, judge]) for judge in ("first", "first", "second")] == [0, 0, 1]
+    message = "judged has a report of geometric mean of viescore-sc/first/v1"
+    told = capsys.readouterr().err
+    assert message in told
+    assert "give --out DIR for this one, of geometric mean of viescore-sc/second/v1" in told
+    assert "first" in read_report(scored / "judged").columns[0].recipe
+    assert main([*asked, "second", "--out", str(tmp_path / "second")]) == 0
+
+
 @pytest.mark.parametrize(
     ("inputs", "reason"),
     [
