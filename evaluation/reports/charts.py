@@ -86,16 +86,19 @@ def trade_offs(reports: Sequence[Report]) -> list[Plot]:
     The title names the others. A mean that leaves out infinite cases is not drawn.
     """
     first = reports[0]
-    columns = {column.name: column for column in all_columns(first)}
-    beside = {name: [r for r in reports if _drawable(own, first, r)] for name, own in columns.items()}
+    columns = {column.name: column for column in all_columns(first) if column.name in (*_IDENTITY, *_KEPT)}
+    beside = {
+        name: {report.name: set_value(report, own) for report in reports if _drawable(own, first, report)}
+        for name, own in columns.items()
+    }
     names = [name for name in _IDENTITY if beside.get(name)]
     if not names:
         return []
     identity = columns[max(names, key=lambda name: len(beside[name]))]
     charts = []
     for column in (columns[name] for name in _KEPT if name in columns):
-        drawn = [report for report in beside[column.name] if report in beside[identity.name]]
-        pairs = {r.name: (set_value(r, column), set_value(r, identity)) for r in drawn}
+        values = beside[identity.name]
+        pairs = {name: (x, values[name]) for name, x in beside[column.name].items() if name in values}
         if len({x for x, _ in pairs.values()}) < 2:
             continue  # nothing is traded where all are equal
         across, up = (_ends([pair[place] for pair in pairs.values()]) for place in (0, 1))
