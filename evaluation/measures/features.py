@@ -265,7 +265,9 @@ def runner(
     """The function of arrays that a function of tensors is, in float32 without TF32."""
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        # Flags that are not given here get values of their own; that of `enabled` is False.
+        exact = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
+        with torch.inference_mode(), exact:
             return function(torch.from_numpy(batch).to(device)).float().cpu().numpy()
 
     return run
