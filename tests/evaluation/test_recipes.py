@@ -13,11 +13,13 @@ from PIL import Image
 from benchmarks.nets import tiny_clip
 from evaluation.cli import main
 from evaluation.measures import features
+from evaluation.measures.measures import Measure, Network
 from evaluation.measures.weights import WEIGHT_SOURCES, find_weights, is_published
 from evaluation.reports.compare import differences
 from evaluation.reports.published import published_rows
 from evaluation.reports.tables import all_columns
 from evaluation.scoring.moments import Origin, moments_of, read_moments
+from evaluation.scoring.references import load_references
 from evaluation.scoring.report import Report, ReportColumn, read_report, write_report
 from intarsia.errors import UserError
 from intarsia.files import sha256_file
@@ -131,6 +133,31 @@ def test_statistics_keep_the_recipe_that_made_them(small, weights, tmp_path, cap
     assert "the distance is comparable with no other" in told.err
 
 
+def test_statistics_of_another_resizing_are_refused_by_the_clean_distance(tmp_path, capsys) -> None:
+    """The distance between two resizings was called clean FID, and clean statistics served the other FID."""
+    measures = {}
+    for how in ("bilinear299", "clean299", "middle512-bilinear299"):
+        network = Network("inception", "abc", lambda pixels: pixels)
+        measures[how] = Measure(f"inception/{how}/v1", np.asarray, network)
+        moments = replace(
+            moments_of([np.eye(3)]), origin=Origin(measures[how].identity, "0", ("a", "b", "c"))
+        )
+        moments.save(tmp_path / f"{how}.npz")
+
+    def recipe(statistics: str, look: str) -> str:
+        given = {"inception": tmp_path / f"{statistics}.npz"}
+        found = load_references(given, {"inception": measures[look]}, lambda cases, what: iter(()))
+        return found["inception"].recipe
+
+    assert recipe("clean299", "clean299") == "inception/clean299/v1@abc"
+    assert recipe("bilinear299", "middle512-bilinear299") == "inception/bilinear299/v1@abc"
+    for statistics, look in (("bilinear299", "clean299"), ("clean299", "middle512-bilinear299")):
+        with pytest.raises(UserError, match=f"statistics of inception/{statistics}/.* and the results have"):
+            recipe(statistics, look)
+    assert main(["fid", str(tmp_path / "bilinear299.npz"), str(tmp_path / "clean299.npz")]) == 1
+    assert "give features of one network, weights and resizing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["mu", "sigma", "recipe", "digest", "pictures"])
 def test_statistics_that_were_edited_are_refused(tmp_path, name) -> None:
     origin = Origin("clip-b32/bicubic224/v1@0", "0" * 12, ("a", "b", "c"))
@@ -160,9 +187,9 @@ def test_statistics_of_another_network_are_refused(small, weights, tmp_path, cap
     arrays = {name: np.array(value) for name, value in origin.items()}
     path = statistics(tmp_path / "theirs.npz", count=np.array(2), **arrays)
     assert cocoee(small, weights, tmp_path, "--reference", f"clip={path}") == 1
-    assert "give statistics of the same network and weights" in capsys.readouterr().err
+    assert "give statistics of the same network, weights and resizing" in capsys.readouterr().err
     assert fid(small, weights, str(path), str(bench / "GT_3500"), "--features", "clip-b32") == 1
-    assert "give features of one network and weights" in capsys.readouterr().err
+    assert "give features of one network, weights and resizing" in capsys.readouterr().err
     short = statistics(tmp_path / "short.npz", **arrays)
     assert fid(small, weights, str(short), str(short)) == 1
     assert (
