@@ -108,7 +108,8 @@ class Bench:
         run_help: line of `NAME run`.
         run_description: first lines of its own `--help`; empty = it has none, or a command of its own.
         find: function (options, cases, folder of results) -> the cases that have a result.
-        treat: function (options, cases, numbers) -> the numbers, for benches that treat results first.
+        treat: function (options, cases, numbers) -> the numbers, for benches that treat results first, and
+            name their formats; for others recipes name formats that are not PNG.
         one_size: kinds of files that must have one size.
         extendable: whether `--with` adds numbers to it.
         sort: whether reports have the cases in the order of their keys.

@@ -67,7 +67,9 @@ def _scenes(path: Path) -> dict[str, dict[str, Path]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a CSV file: {error}") from None
     if not rows or not set(_COLUMNS) <= rows[0].keys():
         raise UserError(f"{path} needs a header with {', '.join(_COLUMNS)}, and a row for each scene")

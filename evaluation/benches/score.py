@@ -16,6 +16,7 @@ from evaluation.metrics.evaluate import ScoringPlan, check_weights, evaluate, lo
 from evaluation.metrics.metric import METRICS, EditCase, Loading, metric_of
 from evaluation.reports.output import add_output_options
 from evaluation.scoring.report import Report
+from evaluation.scoring.result_files import name_formats
 from evaluation.scoring.scorer import add_scoring_options, scorer
 from evaluation.scoring.store import ValueStore
 from intarsia.errors import UserError
@@ -27,10 +28,10 @@ _DIGITS = 16  # of a hash that tells two files apart
 def add_bench_options(parser: argparse.ArgumentParser, bench: Bench, device: bool = True) -> None:
     """Add the options of numbers, report and machine; `device`: whether --device is among them."""
     metrics = [metric_of(name) for name in bench.metrics]
-    others = {name: metric_of(name) for name in METRICS if name not in bench.metrics}
-    others = {name: m for name, m in others.items() if bench.extendable and not m.of_one_bench}
+    every = {name: metric_of(name) for name in METRICS} if bench.extendable else {}
+    added = {name: metric for name, metric in every.items() if not metric.of_one_bench}
     group = parser.add_argument_group("numbers")
-    for add in dict.fromkeys(add for metric in (*metrics, *others.values()) for add in metric.add_options):
+    for add in dict.fromkeys(add for metric in (*metrics, *added.values()) for add in metric.add_options):
         add(group)
     group.add_argument(
         "--without",
@@ -40,8 +41,8 @@ def add_bench_options(parser: argparse.ArgumentParser, bench: Bench, device: boo
         help="leave out numbers whose weights are missing; may be repeated",
     )
     parser.set_defaults(extra=[])
-    if others:
-        _add_with(group, others)
+    if added:
+        _add_with(group, added)
     add_output_options(parser)
     add_scoring_options(parser, device)
 
@@ -53,7 +54,7 @@ def _add_with(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
         action="append",
         default=[],
         choices=list(names),
-        help="also compute a number that the bench does not report otherwise; may be repeated",
+        help="also compute this number, if the bench does not report it anyway; may be repeated",
     )
 
 
@@ -110,6 +111,8 @@ def score_bench(
         numbers = list(bench.treat(arguments, cases, numbers))
     plan = ScoringPlan(content.title, name, content.expected, numbers, bench.sort)
     report = evaluate(cases, plan, score)
+    if not bench.treat:
+        report = name_formats(report, [case.files["result"] for case in cases])
     lost = lacking([case.key for case in made if case.key not in files])
     remarks = (*report.remarks, *lost, *left_out(broken), *loading.remarks)
     inputs = {case.key: inputs_of(case, arguments, store) for case in cases}

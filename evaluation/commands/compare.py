@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluation.reports.charts import scatters, trade_offs
-from evaluation.reports.compare import compare_tables
+from evaluation.reports.compare import check_bench, compare_tables
 from evaluation.reports.output import (
     add_cases_option,
     add_seed_option,
@@ -59,16 +59,19 @@ def _run(arguments: argparse.Namespace) -> None:
     names = [report.name for report in reports]
     if len(set(names)) < len(names):  # distinguished by their paths
         reports = [replace(r, name=str(path)) for r, path in zip(reports, arguments.reports, strict=True)]
-    column = sort_column(reports, arguments.sort_by)
-    keys = check_cases(arguments.cases, reports[0].rows, reports[0].name)
+    first, *others = reports
+    check_bench(reports)
+    columns = [sort_column(first, arguments.sort_by, other) for other in others]
+    keys = check_cases(arguments.cases, first.rows, first.name)
     tables = compare_tables(reports, arguments.seed)
     print("\n\n".join(map(as_text, tables)))
     if not (arguments.out or arguments.wandb):
         return
-    galleries = [g for other in reports[1:] for g in largest_changes(reports[0], other, column, keys=keys)]
-    charts = [*trade_offs(reports), *(c for other in reports[1:] for c in scatters(reports[0], other))]
+    changes = (largest_changes(first, o, c, keys=keys) for o, c in zip(others, columns, strict=True))
+    galleries = [gallery for found in changes for gallery in found]
+    charts = [*trade_offs(reports), *(chart for other in others for chart in scatters(first, other))]
     title = " and ".join(report.name for report in reports)
     if arguments.out:
-        write_pages(arguments.out, "compare", f"{reports[0].bench}: {title}", tables, galleries, charts)
+        write_pages(arguments.out, "compare", f"{first.bench}: {title}", tables, galleries, charts)
     if arguments.wandb:
-        log_to_wandb(arguments, f"{reports[0].bench} {title}", tables, galleries, reports)
+        log_to_wandb(arguments, f"{first.bench} {title}", tables, galleries, reports)

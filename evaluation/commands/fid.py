@@ -16,7 +16,7 @@ from evaluation.measures.metrics import Features
 from evaluation.reports.output import add_seed_option
 from evaluation.scoring.distributions import frechet_distance, kernel_distance
 from evaluation.scoring.moments import moments_of, read_moments
-from evaluation.scoring.references import network_of, origin_of, picture_files, skipped_files
+from evaluation.scoring.references import kind_of, origin_of, picture_files, skipped_files
 from evaluation.scoring.scorer import add_scoring_options, scorer
 from evaluation.scoring.scoring import Request
 from evaluation.scoring.set_figures import UNKNOWN
@@ -105,11 +105,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _check_recipes(paths: Sequence[Path], recipes: Sequence[str]) -> None:
-    networks = {network_of(recipe) for recipe in recipes if recipe != UNKNOWN}
-    if len(networks) > 1:
+    kinds = {kind_of(recipe) for recipe in recipes if recipe != UNKNOWN}
+    if len(kinds) > 1:
         raise UserError(
             f"{paths[0]} has features of {recipes[0]} and {paths[1]} of {recipes[1]}; give features of one "
-            "network and weights"
+            "network, weights and resizing"
         )
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evaluation.reports.output import add_output_options, deliver
 from intarsia.command_line import Commands
 from intarsia.errors import UserError
+
+if TYPE_CHECKING:
+    from evaluation.scoring.report import Report
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +31,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--only-present", action="store_true", help="continue if scores are missing, and report how many"
     )
-    add_output_options(parser, "judged beside the report")
+    add_output_options(parser, "judged beside the report, of one judge")
     parser.set_defaults(run=_run)
 
 
@@ -46,5 +50,18 @@ def _run(arguments: argparse.Namespace) -> None:
             f"cases (first {lost}); ask for them, or give --only-present"
         )
     folder = arguments.report if arguments.report.is_dir() else arguments.report.parent
-    arguments.out = arguments.out or folder / "judged"
+    if arguments.out is None:
+        arguments.out = folder / "judged"
+        _check_judge(arguments.out, found)
     deliver(replace(found, name=arguments.name or found.name), arguments, folder)
+
+
+def _check_judge(out: Path, found: Report) -> None:
+    """Refuse to put a judge's scores in the place of another judge's, which cannot be computed again."""
+    from evaluation.scoring.report import FILE, read_report
+
+    if not (out / FILE).is_file():
+        return
+    old, new = (report.columns[0].recipe for report in (read_report(out), found))
+    if old != new:
+        raise UserError(f"{out} has a report of {old}; give --out DIR for this one, of {new}")

@@ -63,21 +63,32 @@ class Clip:
     @property
     def whole(self) -> Measure:
         """Features [D] of the whole picture with CLIP's own preprocessing: `bicubic224`."""
-        return self._measure(f"bicubic{self.size}", lambda picture: resizing.clip_bicubic(picture, self.size))
+        how = f"bicubic{self.size}"
+        return self._measure(how, lambda picture: resizing.clip_bicubic(picture, self.size), self.images)
+
+    @property
+    def of_squares(self) -> Network:
+        """The network of the pictures that are squashed to 224 × 224.
+
+        Raises:
+            UserError: if it takes pictures of another size.
+        """
+        resizing.check_side(self.images.name, self.size)
+        return self.images
 
     @property
     def exemplar(self) -> Measure:
         """Features [D] of an exemplar, squashed to a square: `square224`."""
-        return self._measure("square224", resizing.clip_square)
+        return self._measure("square224", resizing.clip_square, self.of_squares)
 
     def region(self, kind: Literal["pbe", "bbox"]) -> Measure:
         """Features [D] of the masked part: `pbe` as published, `bbox` right for any mask."""
         if kind == "pbe":
-            return self._measure("pbe-region224", resizing.clip_pbe_region)
-        return self._measure("box224", resizing.clip_box)
+            return self._measure("pbe-region224", resizing.clip_pbe_region, self.of_squares)
+        return self._measure("box224", resizing.clip_box, self.of_squares)
 
-    def _measure(self, how: str, prepare: Prepare) -> Measure:
-        return Measure(f"{self.images.name}/{how}/v1", prepare, self.images)
+    def _measure(self, how: str, prepare: Prepare, network: Network) -> Measure:
+        return Measure(f"{network.name}/{how}/v1", prepare, network)
 
 
 def clip(
@@ -254,7 +265,9 @@ def runner(
     """The function of arrays that a function of tensors is, in float32 without TF32."""
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        # Flags that are not given here get values of their own; that of `enabled` is False.
+        exact = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
+        with torch.inference_mode(), exact:
             return function(torch.from_numpy(batch).to(device)).float().cpu().numpy()
 
     return run

@@ -244,9 +244,14 @@ def _unused(config: Any) -> dict[str, Any]:
 
 def _read_config(kind: Any, folder: Path) -> Any:
     try:
-        return kind.from_pretrained(folder, local_files_only=True)
+        content, _ = kind.get_config_dict(folder, local_files_only=True)
+        other = content.get("model_type", kind.model_type)
+        found = kind.from_dict(content) if other == kind.model_type else None
     except Exception as error:  # noqa: BLE001 - its libraries raise exceptions of their own for wrong values
         raise _unreadable(folder, error) from None
+    if found is None:
+        raise UserError(f"{folder} has a network of the type {other}; give one of the type {kind.model_type}")
+    return found
 
 
 def _load(kind: Any, config: Any, fields: Fields, folder: Path, file: Path) -> HubNetwork:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from evaluation.measures.metrics import Mask, Picture, check_sizes
+from intarsia.errors import UserError
 from sampling.canvas.canvas import mask_box
 
 Input: TypeAlias = NDArray[np.float32]  # [3, H, W]
@@ -21,6 +22,23 @@ _CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
 _CLIP_STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 _IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 _IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
+
+
+def check_side(name: str, side: int) -> None:
+    """Check that a network takes the pictures that most functions here make.
+
+    Args:
+        name: its name in `weights.WEIGHT_SOURCES`.
+        side: side of its pictures in pixels.
+
+    Raises:
+        UserError: if it is not 224.
+    """
+    if side != CLIP_SIZE:
+        raise UserError(
+            f"the network given for {name} takes pictures of {side} × {side} pixels, and this number is of "
+            f"{CLIP_SIZE} × {CLIP_SIZE}; give --weights {name}=PATH the network that docs/evaluation.md names"
+        )
 
 
 def clip_bicubic(picture: Picture, size: int = CLIP_SIZE) -> Input:

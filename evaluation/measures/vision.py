@@ -59,6 +59,8 @@ def identity_encoder(
 
     def described() -> str:
         network = loaded()
+        if not name.startswith("dinov2"):  # which interpolates its positions
+            resizing.check_side(name, network.fields["image_size"])
         state = network.model.state_dict()
         pooled = not network.missing and any(key.startswith("pooler.") for key in state)
         weights = {key: value for key, value in state.items() if not key.startswith("pooler.")}

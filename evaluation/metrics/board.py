@@ -97,8 +97,9 @@ def _number(
         files = _files(case, loading)
         return {"result": Request(files, ours, case.mask), "exemplar": Request(files, theirs, case.mask)}
 
+    given = "given masks" if loading.options.result_masks else "the bench's masks"
     return Number(
-        ReportColumn(*column, "up", f"board-fg/{ours.identity} and {theirs.identity} with given masks"),
+        ReportColumn(*column, "up", f"board-fg/{ours.identity} and {theirs.identity} with {given}"),
         wanted,
         lambda case, values: 100 * float(cosine(values["result"], values["exemplar"])),
     )
@@ -112,7 +113,7 @@ def _files(case: EditCase, loading: Loading) -> tuple:
 def _clip(loading: Loading) -> Sequence[Number]:
     from evaluation.measures.resizing import clip_square
 
-    network = clip_b32(loading).images
+    network = clip_b32(loading).of_squares
     return [_number(("clip_fg", "CLIP_fg"), network, clip_square, "square224", loading)]
 
 
@@ -137,7 +138,7 @@ def _fid(loading: Loading) -> Sequence[SetNumber]:
     from evaluation.measures.features import of_crop
     from evaluation.measures.resizing import clip_square
 
-    network = clip_b32(loading).images
+    network = clip_b32(loading).of_squares
     ours = Measure(
         f"{network.name}/square224-box-square224/v1",
         lambda picture, mask: clip_square(small_crop(picture, mask)),

@@ -49,18 +49,18 @@ def wanted_metrics(names: Iterable[str], options: argparse.Namespace, kinds: Ite
         UsageError: for a name of `--with` whose files the cases lack, or if nothing is left.
     """
     have = set(kinds)
-    chosen = [metric for name in names if have.issuperset((metric := metric_of(name)).needs)]
-    chosen = [m for m in chosen if not (m.without and m.without in options.without)]
-    for name in dict.fromkeys(options.extra):
+    own = {name: metric for name in names if have.issuperset((metric := metric_of(name)).needs)}
+    chosen = {name: m for name, m in own.items() if not (m.without and m.without in options.without)}
+    for name in options.extra:
         metric = metric_of(name)
         if lost := set(metric.needs) - have:
             raise UsageError(
                 f"--with {name} needs a file of each case that there is not: {', '.join(sorted(lost))}"
             )
-        chosen.append(replace(metric, without=""))
+        chosen.setdefault(name, replace(metric, without=""))
     if not chosen and options.without:
         raise UsageError("no number is left to compute; omit one --without")
-    return chosen
+    return list(chosen.values())
 
 
 def check_weights(metrics: Iterable[Metric], options: argparse.Namespace) -> None:

@@ -168,7 +168,7 @@ def load_encoder(loading: Loading, name: str) -> IdentityEncoder:
     from evaluation.measures import features, resizing, vision
 
     if name.startswith("clip"):
-        return vision.IdentityEncoder(loading.once(features.clip, name).images, resizing.clip_square)
+        return vision.IdentityEncoder(loading.once(features.clip, name).of_squares, resizing.clip_square)
     return loading.once(vision.identity_encoder, name)
 
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from evaluation.pie.pie_ways import Way, words_for
 from evaluation.pie.piebench import PieCase
-from evaluation.pie.result_files import SIDE
+from evaluation.scoring.result_files import SIDE
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, fingerprint
 from sampling.ledger import EditProgress, merge_records, read_records, records_name, sole_writer

@@ -11,7 +11,7 @@ from evaluation.benches.bench import Bench, BenchCases, Numbers, add_bench_folde
 from evaluation.metrics.metric import EditCase, Number
 from evaluation.pie import piebench
 from evaluation.pie.piebench import CATEGORIES, PieCase
-from evaluation.pie.result_files import named_format, treat
+from evaluation.scoring.result_files import named_format, treat
 from intarsia.errors import UserError
 
 

@@ -2,13 +2,14 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evaluation.measures.metrics import Float
-from evaluation.reports.tables import all_columns, number, set_value
+from evaluation.reports.tables import all_columns, infinite_cases, number, set_value
+from evaluation.reports.unlike import why_unlike, why_unpaired
 from evaluation.scoring.report import Report, ReportColumn
 
 WIDTH, HEIGHT, EDGE = 300, 200, 42  # pixels; EDGE is what the axes need
@@ -56,10 +57,12 @@ def _histogram_range(values: Float) -> tuple[float, float]:
 
 
 def scatters(first: Report, other: Report) -> list[Plot]:
-    """Each number of one report against another's, a point for each case that both have."""
-    names = {column.name for column in other.columns if column.recipe in {c.recipe for c in first.columns}}
+    """Each number of one report against another's, a point for each case that both have.
+
+    Numbers of the two that cannot be compared are not drawn.
+    """
     charts = []
-    for column in (column for column in first.columns if column.name in names):
+    for column in (column for column in first.columns if not why_unpaired(column, first, other)):
         ours, theirs = first.values(column.name), other.values(column.name)
         keys = [k for k in sorted(ours.keys() & theirs.keys()) if math.isfinite(ours[k] + theirs[k])]
         if len(keys) < 2:
@@ -78,36 +81,44 @@ def scatters(first: Report, other: Report) -> list[Plot]:
 
 
 def trade_offs(reports: Sequence[Report]) -> list[Plot]:
-    """Identity against background and quality, a point for each report; only numbers of one recipe."""
-    shared = _shared(reports)
-    identity = next((shared[name] for name in _IDENTITY if name in shared), None)
-    if identity is None:
+    """Identity against background and quality, a point for each report that can stand beside the first.
+
+    The title names the others. A mean that leaves out infinite cases is not drawn.
+    """
+    first = reports[0]
+    columns = {column.name: column for column in all_columns(first) if column.name in (*_IDENTITY, *_KEPT)}
+    beside = {
+        name: {report.name: set_value(report, own) for report in reports if _drawable(own, first, report)}
+        for name, own in columns.items()
+    }
+    names = [name for name in _IDENTITY if beside.get(name)]
+    if not names:
         return []
+    identity = columns[max(names, key=lambda name: len(beside[name]))]
     charts = []
-    for column in (shared[name] for name in _KEPT if name in shared):
-        pairs = {r.name: (set_value(r, column), set_value(r, identity)) for r in reports}
-        pairs = {name: pair for name, pair in pairs.items() if all(map(math.isfinite, pair))}
-        if not pairs or (len(pairs) > 1 and len({x for x, _ in pairs.values()}) == 1):
+    for column in (columns[name] for name in _KEPT if name in columns):
+        values = beside[identity.name]
+        pairs = {name: (x, values[name]) for name, x in beside[column.name].items() if name in values}
+        if len({x for x, _ in pairs.values()}) < 2:
             continue  # nothing is traded where all are equal
         across, up = (_ends([pair[place] for pair in pairs.values()]) for place in (0, 1))
         points = ""
-        for name, (x, y) in pairs.items():
-            left, top = _x(_share(x, across)), _y(_share(y, up))
+        for name, (along, high) in pairs.items():
+            left, top = _x(_share(along, across)), _y(_share(high, up))
             points += f'<circle cx="{left:.1f}" cy="{top:.1f}" r="4"/>'
-            points += f'<text x="{left + 6:.1f}" y="{top - 5:.1f}">{html.escape(name)}</text>'
+            end, x = ("end", left - 6) if left > WIDTH / 2 else ("start", left + 6)  # nothing is cut off
+            points += f'<text x="{x:.1f}" y="{top - 5:.1f}" text-anchor="{end}">{html.escape(name)}</text>'
         axes = _axes(across, up, column.heading, identity.heading, (column.digits, identity.digits))
-        charts.append(Plot(f"{identity.title} against {column.title}", _svg(axes + points)))
+        lost = [report.name for report in reports if report.name not in pairs]
+        more = f"; not drawn: {', '.join(lost)}" if lost else ""
+        charts.append(Plot(f"{identity.title} against {column.title}{more}", _svg(axes + points)))
     return charts
 
 
-def _shared(reports: Sequence[Report]) -> Mapping[str, ReportColumn]:
-    """The columns that all reports have, of one recipe."""
-    first, *others = ({column.name: column for column in all_columns(report)} for report in reports)
-    return {
-        name: column
-        for name, column in first.items()
-        if all(name in own and own[name].recipe == column.recipe for own in others)
-    }
+def _drawable(column: ReportColumn, first: Report, report: Report) -> bool:
+    """Whether a report's number can stand beside the first's, and is finite with all of its cases."""
+    finite = math.isfinite(set_value(report, column)) and not infinite_cases(report, column)
+    return finite and (report is first or not why_unlike(column, first, report))
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ consistency and perceptual quality from 0 to 10, each the least of its parts, an
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,10 @@ def read_scores(path: Path, report: Report) -> dict[str, dict[str, float]]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: {error}") from None
     found: dict[str, dict[str, float]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -117,17 +120,13 @@ def judged(report: Report, scores: Mapping[str, Mapping[str, float]], judge: str
     ]
     both_recipes = " and ".join(recipes.values())
     overall = ReportColumn("overall", "√(SC · PQ)", "up", f"geometric mean of {both_recipes}")
-    return Report(
+    return replace(
+        report,
         bench=f"{report.bench}, judged",
-        name=report.name,
-        expected=report.expected,
         columns=[overall, *columns],
         rows=rows,
-        groups={key: group for key, group in report.groups.items() if key in rows},
-        files={key: files for key, files in report.files.items() if key in rows},
-        captions={key: text for key, text in report.captions.items() if key in rows},
+        figures=(),
         remarks=incomplete(len(rows), report.expected),
-        settings=report.settings,
     )
 
 
@@ -135,7 +134,12 @@ def _pictures(report: Report, key: str, question: str) -> list[Path]:
     """The pictures that a question about a case shows, in order."""
     files = report.files.get(key, {})
     kinds, _ = QUESTIONS[question]
-    if lost := [kind for kind in kinds if not Path(files.get(kind, "")).is_file()]:
+    if none := [kind for kind in kinds if kind not in files]:
+        raise UserError(
+            f"{report.bench} has no {none[0]} of case {key}, which {question} asks about; judge results of a "
+            f"bench with {', '.join(kinds)}"
+        )
+    if lost := [kind for kind in kinds if not Path(files[kind]).is_file()]:
         raise UserError(
             f"case {key} has no {lost[0]} where it was when it was scored; score the results again"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from evaluation.reports.charts import Plot, histograms
 from evaluation.reports.page import Gallery, best_and_worst, chosen_cases, page, strip
 from evaluation.reports.tables import Table, as_latex, as_markdown, as_text, cases_csv, report_tables
+from evaluation.reports.unlike import why_unpaired
 from evaluation.scoring.report import Report, ReportColumn, write_report
 from intarsia.errors import UsageError
 from intarsia.files import atomic_write
@@ -76,7 +77,7 @@ def deliver(report: Report, arguments: argparse.Namespace, results: Path) -> Non
     write_report(report, out)
     atomic_write(out / "cases.csv", cases_csv(report))
     chosen = check_cases(arguments.cases, report.rows, report.name)
-    column = sort_column([report], arguments.sort_by)
+    column = sort_column(report, arguments.sort_by)
     galleries = chosen_cases(report, chosen) or (best_and_worst(report, column) if column else [])
     title, charts = f"{report.bench}: {report.name}", histograms(report)
     write_pages(out, "report", title, tables, galleries, charts)
@@ -117,26 +118,25 @@ def check_cases(words: Sequence[str], known: Container[str], name: str) -> list[
     return keys
 
 
-def sort_column(reports: Sequence[Report], name: str | None) -> ReportColumn | None:
-    """The column of the cases with that name; the first that all reports have without a name.
+def sort_column(report: Report, name: str | None, other: Report | None = None) -> ReportColumn | None:
+    """The column of the cases with that name; without a name the first, None if there is none.
 
-    None if no column is in all of them.
+    Args:
+        report: report.
+        name: value of `--sort-by`.
+        other: report that it is compared with; then only columns that can be compared are valid.
 
     Raises:
-        UsageError: if a report has no such column.
+        UsageError: if there is no such column, or it cannot be compared.
     """
-    first, *others = reports
     if name:
-        check_column(name, [column.name for column in first.columns])
-    shared = {
-        column.name: column
-        for column in first.columns
-        if all(column.name in {own.name for own in other.columns} for other in others)
-    }
-    if name and name not in shared:
-        valid = f"; valid: {', '.join(shared)}" if shared else ""
-        raise UsageError(f"--sort-by {name}: not all of the reports have this column{valid}")
-    return shared[name] if name else next(iter(shared.values()), None)
+        check_column(name, [column.name for column in report.columns])
+    reasons = {c.name: why_unpaired(c, report, other) if other else "" for c in report.columns}
+    valid = {column.name: column for column in report.columns if not reasons[column.name]}
+    if name and name not in valid:
+        left = f"; valid: {', '.join(valid)}" if valid else ""
+        raise UsageError(f"--sort-by {name} cannot be compared: {reasons[name]}{left}")
+    return valid[name] if name else next(iter(valid.values()), None)
 
 
 def check_column(name: str, valid: Collection[str]) -> None:

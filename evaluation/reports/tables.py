@@ -13,6 +13,8 @@ from evaluation.reports.unlike import how_made, why_unlike
 from evaluation.scoring.confidence import Interval, bootstrap_mean
 from evaluation.scoring.report import Line, Report, ReportColumn, SetFigure, estimate_set, summarise
 
+_NONE = "no background"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -188,10 +190,13 @@ def shown_value(report: Report, column: ReportColumn) -> str:
     """A report's number as text, with the infinite cases that it leaves out; empty where it has none."""
     if column.name not in {own.name for own in all_columns(report)}:
         return ""
-    value, infinite = set_value(report, column), infinite_cases(report, column)
-    if math.isnan(value):
-        return "no background"
-    return number(value, column.digits) + (f" ({infinite:,} ∞)" if infinite else "")
+    infinite = infinite_cases(report, column)
+    return _value(set_value(report, column), column) + (f" ({infinite:,} ∞)" if infinite else "")
+
+
+def _value(value: float, column: ReportColumn) -> str:
+    """A value as text; NaN is that of masks that leave no background."""
+    return _NONE if math.isnan(value) else number(value, column.digits)
 
 
 def number(value: float, digits: int) -> str:
@@ -259,7 +264,7 @@ def _averages(report: Report, everything: Line) -> Table:
     for column in report.columns:
         average = everything.values[column.name]
         if average is None:
-            rows.append([column.heading, "no background", "", "0", column.recipe])
+            rows.append([column.heading, _NONE, "", "0", column.recipe])
             continue
         shown = number(average.value, column.digits), interval(average, column.digits)
         rows.append([column.heading, *shown, _cases(average), column.recipe])
@@ -297,14 +302,14 @@ def _set_row(figure: SetFigure, count: int) -> list[str]:
     shown = interval(estimate, column.digits)
     if figure.deviation is not None:
         shown = f"± {number(figure.deviation, column.digits)} over subsets"
-    return [column.heading, number(figure.value, column.digits), shown, f"{count:,}", column.recipe]
+    return [column.heading, _value(figure.value, column), shown, f"{count:,}", column.recipe]
 
 
 def _categories(report: Report, groups: Sequence[Line]) -> Table:
     def cell(line: Line, column: ReportColumn) -> str:
         average = line.values[column.name]
         if average is None:
-            return "no background"
+            return _NONE
         ends = interval(average, column.digits)
         infinite = f", {average.infinite:,} ∞" if 0 < average.infinite < average.count else ""
         return number(average.value, column.digits) + (f" {ends}" if ends else "") + infinite

@@ -106,19 +106,24 @@ def pictures_digest(files: Iterable[Path], store: ValueStore | None = None) -> s
         return sha256_bytes("".join(sorted(hashes)).encode())[:12]
 
 
-def network_of(recipe: str) -> tuple[str, str]:
-    """Name and weights' fingerprint of the network in a recipe of features."""
-    return recipe.split("/")[0], recipe.rpartition("@")[2]
+def kind_of(recipe: str) -> tuple[str, str, bool]:
+    """The part of a recipe of features that two sets must share, since else distances are of no meaning.
+
+    Returns:
+        Network, fingerprint of its weights, and whether the resizing is clean-fid's.
+    """
+    how, _, weights = recipe.rpartition("@")
+    return recipe.split("/")[0], weights, "clean" in how
 
 
 def _of_statistics(moments: Moments, path: Path, measure: Measure) -> Reference:
     origin = moments.origin
     if origin is None:
         return of_moments(_called(path.stem, None), UNKNOWN, moments, None, moments.digest)
-    if network_of(origin.recipe) != network_of(measure.identity):
+    if kind_of(origin.recipe) != kind_of(measure.identity):
         raise UserError(
             f"{path} has statistics of {origin.recipe}, and the results have features of {measure.identity}; "
-            "give statistics of the same network and weights"
+            "give statistics of the same network, weights and resizing, or a folder of pictures"
         )
     return of_moments(_called(path.stem, origin), origin.recipe, moments, None, origin.digest)
 

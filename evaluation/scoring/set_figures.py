@@ -19,6 +19,7 @@ from evaluation.scoring.distributions import frechet_to, kernel_distance, rank_w
 from evaluation.scoring.moments import Moments, moments_of
 from evaluation.scoring.report import ReportColumn, SetFigure
 from evaluation.scoring.store import ValueStore
+from intarsia.errors import UserError
 from intarsia.files import sha256_bytes
 
 UNKNOWN = "unknown recipe"
@@ -113,7 +114,15 @@ def frechet_figure(
 
     Returns:
         The figure, and notes on it.
+
+    Raises:
+        UserError: for a reference of another width.
     """
+    if reference.width != features.shape[1]:
+        raise UserError(
+            f"{column.title}: the reference {reference.name} has statistics of {reference.width} dimensions, "
+            f"and the results have features of {features.shape[1]}; give statistics of the same features"
+        )
     grouped = intervals and len(features) >= 3 * GROUPS
 
     def compute() -> Float:

@@ -28,7 +28,7 @@ def test_the_page_sorts_by_a_column_of_all_reports(paths, tmp_path, capsys) -> N
     assert main(["compare", paths["whole"], paths["part"], *out]) == 0
     assert "furthest ahead by error" in page.read_text()
     assert main(["compare", paths["whole"], paths["part"], *out, "--sort-by", "score"]) == 2
-    message = "--sort-by score: not all of the reports have this column; valid: error"
+    message = "--sort-by score cannot be compared: only one of the reports has it; valid: error"
     assert message in capsys.readouterr().err
     assert main(["compare", paths["whole"], paths["none"], *out]) == 0
     assert "furthest ahead" not in page.read_text()

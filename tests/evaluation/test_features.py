@@ -370,3 +370,17 @@ def test_two_files_of_one_network_have_one_fingerprint(tmp_path) -> None:
     )
     same = features.clip("clip-b32", {"clip-b32": tiny_clip(Path(tmp_path / "c"))}).images.weights
     assert first == same != second
+
+
+def test_networks_run_with_cudnn_and_without_tf32() -> None:
+    """The context that forbade TF32 switched cuDNN off, and convolutions on GPUs were slow."""
+    seen = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+        return x
+
+    before = torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32
+    features.runner(look, "cpu")(np.zeros((1, 2), np.float32))
+    assert seen == [(True, False)]
+    assert (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32) == before

@@ -5,12 +5,15 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from evaluation.cli import main
 from evaluation.reports.judge import QUESTIONS, prompt_hash
-from evaluation.scoring.report import Report, ReportColumn, read_report, write_report
+from evaluation.scoring.report import Report, ReportColumn, pack_mask, read_report, write_report
+
+HOLE = {"case0": pack_mask(np.eye(20, dtype=bool))}
 
 
 @pytest.fixture
@@ -76,6 +79,41 @@ def test_questions_name_their_pictures_and_scores_come_back(scored, tmp_path, ca
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "c")]) == 0
     assert "not comparable" in capsys.readouterr().out  # another judge is another recipe
+
+
+def test_a_second_judge_does_not_take_the_first_ones_place(scored, tmp_path, capsys) -> None:
+    scores = answered(export(scored, tmp_path / "questions.jsonl"), tmp_path / "scores.jsonl")
+    asked = ["judge", "import", str(scored), "--scores", str(scores), "--judge"]
+    assert [main([*asked, judge]) for judge in ("first", "first", "second")] == [0, 0, 1]
+    message = "judged has a report of geometric mean of viescore-sc/first/v1"
+    told = capsys.readouterr().err
+    assert message in told
+    assert "give --out DIR for this one, of geometric mean of viescore-sc/second/v1" in told
+    assert "first" in read_report(scored / "judged").columns[0].recipe
+    assert main([*asked, "second", "--out", str(tmp_path / "second")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        ({"exemplar": "2"}, "case case0 has not the same exemplar in b as in a"),
+        (None, "b is a report of an earlier version, which noted no files: score again"),
+    ],
+)
+def test_scores_about_other_exemplars_are_not_compared(scored, tmp_path, capsys, inputs, reason) -> None:
+    """A judged report forgot of what its cases are made, so any two were comparable."""
+    report = read_report(scored)
+    for name, own in (("a", {"exemplar": "1"}), ("b", inputs)):
+        noted = None if own is None else dict.fromkeys(report.rows, own)
+        folder = tmp_path / name
+        write_report(replace(report, inputs=noted, masks=HOLE), folder)
+        scores = answered(export(folder, tmp_path / "questions.jsonl"), tmp_path / "scores.jsonl")
+        asked = ["judge", "import", str(folder), "--scores", str(scores), "--judge", "m", "--name", name]
+        assert main([*asked, "--out", str(tmp_path / f"judged-{name}"), "--sort-by", "overall"]) == 0
+        assert read_report(tmp_path / f"judged-{name}").masks == HOLE
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "judged-a"), str(tmp_path / "judged-b")]) == 0
+    assert f"≠ √(SC · PQ): {reason}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -150,6 +188,12 @@ def test_missing_scores_and_pictures_are_named(scored, tmp_path, capsys) -> None
     assert "lacks scores of 1 of 4 cases (first case0)" in capsys.readouterr().err
     assert main([*asked, "--only-present"]) == 0
     assert "1 of 4 results are missing: not comparable" in capsys.readouterr().out
+    report = read_report(scored)
+    no_scene = {key: {k: p for k, p in files.items() if k != "image"} for key, files in report.files.items()}
+    write_report(replace(report, files=no_scene), tmp_path / "two-folders")
+    assert main(["judge", "export", str(tmp_path / "two-folders"), "--out", str(tmp_path / "x.jsonl")]) == 1
+    message = "mine has no image of case case0, which semantic_consistency asks about; judge results"
+    assert message in capsys.readouterr().err
     (tmp_path / "2-exemplar.png").unlink()
     assert main(["judge", "export", str(scored), "--out", str(tmp_path / "x.jsonl")]) == 1
     assert "case case2 has no exemplar where it was when it was scored" in capsys.readouterr().err

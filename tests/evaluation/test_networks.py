@@ -12,11 +12,12 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
-from benchmarks.nets import fill
+from benchmarks.nets import fill, tiny_clip
 from evaluation.measures import features, hub_folders, vision
 from evaluation.measures.hub_folders import PUBLISHED_CLIPS, load_clip
 from evaluation.measures.weights import UNLISTED, WEIGHT_SOURCES, fingerprint_weights
 from evaluation.scoring.store import ValueStore
+from intarsia.errors import UserError
 from intarsia.files import sha256_file
 from tests.vocabulary import openai_tokenizer
 
@@ -176,3 +177,31 @@ def test_another_pooler_has_another_fingerprint(tmp_path) -> None:
             model.pooler.dense.bias += 1
     assert prints[0][0] == prints[1][0]
     assert prints[0][1] != prints[1][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "look"),
+    [
+        ("clip-b32", lambda given: clip(given["clip-b32"]).of_squares),
+        ("clip-b32", lambda given: clip(given["clip-b32"]).exemplar),
+        ("clip-b32", lambda given: clip(given["clip-b32"]).region("bbox")),
+        ("dino-s16", lambda given: vision.identity_encoder("dino-s16", given)),
+    ],
+)
+def test_a_network_of_pictures_of_another_size_is_refused(tmp_path, name, look) -> None:
+    """It raised transformers' exception once the first pictures were there."""
+    if name == "clip-b32":
+        tiny_clip(tmp_path, size=96)
+    else:
+        ViTModel(ViTConfig(**TOWER, patch_size=16, image_size=96)).save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError, match=f"given for {name} takes pictures of 96 × 96 pixels, and .* 224 × 224"
+    ):
+        look({name: tmp_path})
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("dinov2-b14", "dinov2"), ("clip-b32", "clip")])
+def test_a_folder_of_another_kind_of_network_is_named(tmp_path, name, wanted) -> None:
+    ViTModel(ViTConfig(**TOWER, patch_size=16)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"has a network of the type vit; give one of the type {wanted}"):
+        clip(tmp_path) if wanted == "clip" else vision.identity_encoder(name, {name: tmp_path})

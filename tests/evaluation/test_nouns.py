@@ -1,10 +1,12 @@
 """Metrics and benches as others add them: the examples of docs/extending.md, and the tables."""
 
+import argparse
 import importlib
 import json
 import re
 import shutil
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import numpy as np
 import pytest
 
 from evaluation.benches.bench import BENCHES, bench_of
+from evaluation.benches.score import add_bench_options
 from evaluation.cli import main
+from evaluation.metrics.evaluate import wanted_metrics
 from evaluation.metrics.metric import METRICS, metric_of
 from intarsia.weights import save_model
 from sampling.pictures import read_mask, read_picture
@@ -86,6 +90,19 @@ def test_the_bench_of_the_example_makes_its_edits(folders, tmp_path, capsys) -> 
     assert main([*asked, "--model", str(tmp_path / "model")]) == 0
     assert "3 made, 0 already there, 0 failed" in capsys.readouterr().out
     assert len(list((tmp_path / "results").glob("*.png"))) == 3
+
+
+def test_a_number_that_a_bench_reports_may_be_asked_for_and_comes_once() -> None:
+    bench, options = bench_of("dreambooth"), {"without": ["dino-s16", "lpips"]}
+    kinds = {"image", "mask", "exemplar"}
+    plain = wanted_metrics(bench.metrics, Namespace(**options, extra=[]), kinds)
+    assert wanted_metrics(bench.metrics, Namespace(**options, extra=["clip-i-b32"] * 2), kinds) == plain
+    asked = wanted_metrics(bench.metrics, Namespace(**options, extra=["dino-s16", "fid-clean"]), kinds)
+    assert asked[:-2] == plain  # a name of --with counts for more than the word of --without
+    assert [metric.help for metric in asked[-2:]] == [metric_of(n).help for n in ("dino-s16", "fid-clean")]
+    parser = argparse.ArgumentParser()
+    add_bench_options(parser, bench)
+    assert parser.parse_args(["--with", "clip-i-b32"]).extra == ["clip-i-b32"]
 
 
 def test_a_metric_without_its_files_is_refused(folders, tmp_path, capsys) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from benchmarks.nets import waves
 from evaluation.cli import main
+from evaluation.reports.compare import differences
 from evaluation.scoring.report import read_report
 from intarsia.weights import save_model
 from tests.evaluation.exemplar_bench import write_weights
@@ -70,6 +71,27 @@ def test_any_insertion_has_truths_categories_and_both_masks(weights, tmp_path, c
     told = capsys.readouterr().err
     assert "1 of 4 cases lack a file" in told
     assert "ref_mask/1.png" in told
+
+
+def test_masks_of_the_bench_and_of_the_results_are_two_recipes(weights, tmp_path) -> None:
+    """The bench's mask is the true object's, another's is of what a painter painted: their numbers differ."""
+    bench = write_any_insertion(tmp_path / "test")
+    reports = []
+    for kind in ("results", "masks"):
+        (tmp_path / kind).mkdir()
+    for path in bench.glob("*/tar_image/*.png"):
+        name = f"{path.parent.parent.name}-{path.name}"
+        shutil.copy(path, tmp_path / "results" / name)
+        Image.fromarray(np.eye(64, dtype=bool)).save(tmp_path / "masks" / name)
+    asked = ["anyinsertion", "--bench", str(bench), *common(tmp_path, weights), "--without", "lpips"]
+    for more in ([], ["--result-masks", str(tmp_path / "masks")]):
+        names = ["--with", "board-clip", "--with", "dinov2-b14", "--identity-region", "object"]
+        assert main([*asked, *names, *more]) == 0
+        reports.append(read_report(tmp_path / "report"))
+    found = {difference.column.name: difference for difference in differences(*reports)}
+    for name in ("clip_fg", "dinov2_b14"):
+        assert found[name].unlike.startswith("recipes differ"), name
+    assert not found["edited_mse"].unlike
 
 
 def test_every_subject_is_put_into_every_scene(weights, tmp_path, capsys) -> None:

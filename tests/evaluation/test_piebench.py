@@ -17,9 +17,9 @@ from evaluation.measures import features, metrics
 from evaluation.measures.dino import DinoGeometry, DinoKeys
 from evaluation.measures.lpips import Lpips
 from evaluation.pie.piebench import decode_mask, read_bench
-from evaluation.pie.result_files import named_format
 from evaluation.reports.published import published_rows
 from evaluation.scoring.report import ReportColumn
+from evaluation.scoring.result_files import named_format
 from intarsia.errors import UserError
 from sampling.pictures import read_picture
 from tests.paths import ROOT, SHARED_DATA

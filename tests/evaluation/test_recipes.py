@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from PIL import Image
 from benchmarks.nets import tiny_clip
 from evaluation.cli import main
 from evaluation.measures import features
+from evaluation.measures.measures import Measure, Network
 from evaluation.measures.weights import WEIGHT_SOURCES, find_weights, is_published
+from evaluation.reports.compare import differences
 from evaluation.reports.published import published_rows
+from evaluation.reports.tables import all_columns
 from evaluation.scoring.moments import Origin, moments_of, read_moments
+from evaluation.scoring.references import load_references
 from evaluation.scoring.report import Report, ReportColumn, read_report, write_report
 from intarsia.errors import UserError
 from intarsia.files import sha256_file
@@ -70,6 +75,35 @@ def test_statistics_without_a_recipe_are_of_an_unknown_one(small, weights, tmp_p
     assert re.search(r"Paint by Example .*3\.18 ≠", capsys.readouterr().out)
 
 
+def test_statistics_of_another_width_are_named(small, weights, tmp_path, capsys) -> None:
+    path = tmp_path / "narrow.npz"
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+    assert cocoee(small, weights, tmp_path, "--reference", f"clip={path}") == 1
+    message = (
+        "CLIP Fréchet: the reference narrow has statistics of 3 dimensions, and the results have features"
+    )
+    assert message in capsys.readouterr().err
+
+
+def test_formats_of_results_that_are_no_png_in_spite_of_their_names_are_in_each_recipe(
+    small, weights, tmp_path
+) -> None:
+    """The losses of a JPEG file called KEY.png stood beside those of true PNG files without a mark."""
+    bench, results = small
+    shutil.copytree(results, tmp_path / "mixed")
+    first = min((tmp_path / "mixed").glob("*.png"))
+    Image.open(first).save(first, format="JPEG", quality=75)
+    reports = []
+    for folder in (results, tmp_path / "mixed"):
+        assert cocoee((bench, folder), weights, tmp_path / "out") == 0
+        reports.append(read_report(tmp_path / "out"))
+    plain, mixed = (all_columns(report) for report in reports)
+    assert [column.recipe for column in mixed] == [
+        f"{column.recipe} of 1 jpeg75 and 5 png results" for column in plain
+    ]
+    assert all(difference.unlike.startswith("recipes differ") for difference in differences(*reports))
+
+
 def test_statistics_keep_the_recipe_that_made_them(small, weights, tmp_path, capsys) -> None:
     bench, _ = small
     recipes = []
@@ -97,6 +131,31 @@ def test_statistics_keep_the_recipe_that_made_them(small, weights, tmp_path, cap
     told = capsys.readouterr()
     assert f"{unknown}: statistics, unknown recipe" in told.out
     assert "the distance is comparable with no other" in told.err
+
+
+def test_statistics_of_another_resizing_are_refused_by_the_clean_distance(tmp_path, capsys) -> None:
+    """The distance between two resizings was called clean FID, and clean statistics served the other FID."""
+    measures = {}
+    for how in ("bilinear299", "clean299", "middle512-bilinear299"):
+        network = Network("inception", "abc", lambda pixels: pixels)
+        measures[how] = Measure(f"inception/{how}/v1", np.asarray, network)
+        moments = replace(
+            moments_of([np.eye(3)]), origin=Origin(measures[how].identity, "0", ("a", "b", "c"))
+        )
+        moments.save(tmp_path / f"{how}.npz")
+
+    def recipe(statistics: str, look: str) -> str:
+        given = {"inception": tmp_path / f"{statistics}.npz"}
+        found = load_references(given, {"inception": measures[look]}, lambda cases, what: iter(()))
+        return found["inception"].recipe
+
+    assert recipe("clean299", "clean299") == "inception/clean299/v1@abc"
+    assert recipe("bilinear299", "middle512-bilinear299") == "inception/bilinear299/v1@abc"
+    for statistics, look in (("bilinear299", "clean299"), ("clean299", "middle512-bilinear299")):
+        with pytest.raises(UserError, match=f"statistics of inception/{statistics}/.* and the results have"):
+            recipe(statistics, look)
+    assert main(["fid", str(tmp_path / "bilinear299.npz"), str(tmp_path / "clean299.npz")]) == 1
+    assert "give features of one network, weights and resizing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["mu", "sigma", "recipe", "digest", "pictures"])
@@ -128,9 +187,9 @@ def test_statistics_of_another_network_are_refused(small, weights, tmp_path, cap
     arrays = {name: np.array(value) for name, value in origin.items()}
     path = statistics(tmp_path / "theirs.npz", count=np.array(2), **arrays)
     assert cocoee(small, weights, tmp_path, "--reference", f"clip={path}") == 1
-    assert "give statistics of the same network and weights" in capsys.readouterr().err
+    assert "give statistics of the same network, weights and resizing" in capsys.readouterr().err
     assert fid(small, weights, str(path), str(bench / "GT_3500"), "--features", "clip-b32") == 1
-    assert "give features of one network and weights" in capsys.readouterr().err
+    assert "give features of one network, weights and resizing" in capsys.readouterr().err
     short = statistics(tmp_path / "short.npz", **arrays)
     assert fid(small, weights, str(short), str(short)) == 1
     assert (

@@ -31,6 +31,7 @@ from evaluation.scoring.report import (
     unpack_mask,
     write_report,
 )
+from evaluation.scoring.set_figures import psnr_of_mean
 from intarsia.errors import UserError
 
 SCORE = ReportColumn("score", "score", "up", "score/x/v1@abc")
@@ -353,6 +354,15 @@ def test_a_mean_without_its_infinite_cases_is_marked_and_is_not_the_best() -> No
     everywhere = compare_tables([replace(first, rows=rows), other])[0]
     assert everywhere.rows[place][1] == "∞"
     assert (place, 1) in everywhere.best
+
+
+def test_a_number_of_no_background_says_so_everywhere() -> None:
+    """The PSNR of the mean error of masks that cover everything was shown as nan."""
+    column = ReportColumn("psnr", "PSNR of the mean", "up", "psnr-of-mean/x/v1")
+    report = replace(odd(), figures=[psnr_of_mean([math.nan, math.nan], 1.0, column)])
+    text = as_text(report_tables(report)[0])
+    assert "nan" not in text
+    assert {line.split()[0] for line in text.splitlines() if "no background" in line} == {"PSNR", "error"}
 
 
 def test_compare_prints_recipes_and_the_reports_own_cautions() -> None:

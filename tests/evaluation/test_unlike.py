@@ -1,6 +1,8 @@
 """Which numbers of two reports stand beside each other unmarked: those of equal recipes, cases and inputs."""
 
 import json
+import math
+import re
 import shutil
 from argparse import Namespace
 from dataclasses import replace
@@ -11,11 +13,12 @@ from PIL import Image
 
 from evaluation.benches.own_list import OWN_LIST
 from evaluation.cli import main
+from evaluation.reports.charts import scatters, trade_offs
 from evaluation.reports.compare import compare_tables, differences
 from evaluation.reports.published import published_rows
 from evaluation.reports.tables import Table, as_latex
 from evaluation.reports.unlike import why_unlike
-from evaluation.scoring.report import Report, read_report, write_report
+from evaluation.scoring.report import Report, ReportColumn, read_report, write_report
 from tests.evaluation.pie_bench import write_pie_bench
 from tests.evaluation.test_report import ERROR, FRECHET, SCORE, make
 from tests.paths import ROOT
@@ -90,6 +93,50 @@ def test_beside_published_rows_reports_are_marked_against_each_other() -> None:
         assert r"\textbf{99" not in as_latex(table)
         if name == "few":
             assert "few: 3,499 of 3,500 cases" in table.notes
+
+
+def test_pages_rank_and_draw_only_numbers_that_can_be_compared(tmp_path, capsys) -> None:
+    """The tables marked them; galleries, captions and scatters showed them side by side without a mark."""
+    first, weights = noted(make(), image="1"), replace(SCORE, recipe="score/x/v1@def")
+    others = {
+        "weights": (replace(noted(make("weights", 1.0), image="1"), columns=[weights, ERROR]), ["error"]),
+        "pictures": (noted(make("pictures", 1.0), image="2"), []),
+    }
+    write_report(first, tmp_path / "a")
+    page = tmp_path / "page" / "compare.html"
+    for name, (other, valid) in others.items():
+        write_report(other, tmp_path / name)
+        compare = ["compare", str(tmp_path / "a"), str(tmp_path / name), "--out", str(page.parent)]
+        assert [chart.title.split()[0] for chart in scatters(first, other)] == valid
+        assert main([*compare, "--cases", "001"]) == 0
+        assert ("a: 1.00 ·" in page.read_text()) == bool(valid)  # the error of the case
+        assert main(compare) == 0
+        assert "furthest ahead" not in page.read_text()  # the errors are equal, and the scores another's
+        capsys.readouterr()
+        assert main([*compare, "--sort-by", "score"]) == 2
+        assert "--sort-by score cannot be compared: " in capsys.readouterr().err
+
+
+def test_a_trade_off_names_reports_that_cannot_stand_in_it() -> None:
+    columns = [ReportColumn(name, name, "up", "x/v1") for name in ("dinov2_b14", "background_psnr")]
+
+    def report(name: str, shift: float, count: int = 3) -> Report:
+        rows = {str(n): {"dinov2_b14": 60 + shift, "background_psnr": 30 - shift + n} for n in range(count)}
+        return Report("mine", name, 3, columns, rows)
+
+    first, second = report("a", 0), report("b", 5)
+    infinite = {**second.rows, "2": {**second.rows["2"], "background_psnr": math.inf}}
+    others = [
+        report("few", 5, count=2),
+        replace(second, name="weights", columns=[replace(c, recipe="x/v1@def") for c in columns]),
+        replace(second, name="infinite", rows=infinite),
+    ]
+    [chart] = trade_offs([first, second, *others])
+    assert chart.title == "dinov2_b14 against background_psnr; not drawn: few, weights, infinite"
+    assert chart.svg.count("<circle") == 2
+    texts = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)">([ab])</text>', chart.svg)
+    assert [(anchor, name) for _, anchor, name in texts] == [("end", "a"), ("start", "b")]  # inwards
+    assert all(trade_offs([first, other]) == [] for other in others)
 
 
 def test_results_made_in_several_ways_are_noted() -> None:

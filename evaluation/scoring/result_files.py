@@ -6,7 +6,7 @@ a PSNR of about 36 dB.
 
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,13 +17,14 @@ from PIL import Image, JpegImagePlugin
 
 from dataprep.pictures.reader import orientation_of
 from evaluation.measures.measures import Measure
-from evaluation.scoring.report import ReportColumn
+from evaluation.scoring.report import Report, ReportColumn
 from evaluation.scoring.scoring import Case, Request
 from intarsia.files import sha256_bytes
 from sampling.pictures import Picture
 
 PUBLISHED = "jpeg75"  # JPEG of quality 75 and 4:2:0, what Pillow writes if it is not asked otherwise
 SIDE = 512  # pixels of a resized result
+_PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 _HALVED = 2  # Pillow's number of 4:2:0
 _SAMPLINGS = {0: "4:4:4", 1: "4:2:2", _HALVED: "4:2:0"}
 _TURNED = range(5, 9)  # orientations that exchange width and height
@@ -107,7 +108,10 @@ def treat(case: Case, result: Path, recompress: bool, resize: bool) -> Case:
 
 
 def named_format(
-    columns: Iterable[ReportColumn], results: Iterable[Path], recompress: bool, resize: bool
+    columns: Iterable[ReportColumn],
+    results: Iterable[Path],
+    recompress: bool = False,
+    resize: bool = False,
 ) -> list[ReportColumn]:
     """The columns with the results' formats, and what was done to them, in each recipe.
 
@@ -125,6 +129,23 @@ def named_format(
         if set(sizes) - {str(SIDE)}:
             label += f" from {_counted(sizes, 'of')}"
     return [replace(column, recipe=f"{column.recipe} of {label}") for column in columns]
+
+
+def name_formats(report: Report, results: Sequence[Path]) -> Report:
+    """The report with the results' formats in each recipe, if not all of them are PNG files.
+
+    The name of a file does not say what is in it: a JPEG file may be called KEY.png.
+    """
+    if all(map(_is_png, results)):
+        return report
+    columns = named_format([figure.column for figure in report.figures], results)
+    figures = [replace(f, column=column) for f, column in zip(report.figures, columns, strict=True)]
+    return replace(report, columns=named_format(report.columns, results), figures=figures)
+
+
+def _is_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_PNG)) == _PNG
 
 
 def _recompressed(kind: str) -> str:
