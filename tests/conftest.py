@@ -14,10 +14,15 @@ from tests.faults import Recorder, section_of, write_table
 # Programs that take a second or more. A test that starts one is marked `processes`, or it fails.
 SLOW_PROGRAMS = re.compile(r"python[\d.]*|torchrun|bash|gcs_server|raylet|wandb-core|chromium\S*|slurm\w*")
 SHARED = ("hard_runs", "ray_with_two_workers")  # fixtures of several files, the most expensive first
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # as `make test` does: another number of threads adds up otherwise
 SLOW_MARKS = ("processes", "cluster", "web", "whole")
 _started: list[str] = []
 _HAD_RANKS = pytest.StashKey[bool]()
 _ROWS = pytest.StashKey[dict[str, dict[str, str]]]()  # section -> fault -> outcome
+# As `make test` and the programs that tests start: other numbers of threads add up in another order.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

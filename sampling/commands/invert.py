@@ -208,17 +208,13 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from intarsia.weights import read_model_config
     from sampling.canvas.sheets import sheet
-    from sampling.couplings.coupling import check_couplings
     from sampling.denoise.machine import open_model
     from sampling.methods.run_inversion import invert_edit
     from sampling.pictures import write_png
     from sampling.provenance import made_from, pattern, source_file
 
-    tokens = read_model_config(arguments.model).num_tokens
-    for own in settings:
-        check_couplings(own.coupling or (), tokens, request.edit_mask is not None)
+    _check_couplings(arguments.model, settings, request.edit_mask is not None)
     model, device = open_model(arguments.model, machine)
     model.requires_grad_(False)
     shared = pattern(arguments.model, machine, *reading)
@@ -262,6 +258,16 @@ def _check(
     changing = next(filter(None, map(first_changing, settings)), "")
     if machine.compile and changing:
         raise UsageError(f"a compiled UNet cannot be coupled, and {changing} does that; leave --compile out")
+
+
+def _check_couplings(model: Path, settings: Sequence[InversionSettings], masked: bool) -> None:
+    """Refuse couplings that would have no effect on the model of a folder, before it is loaded."""
+    from intarsia.weights import read_model_config
+    from sampling.couplings.coupling import check_couplings
+
+    tokens = read_model_config(model).num_tokens
+    for own in settings:
+        check_couplings(own.coupling or (), tokens, masked)
 
 
 def _texts(arguments: argparse.Namespace) -> dict[str, Any]:
