@@ -51,10 +51,10 @@ def before_painting(
     stretch = canvas.window.width / canvas.window.height * canvas.frame.height / canvas.frame.width
     if max(stretch, 1 / stretch) > _SQUASHED:
         padded = min(canvas.frame.width, canvas.frame.height) < canvas.size
-        advice = [] if padded else ["--fit pad keeps its proportions"]
-        advice += ["--fit crop uses a window around the mask"] if canvas.crop_helps(edit_mask) else []
+        ways = [] if padded else ["--fit pad keeps its proportions"]
+        ways += ["--fit crop uses a window around the mask"] if canvas.crop_helps(edit_mask) else []
         sentence = f"the model sees a picture squashed {max(stretch, 1 / stretch):.1f} : 1"
-        yield "; ".join([sentence, ", ".join(advice)] if advice else [sentence])
+        yield "; ".join([sentence, ", ".join(ways)] if ways else [sentence])
     if exemplar is None:
         return
     if settings.guidance_scale <= 1.0:
