@@ -133,8 +133,9 @@ def test_answers_that_nobody_reads_do_not_fill_the_server() -> None:
         connection.sendall(f"GET /?mb={mb} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         return connection
 
-    with running(gate, connections=few, taking_seconds=2.0) as port:
+    with running(gate, connections=few + 1, taking_seconds=2.0) as port:
         held = [ask(port, 32) for _ in range(few)]
+        assert {connection.recv(12) for connection in held} == {b"HTTP/1.1 200"}
         end = time.monotonic() + 60
         while b" 200 " not in ask(port, 0).recv(20):
             assert time.monotonic() < end, "the places are taken for ever"
