@@ -480,8 +480,11 @@ def test_fields_follow_the_model_that_is_chosen(visit: Visit, tmp_path: Path) ->
     made = read_provenance(dog)
     assert (made.prompt, list(made.structure)) == ("a red dog", ["edges"])
     page.click("text=Start from the picture")
+    expect(page.locator("#structure")).to_be_hidden()  # an inversion leaves the maps blank
     assert "null-text" in page.locator("[name='invert.method'] option").all_text_contents()
     assert page.locator("#couplings input").count() > 3
+    page.click("text=Paint anew")
+    expect(page.locator("#structure")).to_be_visible()
     page.select_option("#model", "model")
     expect(page.locator("#structure")).to_be_hidden()
     assert "null-text" not in page.locator("[name='invert.method'] option").all_text_contents()
