@@ -472,6 +472,10 @@ def test_fields_follow_the_model_that_is_chosen(visit: Visit, tmp_path: Path) ->
     for shown in ("#exemplar", "#ways", "#presets", "#examples", "#prompt-field"):
         expect(page.locator(shown)).to_be_visible()
     page.fill("#prompt", "a red dog")
+    page.select_option("[data-map=edges]", "exemplar")
+    page.click("#go")
+    said = "structure edges=exemplar needs an exemplar; give an exemplar"
+    expect(page.locator("#error")).to_have_text(said)
     page.select_option("[data-map=edges]", "picture")
     visit.setting("num_inference_steps", 2)
     before = page.locator("#gallery .thumb").count()
