@@ -10,6 +10,21 @@ EXEMPLAR_ONLY: PartNames = ("exemplar",)
 _SCALES = {"exemplar": "guidance_scale", "text": "text_guidance_scale"}
 
 
+def check_text(*texts: str) -> None:
+    """Refuse texts that are not UTF-8, as a command line or a file in another encoding gives them.
+
+    Raises:
+        UserError: with what to check.
+    """
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the text {ascii(text)[:60]} is not UTF-8 at character {error.start + 1}; check its encoding"
+            ) from None
+
+
 def check_told(parts: PartNames, has_exemplar: bool, prompt: str) -> None:
     """Refuse an edit that does not tell the model what it is told, or more.
 
@@ -21,6 +36,7 @@ def check_told(parts: PartNames, has_exemplar: bool, prompt: str) -> None:
     Raises:
         UserError: with what to add or remove.
     """
+    check_text(prompt)
     if not parts:
         return  # a note says what has no effect
     if has_exemplar and "exemplar" not in parts:

@@ -21,6 +21,7 @@ from intarsia.files import LFS_START
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "JPEG2000")
 MAX_PIXELS = 120_000_000  # 360 MB decoded; telephones take pictures of 108 million
 ORIENTATION = 0x0112  # EXIF tag
+TOO_MUCH_BESIDE = "its text or colour profile has more than 1 MiB; save it again without metadata"
 
 # Pillow warns of half the pixels that it refuses, and of broken records; refusals are reported instead.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -107,8 +108,7 @@ def _decoded(image: Image.Image, convert: Callable[[Image.Image], np.ndarray]) -
 
 def _damaged(error: Exception) -> Rejected:
     if "MAX_TEXT" in str(error):  # Pillow's limits, against PNGs whose small chunks unpack to gigabytes
-        large = "its text or colour profile has more than 1 MiB; save it again without metadata"
-        return Rejected(RejectReason.DAMAGED, large)
+        return Rejected(RejectReason.DAMAGED, TOO_MUCH_BESIDE)
     return Rejected(RejectReason.DAMAGED, f"{type(error).__name__}: {error}")
 
 

@@ -50,11 +50,17 @@ class Canvas:
         """
         fitted = self._fit(self.window.cut(edit_mask).astype(np.uint8) * 255)
         if fitted.max() < 128:
+            other = ", or use --fit crop, which samples a window around the mask"
             raise UserError(
-                f"a mask marks too small an area for {self.size} x {self.size} pixels; mark a larger area "
-                "or use --fit crop, which samples a window around the mask"
+                f"a mask marks too small an area for {self.size} x {self.size} pixels; mark a larger area"
+                f"{other if self.crop_helps(edit_mask) else ''}"
             )
         return fitted
+
+    def crop_helps(self, edit_mask: Mask) -> bool:
+        """Whether this is the whole picture and `--fit crop` would be less of it; for a mask, bool [H, W]."""
+        crop = lay_canvas(edit_mask, self.size, EditSettings(fit="crop")).window
+        return crop.area < self.window.area == edit_mask.size
 
     def paste_back(self, edited: Picture, image: Picture, edit_mask: Mask | None, blend: int = 0) -> Picture:
         """Put the model's square back into the picture.

@@ -42,8 +42,8 @@ def before_painting(
     """
     seen, share = (fitted_mask >= 128).mean(), edit_mask.mean()
     if seen < _SMALL:
-        whole = canvas.window.area == edit_mask.size and max(edit_mask.shape) > canvas.size // 2
-        advice = "use --fit crop, which samples a window around it" if whole else "mark a larger area"
+        crop = canvas.crop_helps(edit_mask)
+        advice = "use --fit crop, which samples a window around it" if crop else "mark a larger area"
         yield f"the mask covers only {seen:.1%} of what the model sees, too little for an object; {advice}"
     if share > _NEARLY_ALL:
         other = ": to repaint black instead, give --invert-mask" if share < 1.0 else ""
@@ -51,11 +51,10 @@ def before_painting(
     stretch = canvas.window.width / canvas.window.height * canvas.frame.height / canvas.frame.width
     if max(stretch, 1 / stretch) > _SQUASHED:
         padded = min(canvas.frame.width, canvas.frame.height) < canvas.size
-        other = "" if padded else "--fit pad keeps its proportions, "
-        yield (
-            f"the model sees a picture squashed {max(stretch, 1 / stretch):.1f} : 1; {other}--fit crop uses "
-            "a window around the mask"
-        )
+        ways = [] if padded else ["--fit pad keeps its proportions"]
+        ways += ["--fit crop uses a window around the mask"] if canvas.crop_helps(edit_mask) else []
+        sentence = f"the model sees a picture squashed {max(stretch, 1 / stretch):.1f} : 1"
+        yield "; ".join([sentence, ", ".join(ways)] if ways else [sentence])
     if exemplar is None:
         return
     if settings.guidance_scale <= 1.0:

@@ -21,7 +21,7 @@ from sampling.options import (
     edit_settings,
     machine_settings,
 )
-from sampling.painters.options import add_painter_options
+from sampling.painters.options import about_seeds, add_painter_options
 
 _WHERE = "python -m sampling edit"
 
@@ -86,7 +86,8 @@ def _run(arguments: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         results = paint(requests, settings[0], show)
-    for text in dict.fromkeys([*inputs.remarks, *(text for result in results for text in result.remarks)]):
+    remarks = [*inputs.remarks, *about_seeds(arguments), *(one for made in results for one in made.remarks)]
+    for text in dict.fromkeys(remarks):
         print(f"note: {text}", file=sys.stderr)
     changed = inputs.edit_mask if arguments.composite else None
     reading = arguments.invert_mask, arguments.exemplar_background

@@ -209,6 +209,10 @@ def _check(arguments: argparse.Namespace) -> None:
     for name in arguments.host_name:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
             raise UsageError(f"--host-name {name} must be a name alone, without http://, port and path")
+    if not arguments.host:
+        raise UsageError("--host is empty; give an address, such as 127.0.0.1, or 0.0.0.0 for all")
+    if arguments.output_dir is not None and arguments.output_dir.is_file():
+        raise UsageError(f"--output-dir {arguments.output_dir} is a file; give a folder")
     if arguments.max_waiting < 0:
         raise UsageError(f"--max-waiting {arguments.max_waiting} must be 0 or more")
     if arguments.input is not None and not arguments.input.exists():

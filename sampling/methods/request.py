@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from intarsia.errors import UserError
 from sampling.pictures import Picture
 from sampling.settings import PROMPT_METHODS, InversionSettings
-from sampling.told import PartNames
+from sampling.told import PartNames, check_text
 
 Words = tuple[tuple[str, str], ...]
 
@@ -120,6 +120,7 @@ def check_asked(
     Raises:
         UserError: with what to add or remove.
     """
+    check_text(*_named(texts).values())
     pictures = {name.replace("_", " "): name in files for name in ("exemplar", "source_exemplar", "mask")}
     check_inversion(parts, pictures, _named(texts))
     for own in settings:

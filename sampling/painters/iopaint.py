@@ -56,6 +56,13 @@ def _uses(name: str) -> tuple[str, ...]:
     return CANVAS_SETTINGS if name in _ERASE else (*CANVAS_SETTINGS, "num_inference_steps", _scale(name))
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """An answer that points to another address is an error, as every status but 200."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow nothing."""
+
+
 class IopaintServer:
     """A running IOPaint server."""
 
@@ -68,8 +75,8 @@ class IopaintServer:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"--iopaint-url {url} must begin with http:// or https://")
         self.url = url.rstrip("/")
-        # Directly: a proxy of the environment would get the pictures.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        # Directly: a proxy of the environment, or a server that an answer points to, would get the pictures.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
         """The body of an answer: of a POST with a JSON body, or of a GET without one.

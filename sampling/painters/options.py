@@ -1,6 +1,7 @@
 """The options that name what paints, and what they mean."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from intarsia.errors import UsageError, UserError
@@ -52,6 +53,13 @@ def check_painter(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--model-dir {folder} is not a folder")
         arguments.painter, arguments.model = chosen(arguments.model, arguments.painter, folder)
     painter_of(arguments.painter).check(arguments.model)
+
+
+def about_seeds(arguments: argparse.Namespace) -> Iterator[str]:
+    """A remark if several seeds are asked of a painter whose edits do not depend on them."""
+    uses = painter_of(arguments.painter).uses(arguments.model)
+    if arguments.num_images > 1 and uses is not None and "seed" not in uses:
+        yield f"{arguments.painter} does not use a seed: its {arguments.num_images} edits are equal"
 
 
 def told_parts(arguments: argparse.Namespace) -> PartNames:

@@ -21,11 +21,24 @@ def object_of(body: bytes, what: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(body)
+        _check_text(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"the body is not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"the body must be an object with {what}")
     return content
+
+
+def _check_text(value: Any) -> None:
+    """Raise ValueError for a half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()
+    elif isinstance(value, dict):
+        _check_text([*value, *value.values()])
+    elif isinstance(value, list):
+        for one in value:
+            _check_text(one)
 
 
 def kept(service: "Service", pictures: Mapping[str, str]) -> dict[str, Path]:

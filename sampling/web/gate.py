@@ -161,19 +161,22 @@ async def _refuse(send: Send, status: int, sentence: str) -> None:
 
 
 class PunctualProtocol(H11Protocol):
-    """uvicorn's protocol with a deadline for the headers of every request.
+    """uvicorn's protocol with a deadline for the headers of every request, and for taking its answer.
 
-    Without it a connection that sends nothing, or a header a minute, holds its place forever, and the server
-    has a limited number of places.
+    Without them a connection that sends nothing, or a header a minute, or that never reads what it asked for,
+    holds its place forever, and the server has a limited number of places.
     """
 
     header_seconds = 10.0  # from the connection, or from the first byte of a later request
+    taking_seconds = 30.0  # in which a client takes a part of what waits for it
     _deadline: asyncio.TimerHandle | None = None
+    _next_look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
         super().connection_made(transport)
         self._set_deadline()
+        self._look_at_answer(0)
 
     def data_received(self, data: bytes) -> None:
         """Stop the clock once the headers are whole; start it with the first byte of the next request."""
@@ -183,7 +186,17 @@ class PunctualProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
         self._stop()
+        if self._next_look is not None:
+            self._next_look.cancel()
         super().connection_lost(exc)
+
+    def _look_at_answer(self, before: int) -> None:
+        """End the connection if its client has taken nothing of the bytes that waited `before`."""
+        waiting = self.transport.get_write_buffer_size()
+        if before and waiting >= before:
+            self.transport.abort()  # `close` would wait for the client
+        else:
+            self._next_look = self.loop.call_later(self.taking_seconds, self._look_at_answer, waiting)
 
     def _set_deadline(self) -> None:
         cycle: Any = self.cycle

@@ -156,6 +156,8 @@ class Models:
         name = name or self.name
         if name not in self.names:
             raise UserError(f"model {name[:100]!r} is not offered here; choose {', '.join(self.names)}")
+        if name in self._services:  # without a wait for one whose weights are hashed
+            return self._services[name]
         with self._making:
             if name not in self._services:
                 self._services[name] = self._made(name)

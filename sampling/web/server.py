@@ -1,5 +1,6 @@
 """The server: the JSON door, the page, and the gate before both, on one address."""
 
+import errno
 import os
 import signal
 import socket
@@ -78,9 +79,12 @@ def serve(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
         )
     except OSError as error:
+        number = error.errno or 0
+        if number < 0 or number == errno.EADDRNOTAVAIL:  # below 0 are those of names that are not found
+            raise UserError(f"--host {host} is not an address of this machine; give one that is") from None
+        reason = os.strerror(number) if number else str(error)
         raise UserError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}); take another --port, or 0 for a "
-            "free one"
+            f"cannot listen on {host}:{port} ({reason}); take another --port, or 0 for a free one"
         ) from None
     # All decoding in this process stops at the limit: Pillow refuses at twice this number.
     Image.MAX_IMAGE_PIXELS = int(service.limits.megapixels * 1e6 / 2) + 1

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from dataprep.pictures.reader import TOO_MUCH_BESIDE
 from intarsia.errors import UserError
 from intarsia.files import atomic_write, sha256_bytes
 from sampling.canvas.edits import EditRequest, EditResult
 from sampling.denoise.sampler import OnStep
 from sampling.inputs import Inputs, read_inputs
-from sampling.jobs import FILES
+from sampling.jobs import COMPUTED_OF, FILES
 from sampling.painters.painter import Inverting, Paint
 from sampling.pictures import write_png
 from sampling.provenance import Provenance, SourceFile, made_from, map_files, source_file
@@ -110,7 +111,7 @@ class Service:
         self.folder, self.limits, self.parts, self.pattern = folder, limits, parts, pattern
         self.paint = paint
         self.line = EditLine(limits.waiting)
-        self._keeping = threading.Lock()
+        self._keeping, self._counting = threading.Lock(), threading.Lock()
         self._needed: Counter[Path] = Counter()  # files of edits that wait or are made
 
     @property
@@ -140,7 +141,9 @@ class Service:
                 (width, height), suffix = image.size, _SUFFIXES[str(image.format)]
         except Image.DecompressionBombError:
             raise TooLarge(f"the {kind} has more than {self.limits.megapixels:g} million pixels") from None
-        except (OSError, SyntaxError, ValueError):
+        except (OSError, SyntaxError, ValueError) as error:
+            if "MAX_TEXT" in str(error):
+                raise UserError(f"the {kind} cannot be read: {TOO_MUCH_BESIDE}") from None
             raise UserError(
                 f"the {kind} is not a picture that can be read; give a PNG, JPEG, WebP, BMP, TIFF or GIF"
             ) from None
@@ -199,7 +202,8 @@ class Service:
             UserError: for what cannot be edited; files are called image, mask and exemplar.
         """
         files = {name: path for name in FILES if (path := getattr(order, name)) is not None}
-        maps = {f"map {name}": path for name, path in order.structure.items()}
+        maps = {f"map {name}": path for name, path in order.structure.items() if path.name not in COMPUTED_OF}
+        called = files | maps
         read: list[Inputs] = []
 
         def requests() -> list[EditRequest]:
@@ -209,11 +213,11 @@ class Service:
         # Other painters paint one picture after another: the first would wait for the last.
         kind = (self.paint, order.settings) if self.pattern.painter == "own" else None
         waiting = Waiting(stop or threading.Event(), kind, order.num_images, requests, on_step)
-        with self.working_on(files | maps, waiting) as together:
+        with self.working_on(called, waiting) as together:
             make_together(self.line, together, partial(self._paint, order.settings))
             results = waiting.results()
             self.line.check(waiting.stop)
-            return self._written(order, files, read[0], results, waiting.others)
+            return self._written(order, called, read[0], results, waiting.others)
 
     def _paint(
         self, settings: EditSettings, requests: list[EditRequest], on_step: OnStep
@@ -224,20 +228,20 @@ class Service:
     def _written(
         self,
         order: Order,
-        files: Mapping[str, Path],
+        called: Mapping[str, Path],
         inputs: Inputs,
         results: Sequence[EditResult],
         others: int,
     ) -> list[Made]:
         changed = inputs.edit_mask if order.settings.composite else None
-        kept = {name: source_file(path) for name, path in files.items()}
+        kept = {name: source_file(path) for name, path in called.items() if name in FILES}
         made = []
         for result in results:
             own = self._provenance(order, kept, result, others)
             path = self.folder / f"edit-{own.work()[:16]}.png"
             write_png(result.image, path, inputs.source, changed, own.to_text())
             notes = (*inputs.remarks, *result.remarks)
-            made.append(Made(path, result, tuple(named(text, files) for text in notes)))
+            made.append(Made(path, result, tuple(named(text, called) for text in notes)))
         return made
 
     @contextmanager
@@ -257,12 +261,14 @@ class Service:
 
     @contextmanager
     def _needing(self, paths: list[Path]) -> Iterator[None]:
-        self._needed.update(paths)
+        with self._counting:
+            self._needed.update(paths)
         try:
             yield
         finally:
-            self._needed.subtract(paths)
-            self._needed += Counter()  # in place, since others share it: without what is zero
+            with self._counting:
+                self._needed.subtract(paths)
+                self._needed += Counter()  # in place, since others share it: without what is zero
 
     def forget(self, coming: int = 0) -> None:
         """Delete results and inputs that are too old, and the oldest while there are too many bytes.
@@ -272,7 +278,9 @@ class Service:
         """
         if self.limits.keep_seconds is not None:
             room = max(0, (self.limits.keep_mb << 20) - coming)
-            forget([self.folder], self.limits.keep_seconds, room, set(self._needed))
+            with self._counting:
+                needed = set(self._needed)
+            forget([self.folder], self.limits.keep_seconds, room, needed)
 
     def _provenance(
         self, order: Order, kept: Mapping[str, SourceFile], result: EditResult, others: int
@@ -315,8 +323,12 @@ def called_by_name(files: Mapping[str, Path]) -> Iterator[None]:
 
 def named(text: str, files: Mapping[str, Path]) -> str:
     """A sentence that calls files by their names, not by their paths."""
+    names: dict[str, str] = {}
     for name, path in files.items():
         called = name.replace("_", " ")
-        for before in (f"picture {path}", f"{called} {path}", str(path)):
-            text = text.replace(before, f"the {called}")
+        for words in (f"picture {path}", f"{called} {path}", str(path)):
+            names.setdefault(words, f"the {called}")
+    # "exemplar mask FILE" before "mask FILE": both may be the same file.
+    for words in sorted(names, key=len, reverse=True):
+        text = text.replace(words, names[words])
     return text

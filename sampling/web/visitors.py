@@ -57,7 +57,7 @@ class Visitors:
             # A page of another site whose name points here would come with that name.
             return Refusal(421, "this server is not reached by that host name; see --host-name")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _host_of(origin) != host.lower():
             return Refusal(403, "the page of another site cannot use this server")
         site = headers.get("sec-fetch-site", "none")
         link = method == "GET" and path == "/" and headers.get("sec-fetch-dest") == "document"
@@ -103,6 +103,14 @@ def visitors_of(host: str, names: Collection[str] = (), token: str = "") -> Visi
         machine = socket.gethostname()
         own |= {host, machine, f"{machine}.local"}
     return Visitors(frozenset(name.lower() for name in {*own, *names}), host not in LOOPBACK, token)
+
+
+def _host_of(origin: str) -> str:
+    """Host and port of an origin in lower case; empty for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _is_address(name: str) -> bool:

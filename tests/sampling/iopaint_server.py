@@ -14,10 +14,14 @@ from PIL import Image
 
 
 class StandIn(ThreadingHTTPServer):
-    """The server: `model`, the loaded model; `bodies`, what was asked to be painted; `wrong`, how it errs."""
+    """The server: `model`, the loaded model; `bodies`, what was asked to be painted; `wrong`, how it errs.
+
+    `elsewhere` is where it sends who asks, if it errs so.
+    """
 
     model = "lama"
     wrong = ""
+    elsewhere = ""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -29,10 +33,13 @@ class _Handler(BaseHTTPRequestHandler):
     server: StandIn
 
     def do_GET(self) -> None:
+        if self.server.wrong == "elsewhere":
+            return self._send(b"", 302)
         if self.path == "/api/v1/model":
             self._send(json.dumps({"name": self.server.model, "model_type": "inpaint"}).encode())
         else:
             self._send(b"{}", 404)
+        return None
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -61,6 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "image/png" if seed else "application/json")
         if seed:
             self.send_header("X-Seed", seed)
+        if status == 302:
+            self.send_header("Location", self.server.elsewhere)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

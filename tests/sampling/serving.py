@@ -14,13 +14,15 @@ from sampling.web.gate import PunctualProtocol
 
 
 @contextmanager
-def running(app: ASGIApp, header_seconds: float = 60.0, connections: int = 200) -> Iterator[int]:
+def running(
+    app: ASGIApp, header_seconds: float = 60.0, connections: int = 200, taking_seconds: float = 60.0
+) -> Iterator[int]:
     """Serve `app` as the page's server does; yields the port."""
 
     class Protocol(PunctualProtocol):
         pass
 
-    Protocol.header_seconds = header_seconds
+    Protocol.header_seconds, Protocol.taking_seconds = header_seconds, taking_seconds
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, http=Protocol, log_level="error", limit_concurrency=connections, timeout_graceful_shutdown=1

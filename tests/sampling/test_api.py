@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -24,7 +25,7 @@ from sampling.settings import MachineSettings
 from sampling.web.api import add_api
 from sampling.web.gate import BodyLimits, Gate
 from sampling.web.line import Waiting
-from sampling.web.service import Limits, Service
+from sampling.web.service import Limits, Service, named
 from sampling.web.visitors import visitors_of
 from tests.sampling.tiny import request
 
@@ -166,14 +167,44 @@ def test_a_bad_input_is_one_sentence(
 
 BODIES = [(b"{", 400, "the body is not valid JSON"), (b"[1]", 400, "the body must be an object with image")]
 BODIES += [(b"[" * 100_000, 400, "the body is not valid JSON"), (b"\xff", 400, "the body is not valid JSON")]
+# Half of a pair of UTF-16, which no text in UTF-8 can hold.
+HALVES: list[dict[str, Any]] = [BODY | {"prompt": "\ud800"}, BODY | {"structure": {"edges": ["\ud800"]}}]
+BODIES += [(json.dumps(body).encode(), 400, "surrogates not allowed") for body in HALVES]
 
 
-@pytest.mark.parametrize(("body", "status", "sentence"), BODIES)
+@pytest.mark.parametrize(("body", "status", "sentence"), BODIES, ids=map(str, range(len(BODIES))))
 def test_a_body_that_is_no_order(client: TestClient, body: bytes, status: int, sentence: str) -> None:
     answer = client.post("/api/edit", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status
     assert sentence in answer.json()["error"]
-    assert "exemplar the exemplar" not in answer.json()["error"]
+
+
+def beside_pixels(where: str) -> bytes:
+    """A picture with more than 1 MiB beside its pixels."""
+    note, content = PngInfo(), io.BytesIO()
+    note.add_text("comment", "x" * (3 << 20), zip=True)
+    more = {"text": {"pnginfo": note}, "profile": {"icc_profile": bytes(3 << 20)}}[where]
+    Image.fromarray(ASKED.image).save(content, "PNG", **more)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("where", ["text", "profile"])
+def test_a_png_with_too_much_beside_its_pixels_is_a_picture_all_the_same(
+    client: TestClient, where: str
+) -> None:
+    answer = client.post("/api/edit", json=BODY | {"image": text(beside_pixels(where))})
+    assert answer.status_code == 400
+    assert answer.json()["error"] == (
+        "the image cannot be read: its text or colour profile has more than 1 MiB; save it again without "
+        "metadata"
+    )
+
+
+def test_a_sentence_names_files_and_keeps_its_words(tmp_path: Path) -> None:
+    same = tmp_path / "0123.png"  # files are kept by their content
+    files = {"mask": same, "exemplar": tmp_path / "4567.png", "exemplar_mask": same}
+    sentence = f"exemplar mask {same} is small, and exemplar {files['exemplar']} large; see picture {same}"
+    assert named(sentence, files) == "the exemplar mask is small, and the exemplar large; see the mask"
 
 
 def test_other_methods_types_and_paths(client: TestClient) -> None:

@@ -96,6 +96,16 @@ def test_answers_that_are_none(
     assert capsys.readouterr().err == f"error: IOPaint at {server.url} {sentence}\n"
 
 
+def test_no_other_address_is_asked(
+    server: StandIn, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stand_in() as other:
+        server.wrong, server.elsewhere = "elsewhere", f"{other.url}/api/v1/model"
+        assert sample(command(server, files, "iopaint:lama", tmp_path / "out.png")) == 1
+        assert capsys.readouterr().err == f"error: IOPaint at {server.url} answers 302 to model: \n"
+        assert other.bodies == []
+
+
 def test_no_server(
     server: StandIn, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

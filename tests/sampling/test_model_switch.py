@@ -3,7 +3,9 @@
 import argparse
 import base64
 import io
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,20 @@ def test_the_page_follows_the_chosen_model(client: TestClient) -> None:
     refused = client.get("/page/choices", params={"model": "mat"})
     assert refused.status_code == 422
     assert "model 'mat' is not offered here; choose paint_by_example, cv2, lama, mine" in refused.text
+
+
+def test_nobody_waits_for_another_models_hash(models: Models, tmp_path: Path) -> None:
+    weights = tmp_path / "slow.pt"
+    os.mkfifo(weights)  # its hash takes until somebody writes
+    models._offered["slow"] = Chosen("lama", weights)
+    models.names.append("slow")
+    with ThreadPoolExecutor() as threads:
+        slow, first = threads.submit(models.of, "slow"), None
+        with weights.open("wb"):  # it is being read now
+            first = threads.submit(models.of, "")
+            assert first.result(timeout=60)[0] is models.first
+            assert not slow.done()
+        assert slow.result(timeout=60)[0].pattern.painter == "lama"
 
 
 def test_without_a_switch_there_is_one_model(model_folder: Path, models: Models) -> None:

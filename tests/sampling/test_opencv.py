@@ -55,6 +55,14 @@ def test_show_gives_the_command_and_no_complaint(
     assert shown.err == ""
 
 
+def test_several_equal_edits_are_noted(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.png"
+    assert sample(["edit", "--model", "cv2", *words(files), "--out", str(out), "--num-images", "2"]) == 0
+    assert capsys.readouterr().err == "note: cv2 does not use a seed: its 2 edits are equal\n"
+
+
 def test_a_note_reports_what_has_no_effect(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,38 @@ def test_a_request_that_takes_longer_than_its_headers_may_is_answered() -> None:
     gate = Gate(app, PATIENT, visitors_of("127.0.0.1"))
     with running(gate, header_seconds=0.5) as port:
         assert post(port, {}) == (200, "at last")
+
+
+def test_answers_that_nobody_reads_do_not_fill_the_server() -> None:
+    async def large(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(" " * (int(request.query_params.get("mb", 0)) << 20))
+
+    app = Starlette()
+    app.add_route("/", large)
+    gate, few = Gate(app, PATIENT, visitors_of("127.0.0.1")), 5
+
+    def ask(port: int, mb: int) -> socket.socket:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        connection.settimeout(30)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(f"GET /?mb={mb} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        return connection
+
+    with running(gate, connections=few + 1, taking_seconds=2.0) as port:
+        held = [ask(port, 32) for _ in range(few)]
+        assert {connection.recv(12) for connection in held} == {b"HTTP/1.1 200"}
+        end = time.monotonic() + 60
+        while b" 200 " not in ask(port, 0).recv(20):
+            assert time.monotonic() < end, "the places are taken for ever"
+            time.sleep(0.1)
+        for connection in held:
+            connection.close()
+        slow, taken = ask(port, 32), 0
+        while piece := slow.recv(1 << 20):  # a client that reads slowly is not one that does not
+            if (taken + len(piece)) >> 22 > taken >> 22:
+                time.sleep(0.4)
+            taken += len(piece)
+            if taken > 32 << 20:
+                break
+        assert taken > 32 << 20

@@ -210,3 +210,10 @@ def test_the_endpoint_takes_maps(mapped: EditModel, folder: Path, tmp_path: Path
             answer = client.post("/api/edit", json=body | {"structure": structure})
             assert answer.status_code in (400, 422)
             assert sentence in answer.json()["error"]
+        # "picture" says where the map comes from; the sentence about another input keeps its word.
+        low = body | {"mask": text(np.full((10, 64), 255, np.uint8)), "structure": {"edges": "picture"}}
+        sentence = "the mask is 64 x 10 pixels but the picture 64 x 64; give a mask of the same size"
+        assert client.post("/api/edit", json=low).json() == {"error": sentence}
+        deep = text(depth.astype(np.uint16) * 257)
+        answer = client.post("/api/edit", json=body | {"structure": {"depth": deep}})
+        assert "the map depth has 16 bits per channel; they become 8" in answer.json()["images"][0]["notes"]

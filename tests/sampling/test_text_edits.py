@@ -299,6 +299,8 @@ def test_what_the_command_cannot_tell_the_model_is_refused_before_it_loads(
         return capsys.readouterr().err
 
     assert "error: the prompt is missing" in refused(text_folder)
+    other = "error: the text 'a \\udcff dog' is not UTF-8 at character 3; check its encoding\n"
+    assert refused(text_folder, prompt="a \udcff dog") == other
     assert "remove the exemplar" in refused(text_folder, prompt="x", exemplar=str(files["exemplar"]))
     assert "remove the prompt" in refused(model_folder, prompt="x", exemplar=str(files["exemplar"]))
     assert "the exemplar is missing" in refused(model_folder)

@@ -50,7 +50,9 @@ def gate(visitors: Visitors) -> TestClient:
     )
 
 
-@pytest.mark.parametrize("origin", ["https://foreign.example", "http://127.0.0.1:9999", "null", "http://"])
+@pytest.mark.parametrize(
+    "origin", ["https://foreign.example", "http://127.0.0.1:9999", "null", "http://", "http://["]
+)
 def test_the_page_of_another_site_gets_nothing(client: TestClient, origin: str) -> None:
     foreign = {"Origin": origin}
     answers = [

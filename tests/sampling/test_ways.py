@@ -187,6 +187,11 @@ def test_squashing_and_an_unchanged_result_are_said(model: EditModel) -> None:
     squashed = [remark for remark in result.remarks if "squashed" in remark]
     assert squashed
     assert not any("--fit pad" in remark for remark in squashed), "it is padded already"
+    for fit in ("crop", "auto"):  # here a window around the mask, which is as low as the picture
+        part = replace(wide, edit_mask=np.arange(640)[None].repeat(64, 0) < 100)
+        [result] = edit(model, [part], with_settings(fit=fit))
+        [squashed] = [remark for remark in result.remarks if "squashed" in remark]
+        assert result.window.width < 640 and "--fit crop" not in squashed, "it is cropped already"
     still = tiny_model(2)
     for module in (still.vae.decoder.conv_out, still.unet.conv_out):
         nn.init.zeros_(module.weight)

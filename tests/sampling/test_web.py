@@ -314,6 +314,8 @@ WRONG = [
     (["--max-images", "0"], 2, "--max-images 0 must be more than 0"),
     (["--max-waiting", "-1"], 2, "--max-waiting -1 must be 0 or more"),
     (["--token", "short"], 2, "--token TEXT must be 8 to 200 letters, digits and . _ ~ -"),
+    (["--host", ""], 2, "--host is empty; give an address"),
+    (["--output-dir", "README.md"], 2, "--output-dir README.md is a file; give a folder"),
     (["--host-name", "http://lab:7860"], 2, "--host-name http://lab:7860 must be a name alone"),
     (["--input", "no/folder"], 2, "--input no/folder is neither a folder nor a picture"),
     (["--model", "configs"], 1, "configs is not a model folder: it has no model_index.json"),
@@ -350,4 +352,16 @@ def test_a_taken_port_is_one_sentence(model_folder: Path, capsys: pytest.Capture
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("os.environ", dict(os.environ))
             assert main(words) == 1
-    assert f"cannot listen on 127.0.0.1:{server.server_port}" in capsys.readouterr().err
+    error = f"cannot listen on 127.0.0.1:{server.server_port} (Address already in use); take another --port"
+    assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
+def test_an_address_of_another_machine_is_one_sentence(
+    model_folder: Path, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.environ", dict(os.environ))
+        assert main(["serve", "--model", str(model_folder), "--host", host, "--port", "0"]) == 1
+    error = f"error: --host {host} is not an address of this machine; give one that is\n"
+    assert error in capsys.readouterr().err

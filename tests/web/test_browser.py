@@ -22,6 +22,7 @@ from sampling.provenance import read_provenance
 from sampling.web.choices import fields_of
 from tests.paths import COCO_MINI, ROOT
 from tests.sampling.tiny import tiny_model
+from tests.text import text_model
 from tests.web.visit import PATIENCE, Visit, in_memory
 
 PICTURE = COCO_MINI / "images" / "000000017029.jpg"
@@ -38,7 +39,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of its own process, as a user starts it."""
     folder = tmp_path_factory.mktemp("web")
     save_model(tiny_model(2), folder / "model")
+    save_model(text_model(2, "both", "model.structure.maps=[edges]"), folder / "models" / "both")
     options = ["--model", folder / "model", "--port", 0, "--device", "cpu", "--input", COCO_MINI / "images"]
+    options += ["--model-dir", folder / "models"]
     command = [sys.executable, "-m", "sampling", "serve", *map(str, options)]
     environment = os.environ | {"TMPDIR": str(folder)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as server:
@@ -450,6 +453,86 @@ def test_the_second_tab_starts_from_the_picture(visit: Visit, tmp_path: Path) ->
     expect(page.locator("#caption")).to_contain_text("reconstruction error")
     page.click("text=Paint anew")
     expect(page.locator("[name=num_images]")).to_be_visible()
+    page.click("text=Start from the picture")
+    page.click("summary >> text=More settings")
+    page.click("#reset")
+    assert page.locator("#couplings input:checked").count() == 0, "what is seen is what is used"
+
+
+def test_fields_follow_the_model_that_is_chosen(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    page.select_option("#model", "cv2")
+    for hidden in ("#exemplar", "#ways", "#presets", "#examples", "#structure"):
+        expect(page.locator(hidden)).to_be_hidden()
+    visit.picture(PICTURE)
+    visit.mask_file(MASK)
+    [wiped] = visit.edit(tmp_path)
+    assert read_provenance(wiped).painter == "cv2"
+    page.select_option("#model", "both")
+    for shown in ("#exemplar", "#ways", "#presets", "#examples", "#prompt-field"):
+        expect(page.locator(shown)).to_be_visible()
+    page.fill("#prompt", "a red dog")
+    page.select_option("[data-map=edges]", "exemplar")
+    page.click("#go")
+    said = "structure edges=exemplar needs an exemplar; give an exemplar"
+    expect(page.locator("#error")).to_have_text(said)
+    page.select_option("[data-map=edges]", "picture")
+    visit.setting("num_inference_steps", 2)
+    before = page.locator("#gallery .thumb").count()
+    page.click("#go")
+    [dog] = visit.results(tmp_path, before)
+    made = read_provenance(dog)
+    assert (made.prompt, list(made.structure)) == ("a red dog", ["edges"])
+    page.click("text=Start from the picture")
+    expect(page.locator("#structure")).to_be_hidden()  # an inversion leaves the maps blank
+    assert "null-text" in page.locator("[name='invert.method'] option").all_text_contents()
+    assert page.locator("#couplings input").count() > 3
+    page.click("text=Paint anew")
+    expect(page.locator("#structure")).to_be_visible()
+    page.select_option("#model", "model")
+    expect(page.locator("#structure")).to_be_hidden()
+    assert "null-text" not in page.locator("[name='invert.method'] option").all_text_contents()
+
+
+def test_what_is_done_meanwhile_does_not_harm_an_edit(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    visit.picture(PICTURE)
+    visit.exemplar(EXEMPLAR)
+    visit.mask_file(MASK)
+    visit.setting("num_inference_steps", 30)
+    page.click("#go")
+    expect(page.locator("#status")).to_contain_text("step ")
+    page.click("text=Start from the picture")
+    page.select_option("#model", "cv2")
+    visit.give({"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"}, "other")
+    expect(page.locator("#stage")).to_be_hidden()
+    assert len(visit.results(tmp_path)) == 1
+    expect(page.locator("#error")).to_be_empty()
+    expect(page.locator("#caption")).to_contain_text("seed 0, painted in")
+    assert page.get_attribute("#download", "download") == f"{PICTURE.stem}-seed-0.png"
+
+
+def test_edits_before_the_one_that_is_stopped_stay(visit: Visit) -> None:
+    page = visit.page
+    visit.picture(PICTURE)
+    visit.exemplar(EXEMPLAR)
+    visit.mask_file(MASK)
+    visit.setting("num_inference_steps", 40)
+    page.click("summary >> text=More settings")
+    visit.setting("sweep", "2, 8")
+    page.click("#go")
+    expect(page.locator("#status")).to_contain_text("edit 2 of 2: step ")
+    page.click("#stop")
+    expect(page.locator("#status")).to_have_text("stopped")
+    assert page.locator("#gallery .thumb").count() == 1
+    expect(page.locator("#caption")).to_contain_text("scale 2")
+
+
+def test_the_frame_does_not_need_the_other_settings(visit: Visit) -> None:
+    visit.setting("num_inference_steps", "")
+    visit.picture(in_memory(np.full((512, 1024, 3), 120, np.uint8)))
+    visit.stroke((0.5, 0.5), (0.52, 0.5))
+    expect(visit.page.locator("#stage .frame")).to_be_visible()
 
 
 def test_a_model_that_takes_prompts_says_what_the_picture_shows(visit: Visit, address: str) -> None:

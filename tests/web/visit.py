@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import ConsoleMessage, Page, Route, expect
 
 PATIENCE = 120_000  # milliseconds; a busy machine takes its time
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass

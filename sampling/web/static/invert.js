@@ -2,28 +2,44 @@
 
 /** Fields of the tab, and the order that they make. */
 export class Inversion {
-  /** `form`: the page's form; `choices`: what the server offers; `settings`: the fields of the form. */
-  constructor(form, choices, settings) {
+  /** `form`: the page's form; `settings`: its fields. */
+  constructor(form, settings) {
     this.form = form;
     this.settings = settings;
     this.joined = form.querySelector("[name='invert.coupling']");
-    form.querySelector("#ways").hidden = !choices.invert;
+    this.place = form.querySelector("#couplings");
     for (const tab of form.querySelectorAll("#ways [role=tab]")) {
       tab.addEventListener("click", () => this.show(tab.dataset.tab));
     }
-    const place = form.querySelector("#couplings");
-    for (const name of choices.invert?.couplings || []) {
+    form.querySelector("#reset").addEventListener("click", () => this._check());
+    this.show("edit");
+  }
+
+  /** Offer the couplings of the chosen model; null for one that cannot start from the picture. */
+  lay(offered) {
+    this.form.querySelector("#ways").hidden = !offered;
+    if (!offered) return this.show("edit");
+    for (const box of this._boxes()) box.closest("label").remove();
+    for (const name of offered.couplings) {
       const box = Object.assign(document.createElement("input"), { type: "checkbox", value: name });
-      box.checked = this.joined.value.split(",").includes(name);
       box.addEventListener("change", () => {
-        const boxes = [...place.querySelectorAll("input[type=checkbox]")];
-        settings.set({ "invert.coupling": boxes.filter((one) => one.checked).map((one) => one.value).join(",") });
+        const chosen = this._boxes().filter((one) => one.checked).map((one) => one.value);
+        this.settings.set({ "invert.coupling": chosen.join(",") });
       });
       const label = document.createElement("label");
       label.append(box, ` ${name}`);
-      place.append(label);
+      this.place.append(label);
     }
-    this.show("edit");
+    this._check();
+  }
+
+  _boxes() {
+    return [...this.place.querySelectorAll("input[type=checkbox]")];
+  }
+
+  /** Show the couplings that the hidden field has. */
+  _check() {
+    for (const box of this._boxes()) box.checked = this.joined.value.split(",").includes(box.value);
   }
 
   /** Whether this tab is chosen. */

@@ -35,7 +35,6 @@ export function listOffered(section, choices, take, fail) {
 
 /** Fill the list of the bundled examples. */
 export function listExamples(section, choices, take, fail) {
-  section.hidden = !choices.examples.length || !choices.parts.includes("exemplar");
   const buttons = choices.examples.map((name) =>
     thumb(`/page/example?${new URLSearchParams({ name, file: "image", small: 1 })}`, name, async () => {
       try {

@@ -25,9 +25,9 @@ limitBodies(choices.limits.upload_mb);
 const told = (part) => choices.parts.includes(part);
 const canvas = new MaskCanvas(at("stage"), maskChanged);
 const exemplar = new Exemplar(at("exemplar"), ready);
-const structure = new Structure(at("structure"), choices.maps);
+const structure = new Structure(at("structure"));
 const settings = new Settings(at("order"), choices, askForWindow);
-const inversion = new Inversion(at("order"), choices, settings);
+const inversion = new Inversion(at("order"), settings);
 const results = new Results(at("results"), {
   continue: (file) => takePicture(file).then(() => pictureSection.scrollIntoView({ block: "start" })),
   "as-exemplar": (file) => exemplar.take(file).then(() => exemplar.section.scrollIntoView({ block: "center" })),
@@ -87,10 +87,10 @@ document.body.dataset.ready = "yes";
 function layModel() {
   at("exemplar").hidden = !told("exemplar");
   at("prompt-field").hidden = !told("text");
-  at("ways").hidden = !choices.invert;
-  if (!choices.invert) inversion.show("edit");
-  at("structure").hidden = !choices.maps.length;
+  at("examples").hidden = !choices.examples.length || !told("exemplar");
+  structure.lay(choices.maps);
   settings.showParts();
+  inversion.lay(choices.invert);
   askForWindow();
 }
 
@@ -157,7 +157,7 @@ function askForWindow() {
   windowTimer = setTimeout(async () => {
     const box = picture && canvas.box();
     if (!box || !choices.size) return canvas.showWindow(null);
-    const { fit, context } = settings.values();
+    const [fit, context] = ["fit", "context"].map((name) => settings.field(name).value);
     const query = { width: picture.width, height: picture.height, ...box, fit, context, model: choices.model ?? "" };
     const seen = await askJson("/page/window", query).catch(() => ({ window: null }));
     canvas.showWindow(seen.window);
@@ -172,20 +172,21 @@ function fail(error) {
   at("error").textContent = inWordsOfThePage(error.message);
 }
 
+/** What is marked on the canvas as a PNG of the picture's size. */
+async function marked({ width, height }) {
+  return (await ask("/page/strokes", { width, height }, await canvas.png())).blob();
+}
+
 /** The mask as a file of the picture's size, and whether its black is meant. */
-async function maskFile() {
-  if (canvas.exact) return canvas.exact;
-  const query = { width: picture.width, height: picture.height };
-  const mask = await (await ask("/page/strokes", query, await canvas.png())).blob();
-  return { file: new File([mask], "mask.png", { type: "image/png" }), invert: false };
+async function maskFile(of) {
+  return canvas.exact ?? { file: new File([await marked(of)], "mask.png", { type: "image/png" }), invert: false };
 }
 
 async function saveMask() {
   try {
-    const query = { width: picture.width, height: picture.height };
-    const mask = await (await ask("/page/strokes", query, await canvas.png())).blob();
+    const mask = await marked(picture);
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(mask) });
-    link.download = `${stem()}-mask.png`;
+    link.download = `${stem(picture)}-mask.png`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   } catch (error) {
@@ -193,13 +194,13 @@ async function saveMask() {
   }
 }
 
-function stem() {
-  return picture.file.name.replace(/\.[^.]*$/, "") || "picture";
+function stem(of) {
+  return of.file.name.replace(/\.[^.]*$/, "") || "picture";
 }
 
 /** What the model is told, and the pictures; an inversion may go without a mask. */
-async function subject() {
-  if (!picture) throw new Error("there is no picture yet; drop one into field 1");
+async function subject(of, inverts) {
+  if (!of) throw new Error("there is no picture yet; drop one into field 1");
   const prompt = told("text") ? at("prompt").value.trim() : "";
   if (told("exemplar") && !told("text") && !exemplar.file) {
     throw new Error("there is no exemplar yet; drop a picture of the object into field 2");
@@ -207,47 +208,55 @@ async function subject() {
   if (told("text") && !exemplar.file && !prompt) {
     throw new Error(told("exemplar") ? "say what to paint: by an exemplar, a prompt or both" : "say what to paint");
   }
-  const found = { image: await dataUrl(picture.file) };
+  const found = { image: await dataUrl(of.file) };
   if (exemplar.file && told("exemplar")) found.exemplar = await dataUrl(exemplar.file);
-  if (prompt) found[inversion.chosen ? "target" : "prompt"] = prompt;
-  if (inversion.chosen && !canvas.box()) return found;
-  const { file, invert } = await maskFile();
+  if (prompt) found[inverts ? "target" : "prompt"] = prompt;
+  if (inverts && !canvas.box()) return found;
+  const { file, invert } = await maskFile(of);
   return { ...found, mask: await dataUrl(file), invert_mask: invert };
 }
 
-/** The orders to send: { path, content, label }; several for several guidance scales. */
-async function orders() {
-  const base = await subject();
-  if (inversion.chosen) return [{ path: "/api/invert", content: { ...base, ...inversion.values() }, label: "" }];
-  const content = { ...base, ...settings.values(), structure: choices.maps.length ? await structure.values() : {} };
-  const scales = settings.sweep();
-  if (!scales.length) return [{ path: "/api/edit", content, label: "" }];
+/**
+ * The orders to send for a picture: { path, content, entries }; several for several guidance scales. `entries` makes
+ * what the list shows of an order, its answer and the picture: fields, tab and model may have changed by then.
+ */
+async function orders(of) {
+  if (inversion.chosen) {
+    const [path, values] = [pathFor("/api/invert", choices), inversion.values()];
+    return [{ path, content: { ...(await subject(of, true)), ...values }, entries: inverted }];
+  }
+  const painter = choices.idle.includes("seed") ? (choices.model ?? choices.models[0]) || "edit" : "";
+  const shared = { path: pathFor("/api/edit", choices), painter, entries: edited };
   const name = told("exemplar") ? "guidance_scale" : "text_guidance_scale";
-  return scales.map((scale) => {
-    return { path: "/api/edit", content: { ...content, [name]: scale }, label: `scale ${scale}` };
-  });
+  const values = settings.values();
+  const scales = settings.sweep();
+  const maps = choices.maps.length ? await structure.values() : {};
+  const content = { ...(await subject(of, false)), ...values, structure: maps };
+  if (!scales.length) return [{ ...shared, content }];
+  return scales.map((scale) => ({ ...shared, content: { ...content, [name]: scale }, scale }));
 }
 
 async function paint() {
   if (running) return;
   running = new AbortController();
   layRunning(true, "preparing");
+  const before = picture;
+  const edits = [];
   try {
-    const all = await orders();
-    const before = picture;
-    const edits = [];
+    const all = await orders(before);
     for (const [number, one] of all.entries()) {
       const from = all.length > 1 ? `edit ${number + 1} of ${all.length}: ` : "";
       layRunning(true, `${from}waiting for the model`);
-      const answer = await order(pathFor(one.path, choices), one.content, running.signal, (done, total) => {
+      const answer = await order(one.path, one.content, running.signal, (done, total) => {
         layRunning(true, `${from}step ${done} of ${total}`, done / total);
       });
-      edits.push(...(inversion.chosen ? inverted(one, answer, before) : edited(one, answer, before)));
+      edits.push(...one.entries(one, answer, before));
     }
     results.add(edits);
     layRunning(false, "");
     at("results").scrollIntoView({ behavior: "smooth", block: "start" });
   } catch (error) {
+    if (edits.length) results.add(edits); // those before the one that ended here
     layRunning(false, error.name === "AbortError" ? "stopped" : "");
     if (error.name !== "AbortError") fail(error);
   } finally {
@@ -259,9 +268,8 @@ async function paint() {
 function edited(one, answer, before) {
   const seconds = Object.values(answer.seconds).reduce((sum, value) => sum + value, 0);
   return answer.images.map((image) => {
-    const seeded = !choices.idle.includes("seed");
-    const name = seeded ? `seed ${image.seed}` : (choices.model ?? choices.models[0]) || "edit";
-    const label = [name, one.label].filter(Boolean).join(", ");
+    const name = one.painter || `seed ${image.seed}`;
+    const label = "scale" in one ? `${name}, scale ${one.scale}` : name;
     return entry(image.png, before, label, `${label}, painted in ${seconds.toFixed(1)} s`, image.notes);
   });
 }
@@ -277,7 +285,7 @@ function inverted(one, answer, before) {
 
 function entry(png, before, label, caption, notes) {
   const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
-  const name = `${stem()}-${label.replace(/[ ,]+/g, "-")}.png`;
+  const name = `${stem(before)}-${label.replace(/[ ,]+/g, "-")}.png`;
   return {
     file: new File([bytes], name, { type: "image/png" }),
     before: before.copy,

@@ -11,9 +11,6 @@ export class Settings {
     this.choices = choices;
     this.changed = changed;
     this.showParts();
-    for (const [name, values] of Object.entries(choices.choices)) {
-      this.field(name)?.replaceChildren(...values.map((value) => new Option(value, value)));
-    }
     this.field("num_images").max = choices.limits.num_images;
     this.names = [...form.querySelectorAll("[name]")].map((field) => field.name);
     this._addPresets();
@@ -26,8 +23,14 @@ export class Settings {
     });
   }
 
-  /** Show the fields of what the model is told, and of the settings that have an effect. */
+  /** Show the fields of what the model is told, and of the settings that have an effect, with their choices. */
   showParts() {
+    for (const [name, values] of Object.entries(this.choices.choices)) {
+      const field = this.field(name);
+      const chosen = field.value;
+      field.replaceChildren(...values.map((value) => new Option(value, value)));
+      if (values.includes(chosen)) field.value = chosen;
+    }
     const idle = new Set(this.choices.idle);
     for (const field of this.form.querySelectorAll("[name]")) {
       field.closest("label")?.classList.toggle("idle", idle.has(field.name));

@@ -3,10 +3,20 @@
 import { dataUrl } from "./server.js";
 
 export class Structure {
-  constructor(fieldset, maps) {
+  /** `fieldset`: gets a field for each map. */
+  constructor(fieldset) {
+    this.fieldset = fieldset;
     this.files = {};
     this.selects = {};
-    fieldset.hidden = !maps.length;
+  }
+
+  /** Offer the maps that the chosen model takes. */
+  lay(maps) {
+    this.fieldset.hidden = !maps.length;
+    if (String(maps) === String(Object.keys(this.selects))) return;
+    for (const select of Object.values(this.selects)) select.closest("label").remove();
+    this.files = {};
+    this.selects = {};
     for (const map of maps) {
       const label = Object.assign(document.createElement("label"), { className: "field", textContent: map });
       const select = document.createElement("select");
@@ -17,7 +27,7 @@ export class Structure {
       file.addEventListener("change", () => (this.files[map] = file.files[0]));
       select.addEventListener("change", () => (file.hidden = select.value !== "file"));
       label.append(select, file);
-      fieldset.append(label);
+      this.fieldset.append(label);
       this.selects[map] = select;
     }
   }

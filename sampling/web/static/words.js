@@ -5,9 +5,8 @@ const FIELDS = {
   "--seed": "seed",
   "--guidance-scale": "guidance scale",
   "--blend": "Fade-in",
-  "--match-colour": "Match colours:",
-  "--num-inference-steps": "Steps",
-  "--scheduler": "Sampler:",
+  "--structure": "structure",
+  "--exemplar": "an exemplar",
 };
 
 export function inWordsOfThePage(sentence) {
