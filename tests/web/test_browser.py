@@ -517,7 +517,7 @@ def test_edits_before_the_one_that_is_stopped_stay(visit: Visit) -> None:
     visit.picture(PICTURE)
     visit.exemplar(EXEMPLAR)
     visit.mask_file(MASK)
-    visit.setting("num_inference_steps", 40)
+    visit.setting("num_inference_steps", 150)
     page.click("summary >> text=More settings")
     visit.setting("sweep", "2, 8")
     page.click("#go")
