@@ -35,16 +35,17 @@ demo-conditions: setup
 demo-cascade: setup
 	$(BIN)/python examples/demo_cascade.py
 
-# One worker for a file, or for all files of an expensive fixture; the longest first (tests/conftest.py).
-TWO := -n 2 --dist loadgroup --no-loadscope-reorder
+# One worker for a file, or for all files of an expensive fixture; the longest first (tests/conftest.py). Three
+# workers on two cores, because a worker often waits for a program that it has started.
+WORKERS := -n 3 --dist loadgroup --no-loadscope-reorder
 test: setup
-	$(BIN)/python -m pytest $(TWO)
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-whole: setup
-	$(BIN)/python -m pytest $(TWO) -m whole
+	$(BIN)/python -m pytest $(WORKERS) -m whole
 
 test-quick: setup
-	$(BIN)/python -m pytest $(TWO) -m 'not cluster and not web and not whole and not processes and not long'
+	$(BIN)/python -m pytest $(WORKERS) -m 'not cluster and not web and not whole and not processes and not long'
 
 # oneDNN, MKL and PyTorch's own kernels (ATen) keep to another processor's instructions and so add up in another
 # order. Threads that wait without spinning do not take the cores from each other.
