@@ -37,7 +37,7 @@ def test_files_that_share_an_expensive_fixture_run_in_one_worker(tmp_path: Path)
     for name in ("a", "b"):
         text = SUITE.format(places=places, own=str(tmp_path / f"{name}-"))
         (tmp_path / f"test_{name}.py").write_text(text)
-    [options] = re.findall(r"^TWO := (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    [options] = re.findall(r"^WORKERS := (.*)$", (ROOT / "Makefile").read_text(), re.M)
     command = [sys.executable, "-m", "pytest", *options.split(), "-p", "tests.conftest"]
     command += ["-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={tmp_path}", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
