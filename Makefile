@@ -3,7 +3,7 @@
 # make demo-conditions  what exemplar, text and edges each do, in numbers; about six minutes on two idle cores
 # make demo-cascade   a noised encoder and an upsampler for the demo's model; under six minutes on two idle cores
 # make test           the test suite, on two cores ten minutes
-# make test-whole     examples, recipes, benchmarks, an installed copy, toys that learn known answers; four minutes
+# make test-whole     examples, recipes, benchmarks, an installed copy, toys that learn known answers; three minutes
 # make test-quick     without what starts other programs (Ray, DeepSpeed) or computes for seconds: under two minutes
 # make test-portable  the numeric tests again, as three other processors would compute; four minutes
 # make test-cluster   as root: kills, full disks, a Slurm of two virtual nodes; twenty minutes
