@@ -61,7 +61,7 @@ def test_a_slow_gpu_is_named() -> None:
     assert exchange.found == "410 GB/s bus bandwidth among 3 ranks"
 
 
-@pytest.mark.processes
+@pytest.mark.whole
 def test_two_ranks_measure_a_product_and_an_all_reduce(capsys: pytest.CaptureFixture[str]) -> None:
     """On CPUs, through gloo: the same program that GPUs run through NCCL."""
     first, second, exchange = gpus.work(nodes=0, gpus=2)

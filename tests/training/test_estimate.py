@@ -136,12 +136,14 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(run.stdout)
 
 
+@pytest.mark.whole
 def test_the_peak_is_that_of_a_real_process_within_15_percent(calibrated: dict[str, Any]) -> None:
     assert calibrated["zero_stage"] == 0
     estimated = calibrated["memory"]["0"]["peak"]
     assert estimated == pytest.approx(calibrated["measured"]["peak_bytes"], rel=0.15)
 
 
+@pytest.mark.whole
 def test_calibration_times_the_whole_run(calibrated: dict[str, Any]) -> None:
     measured = calibrated["measured"]
     assert measured["hours"] == pytest.approx(measured["seconds_per_step"] * calibrated["steps"] / 3600)
