@@ -44,7 +44,15 @@ def run_package(name: str, argv: Sequence[str] | None = None) -> int:
         entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", root)
     ]
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *inherited])
-    return importlib.import_module(f"{name}.__main__").main(argv)
+    module = f"{name}.__main__"
+    # Its first imports may lack the libraries of an extra.
+    if code := run_command(lambda _: _import(module), argv):
+        return code
+    return sys.modules[module].main(argv)
+
+
+def _import(module: str) -> None:
+    importlib.import_module(module)
 
 
 dataprep, training, sampling, evaluation, slurm = (partial(run_package, name) for name in _PACKAGES)

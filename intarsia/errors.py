@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 EXIT_FAILURE = 1
@@ -18,6 +20,9 @@ _FILE_REMEDIES = {
     errno.ESTALE: "the file server lost the open file: run the same command again",
     errno.EROFS: "its file system is mounted read-only: remount it, or choose another folder",
 }
+
+
+_DISTRIBUTIONS = {"cv2": "opencv-python-headless"}  # of modules that are called otherwise
 
 
 class UserError(Exception):
@@ -43,8 +48,8 @@ def run_command(command: Callable[[Sequence[str]], int | None], argv: Sequence[s
         The exit code: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
 
     Raises:
-        UserError, OSError: only with `--debug`, so that Python prints the whole traceback. Errors that a user
-            cannot correct are always raised.
+        UserError, OSError, ModuleNotFoundError: only with `--debug`, so that Python prints the whole
+            traceback. Errors that a user cannot correct are always raised.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -63,12 +68,32 @@ def run_command(command: Callable[[Sequence[str]], int | None], argv: Sequence[s
     except BrokenPipeError:  # `... | head` closed our output; nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        sentence = _about_files(error)
+    except (OSError, ModuleNotFoundError) as error:
+        sentence = _about_files(error) if isinstance(error, OSError) else _about_extras(error)
         if debug or not sentence:
             raise
         sys.stderr.write(f"error: {sentence}\n")
         return EXIT_FAILURE
+
+
+def _about_extras(error: ModuleNotFoundError) -> str:
+    """A sentence about a library of an extra that is not installed; empty for other modules."""
+    import importlib.metadata
+
+    module = (error.name or "").partition(".")[0]
+    wanted = _DISTRIBUTIONS.get(module, module.replace("_", "-"))
+    try:
+        requirements = importlib.metadata.requires("intarsia") or []
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        return ""
+    found = (re.match(r"([\w.-]+).*extra == .([\w-]+)", line) for line in requirements)
+    extras = [match[2] for match in found if match and match[1] == wanted and match[2] != "dev"]
+    if not extras:
+        return ""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    packages = (name.partition(".")[0] for name in frames)
+    extra = next((package for package in packages if package in extras), extras[0])
+    return f"{module} is not installed; install it by: python -m pip install -e '.[{extra}]'"
 
 
 def file_remedy(error: OSError) -> str:

@@ -8,11 +8,15 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Sequence
+from importlib.metadata import Distribution, PathDistribution, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from intarsia.weights import save_model
 from tests.paths import COCO_MINI, ROOT
+from tests.sampling.tiny import tiny_model
 from tests.test_house import ORDER
 
 DATA = ["configs", "examples/coco-mini", "examples/demo-vae", "examples/edits"]
@@ -71,6 +75,62 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
     )
     return python
+
+
+@pytest.fixture(scope="module")
+def basic(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel and what it needs without extras; linked, not copied."""
+    folder = tmp_path_factory.mktemp("basic")
+    call([sys.executable, "-m", "venv", "--without-pip", folder], folder)
+    [site] = folder.glob("lib/python*/site-packages")
+    python = folder / "bin/python"
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index"]
+    call([*install, wheel], folder)
+    [own] = site.glob("intarsia-*.dist-info")
+    for one in needed(PathDistribution(own)):
+        for first in {file.parts[0] for file in one.files or ()} - {"..", "__pycache__"}:
+            if not (site / first).exists():
+                (site / first).symlink_to(one.locate_file(first))
+    return python
+
+
+def needed(ours: Distribution) -> list[Distribution]:
+    """The distributions that one needs without extras, and those that they need."""
+    found: dict[str, Distribution] = {}
+    wanted: list[tuple[Distribution, set[str]]] = [(ours, set())]
+    while wanted:
+        one, extras = wanted.pop()
+        for requirement in map(Requirement, one.requires or ()):
+            marker = requirement.marker
+            asked = marker is None or any(marker.evaluate({"extra": extra}) for extra in extras or {""})
+            if asked and requirement.name not in found:
+                found[requirement.name] = distribution(requirement.name)
+                wanted.append((found[requirement.name], requirement.extras))
+    return list(found.values())
+
+
+@pytest.mark.whole
+def test_without_extras_pictures_are_edited(basic: Path, tmp_path: Path) -> None:
+    save_model(tiny_model(), tmp_path / "model")
+    edits = ROOT / "examples/edits"
+    inputs = ["--image", COCO_MINI / "images/000000017029.jpg", "--mask", edits / "dog.mask.png"]
+    inputs += ["--exemplar", edits / "dog.exemplar.jpg", "--model", "model", "--num-inference-steps", 2]
+    for command, more in (("edit", ()), ("invert", ("--method", "direct"))):
+        words = ["-m", "intarsia", "sampling", command, *inputs, *more, "--out", f"{command}.png"]
+        call([basic, *words], tmp_path)
+        assert (tmp_path / f"{command}.png").is_file()
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    "words", ["training none.yaml", "dataprep build coco --annotations a.json --images i --out o"]
+)
+def test_without_extras_other_packages_say_what_to_install(basic: Path, tmp_path: Path, words: str) -> None:
+    command = [basic, "-m", "intarsia", *words.split()]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    extra = words.split()[0]
+    wanted = f"error: cv2 is not installed; install it by: python -m pip install -e '.[{extra}]'\n"
+    assert (run.returncode, run.stderr) == (1, wanted)
 
 
 def test_the_image_and_make_setup_install_with_one_script() -> None:
