@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of fixtures that start processes, and divide all tests among the workers of xdist.
 
     A file's tests go to one worker, and so do those of all files that share an expensive fixture, which two
-    workers would make twice. What takes longest begins first, so that both workers end together.
+    workers would make twice. What takes longest begins first, so that all workers end together.
     """
     _mark_processes(items)
     files: dict[Path, str] = {}

@@ -7,13 +7,13 @@ import pytest
 from intarsia.config import load_config
 from intarsia.files import read_json
 from intarsia.model import build_model
-from intarsia.model_folder import ADAPTERS, NOISED_ENCODER
 from intarsia.weights import read_model_config, save_model
 from tests.paths import ROOT
 from tests.processes import starts_processes
 from tests.training.launch import launch
 from tests.training.synthetic import make_shards, write_config
 from training.config import TrainConfig
+from training.run.result import result_of
 from training.tracking.tracker import read_metrics
 
 RECIPES = sorted((ROOT / "configs" / "train").glob("*.yaml"))
@@ -79,7 +79,7 @@ def test_a_scaled_down_recipe_trains_and_leaves_a_model(runs: Path, path: Path) 
     config = load_config(TrainConfig, path)
     result = run / read_json(run / "finished.json")["model"]
     if config.lora or config.model.noised:
-        assert (result / (ADAPTERS if config.lora else NOISED_ENCODER)).is_file()
+        assert (result / result_of(config).marker).is_file()
         return
     made = read_model_config(result)
     assert made.noise == config.model.noise
